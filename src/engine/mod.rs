@@ -1,0 +1,40 @@
+//! The engine: one model, loaded and ready.
+
+/// Why an inference or a load failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The model's bytes are not a model that this engine reads.
+    Model,
+    /// The model needs something that this engine does not do.
+    Unsupported,
+    /// The input has another length than the model's.
+    InputLength {
+        /// Elements that the model takes.
+        expected: u32,
+        /// Elements given.
+        given: u32,
+    },
+    /// The output has another length than the model's.
+    OutputLength {
+        /// Elements that the model makes.
+        expected: u32,
+        /// Elements given.
+        given: u32,
+    },
+    /// The inference itself failed.
+    Run,
+}
+
+/// A loaded model.
+pub trait Engine {
+    /// Elements of the input tensor.
+    fn input_len(&self) -> usize;
+    /// Elements of the output tensor.
+    fn output_len(&self) -> usize;
+    /// Runs one inference; `input` and `output` are whole tensors, row-major.
+    ///
+    /// # Errors
+    /// [`EngineError`] when a length is wrong or the inference fails; `output` is then unspecified.
+    fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), EngineError>;
+}

@@ -1,0 +1,70 @@
+//! Trust: keys, roles, thresholds, and the one signature shape that everything uses.
+
+pub mod cose;
+#[cfg(feature = "ring")]
+pub mod ring;
+pub mod root;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// A SHA-256 digest.
+pub type Digest32 = [u8; 32];
+
+/// SHA-256 of `bytes`.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> Digest32 {
+    Sha256::digest(bytes).into()
+}
+
+/// An Ed25519 public key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PublicKey(pub [u8; 32]);
+
+/// The first eight bytes of the SHA-256 of a public key; names it, proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeyId(pub [u8; 8]);
+
+impl PublicKey {
+    /// The key's name.
+    #[must_use]
+    pub fn id(&self) -> KeyId {
+        let digest = sha256(&self.0);
+        let mut id = [0; 8];
+        id.copy_from_slice(&digest[..8]);
+        KeyId(id)
+    }
+}
+
+/// What a key may sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Role {
+    /// The next root.
+    Root,
+    /// Bundles.
+    Release,
+    /// Desired state.
+    Rollout,
+    /// Acknowledgements of telemetry and commands; the one key that must be online all day.
+    Collector,
+}
+
+impl Role {
+    /// How many roles a root names. Device keys are enrolled one by one and are in no root.
+    pub const COUNT: usize = 4;
+}
+
+/// Checks Ed25519 signatures, strictly (RFC 8032, no small-order keys, canonical encodings).
+pub trait Verifier {
+    /// Whether `signature` is `key`'s over the concatenation of `parts`.
+    fn verify(&self, key: &PublicKey, parts: &[&[u8]], signature: &[u8; 64]) -> bool;
+}
+
+/// Holds a private key.
+pub trait Signer {
+    /// The key that verifies what this signs.
+    fn public_key(&self) -> PublicKey;
+    /// The Ed25519 signature over the concatenation of `parts`.
+    fn sign(&self, parts: &[&[u8]]) -> [u8; 64];
+}
