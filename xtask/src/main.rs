@@ -1,2 +1,101 @@
-//! x
-fn main() {}
+//! All automation of the repository: `cargo xtask --help`.
+
+mod bare_metal;
+mod fuzz;
+mod setup;
+mod test;
+mod tidy;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+/// Set-up, tests, fuzzing and checks, the same here and in CI.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Installs what the tests need, then runs everything: format, lints, bare-metal build, tests,
+    /// fuzz smoke, demo on the embedded broker and on Mosquitto.
+    Test(test::Options),
+    /// Installs what the tests need (Debian packages when root, otherwise it says which; a Python
+    /// environment in `target/venv`).
+    Setup,
+    /// Runs each fuzz target for a while.
+    Fuzz(fuzz::Options),
+    /// Proves that the core builds without std and alloc for a Cortex-M4.
+    BareMetal,
+    /// Checks the limits of the code's style: lines a file and a function.
+    Tidy,
+}
+
+fn main() -> Result<()> {
+    let root = root()?;
+    match Cli::parse().task {
+        Task::Test(options) => test::run(&root, &options),
+        Task::Setup => setup::run(&root).map(|_| ()),
+        Task::Fuzz(options) => fuzz::run(&root, &options),
+        Task::BareMetal => bare_metal::check(&root),
+        Task::Tidy => tidy::check(&root),
+    }
+}
+
+/// The workspace's folder.
+fn root() -> Result<PathBuf> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = manifest.parent().context("xtask stands in the workspace")?;
+    Ok(root.to_owned())
+}
+
+/// A cargo command in `folder`, without what an outer cargo left in the environment.
+fn cargo(folder: &Path) -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(folder);
+    clean(&mut command);
+    command
+}
+
+/// Removes the outer cargo's variables, which would choose toolchain and flags for the inner one.
+fn clean(command: &mut Command) {
+    for name in [
+        "CARGO",
+        "RUSTC",
+        "RUSTUP_TOOLCHAIN",
+        "CARGO_MANIFEST_DIR",
+        "CARGO_PKG_NAME",
+    ] {
+        command.env_remove(name);
+    }
+}
+
+/// Runs a command, shows it first, and fails when it fails.
+fn step(title: &str, command: &mut Command) -> Result<()> {
+    eprintln!("\n=== {title}\n    {}", shown(command));
+    let start = Instant::now();
+    let status = command
+        .status()
+        .with_context(|| format!("{title}: cannot start {:?}", command.get_program()))?;
+    if !status.success() {
+        bail!("{title}: failed ({status})");
+    }
+    eprintln!("--- {title}: ok, {} s", start.elapsed().as_secs());
+    Ok(())
+}
+
+/// The command as one would type it.
+fn shown(command: &Command) -> String {
+    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    words.extend(
+        command
+            .get_args()
+            .map(|arg| arg.to_string_lossy().into_owned()),
+    );
+    words.join(" ")
+}
