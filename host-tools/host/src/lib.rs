@@ -1,1 +1,2 @@
-//! x
+//! The library behind `edgeward`, the host command: everything a person does, without a terminal.
+pub mod rollout;

@@ -1,0 +1,427 @@
+//! Rollouts: a release reaches the fleet in phases, and stops by itself when boards report harm.
+//!
+//! This module decides; it neither stores nor publishes. [`Rollout::assess`] looks at what the
+//! boards reported (their signed births and events) and says what to do next. One signed desired
+//! state a phase is all that a phase costs, whatever the size of the fleet.
+
+use edgeward::bundle::BoardClass;
+use edgeward::sync::{Desired, RolloutState, Target};
+use edgeward::telemetry::{Id, Reason, ReleaseId, SlotState, Text, release_id};
+use serde::{Deserialize, Serialize};
+
+/// What an operator asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Names the rollout; part of the cohort's hash.
+    pub id: Id,
+    /// The fleet.
+    pub fleet: Id,
+    /// One release a board class.
+    pub targets: Vec<Target>,
+    /// Tags that a board must have.
+    pub tags: Vec<Text>,
+    /// Shares of the fleet in per mille, ascending, the last usually 1000.
+    pub phases: Vec<u16>,
+    /// Time between a phase's last confirmation and the next phase, in milliseconds.
+    pub soak_ms: u64,
+    /// Boards that may revert or reject the release before the rollout stops.
+    pub max_failures: u32,
+    /// Time a phase may take, in milliseconds; a board that is silent for so long is late, and late
+    /// boards don't hold up the next phase. 0 waits for ever.
+    pub deadline_ms: u64,
+    /// Seconds that a desired state holds.
+    pub expires_after_s: u64,
+}
+
+/// Where a rollout stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum State {
+    /// It goes on.
+    Running,
+    /// An operator paused it.
+    Paused,
+    /// It stopped; boards that had not confirmed the release gave it up.
+    Aborted {
+        /// Why, for people.
+        why: String,
+    },
+    /// Every board in reach confirmed the release.
+    Done,
+}
+
+/// A rollout under way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// What was asked for.
+    pub plan: Plan,
+    /// Index of the phase.
+    pub phase: usize,
+    /// Where it stands.
+    pub state: State,
+    /// When the phase began, in milliseconds since 1970.
+    pub phase_from_ms: u64,
+    /// When the last board of the phase confirmed.
+    pub settled_ms: Option<u64>,
+}
+
+/// A board as its last birth and events describe it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BoardView {
+    /// Its name.
+    pub device: Id,
+    /// Its class.
+    pub class: BoardClass,
+    /// Its tags.
+    pub tags: Vec<Text>,
+    /// Its slots: release and state.
+    pub slots: [(ReleaseId, SlotState); 2],
+    /// Its last failed trial.
+    pub last_failure: Option<(ReleaseId, Reason)>,
+}
+
+/// Boards of the present phase, by what they did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// In the cohort.
+    pub targeted: u32,
+    /// Confirmed the release.
+    pub confirmed: u32,
+    /// Downloading, staged, in shadow or on trial.
+    pub busy: u32,
+    /// Refused or reverted the release.
+    pub failed: u32,
+    /// Not begun.
+    pub waiting: u32,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// Nothing.
+    Wait,
+    /// Publish the next phase.
+    Advance,
+    /// Stop, and say why.
+    Abort {
+        /// Why, for people.
+        why: String,
+    },
+    /// Every board of the last phase confirmed.
+    Finish,
+}
+
+/// Why a plan makes no sense.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PlanError {
+    /// No phase, or shares that do not ascend from above 0 to at most 1000.
+    #[error("phases must ascend, each above 0 and at most 100 %: {0:?}")]
+    Phases(Vec<u16>),
+    /// Nothing to roll out.
+    #[error("the rollout names no release")]
+    NoTarget,
+    /// More targets or tags than a desired state holds.
+    #[error("{0}: more than a desired state holds")]
+    TooMany(&'static str),
+}
+
+impl Rollout {
+    /// Begins the first phase.
+    ///
+    /// # Errors
+    /// [`PlanError`] when the plan makes no sense.
+    pub fn start(plan: Plan, now_ms: u64) -> Result<Self, PlanError> {
+        let ascending = plan.phases.windows(2).all(|pair| pair[0] < pair[1]);
+        let in_range = plan.phases.iter().all(|&share| (1..=1000).contains(&share));
+        if plan.phases.is_empty() || !ascending || !in_range {
+            return Err(PlanError::Phases(plan.phases));
+        }
+        if plan.targets.is_empty() {
+            return Err(PlanError::NoTarget);
+        }
+        Ok(Self {
+            plan,
+            phase: 0,
+            state: State::Running,
+            phase_from_ms: now_ms,
+            settled_ms: None,
+        })
+    }
+
+    /// The share of the present phase in per mille.
+    #[must_use]
+    pub fn share(&self) -> u16 {
+        self.plan.phases[self.phase]
+    }
+
+    /// The message that tells the fleet where the rollout stands.
+    ///
+    /// # Errors
+    /// [`PlanError::TooMany`] when targets or tags exceed what the message holds.
+    pub fn desired(&self, sequence: u64, now_s: u64) -> Result<Desired, PlanError> {
+        let targets = self.plan.targets.iter().cloned().collect::<Vec<_>>();
+        Ok(Desired {
+            fleet: self.plan.fleet.clone(),
+            sequence,
+            expires_s: now_s + self.plan.expires_after_s,
+            rollout: self.plan.id.clone(),
+            state: match self.state {
+                State::Running | State::Done => RolloutState::Active,
+                State::Paused => RolloutState::Paused,
+                State::Aborted { .. } => RolloutState::Aborted,
+            },
+            targets: heapless::Vec::from_slice(&targets)
+                .map_err(|_| PlanError::TooMany("targets"))?,
+            tags: heapless::Vec::from_slice(&self.plan.tags)
+                .map_err(|_| PlanError::TooMany("tags"))?,
+            share_per_mille: self.share(),
+        })
+    }
+
+    /// The release meant for `class`, if the rollout serves it.
+    #[must_use]
+    pub fn release_for(&self, class: BoardClass) -> Option<ReleaseId> {
+        let target = self
+            .plan
+            .targets
+            .iter()
+            .find(|target| target.class == class)?;
+        Some(release_id(&target.digest))
+    }
+
+    /// Counts the boards of the present phase. `in_cohort` is the boards' own rule
+    /// ([`edgeward::sync`]), given the rollout's name, the device's name and the share.
+    pub fn counts(
+        &self,
+        boards: &[BoardView],
+        in_cohort: &dyn Fn(&str, &str, u16) -> bool,
+    ) -> Counts {
+        let mut counts = Counts::default();
+        for board in boards {
+            let Some(release) = self.release_for(board.class) else {
+                continue;
+            };
+            let tagged = self.plan.tags.iter().all(|tag| board.tags.contains(tag));
+            if !tagged || !in_cohort(&self.plan.id, &board.device, self.share()) {
+                continue;
+            }
+            counts.targeted += 1;
+            match standing(board, release) {
+                Standing::Confirmed => counts.confirmed += 1,
+                Standing::Busy => counts.busy += 1,
+                Standing::Failed => counts.failed += 1,
+                Standing::Waiting => counts.waiting += 1,
+            }
+        }
+        counts
+    }
+
+    /// Says what to do next; [`Rollout::apply`] does it.
+    #[must_use]
+    pub fn assess(&self, counts: &Counts, now_ms: u64) -> Decision {
+        if self.state != State::Running {
+            return Decision::Wait;
+        }
+        if counts.failed > self.plan.max_failures {
+            let why = format!(
+                "{} of {} boards refused or reverted the release (at most {} may)",
+                counts.failed, counts.targeted, self.plan.max_failures
+            );
+            return Decision::Abort { why };
+        }
+        let late = self.plan.deadline_ms > 0
+            && now_ms.saturating_sub(self.phase_from_ms) > self.plan.deadline_ms;
+        let settled = counts.targeted > 0 && counts.busy + counts.waiting == 0;
+        // A phase in which no board lies (a small share of a small fleet) holds nothing up.
+        if !(settled || late || counts.targeted == 0) {
+            return Decision::Wait;
+        }
+        let soaked = self
+            .settled_ms
+            .is_some_and(|since| now_ms.saturating_sub(since) >= self.plan.soak_ms);
+        if !soaked {
+            return Decision::Wait;
+        }
+        if self.phase + 1 < self.plan.phases.len() {
+            Decision::Advance
+        } else if settled {
+            Decision::Finish
+        } else {
+            Decision::Wait
+        }
+    }
+
+    /// Notes when the phase settled, so that the soak can be measured. Call before `assess`.
+    pub fn observe(&mut self, counts: &Counts, now_ms: u64) {
+        let quiet = counts.busy + counts.waiting == 0;
+        let late = self.plan.deadline_ms > 0
+            && now_ms.saturating_sub(self.phase_from_ms) > self.plan.deadline_ms;
+        if quiet || late {
+            self.settled_ms.get_or_insert(now_ms);
+        } else {
+            self.settled_ms = None;
+        }
+    }
+
+    /// Carries a decision out; whether a new desired state must be published.
+    pub fn apply(&mut self, decision: Decision, now_ms: u64) -> bool {
+        match decision {
+            Decision::Wait => false,
+            Decision::Advance => {
+                self.phase += 1;
+                self.phase_from_ms = now_ms;
+                self.settled_ms = None;
+                true
+            }
+            Decision::Abort { why } => {
+                self.state = State::Aborted { why };
+                true
+            }
+            Decision::Finish => {
+                self.state = State::Done;
+                false
+            }
+        }
+    }
+}
+
+enum Standing {
+    Confirmed,
+    Busy,
+    Failed,
+    Waiting,
+}
+
+/// What one board did with one release.
+fn standing(board: &BoardView, release: ReleaseId) -> Standing {
+    let mut busy = false;
+    for (held, state) in &board.slots {
+        if *held != release {
+            continue;
+        }
+        match state {
+            SlotState::Confirmed => return Standing::Confirmed,
+            SlotState::Rejected(_) => return Standing::Failed,
+            SlotState::Empty => {}
+            _ => busy = true,
+        }
+    }
+    // A slot may have been cleared since; the last failure is kept for longer.
+    match board.last_failure {
+        _ if busy => Standing::Busy,
+        Some((failed, _)) if failed == release => Standing::Failed,
+        _ => Standing::Waiting,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: ReleaseId = [1; 8];
+    const NEW: ReleaseId = [2; 8];
+
+    fn plan(phases: &[u16]) -> Plan {
+        let text = |value: &str| Text::try_from(value).unwrap_or_default();
+        Plan {
+            id: Id::try_from("r-1").unwrap_or_default(),
+            fleet: Id::try_from("demo").unwrap_or_default(),
+            targets: vec![Target {
+                class: BoardClass::Linux,
+                digest: [2; 32],
+                counter: 2,
+                version: text("2.0.0"),
+                head_bytes: 4096,
+                total_bytes: 8192,
+            }],
+            tags: Vec::new(),
+            phases: phases.to_vec(),
+            soak_ms: 100,
+            max_failures: 0,
+            deadline_ms: 0,
+            expires_after_s: 60,
+        }
+    }
+
+    fn board(number: u8, state: SlotState) -> BoardView {
+        BoardView {
+            device: Id::try_from(format!("b{number}").as_str()).unwrap_or_default(),
+            class: BoardClass::Linux,
+            tags: Vec::new(),
+            slots: [(OLD, SlotState::Confirmed), (NEW, state)],
+            last_failure: None,
+        }
+    }
+
+    /// Boards 0 to 9; number n is in the cohort when n < share / 100.
+    fn tenths(_: &str, device: &str, share: u16) -> bool {
+        device[1..]
+            .parse::<u16>()
+            .is_ok_and(|number| number * 100 < share)
+    }
+
+    #[test]
+    fn a_phase_waits_for_confirmations_and_its_soak() {
+        let mut rollout = Rollout::start(plan(&[300, 1000]), 0).expect("plan");
+        let mut boards: Vec<_> = (0..10).map(|n| board(n, SlotState::Empty)).collect();
+        let counts = rollout.counts(&boards, &tenths);
+        assert_eq!((counts.targeted, counts.waiting), (3, 3));
+        assert_eq!(rollout.assess(&counts, 1000), Decision::Wait);
+        for board in &mut boards[..3] {
+            board.slots[1].1 = SlotState::Confirmed;
+        }
+        let counts = rollout.counts(&boards, &tenths);
+        rollout.observe(&counts, 1000);
+        assert_eq!(rollout.assess(&counts, 1099), Decision::Wait);
+        assert_eq!(rollout.assess(&counts, 1100), Decision::Advance);
+        assert!(rollout.apply(Decision::Advance, 1100));
+        assert_eq!(
+            rollout.desired(7, 10).expect("desired").share_per_mille,
+            1000
+        );
+        assert_eq!(rollout.counts(&boards, &tenths).waiting, 7);
+    }
+
+    #[test]
+    fn one_revert_too_many_aborts() {
+        let mut rollout = Rollout::start(plan(&[1000]), 0).expect("plan");
+        let mut boards: Vec<_> = (0..3).map(|n| board(n, SlotState::Trial)).collect();
+        boards[1].slots[1] = ([0; 8], SlotState::Empty);
+        boards[1].last_failure = Some((NEW, Reason::PredictionDrift));
+        let counts = rollout.counts(&boards, &tenths);
+        assert_eq!((counts.busy, counts.failed), (2, 1));
+        let decision = rollout.assess(&counts, 1);
+        assert!(matches!(decision, Decision::Abort { .. }));
+        assert!(rollout.apply(decision, 1));
+        let desired = rollout.desired(8, 10).expect("desired");
+        assert_eq!(desired.state, RolloutState::Aborted);
+        assert_eq!(rollout.assess(&counts, 9999), Decision::Wait);
+    }
+
+    #[test]
+    fn late_boards_do_not_hold_up_the_next_phase_but_the_last_one_waits_for_them() {
+        let mut late = plan(&[300, 1000]);
+        late.deadline_ms = 500;
+        let mut rollout = Rollout::start(late, 0).expect("plan");
+        let boards: Vec<_> = (0..10).map(|n| board(n, SlotState::Empty)).collect();
+        let counts = rollout.counts(&boards, &tenths);
+        rollout.observe(&counts, 501);
+        assert_eq!(rollout.assess(&counts, 601), Decision::Advance);
+        rollout.apply(Decision::Advance, 601);
+        let counts = rollout.counts(&boards, &tenths);
+        rollout.observe(&counts, 1200);
+        assert_eq!(rollout.assess(&counts, 9000), Decision::Wait);
+    }
+
+    #[test]
+    fn a_senseless_plan_is_refused() {
+        for phases in [&[][..], &[0], &[1001], &[500, 500], &[700, 300]] {
+            assert!(matches!(
+                Rollout::start(plan(phases), 0),
+                Err(PlanError::Phases(_))
+            ));
+        }
+        let mut empty = plan(&[1000]);
+        empty.targets.clear();
+        assert_eq!(Rollout::start(empty, 0), Err(PlanError::NoTarget));
+    }
+}
