@@ -23,6 +23,7 @@ pub mod runtime;
 pub mod slots;
 pub mod sync;
 pub mod telemetry;
+pub mod topic;
 pub mod trust;
 
 /// Version of the runtime's interface to bundles; a bundle names the least one it needs.

@@ -1,0 +1,278 @@
+//! The topics of the broker, written in one place for boards and host.
+//!
+//! | topic | by | retained | payload |
+//! |---|---|---|---|
+//! | `edgeward/v1/{fleet}/{device}/birth` | board | yes | frame |
+//! | `edgeward/v1/{fleet}/{device}/state` | board, last will | yes | `online` or `offline` |
+//! | `edgeward/v1/{fleet}/{device}/up/summary` | board | no | frame |
+//! | `edgeward/v1/{fleet}/{device}/up/event` | board | no | frame |
+//! | `edgeward/v1/{fleet}/{device}/down/ack` | host | no | signed [`crate::telemetry::Ack`] |
+//! | `edgeward/v1/{fleet}/{device}/down/cmd` | host | no | signed command |
+//! | `edgeward/v1/{fleet}/desired` | host | yes | signed [`crate::sync::Desired`] |
+//! | `edgeward/v1/{fleet}/root/{version}` | host | yes | signed [`crate::trust::root::Root`] |
+//! | `edgeward/v1/blob/{digest}/{n}` | host | yes | bytes `4096 n` to `4096 (n + 1)` of the bundle |
+
+use crate::trust::Digest32;
+use core::fmt::Write as _;
+use heapless::String;
+
+/// Longest topic in bytes: prefix, two names of 32 bytes and the longest ending.
+pub const TOPIC_BYTES: usize = 112;
+/// A topic.
+pub type Topic = String<TOPIC_BYTES>;
+/// What every topic starts with.
+pub const PREFIX: &str = "edgeward/v1";
+
+/// What a topic of one device carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// Inventory.
+    Birth,
+    /// `online` or `offline`.
+    State,
+    /// Summaries.
+    Summary,
+    /// Events.
+    Event,
+    /// Acknowledgements.
+    Ack,
+    /// Commands.
+    Command,
+}
+
+impl Channel {
+    /// All channels.
+    pub const ALL: [Self; 6] = [
+        Self::Birth,
+        Self::State,
+        Self::Summary,
+        Self::Event,
+        Self::Ack,
+        Self::Command,
+    ];
+
+    /// The topic's ending.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Birth => "birth",
+            Self::State => "state",
+            Self::Summary => "up/summary",
+            Self::Event => "up/event",
+            Self::Ack => "down/ack",
+            Self::Command => "down/cmd",
+        }
+    }
+}
+
+/// Whether `name` may name a fleet, a device or a rollout: 1 to 32 ASCII letters, digits, `-`, `_`.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    (1..=32).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+/// The topic of one device's channel. Names that are too long are cut; [`is_name`] guards them.
+#[must_use]
+pub fn device(fleet: &str, device: &str, channel: Channel) -> Topic {
+    formatted(format_args!(
+        "{PREFIX}/{fleet}/{device}/{}",
+        channel.suffix()
+    ))
+}
+
+/// The filter for one channel of all devices of a fleet.
+#[must_use]
+pub fn devices(fleet: &str, channel: Channel) -> Topic {
+    device(fleet, "+", channel)
+}
+
+/// The fleet's desired state.
+#[must_use]
+pub fn desired(fleet: &str) -> Topic {
+    formatted(format_args!("{PREFIX}/{fleet}/desired"))
+}
+
+/// One version of the fleet's trust root.
+#[must_use]
+pub fn root(fleet: &str, version: u32) -> Topic {
+    formatted(format_args!("{PREFIX}/{fleet}/root/{version}"))
+}
+
+/// One chunk of a bundle.
+#[must_use]
+pub fn blob(digest: &Digest32, chunk: u32) -> Topic {
+    let mut topic = Topic::new();
+    // The capacity holds the longest topic, so the writes cannot fail.
+    let _ = write!(topic, "{PREFIX}/blob/");
+    for byte in digest {
+        let _ = write!(topic, "{byte:02x}");
+    }
+    let _ = write!(topic, "/{chunk}");
+    topic
+}
+
+/// What a received topic is, as far as a board or the host listens to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parsed<'a> {
+    /// A device's channel.
+    Device {
+        /// The fleet.
+        fleet: &'a str,
+        /// The device.
+        device: &'a str,
+        /// Which channel.
+        channel: Channel,
+    },
+    /// A fleet's desired state.
+    Desired {
+        /// The fleet.
+        fleet: &'a str,
+    },
+    /// A fleet's trust root.
+    Root {
+        /// The fleet.
+        fleet: &'a str,
+        /// Its version.
+        version: u32,
+    },
+    /// A chunk of a bundle.
+    Blob {
+        /// The bundle's digest.
+        digest: Digest32,
+        /// The chunk.
+        chunk: u32,
+    },
+}
+
+/// Reads a topic; `None` when it is none of ours.
+#[must_use]
+pub fn parse(topic: &str) -> Option<Parsed<'_>> {
+    let rest = topic.strip_prefix(PREFIX)?.strip_prefix('/')?;
+    let (first, rest) = rest.split_once('/')?;
+    if first == "blob" {
+        let (digest, chunk) = rest.split_once('/')?;
+        return Some(Parsed::Blob {
+            digest: parse_digest(digest)?,
+            chunk: number(chunk)?,
+        });
+    }
+    if !is_name(first) {
+        return None;
+    }
+    if rest == "desired" {
+        return Some(Parsed::Desired { fleet: first });
+    }
+    let (second, ending) = rest.split_once('/')?;
+    if let (true, Some(version)) = (second == "root", number(ending)) {
+        return Some(Parsed::Root {
+            fleet: first,
+            version,
+        });
+    }
+    let channel = Channel::ALL
+        .into_iter()
+        .find(|channel| channel.suffix() == ending)?;
+    is_name(second).then_some(Parsed::Device {
+        fleet: first,
+        device: second,
+        channel,
+    })
+}
+
+/// A decimal number without sign or leading zeros, so that each topic has one spelling.
+fn number(text: &str) -> Option<u32> {
+    let canonical = text == "0" || !text.starts_with(['0', '+']);
+    text.parse().ok().filter(|_| canonical)
+}
+
+fn parse_digest(text: &str) -> Option<Digest32> {
+    let bytes = text.as_bytes();
+    if bytes.len() != 64 {
+        return None;
+    }
+    let mut digest = [0; 32];
+    for (out, pair) in digest.iter_mut().zip(bytes.chunks_exact(2)) {
+        *out = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Some(digest)
+}
+
+fn nibble(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    }
+}
+
+fn formatted(arguments: core::fmt::Arguments<'_>) -> Topic {
+    let mut topic = Topic::new();
+    // A name that is too long is cut here, and fits nothing that the other side listens to.
+    let _ = topic.write_fmt(arguments);
+    topic
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LONGEST: &str = "a-fleet-with-a-name-of-32-bytes_";
+
+    #[test]
+    fn what_is_written_reads_back() {
+        for channel in Channel::ALL {
+            let topic = device(LONGEST, LONGEST, channel);
+            let parsed = Parsed::Device {
+                fleet: LONGEST,
+                device: LONGEST,
+                channel,
+            };
+            assert_eq!(parse(&topic), Some(parsed));
+        }
+        assert_eq!(parse(&desired("f")), Some(Parsed::Desired { fleet: "f" }));
+        assert_eq!(
+            parse(&root("f", 12)),
+            Some(Parsed::Root {
+                fleet: "f",
+                version: 12
+            })
+        );
+        let digest = [0xa5; 32];
+        let topic = blob(&digest, u32::MAX);
+        assert_eq!(
+            parse(&topic),
+            Some(Parsed::Blob {
+                digest,
+                chunk: u32::MAX
+            })
+        );
+        assert!(topic.len() <= TOPIC_BYTES);
+    }
+
+    #[test]
+    fn what_is_not_ours_is_nothing() {
+        for topic in [
+            "",
+            "edgeward/v1",
+            "edgeward/v2/f/desired",
+            "edgeward/v1/f/d/up",
+            "edgeward/v1/f/+/birth",
+            "edgeward/v1/f/root/01",
+            "edgeward/v1/blob/00/1",
+            "edgeward/v1/f/d/birth/x",
+        ] {
+            assert_eq!(parse(topic), None, "{topic}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_parses_or_not(topic in ".{0,200}") {
+            let _ = parse(&topic);
+        }
+    }
+}
