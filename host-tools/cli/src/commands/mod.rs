@@ -1,0 +1,3 @@
+//! The commands, a file a group.
+
+pub mod completions;

@@ -1,0 +1,49 @@
+//! What every command is given: settings, the home folder, and where to print.
+
+use crate::Global;
+use crate::config::Config;
+use crate::output::Out;
+use std::path::PathBuf;
+
+/// The surroundings of a command.
+pub struct Context {
+    /// Settings of the configuration file.
+    pub config: Config,
+    /// The folder of keys and store.
+    pub home: PathBuf,
+    /// Where results and progress go.
+    pub out: Out,
+}
+
+impl Context {
+    /// Reads the settings in their order: command line, environment, file, defaults.
+    pub fn new(global: &Global) -> anyhow::Result<Self> {
+        let config = Config::load(global.config.as_deref())?;
+        let home = global.home.clone().or_else(|| config.home.clone());
+        let format = global.output.or(config.output).unwrap_or_default();
+        start_log(global.verbose, global.quiet);
+        Ok(Self {
+            home: home.unwrap_or_else(|| PathBuf::from(".edgeward")),
+            out: Out::new(format, global.quiet),
+            config,
+        })
+    }
+}
+
+/// Sends the log to stderr. `EDGEWARD_LOG` goes before the flags.
+fn start_log(verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info",
+        (false, _) => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("EDGEWARD_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    // A second call (in tests) leaves the first subscriber in place, which is what we want.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(crate::output::colour(&std::io::stderr()))
+        .try_init();
+}

@@ -1,0 +1,93 @@
+//! Exit codes, and errors that choose one.
+
+use crate::output::Format;
+use std::fmt;
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(
+    dead_code,
+    reason = "every code is documented, whether or not a command ends with it yet"
+)]
+pub enum Exit {
+    /// All is well.
+    Ok = 0,
+    /// It failed.
+    Error = 1,
+    /// It was asked wrongly.
+    Usage = 2,
+    /// A policy refused it: signature, downgrade, wrong board, golden mismatch, skew.
+    Refused = 3,
+    /// It was aborted or rolled back.
+    Aborted = 4,
+    /// It took too long.
+    TimedOut = 5,
+    /// Some of it was done.
+    Partly = 6,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// An error that ends the command with a code of its own, and says what to do next.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    what: String,
+    next: Option<String>,
+}
+
+impl Failure {
+    /// Ends with `exit`; `what` says what was wrong, and where.
+    pub fn new(exit: Exit, what: impl Into<String>) -> Self {
+        Self {
+            exit,
+            what: what.into(),
+            next: None,
+        }
+    }
+
+    /// Says what to do next.
+    #[must_use]
+    pub fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Prints an error on stderr, as text or as one JSON object, and says how to exit: as the error
+/// chose, else with `default`.
+pub fn report(error: &anyhow::Error, format: Format, default: Exit) -> Exit {
+    let failure = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Failure>());
+    let exit = failure.map_or(default, |failure| failure.exit);
+    let next = failure.and_then(|failure| failure.next.as_deref());
+    let text = format!("{error:#}");
+    match format {
+        Format::Json => {
+            let object = serde_json::json!({ "error": text, "next": next, "exit": exit as u8 });
+            eprintln!("{object}");
+        }
+        Format::Table => {
+            eprintln!("error: {text}");
+            if let Some(next) = next {
+                eprintln!("next: {next}");
+            }
+        }
+    }
+    exit
+}

@@ -1,0 +1,206 @@
+//! Results on stdout, as tables or JSON; progress on stderr.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::{Deserialize, Serialize};
+use std::io::{self, IsTerminal, Write};
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs: one JSON object, whose field names are stable.
+    Json,
+}
+
+/// Where results and progress go.
+pub struct Out {
+    format: Format,
+    quiet: bool,
+}
+
+impl Out {
+    /// Prints results as `format`; `quiet` keeps progress silent.
+    pub fn new(format: Format, quiet: bool) -> Self {
+        Self { format, quiet }
+    }
+
+    /// How results are printed.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Prints a result: `value` as JSON, or what `human` writes.
+    pub fn emit<T: Serialize>(
+        &self,
+        value: &T,
+        human: impl FnOnce(&T, &mut dyn Write) -> io::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut bytes = Vec::new();
+        match self.format {
+            Format::Json => {
+                serde_json::to_writer_pretty(&mut bytes, value)?;
+                bytes.push(b'\n');
+            }
+            Format::Table => human(value, &mut bytes)?,
+        }
+        self.raw(&bytes)
+    }
+
+    /// Prints one value of a stream: a JSON line, or what `human` writes.
+    #[allow(dead_code, reason = "for the commands that follow a stream")]
+    pub fn emit_line<T: Serialize>(
+        &self,
+        value: &T,
+        human: impl FnOnce(&T, &mut dyn Write) -> io::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut bytes = Vec::new();
+        match self.format {
+            Format::Json => serde_json::to_writer(&mut bytes, value)?,
+            Format::Table => human(value, &mut bytes)?,
+        }
+        if !bytes.ends_with(b"\n") {
+            bytes.push(b'\n');
+        }
+        self.raw(&bytes)
+    }
+
+    /// Prints bytes on stdout as they are. A reader that has left (`| head`) is no error.
+    pub fn raw(&self, bytes: &[u8]) -> anyhow::Result<()> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
+    /// Says on stderr what is being done.
+    #[allow(dead_code, reason = "for the commands that take their time")]
+    pub fn say(&self, text: impl AsRef<str>) {
+        if !self.quiet {
+            eprintln!("{}", text.as_ref());
+        }
+    }
+
+    /// A bar over `total` steps on stderr; invisible unless stderr is a terminal.
+    #[allow(dead_code, reason = "for the commands that take their time")]
+    pub fn bar(&self, total: u64, what: &'static str) -> ProgressBar {
+        let target = if self.quiet || !io::stderr().is_terminal() {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        };
+        let bar = ProgressBar::with_draw_target(Some(total), target).with_message(what);
+        // The template is a constant; should it ever be wrong, the default style does.
+        if let Ok(style) = ProgressStyle::with_template("{msg} {bar:32} {pos}/{len} {eta}") {
+            bar.set_style(style);
+        }
+        bar
+    }
+}
+
+/// Whether to colour what goes to `stream`: it is a terminal, and NO_COLOR is unset or empty.
+pub fn colour(stream: &impl IsTerminal) -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !refused
+}
+
+/// A table for people: columns are as wide as their widest cell, numbers stand to the right.
+#[derive(Debug, Default)]
+pub struct Table {
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+#[allow(dead_code, reason = "for the commands with tables")]
+impl Table {
+    /// A table with these column names.
+    pub fn new<'a>(header: impl IntoIterator<Item = &'a str>) -> Self {
+        Self {
+            header: header.into_iter().map(str::to_owned).collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row, a cell a column.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// Writes the table.
+    pub fn write(&self, w: &mut dyn Write) -> io::Result<()> {
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells
+                .chain(self.header.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: Vec<_> = (0..self.header.len()).map(width).collect();
+        let numeric: Vec<_> = (0..self.header.len())
+            .map(|column| self.is_numeric(column))
+            .collect();
+        let header: Vec<_> = self.header.iter().map(|name| name.to_uppercase()).collect();
+        let bold = colour(&io::stdout());
+        if bold {
+            write!(w, "\x1b[1m")?;
+        }
+        write_row(w, &header, &widths, &numeric)?;
+        if bold {
+            write!(w, "\x1b[0m")?;
+        }
+        for row in &self.rows {
+            write_row(w, row, &widths, &numeric)?;
+        }
+        Ok(())
+    }
+
+    fn is_numeric(&self, column: usize) -> bool {
+        let mut cells = self.rows.iter().filter_map(|row| row.get(column));
+        let number = |cell: &String| {
+            let digits = cell.trim_end_matches(['%', 's', 'm', 'u', 'n']);
+            cell.is_empty() || cell == "-" || digits.parse::<f64>().is_ok()
+        };
+        !self.rows.is_empty() && cells.all(number)
+    }
+}
+
+#[allow(dead_code, reason = "for the commands with tables")]
+fn write_row(
+    w: &mut dyn Write,
+    cells: &[String],
+    widths: &[usize],
+    numeric: &[bool],
+) -> io::Result<()> {
+    let mut line = String::new();
+    for ((cell, &width), &right) in cells.iter().zip(widths).zip(numeric) {
+        if !line.is_empty() {
+            line.push_str("  ");
+        }
+        if right {
+            line.push_str(&format!("{cell:>width$}"));
+        } else {
+            line.push_str(&format!("{cell:<width$}"));
+        }
+    }
+    writeln!(w, "{}", line.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_fit_their_widest_cell_and_numbers_stand_right() {
+        let mut table = Table::new(["name", "count"]);
+        table.row(["a".to_owned(), "5".to_owned()]);
+        table.row(["longer".to_owned(), "1234567".to_owned()]);
+        let mut bytes = Vec::new();
+        table.write(&mut bytes).expect("a vector takes all");
+        let text = String::from_utf8(bytes).expect("UTF-8");
+        assert_eq!(text, "NAME      COUNT\na             5\nlonger  1234567\n");
+    }
+}
