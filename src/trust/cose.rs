@@ -1,1 +1,697 @@
 //! COSE_Sign1 (RFC 9052) in the one fixed shape that Edgeward uses.
+//!
+//! Any COSE library can verify these messages. This module writes and reads exactly one encoding
+//! of them, so that a board needs neither an allocator nor a CBOR parser, and so that two messages
+//! that mean the same are the same bytes:
+//!
+//! ```text
+//! 18([                                 ; tag 18: COSE_Sign1
+//!   << { 1: -8,                        ; algorithm: EdDSA
+//!        3: "application/edgeward-…",  ; content type
+//!        4: h'8 bytes' } >>,           ; key id
+//!   {},                                ; nothing unprotected
+//!   payload or nil,                    ; nil: the payload is detached
+//!   h'64 bytes'                        ; Ed25519
+//! ])
+//! ```
+//!
+//! What is signed is `Sig_structure` of RFC 9052, section 4.4, with empty external data. Byte by
+//! byte in `docs/WIRE.md`.
+
+use super::{KeyId, PublicKey, Signer, Verifier};
+
+/// Bytes of an Ed25519 signature.
+pub const SIGNATURE_BYTES: usize = 64;
+/// Tag 18 and an array of four.
+const PREFIX: [u8; 2] = [0xd2, 0x84];
+/// A map of three; label 1 (algorithm) is -8 (EdDSA); label 3 (content type) follows as text of
+/// 24 to 255 bytes, whose length is the next byte.
+const PROTECTED_START: [u8; 5] = [0xa3, 0x01, 0x27, 0x03, 0x78];
+/// Label 4 (key id) is a byte string of eight.
+const KEY_LABEL: [u8; 2] = [0x04, 0x48];
+/// An empty map.
+const UNPROTECTED: [u8; 1] = [0xa0];
+/// The payload's place when it travels apart.
+const NIL: u8 = 0xf6;
+/// A byte string of 64.
+const SIGNATURE_START: [u8; 2] = [0x58, 0x40];
+/// `Sig_structure`: an array of four that begins with the text "Signature1".
+const CONTEXT: [u8; 12] = *b"\x84\x6aSignature1";
+/// The external data of `Sig_structure`: an empty byte string.
+const EXTERNAL: [u8; 1] = [0x40];
+/// Bytes of the protected header around the content type's text, with its own length of two.
+const PROTECTED_FIXED: usize = 2 + PROTECTED_START.len() + 1 + KEY_LABEL.len() + 8;
+/// Bytes of a protected header in its byte string, at most.
+const PROTECTED_MAX: usize = PROTECTED_FIXED + ContentType::MAX_TEXT;
+/// Bytes that a message adds to the largest embedded payload, at most.
+pub const MAX_OVERHEAD_BYTES: usize =
+    ContentType::Command.embedded_bytes(u32::MAX as usize) - u32::MAX as usize;
+/// Bytes of the largest detached message.
+pub const MAX_DETACHED_BYTES: usize = ContentType::Command.detached_bytes();
+/// Bytes of a bundle's signature.
+pub const BUNDLE_SIGNATURE_BYTES: usize = ContentType::Bundle.detached_bytes();
+
+/// What a message is about; signed with it, so that a signature over one kind of content is never
+/// taken for a signature over another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ContentType {
+    /// The digest of a bundle's head.
+    Bundle,
+    /// A desired state.
+    Desired,
+    /// A trust root.
+    Root,
+    /// A telemetry frame.
+    Frame,
+    /// An acknowledgement of telemetry.
+    Ack,
+    /// A command to a device.
+    Command,
+}
+
+impl ContentType {
+    /// Every content type.
+    pub const ALL: [Self; 6] = [
+        Self::Bundle,
+        Self::Desired,
+        Self::Root,
+        Self::Frame,
+        Self::Ack,
+        Self::Command,
+    ];
+    /// Bytes of the longest text.
+    const MAX_TEXT: usize = Self::Command.text().len();
+
+    /// The media type that stands in the protected header.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        // The encoding relies on 24 to 255 bytes, which a test checks.
+        match self {
+            Self::Bundle => "application/edgeward-bundle",
+            Self::Desired => "application/edgeward-desired",
+            Self::Root => "application/edgeward-root",
+            Self::Frame => "application/edgeward-frame",
+            Self::Ack => "application/edgeward-ack",
+            Self::Command => "application/edgeward-command",
+        }
+    }
+
+    /// Bytes of a message that embeds a payload of `payload` bytes.
+    #[must_use]
+    pub const fn embedded_bytes(self, payload: usize) -> usize {
+        self.detached_bytes() - 1 + length_bytes(payload) + payload
+    }
+
+    /// Bytes of a message whose payload is detached.
+    #[must_use]
+    pub const fn detached_bytes(self) -> usize {
+        PREFIX.len()
+            + PROTECTED_FIXED
+            + self.text().len()
+            + UNPROTECTED.len()
+            + 1
+            + SIGNATURE_START.len()
+            + SIGNATURE_BYTES
+    }
+}
+
+/// Part of a message, as errors name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CoseField {
+    /// Tag 18 and the array of four.
+    Tag,
+    /// The protected header.
+    Protected,
+    /// The content type in it.
+    ContentType,
+    /// The key id in it.
+    KeyId,
+    /// The unprotected header.
+    Unprotected,
+    /// The payload.
+    Payload,
+    /// The signature.
+    Signature,
+    /// The bytes after the message.
+    End,
+    /// The buffer to write to.
+    Output,
+}
+
+/// What is wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CoseErrorKind {
+    /// The bytes end in the middle of it.
+    Truncated,
+    /// Not the bytes of the one shape.
+    Malformed,
+    /// A length that is not in its shortest form.
+    NotCanonical,
+    /// Of a content type that this place does not take, or none that Edgeward knows.
+    WrongContent,
+    /// By another key than the one expected.
+    WrongKey,
+    /// The payload is detached where it should be embedded, or the other way round.
+    WrongPlace,
+    /// The signature does not hold.
+    BadSignature,
+    /// Bytes follow that belong to no message.
+    Trailing,
+    /// The output buffer is too small.
+    NoSpace,
+}
+
+/// Why a message was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CoseError {
+    /// Where in the message's structure.
+    pub field: CoseField,
+    /// Where in the bytes, from the message's first.
+    pub offset: u32,
+    /// What is wrong.
+    pub kind: CoseErrorKind,
+}
+
+impl CoseError {
+    pub(crate) fn new(field: CoseField, offset: usize, kind: CoseErrorKind) -> Self {
+        Self {
+            field,
+            offset: u32::try_from(offset).unwrap_or(u32::MAX),
+            kind,
+        }
+    }
+}
+
+/// Writes a message with its payload into `out` and returns its length, which is
+/// [`ContentType::embedded_bytes`].
+///
+/// # Errors
+/// [`CoseErrorKind::NoSpace`] when `out` is shorter.
+pub fn sign_embedded<S: Signer + ?Sized>(
+    signer: &S,
+    content: ContentType,
+    payload: &[u8],
+    out: &mut [u8],
+) -> Result<usize, CoseError> {
+    sign(signer, content, payload, true, out)
+}
+
+/// Writes a message whose payload travels apart into `out` and returns its length, which is
+/// [`ContentType::detached_bytes`].
+///
+/// # Errors
+/// [`CoseErrorKind::NoSpace`] when `out` is shorter.
+pub fn sign_detached<S: Signer + ?Sized>(
+    signer: &S,
+    content: ContentType,
+    payload: &[u8],
+    out: &mut [u8],
+) -> Result<usize, CoseError> {
+    sign(signer, content, payload, false, out)
+}
+
+fn sign<S: Signer + ?Sized>(
+    signer: &S,
+    content: ContentType,
+    payload: &[u8],
+    embed: bool,
+    out: &mut [u8],
+) -> Result<usize, CoseError> {
+    let mut protected = [0; PROTECTED_MAX];
+    let protected = write_protected(content, signer.public_key().id(), &mut protected)?;
+    let mut length = [0; 5];
+    let length = write_length(payload.len(), &mut length).ok_or(CoseError::new(
+        CoseField::Payload,
+        0,
+        CoseErrorKind::NoSpace,
+    ))?;
+    let signature = signer.sign(&[&CONTEXT, protected, &EXTERNAL, length, payload]);
+    let mut writer = Writer { out, at: 0 };
+    writer.put(&PREFIX)?;
+    writer.put(protected)?;
+    writer.put(&UNPROTECTED)?;
+    if embed {
+        writer.put(length)?;
+        writer.put(payload)?;
+    } else {
+        writer.put(&[NIL])?;
+    }
+    writer.put(&SIGNATURE_START)?;
+    writer.put(&signature)?;
+    Ok(writer.at)
+}
+
+/// A message whose shape holds. Nothing is known of its signature yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    /// The key that claims to have signed it.
+    pub key: KeyId,
+    /// What it is about.
+    pub content: ContentType,
+    /// The payload; none when it is detached.
+    pub payload: Option<&'a [u8]>,
+    /// The signature.
+    pub signature: &'a [u8; SIGNATURE_BYTES],
+    /// Bytes of the message.
+    pub len: usize,
+    /// The protected header in its byte string, as it was signed.
+    protected: &'a [u8],
+}
+
+impl Message<'_> {
+    /// Whether `key` signed this message; `detached` is the payload of a detached one.
+    ///
+    /// False also when a payload is given for a message that has its own, or none for one that
+    /// has not, or when the message names another key.
+    #[must_use]
+    pub fn verify<V: Verifier + ?Sized>(
+        &self,
+        verifier: &V,
+        key: &PublicKey,
+        detached: Option<&[u8]>,
+    ) -> bool {
+        let payload = match (self.payload, detached) {
+            (Some(payload), None) | (None, Some(payload)) => payload,
+            _ => return false,
+        };
+        let mut length = [0; 5];
+        let Some(length) = write_length(payload.len(), &mut length) else {
+            return false;
+        };
+        let parts: [&[u8]; 5] = [&CONTEXT, self.protected, &EXTERNAL, length, payload];
+        key.id() == self.key && verifier.verify(key, &parts, self.signature)
+    }
+}
+
+/// Reads the message at the start of `bytes`; others may follow it ([`Message::len`]).
+///
+/// # Errors
+/// Names the first field that is not of the one shape, and its offset.
+pub fn parse(bytes: &[u8]) -> Result<Message<'_>, CoseError> {
+    let mut reader = Reader { bytes, at: 0 };
+    reader.expect(CoseField::Tag, &PREFIX)?;
+    let start = reader.at;
+    let inner = reader.bytes_start(CoseField::Protected)?;
+    let header = reader.at;
+    reader.expect(CoseField::Protected, &PROTECTED_START)?;
+    let text_at = reader.at;
+    let text_len = reader.take::<1>(CoseField::ContentType)?;
+    let text = reader.slice(CoseField::ContentType, usize::from(text_len[0]))?;
+    let content = ContentType::ALL
+        .into_iter()
+        .find(|content| content.text().as_bytes() == text)
+        .ok_or(CoseError::new(
+            CoseField::ContentType,
+            text_at,
+            CoseErrorKind::WrongContent,
+        ))?;
+    reader.expect(CoseField::KeyId, &KEY_LABEL)?;
+    let key = KeyId(*reader.take::<8>(CoseField::KeyId)?);
+    if reader.at - header != inner {
+        return Err(CoseError::new(
+            CoseField::Protected,
+            start,
+            CoseErrorKind::Malformed,
+        ));
+    }
+    let protected = bytes.get(start..reader.at).unwrap_or_default();
+    reader.expect(CoseField::Unprotected, &UNPROTECTED)?;
+    let payload = if reader.bytes.get(reader.at) == Some(&NIL) {
+        reader.at += 1;
+        None
+    } else {
+        let len = reader.bytes_start(CoseField::Payload)?;
+        Some(reader.slice(CoseField::Payload, len)?)
+    };
+    reader.expect(CoseField::Signature, &SIGNATURE_START)?;
+    let signature = reader.take::<SIGNATURE_BYTES>(CoseField::Signature)?;
+    Ok(Message {
+        key,
+        content,
+        payload,
+        signature,
+        len: reader.at,
+        protected,
+    })
+}
+
+/// The payload of the one message that `bytes` are, signed by `key`: how the host checks a frame of
+/// a device whose key it knows.
+///
+/// # Errors
+/// Names what is wrong; [`CoseErrorKind::BadSignature`] when all but the signature holds.
+pub fn verify_one<'a, V: Verifier + ?Sized>(
+    bytes: &'a [u8],
+    content: ContentType,
+    key: &PublicKey,
+    verifier: &V,
+) -> Result<&'a [u8], CoseError> {
+    let message = parse(bytes)?;
+    let start = PREFIX.len() + 2 + PROTECTED_START.len();
+    let at_key = start + 1 + message.content.text().len();
+    if message.content != content {
+        return Err(CoseError::new(
+            CoseField::ContentType,
+            start,
+            CoseErrorKind::WrongContent,
+        ));
+    }
+    if message.len != bytes.len() {
+        return Err(CoseError::new(
+            CoseField::End,
+            message.len,
+            CoseErrorKind::Trailing,
+        ));
+    }
+    let payload = message.payload.ok_or(CoseError::new(
+        CoseField::Payload,
+        at_key + KEY_LABEL.len() + 8 + UNPROTECTED.len(),
+        CoseErrorKind::WrongPlace,
+    ))?;
+    if message.key != key.id() {
+        return Err(CoseError::new(
+            CoseField::KeyId,
+            at_key,
+            CoseErrorKind::WrongKey,
+        ));
+    }
+    if !message.verify(verifier, key, None) {
+        return Err(CoseError::new(
+            CoseField::Signature,
+            message.len - SIGNATURE_BYTES,
+            CoseErrorKind::BadSignature,
+        ));
+    }
+    Ok(payload)
+}
+
+/// The protected header in its byte string, at the start of `out`.
+fn write_protected(
+    content: ContentType,
+    key: KeyId,
+    out: &mut [u8; PROTECTED_MAX],
+) -> Result<&[u8], CoseError> {
+    let text = content.text().as_bytes();
+    let inner = PROTECTED_FIXED - 2 + text.len();
+    let mut writer = Writer { out, at: 0 };
+    // Both lengths are below 256, which a test checks for every content type.
+    writer.put(&[0x58, inner as u8])?;
+    writer.put(&PROTECTED_START)?;
+    writer.put(&[text.len() as u8])?;
+    writer.put(text)?;
+    writer.put(&KEY_LABEL)?;
+    writer.put(&key.0)?;
+    let len = writer.at;
+    Ok(&out[..len])
+}
+
+/// Bytes of the head of a byte string of `len` bytes.
+const fn length_bytes(len: usize) -> usize {
+    match len {
+        0..24 => 1,
+        24..0x100 => 2,
+        0x100..0x1_0000 => 3,
+        _ => 5,
+    }
+}
+
+/// The head of a byte string of `len` bytes in its shortest form; none beyond 32 bits.
+fn write_length(len: usize, out: &mut [u8; 5]) -> Option<&[u8]> {
+    let bytes = u32::try_from(len).ok()?.to_be_bytes();
+    let size = length_bytes(len);
+    match size {
+        1 => out[0] = 0x40 | bytes[3],
+        2 => out[..2].copy_from_slice(&[0x58, bytes[3]]),
+        3 => out[..3].copy_from_slice(&[0x59, bytes[2], bytes[3]]),
+        _ => *out = [0x5a, bytes[0], bytes[1], bytes[2], bytes[3]],
+    }
+    Some(&out[..size])
+}
+
+struct Writer<'a> {
+    out: &'a mut [u8],
+    at: usize,
+}
+
+impl Writer<'_> {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), CoseError> {
+        let end = self.at.saturating_add(bytes.len());
+        let Some(place) = self.out.get_mut(self.at..end) else {
+            return Err(CoseError::new(
+                CoseField::Output,
+                self.at,
+                CoseErrorKind::NoSpace,
+            ));
+        };
+        place.copy_from_slice(bytes);
+        self.at = end;
+        Ok(())
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn slice(&mut self, field: CoseField, len: usize) -> Result<&'a [u8], CoseError> {
+        let end = self.at.saturating_add(len);
+        let slice = self.bytes.get(self.at..end).ok_or(CoseError::new(
+            field,
+            self.bytes.len(),
+            CoseErrorKind::Truncated,
+        ))?;
+        self.at = end;
+        Ok(slice)
+    }
+
+    fn take<const N: usize>(&mut self, field: CoseField) -> Result<&'a [u8; N], CoseError> {
+        let at = self.at;
+        self.slice(field, N)?.first_chunk().ok_or(CoseError::new(
+            field,
+            at,
+            CoseErrorKind::Truncated,
+        ))
+    }
+
+    fn expect<const N: usize>(
+        &mut self,
+        field: CoseField,
+        expected: &[u8; N],
+    ) -> Result<(), CoseError> {
+        let at = self.at;
+        // Compared before the length, so that wrong bytes are not called truncated.
+        let rest = self.bytes.get(at..).unwrap_or_default();
+        let differs = rest.iter().zip(expected).position(|(a, b)| a != b);
+        if let Some(index) = differs {
+            return Err(CoseError::new(field, at + index, CoseErrorKind::Malformed));
+        }
+        self.take::<N>(field).map(|_| ())
+    }
+
+    /// Reads the head of a byte string and returns its length.
+    fn bytes_start(&mut self, field: CoseField) -> Result<usize, CoseError> {
+        let at = self.at;
+        let [first] = *self.take::<1>(field)?;
+        let len = match first {
+            0x40..=0x57 => usize::from(first - 0x40),
+            0x58 => usize::from(self.take::<1>(field)?[0]),
+            0x59 => usize::from(u16::from_be_bytes(*self.take(field)?)),
+            // Where `usize` is smaller than the length, the length is beyond any slice.
+            0x5a => usize::try_from(u32::from_be_bytes(*self.take(field)?)).unwrap_or(usize::MAX),
+            _ => return Err(CoseError::new(field, at, CoseErrorKind::Malformed)),
+        };
+        if self.at - at != length_bytes(len) {
+            return Err(CoseError::new(field, at, CoseErrorKind::NotCanonical));
+        }
+        Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stands in for a key, so that the shape is tested without a back end: the "signature" is the
+    /// SHA-256 of what was signed, twice.
+    struct Fake(u8);
+
+    fn digest(parts: &[&[u8]]) -> [u8; 64] {
+        let half = crate::trust::sha256(&parts.concat());
+        let mut signature = [0; 64];
+        signature[..32].copy_from_slice(&half);
+        signature[32..].copy_from_slice(&half);
+        signature
+    }
+
+    impl Signer for Fake {
+        fn public_key(&self) -> PublicKey {
+            PublicKey([self.0; 32])
+        }
+        fn sign(&self, parts: &[&[u8]]) -> [u8; 64] {
+            digest(parts)
+        }
+    }
+
+    impl Verifier for Fake {
+        fn verify(&self, _: &PublicKey, parts: &[&[u8]], signature: &[u8; 64]) -> bool {
+            digest(parts) == *signature
+        }
+    }
+
+    fn embedded(content: ContentType, payload: &[u8]) -> Vec<u8> {
+        let mut out = vec![0; content.embedded_bytes(payload.len())];
+        let len = sign_embedded(&Fake(7), content, payload, &mut out).unwrap();
+        assert_eq!(len, out.len());
+        out
+    }
+
+    #[test]
+    fn texts_fit_the_two_byte_head() {
+        for content in ContentType::ALL {
+            let len = content.text().len();
+            assert!((24..=ContentType::MAX_TEXT).contains(&len), "{content:?}");
+            assert!(PROTECTED_FIXED - 2 + len < 256);
+        }
+        assert_eq!(MAX_OVERHEAD_BYTES, 120);
+        assert_eq!(BUNDLE_SIGNATURE_BYTES, 115);
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for content in ContentType::ALL {
+            for len in [0, 1, 23, 24, 255, 256, 65535, 65536] {
+                let payload = vec![0x5a; len];
+                let bytes = embedded(content, &payload);
+                let message = parse(&bytes).unwrap();
+                assert_eq!(message.content, content);
+                assert_eq!(message.payload, Some(&payload[..]));
+                assert_eq!(message.len, bytes.len());
+                assert_eq!(
+                    verify_one(&bytes, content, &Fake(7).public_key(), &Fake(7)),
+                    Ok(&payload[..])
+                );
+
+                let mut out = [0; MAX_DETACHED_BYTES];
+                let len = sign_detached(&Fake(7), content, &payload, &mut out).unwrap();
+                assert_eq!(len, content.detached_bytes());
+                let message = parse(&out[..len]).unwrap();
+                assert_eq!(message.payload, None);
+                let key = Fake(7).public_key();
+                assert!(message.verify(&Fake(7), &key, Some(&payload)));
+                assert!(!message.verify(&Fake(7), &key, None));
+                assert!(!message.verify(&Fake(7), &Fake(8).public_key(), Some(&payload)));
+                assert!(!message.verify(&Fake(7), &key, Some(b"another")));
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_buffer_is_an_error_at_every_length() {
+        let payload = [1; 30];
+        let full = ContentType::Ack.embedded_bytes(payload.len());
+        for len in 0..full {
+            let mut out = vec![0; len];
+            let error = sign_embedded(&Fake(7), ContentType::Ack, &payload, &mut out).unwrap_err();
+            assert_eq!(error.kind, CoseErrorKind::NoSpace);
+        }
+    }
+
+    #[test]
+    fn truncation_is_an_error_at_every_length() {
+        let bytes = embedded(ContentType::Frame, &[9; 300]);
+        for len in 0..bytes.len() {
+            let error = parse(&bytes[..len]).unwrap_err();
+            assert_eq!(error.kind, CoseErrorKind::Truncated, "{len}");
+            assert_eq!(error.offset as usize, len);
+        }
+    }
+
+    #[test]
+    fn errors_name_field_and_offset() {
+        let bytes = embedded(ContentType::Desired, &[9; 10]);
+        let key = Fake(7).public_key();
+        let check = |at: usize, value: u8, field, kind| {
+            let mut bytes = bytes.clone();
+            bytes[at] = value;
+            let error = verify_one(&bytes, ContentType::Desired, &key, &Fake(7)).unwrap_err();
+            assert_eq!((error.field, error.kind), (field, kind), "byte {at}");
+            error.offset as usize
+        };
+        use CoseErrorKind as Kind;
+        use CoseField as Field;
+        assert_eq!(check(0, 0xd1, Field::Tag, Kind::Malformed), 0);
+        assert_eq!(check(1, 0x83, Field::Tag, Kind::Malformed), 1);
+        assert_eq!(check(2, 0x59, Field::Protected, Kind::Malformed), 5);
+        assert_eq!(check(3, 5, Field::Protected, Kind::NotCanonical), 2);
+        assert_eq!(check(3, 99, Field::Protected, Kind::Malformed), 2);
+        assert_eq!(check(4, 0xa2, Field::Protected, Kind::Malformed), 4);
+        assert_eq!(check(9, 5, Field::ContentType, Kind::WrongContent), 9);
+        assert_eq!(check(12, b'x', Field::ContentType, Kind::WrongContent), 9);
+        let at_key = 10 + ContentType::Desired.text().len();
+        assert_eq!(check(at_key, 5, Field::KeyId, Kind::Malformed), at_key);
+        assert_eq!(check(at_key + 5, 1, Field::KeyId, Kind::WrongKey), at_key);
+        let at = at_key + 10;
+        assert_eq!(check(at, 0xa1, Field::Unprotected, Kind::Malformed), at);
+        assert_eq!(check(at + 1, 0x60, Field::Payload, Kind::Malformed), at + 1);
+        let at = at + 12;
+        assert_eq!(check(at, 0x59, Field::Signature, Kind::Malformed), at);
+        let at = at + 2;
+        assert_eq!(check(at + 9, 0, Field::Signature, Kind::BadSignature), at);
+        let mut longer = bytes.clone();
+        longer.push(0);
+        let error = verify_one(&longer, ContentType::Desired, &key, &Fake(7)).unwrap_err();
+        assert_eq!(
+            error,
+            CoseError::new(Field::End, bytes.len(), Kind::Trailing)
+        );
+        // A payload length that needs fewer bytes.
+        let mut long = bytes.clone();
+        let at_payload = at_key + 11;
+        long.splice(at_payload..at_payload + 1, [0x58, 10]);
+        let error = parse(&long).unwrap_err();
+        assert_eq!(
+            error,
+            CoseError::new(Field::Payload, at_payload, Kind::NotCanonical)
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = parse(&bytes);
+        }
+
+        /// Whatever parses is exactly what writing it again gives: there is one encoding.
+        #[test]
+        fn parse_then_print_is_the_same(at in 0..140_usize, value: u8, payload: [u8; 20]) {
+            let mut bytes = embedded(ContentType::Ack, &payload);
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+            if let Ok(message) = parse(&bytes) {
+                let mut printed = vec![0; bytes.len()];
+                let mut protected = [0; PROTECTED_MAX];
+                let mut length = [0; 5];
+                let mut writer = Writer { out: &mut printed, at: 0 };
+                writer.put(&PREFIX).unwrap();
+                writer.put(write_protected(message.content, message.key, &mut protected).unwrap()).unwrap();
+                writer.put(&UNPROTECTED).unwrap();
+                match message.payload {
+                    Some(payload) => {
+                        writer.put(write_length(payload.len(), &mut length).unwrap()).unwrap();
+                        writer.put(payload).unwrap();
+                    }
+                    None => writer.put(&[NIL]).unwrap(),
+                }
+                writer.put(&SIGNATURE_START).unwrap();
+                writer.put(message.signature).unwrap();
+                proptest::prop_assert_eq!(&writer.out[..writer.at], &bytes[..message.len]);
+            }
+        }
+    }
+}

@@ -4,6 +4,7 @@ pub mod cose;
 #[cfg(feature = "ring")]
 pub mod ring;
 pub mod root;
+pub mod strict;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -53,6 +54,9 @@ pub enum Role {
 impl Role {
     /// How many roles a root names. Device keys are enrolled one by one and are in no root.
     pub const COUNT: usize = 4;
+    /// Every role, in the order of [`root::Root::roles`].
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Root, Self::Release, Self::Rollout, Self::Collector];
 }
 
 /// Checks Ed25519 signatures, strictly (RFC 8032, no small-order keys, canonical encodings).
