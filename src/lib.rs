@@ -23,6 +23,8 @@ pub mod runtime;
 pub mod slots;
 pub mod sync;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod topic;
 pub mod trust;
 

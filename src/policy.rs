@@ -87,6 +87,61 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// What a bundle gets when its maker says nothing else.
+    ///
+    /// Values that no model can use (not finite, wrong shape, too old, from a source of another
+    /// type or version) are rejected, the first of these with the last good prediction in their
+    /// stead. What a sensor does when it fails (stuck, out of range, too fast, missing) is flagged,
+    /// so that it still shows in the drift summary. |z| > 3 is merely counted: one sample in 370 of
+    /// a healthy normal signal does that. Repeated and late samples are rejected.
+    ///
+    /// A trial takes 200 inferences and 2 windows, may fail 5 % of its inferences and die twice. No
+    /// latency is budgeted and no shadow asked for: both depend on the board.
+    #[must_use]
+    pub fn standard() -> Self {
+        use ViolationKind as Kind;
+        let mut rules = [Rule {
+            severity: Severity::High,
+            action: Action::Reject,
+        }; Kind::COUNT];
+        for (kind, severity, action) in [
+            (Kind::NotFinite, Severity::High, Action::Fallback),
+            (Kind::BelowRange, Severity::High, Action::Flag),
+            (Kind::AboveRange, Severity::High, Action::Flag),
+            (Kind::ZScore, Severity::Low, Action::Count),
+            (Kind::Rate, Severity::Medium, Action::Flag),
+            (Kind::Stuck, Severity::High, Action::Flag),
+            (Kind::Missing, Severity::Medium, Action::Flag),
+            (Kind::Gap, Severity::Medium, Action::Flag),
+            (Kind::Duplicate, Severity::Low, Action::Reject),
+            (Kind::Stale, Severity::High, Action::Reject),
+            (Kind::OutOfOrder, Severity::Medium, Action::Reject),
+            (Kind::UnknownFeature, Severity::Medium, Action::Flag),
+        ] {
+            rules[kind as usize] = Rule { severity, action };
+        }
+        Self {
+            rules,
+            z_limit: 3.0,
+            trial: TrialPolicy {
+                min_inferences: 200,
+                min_windows: 2,
+                max_boots: 2,
+                max_error_per_mille: 50,
+                max_p99_us: 0,
+                shadow_inferences: 0,
+                min_agreement_per_mille: 900,
+            },
+            guard: GuardPolicy {
+                z_limit: 4.0,
+                max_error_per_mille: 50,
+                max_p99_us: 0,
+                min_accuracy_per_mille: 0,
+                max_fallbacks: 10,
+            },
+        }
+    }
+
     /// The rule for one kind of violation.
     #[must_use]
     pub fn rule(&self, kind: ViolationKind) -> Rule {

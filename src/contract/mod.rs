@@ -1,4 +1,13 @@
 //! The input contract: is this sample what the model was trained on?
+//!
+//! A [`Contract`] judges one sample after the other by the profile and the policy and fills in what
+//! is missing; [`check_source`] judges what a source announces before its first sample.
+
+mod check;
+mod source;
+
+pub use check::{Contract, FeatureState, Outcome, SampleCheck, StreamState, Violation};
+pub use source::{SourceInfo, SourceViolation, check_source, column_map};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +35,7 @@ pub struct Sample<'a> {
 }
 
 /// Each way in which input can break the contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum ViolationKind {
@@ -71,4 +80,104 @@ impl ViolationKind {
     pub const COUNT: usize = 17;
     /// Kinds that concern one feature and are counted per feature: the first seven.
     pub const PER_FEATURE: usize = 7;
+    /// All kinds, in order of their discriminants.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::NotFinite,
+        Self::BelowRange,
+        Self::AboveRange,
+        Self::ZScore,
+        Self::Rate,
+        Self::Stuck,
+        Self::Missing,
+        Self::Gap,
+        Self::Duplicate,
+        Self::Stale,
+        Self::OutOfOrder,
+        Self::DType,
+        Self::Shape,
+        Self::SchemaVersion,
+        Self::FeatureVersion,
+        Self::UnknownFeature,
+        Self::AbsentFeature,
+    ];
+}
+
+/// A set of [`ViolationKind`]s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ViolationSet(u32);
+
+impl ViolationSet {
+    /// The empty set.
+    pub const EMPTY: Self = Self(0);
+
+    /// Adds one kind.
+    pub fn insert(&mut self, kind: ViolationKind) {
+        self.0 |= 1 << kind as u32;
+    }
+
+    /// Whether `kind` is in the set.
+    #[must_use]
+    pub fn contains(self, kind: ViolationKind) -> bool {
+        self.0 & (1 << kind as u32) != 0
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// How many kinds are in the set.
+    #[must_use]
+    pub fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// Bit `k` stands for the kind with discriminant `k`.
+    #[must_use]
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The kinds in the set, in order of their discriminants.
+    pub fn iter(self) -> impl Iterator<Item = ViolationKind> {
+        ViolationKind::ALL
+            .into_iter()
+            .filter(move |&kind| self.contains(kind))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_lists_each_kind_at_its_discriminant() {
+        for (i, kind) in ViolationKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, i);
+        }
+    }
+
+    #[test]
+    fn sets_remember_what_was_inserted() {
+        let mut set = ViolationSet::EMPTY;
+        assert!(set.is_empty());
+        set.insert(ViolationKind::AbsentFeature);
+        set.insert(ViolationKind::NotFinite);
+        set.insert(ViolationKind::NotFinite);
+        assert_eq!(set.len(), 2);
+        assert!(set.contains(ViolationKind::AbsentFeature));
+        assert!(!set.contains(ViolationKind::Gap));
+        assert!(
+            set.iter()
+                .eq([ViolationKind::NotFinite, ViolationKind::AbsentFeature])
+        );
+    }
+
+    #[test]
+    fn missing_is_a_nan_of_its_own() {
+        assert!(is_missing(MISSING));
+        assert!(!is_missing(f32::NAN));
+        assert!(MISSING.is_nan());
+    }
 }

@@ -1,0 +1,105 @@
+//! What a source announces against the profile, before its first sample.
+
+use super::ViolationKind;
+use crate::profile::{DType, Profile};
+use heapless::Vec;
+
+/// What a source says of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct SourceInfo<'a> {
+    /// Version of the schema it follows.
+    pub schema_version: u16,
+    /// Element type of its values.
+    pub dtype: DType,
+    /// Version of its feature pipeline; 0 when it says nothing of it.
+    pub feature_version: u32,
+    /// Names of its features, in the order in which it delivers them.
+    pub features: &'a [&'a str],
+}
+
+/// One way in which a source does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceViolation<'a> {
+    /// Which way.
+    pub kind: ViolationKind,
+    /// Index of the feature: in the source for [`ViolationKind::UnknownFeature`], in the profile
+    /// for [`ViolationKind::AbsentFeature`].
+    pub feature: Option<u16>,
+    /// Its name.
+    pub name: Option<&'a str>,
+}
+
+/// Everything in which `source` does not fit `profile`.
+///
+/// Versions of the feature pipeline are compared only where both sides have one (0 is none). A name
+/// that the source has twice counts as unknown the second time. The order of the features does not
+/// matter: see [`column_map`].
+pub fn check_source<'a, const F: usize, const C: usize>(
+    profile: &'a Profile<F, C>,
+    source: &SourceInfo<'a>,
+) -> impl Iterator<Item = SourceViolation<'a>> {
+    let schema = &profile.schema;
+    let whole = [
+        (
+            schema.version != source.schema_version,
+            ViolationKind::SchemaVersion,
+        ),
+        (schema.dtype != source.dtype, ViolationKind::DType),
+        (
+            schema.feature_version != 0
+                && source.feature_version != 0
+                && schema.feature_version != source.feature_version,
+            ViolationKind::FeatureVersion,
+        ),
+    ];
+    let offered = source.features;
+    let unknown = offered.iter().enumerate().filter(move |&(index, name)| {
+        let known = profile
+            .features
+            .iter()
+            .any(|feature| feature.name.as_str() == *name);
+        !known || offered.iter().take(index).any(|before| before == name)
+    });
+    let absent = profile
+        .features
+        .iter()
+        .enumerate()
+        .filter(move |(_, feature)| !offered.contains(&feature.name.as_str()));
+    whole
+        .into_iter()
+        .filter_map(|(broken, kind)| {
+            broken.then_some(SourceViolation {
+                kind,
+                feature: None,
+                name: None,
+            })
+        })
+        .chain(unknown.map(|(index, &name)| SourceViolation {
+            kind: ViolationKind::UnknownFeature,
+            feature: u16::try_from(index).ok(),
+            name: Some(name),
+        }))
+        .chain(absent.map(|(index, feature)| SourceViolation {
+            kind: ViolationKind::AbsentFeature,
+            feature: u16::try_from(index).ok(),
+            name: Some(feature.name.as_str()),
+        }))
+}
+
+/// For each feature of the profile, the position in which the source delivers it; `None` when one
+/// is absent. Names are compared, so that a source that swaps its columns does no harm.
+#[must_use]
+pub fn column_map<const F: usize, const C: usize>(
+    profile: &Profile<F, C>,
+    source: &SourceInfo<'_>,
+) -> Option<Vec<u16, F>> {
+    let mut map = Vec::new();
+    for feature in &profile.features {
+        let at = source
+            .features
+            .iter()
+            .position(|name| *name == feature.name.as_str())?;
+        map.push(u16::try_from(at).ok()?).ok()?;
+    }
+    Some(map)
+}

@@ -1,0 +1,454 @@
+//! The runtime: one sample through contract, drift, model and guard.
+//!
+//! A [`Runtime`] owns an engine, its profile and policy, and all state; it takes samples and the
+//! time, and returns what happened. It allocates nothing and never waits.
+
+mod alarms;
+mod config;
+
+pub use alarms::MAX_ALARMS;
+pub use config::{ConfigError, ProfileField, validate};
+
+use crate::contract::{
+    Contract, Outcome, Sample, SampleCheck, SourceInfo, SourceViolation, Violation, ViolationSet,
+    check_source,
+};
+use crate::drift::{self, Window};
+use crate::engine::Engine;
+use crate::guard::{Guard, InferenceError, Prediction};
+use crate::policy::{Action, Policy};
+use crate::profile::{Layout, Profile};
+use crate::telemetry::{Alarm, ReleaseId, Summary};
+use alarms::Alarms;
+
+/// What became of one sample.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// The contract's verdict.
+    pub check: SampleCheck,
+    /// The answer, when one is due: the model's, or the last good one once more.
+    pub prediction: Option<Prediction>,
+    /// Why the inference that was due failed.
+    pub error: Option<InferenceError>,
+    /// Whether the drift window ended with this sample; [`Runtime::take_summary`] is then due.
+    pub window_closed: bool,
+}
+
+/// A model at work on one stream.
+///
+/// `S` is the memory of the model's input tensor, at least window times features long: an array, a
+/// `&'static mut [f32]` or a `Vec<f32>`. `F` and `C` bound the features and outputs.
+///
+/// The input tensor is kept complete in its own layout. After an inference the samples that stay are
+/// moved once by the hop, so that nothing else is copied, and the tensor of the last inference stays
+/// readable until then ([`last_input`](Self::last_input)).
+#[derive(Debug)]
+pub struct Runtime<E, S, const F: usize, const C: usize> {
+    engine: E,
+    release: ReleaseId,
+    profile: Profile<F, C>,
+    policy: Policy,
+    contract: Contract<F>,
+    drift: [Window; F],
+    guard: Guard<C>,
+    alarms: Alarms,
+    tensor: S,
+    /// Samples in the tensor; a full one has been inferred.
+    filled: usize,
+    /// The sample at hand, as the model shall see it.
+    values: [f32; F],
+    output: [f32; C],
+    /// Samples offered since an answer was last due.
+    since_answer: u32,
+    /// How many more samples push the last flagged one out of the tensor.
+    flagged_for: u32,
+    /// The strongest action against the source as a whole.
+    source_action: Action,
+    samples: u32,
+    rejected: u32,
+    from_ms: Option<u64>,
+    closed: bool,
+}
+
+impl<E, S, const F: usize, const C: usize> Runtime<E, S, F, C>
+where
+    E: Engine,
+    S: AsRef<[f32]> + AsMut<[f32]>,
+{
+    /// A runtime at the beginning of a stream and of a window.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the profile contradicts itself, the engine or the memory given.
+    pub fn new(
+        engine: E,
+        release: ReleaseId,
+        profile: Profile<F, C>,
+        policy: Policy,
+        tensor: S,
+    ) -> Result<Self, ConfigError> {
+        config::validate_runtime(&profile, &engine, tensor.as_ref().len())?;
+        Ok(Self {
+            engine,
+            release,
+            profile,
+            policy,
+            contract: Contract::default(),
+            drift: [Window::EMPTY; F],
+            guard: Guard::default(),
+            alarms: Alarms::default(),
+            tensor,
+            filled: 0,
+            values: [0.0; F],
+            output: [0.0; C],
+            since_answer: 0,
+            flagged_for: 0,
+            source_action: Action::Count,
+            samples: 0,
+            rejected: 0,
+            from_ms: None,
+            closed: false,
+        })
+    }
+
+    /// Takes in one sample, and runs an inference when one is due.
+    ///
+    /// `clock_us` is read twice when an inference runs, around all that makes an answer of the
+    /// complete input; any monotonic count of microseconds will do.
+    ///
+    /// A window that ended and was not taken ([`take_summary`](Self::take_summary)) is discarded.
+    pub fn push(
+        &mut self,
+        sample: &Sample<'_>,
+        now_ms: u64,
+        clock_us: &mut impl FnMut() -> u64,
+    ) -> Step {
+        if self.closed {
+            self.start_window();
+        }
+        self.from_ms.get_or_insert(now_ms);
+        self.samples += 1;
+        self.since_answer = self.since_answer.saturating_add(1);
+
+        let mut check = self.check(sample, now_ms);
+        if self.source_action > check.action {
+            check = check.strengthened(self.source_action);
+        }
+        let mut step = Step {
+            check,
+            prediction: None,
+            error: None,
+            window_closed: false,
+        };
+        if check.outcome == Outcome::Rejected {
+            self.rejected += 1;
+            if check.action == Action::Fallback && self.answer_due() {
+                step.prediction = self.guard.fall_back(&self.policy.guard);
+            }
+        } else {
+            self.take_in(sample, check.outcome == Outcome::Flagged);
+            if self.filled == usize::from(self.profile.schema.window) {
+                self.since_answer = 0;
+                match self.infer(clock_us) {
+                    Ok(prediction) => step.prediction = Some(prediction),
+                    Err(error) => {
+                        step.error = Some(error);
+                        step.prediction = self.guard.fall_back(&self.policy.guard);
+                    }
+                }
+            }
+        }
+        if self.samples >= self.profile.drift_window {
+            self.close_window();
+            step.window_closed = true;
+        }
+        step
+    }
+
+    /// Compares what a source announces with the profile; call it for every new source.
+    ///
+    /// Each violation is counted and, where the policy asks for more than that, raised as an alarm
+    /// and given to `report` with the feature's name. The strongest action holds for all samples
+    /// until another source is announced.
+    pub fn announce(
+        &mut self,
+        source: &SourceInfo<'_>,
+        mut report: impl FnMut(&SourceViolation<'_>),
+    ) -> ViolationSet {
+        let mut found = ViolationSet::EMPTY;
+        self.source_action = Action::Count;
+        for violation in check_source(&self.profile, source) {
+            found.insert(violation.kind);
+            let action = self.policy.rule(violation.kind).action;
+            self.source_action = self.source_action.max(action);
+            self.contract.count(violation.kind);
+            if action > Action::Count {
+                self.alarms.raise(Alarm::Violation {
+                    kind: violation.kind,
+                    feature: violation.feature,
+                    value: 0.0,
+                    sample: 0,
+                });
+                report(&violation);
+            }
+        }
+        found
+    }
+
+    /// Forgets the stream, because what comes next is a new recording: the tensor is emptied, and
+    /// no rate, run, gap or duplicate reaches across. The window's counts stay.
+    pub fn reset_window(&mut self) {
+        self.contract.start_stream();
+        self.filled = 0;
+        self.flagged_for = 0;
+        self.since_answer = 0;
+    }
+
+    /// The window's report, and a new window. `now_ms` is its end.
+    ///
+    /// Due when a step says [`Step::window_closed`]; before that (on the way down, say) it reports a
+    /// shorter window. [`Summary::dropped_events`] counts alarms that found the queue full.
+    pub fn take_summary(&mut self, now_ms: u64) -> Summary<F, C> {
+        let states = self.drift.iter().zip(self.contract.features());
+        let features = self.profile.features.iter().zip(states);
+        let summary = Summary {
+            release: self.release,
+            windows: 1,
+            from_ms: self.from_ms.unwrap_or(now_ms),
+            to_ms: now_ms,
+            samples: self.samples,
+            rejected: self.rejected,
+            inferences: self.guard.inferences(),
+            errors: self.guard.errors(),
+            fallbacks: self.guard.fallbacks(),
+            violations: *self.contract.stream().counts(),
+            alarms: self.alarms.raised(),
+            dropped_events: self.alarms.dropped(),
+            latency: self.guard.latency().clone(),
+            features: features
+                .map(|(feature, (window, state))| window.summary(feature, state))
+                .collect(),
+            output: self.guard.summary(&self.profile.output),
+        };
+        self.start_window();
+        summary
+    }
+
+    /// The oldest alarm that was not taken yet.
+    pub fn pop_alarm(&mut self) -> Option<Alarm> {
+        self.alarms.pop()
+    }
+
+    /// Calibrated probabilities of the last inference (the values, for a model without classes).
+    #[must_use]
+    pub fn last_probabilities(&self) -> &[f32] {
+        let outputs = self.profile.output.names.len();
+        self.guard.probabilities().get(..outputs).unwrap_or(&[])
+    }
+
+    /// The model's raw output of the last inference.
+    #[must_use]
+    pub fn last_output(&self) -> &[f32] {
+        self.output.get(..self.engine.output_len()).unwrap_or(&[])
+    }
+
+    /// The input tensor: of the last inference, until the next sample is taken in.
+    #[must_use]
+    pub fn last_input(&self) -> &[f32] {
+        self.tensor
+            .as_ref()
+            .get(..self.engine.input_len())
+            .unwrap_or(&[])
+    }
+
+    /// The release that runs.
+    #[must_use]
+    pub fn release(&self) -> ReleaseId {
+        self.release
+    }
+
+    /// The profile.
+    #[must_use]
+    pub fn profile(&self) -> &Profile<F, C> {
+        &self.profile
+    }
+
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Samples in this window so far.
+    #[must_use]
+    pub fn samples(&self) -> u32 {
+        self.samples
+    }
+
+    /// This window's drift state of each feature, in profile order.
+    #[must_use]
+    pub fn windows(&self) -> &[Window] {
+        self.drift.get(..self.profile.features.len()).unwrap_or(&[])
+    }
+
+    /// The guard's state.
+    #[must_use]
+    pub fn guard(&self) -> &Guard<C> {
+        &self.guard
+    }
+
+    /// The engine, for a self-test.
+    pub fn engine_mut(&mut self) -> &mut E {
+        &mut self.engine
+    }
+
+    /// Gives the engine and the tensor's memory back.
+    pub fn into_parts(self) -> (E, S) {
+        (self.engine, self.tensor)
+    }
+
+    /// The contract's verdict; raises alarms.
+    fn check(&mut self, sample: &Sample<'_>, now_ms: u64) -> SampleCheck {
+        let alarms = &mut self.alarms;
+        let mut report = |violation: Violation| {
+            if violation.first {
+                alarms.raise(Alarm::Violation {
+                    kind: violation.kind,
+                    feature: violation.feature,
+                    value: violation.value,
+                    sample: sample.sequence,
+                });
+            }
+        };
+        self.contract.check(
+            &self.profile,
+            &self.policy,
+            sample,
+            now_ms,
+            &mut self.values,
+            &mut report,
+        )
+    }
+
+    /// Adds a sample to the drift windows and to the tensor.
+    fn take_in(&mut self, sample: &Sample<'_>, flagged: bool) {
+        let features = self.profile.features.iter();
+        // The values as they came: what was filled in is not evidence of anything.
+        for ((feature, window), &value) in features.zip(&mut self.drift).zip(sample.values) {
+            window.push(feature, value);
+        }
+
+        let schema = &self.profile.schema;
+        let (window, hop) = (usize::from(schema.window), usize::from(schema.hop));
+        let count = self.profile.features.len();
+        let tensor = self.tensor.as_mut();
+        let shift = self.filled == window;
+        match schema.layout {
+            Layout::SamplesFirst => {
+                if shift {
+                    tensor.copy_within(hop * count..window * count, 0);
+                    self.filled -= hop;
+                }
+                let at = self.filled * count;
+                tensor[at..at + count].copy_from_slice(&self.values[..count]);
+            }
+            Layout::FeaturesFirst => {
+                if shift {
+                    for series in tensor.chunks_exact_mut(window).take(count) {
+                        series.copy_within(hop.., 0);
+                    }
+                    self.filled -= hop;
+                }
+                for (series, &value) in tensor.chunks_exact_mut(window).zip(&self.values[..count]) {
+                    series[self.filled] = value;
+                }
+            }
+        }
+        self.filled += 1;
+        self.flagged_for = if flagged {
+            u32::from(schema.window)
+        } else {
+            self.flagged_for.saturating_sub(1)
+        };
+    }
+
+    /// Runs the model on the full tensor.
+    fn infer(&mut self, clock_us: &mut impl FnMut() -> u64) -> Result<Prediction, InferenceError> {
+        let start_us = clock_us();
+        let input = &self.tensor.as_ref()[..self.engine.input_len()];
+        let output = &mut self.output[..self.engine.output_len()];
+        let judged = self
+            .engine
+            .run(input, output)
+            .map_err(InferenceError::Engine)
+            .and_then(|()| {
+                let flagged = self.flagged_for > 0;
+                let profile = &self.profile.output;
+                self.guard
+                    .judge(profile, &self.policy.guard, output, flagged)
+            });
+        match judged {
+            Ok(mut prediction) => {
+                let took_us = clock_us().saturating_sub(start_us);
+                let took_us = u32::try_from(took_us).unwrap_or(u32::MAX);
+                self.guard
+                    .finish(&self.policy.guard, &mut prediction, took_us);
+                Ok(prediction)
+            }
+            Err(error) => {
+                self.guard.fail();
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether a source that delivers good samples would have had an answer by now.
+    fn answer_due(&mut self) -> bool {
+        let due = self.since_answer >= u32::from(self.profile.schema.hop);
+        if due {
+            self.since_answer = 0;
+        }
+        due
+    }
+
+    /// Raises the alarms of a window that ended.
+    fn close_window(&mut self) {
+        self.closed = true;
+        let full = self.profile.drift_window;
+        let features = self.profile.features.iter().zip(&self.drift);
+        for (index, (feature, window)) in features.enumerate() {
+            let Some(found) = window.statistics(feature) else {
+                continue;
+            };
+            for excess in drift::exceeded(&found, &feature.limits, window.n(), full) {
+                self.alarms.raise(Alarm::Drift {
+                    statistic: excess.statistic,
+                    feature: Some(index as u16),
+                    value: excess.value,
+                    limit: excess.limit,
+                });
+            }
+        }
+        let answers = full / u32::from(self.profile.schema.hop).max(1);
+        let output = &self.profile.output;
+        for excess in self.guard.exceeded(output, &self.policy.guard, answers) {
+            self.alarms.raise(Alarm::Drift {
+                statistic: excess.statistic,
+                feature: None,
+                value: excess.value,
+                limit: excess.limit,
+            });
+        }
+    }
+
+    /// All counts at zero.
+    fn start_window(&mut self) {
+        self.contract.start_window();
+        self.drift = [Window::EMPTY; F];
+        self.guard.start_window();
+        self.alarms.start_window();
+        self.samples = 0;
+        self.rejected = 0;
+        self.from_ms = None;
+        self.closed = false;
+    }
+}
