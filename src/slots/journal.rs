@@ -1,0 +1,710 @@
+//! The journal: the board's whole state as numbered snapshots in two sectors used in turn.
+//!
+//! A snapshot is appended to erased flash and read back. Opening takes the newest one whose
+//! CRC-32 holds and skips everything else: what a cut of power left behind is either a whole
+//! snapshot or no snapshot. A sector is erased only while the other one holds the newest snapshot.
+//! Byte by byte in `docs/SLOTS.md`.
+
+use super::{Error, flash};
+use crate::telemetry::{Reason, ReleaseId, SlotState, Text};
+use crate::trust::Digest32;
+use crate::trust::root::Root;
+use crc::{CRC_32_ISO_HDLC, Crc};
+use embedded_storage::nor_flash::NorFlash;
+use heapless::Vec;
+use serde::{Deserialize, Serialize};
+
+/// Most bytes of a record; a test holds the largest possible state against it.
+pub const RECORD_BYTES_MAX: usize = 2048;
+/// Records begin at multiples of this and are padded to it; covers every word size up to 32 bytes.
+pub const RECORD_ALIGN: usize = 32;
+/// Most rejections remembered; the oldest goes first.
+pub const MAX_REJECTED: usize = 4;
+
+const MAGIC: [u8; 4] = *b"EWJ1";
+const FORMAT: u8 = 1;
+const HEADER_BYTES: usize = 12;
+const CRC_BYTES: usize = 4;
+/// Reads of a record that must agree before the only other copy of the state may be erased.
+const STABLE_READS: usize = 4;
+/// How far ahead of the newest record a torn one's number is believed.
+const TORN_AHEAD: u32 = 1024;
+static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+
+/// First eight bytes of the SHA-256 of a rollout's id.
+pub type RolloutTag = [u8; 8];
+
+/// What the journal knows of one slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotRecord {
+    /// Where it is in its life.
+    pub state: SlotState,
+    /// Digest of the release (header, manifest and chunk table).
+    pub digest: Digest32,
+    /// SHA-256 of all `total_bytes`, known from staging on; what a boot checks.
+    pub content: Digest32,
+    /// Its release counter.
+    pub counter: u32,
+    /// Its version, for people.
+    pub version: Text,
+    /// Bytes before the first data chunk.
+    pub head_bytes: u32,
+    /// Bytes in all.
+    pub total_bytes: u32,
+    /// The rollout that brought it.
+    pub rollout: RolloutTag,
+    /// Boots that its trial has used, this one included.
+    pub attempts: u8,
+    /// Boots that its trial may use.
+    pub max_boots: u8,
+}
+
+impl SlotRecord {
+    /// A slot that holds nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            state: SlotState::Empty,
+            digest: [0; 32],
+            content: [0; 32],
+            counter: 0,
+            version: Text::new(),
+            head_bytes: 0,
+            total_bytes: 0,
+            rollout: [0; 8],
+            attempts: 0,
+            max_boots: 0,
+        }
+    }
+}
+
+/// A release that this board refused or reverted, and the rollout that brought it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejection {
+    /// The release.
+    pub release: ReleaseId,
+    /// The rollout.
+    pub rollout: RolloutTag,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Everything a board must still know after a cut of power.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalState {
+    /// Boots, counted from 1 by `begin_boot`.
+    pub boot: u32,
+    /// The trust root.
+    pub root: Root,
+    /// Least release counter that may be received; never falls.
+    pub floor: u32,
+    /// Sequence number of the desired state last accepted; never falls.
+    pub desired_sequence: u64,
+    /// SHA-256 of that desired state's payload, so that a second one of the same number is seen.
+    pub desired_digest: Digest32,
+    /// The two slots.
+    pub slots: [SlotRecord; 2],
+    /// Index of the slot that boots when no trial is under way.
+    pub confirmed: Option<u8>,
+    /// Releases not to be tried again under the same rollout, oldest first.
+    pub rejected: Vec<Rejection, MAX_REJECTED>,
+    /// The last release that failed after it was received, and why.
+    pub last_failure: Option<(ReleaseId, Reason)>,
+}
+
+impl JournalState {
+    /// The state of a board that was just provisioned.
+    #[must_use]
+    pub fn new(root: Root) -> Self {
+        Self {
+            boot: 0,
+            root,
+            floor: 0,
+            desired_sequence: 0,
+            desired_digest: [0; 32],
+            slots: [SlotRecord::empty(), SlotRecord::empty()],
+            confirmed: None,
+            rejected: Vec::new(),
+            last_failure: None,
+        }
+    }
+}
+
+/// Why bytes are not a journal record; the number is the offset of the field at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// No record begins here (offset 0).
+    Magic,
+    /// The length at offset 4 is beyond the bytes or the greatest record.
+    Length(u16),
+    /// The CRC-32 does not hold; it ends at this offset.
+    Crc(u32),
+    /// The format version at offset 6 is unknown.
+    Version(u8),
+    /// The payload at offset 12 is not a state.
+    Payload,
+    /// The state does not fit into the buffer.
+    Full,
+}
+
+/// Bytes that a record with `payload` bytes takes.
+fn record_bytes(payload: usize) -> usize {
+    (HEADER_BYTES + payload + CRC_BYTES).next_multiple_of(RECORD_ALIGN)
+}
+
+/// Writes a record into `out` and returns its length, a multiple of [`RECORD_ALIGN`].
+///
+/// # Errors
+/// [`RecordError::Full`] when `out` is too small; [`RECORD_BYTES_MAX`] bytes always suffice.
+pub fn encode_record(
+    sequence: u32,
+    state: &JournalState,
+    out: &mut [u8],
+) -> Result<usize, RecordError> {
+    let body = out.get_mut(HEADER_BYTES..).ok_or(RecordError::Full)?;
+    let payload = postcard::to_slice(state, body)
+        .map_err(|_| RecordError::Full)?
+        .len();
+    let total = record_bytes(payload);
+    let length = u16::try_from(payload).map_err(|_| RecordError::Full)?;
+    let record = out.get_mut(..total).ok_or(RecordError::Full)?;
+    record[..4].copy_from_slice(&MAGIC);
+    record[4..6].copy_from_slice(&length.to_le_bytes());
+    record[6] = FORMAT;
+    record[7] = 0;
+    record[8..12].copy_from_slice(&sequence.to_le_bytes());
+    record[HEADER_BYTES + payload..].fill(0);
+    let crc = CRC.checksum(&record[..total - CRC_BYTES]);
+    record[total - CRC_BYTES..].copy_from_slice(&crc.to_le_bytes());
+    Ok(total)
+}
+
+/// Length of the record that begins with `header`, or why none does.
+fn peek(header: &[u8; HEADER_BYTES]) -> Result<usize, RecordError> {
+    if header[..4] != MAGIC {
+        return Err(RecordError::Magic);
+    }
+    let length = u16::from_le_bytes([header[4], header[5]]);
+    let total = record_bytes(usize::from(length));
+    if total > RECORD_BYTES_MAX {
+        return Err(RecordError::Length(length));
+    }
+    Ok(total)
+}
+
+/// Checks the CRC of the record at the start of `bytes`; returns its sequence and length.
+fn check(bytes: &[u8]) -> Result<(u32, usize), RecordError> {
+    let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(RecordError::Magic)?;
+    let total = peek(header)?;
+    let length = u16::from_le_bytes([header[4], header[5]]);
+    let record = bytes.get(..total).ok_or(RecordError::Length(length))?;
+    let (covered, crc) = record
+        .split_last_chunk::<CRC_BYTES>()
+        .ok_or(RecordError::Length(length))?;
+    if CRC.checksum(covered) != u32::from_le_bytes(*crc) {
+        return Err(RecordError::Crc(total as u32));
+    }
+    let sequence = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
+    Ok((sequence, total))
+}
+
+/// Reads the record at the start of `bytes`: its sequence, its state and its length.
+///
+/// # Errors
+/// [`RecordError`] says which field does not hold.
+pub fn decode_record(bytes: &[u8]) -> Result<(u32, JournalState, usize), RecordError> {
+    let (sequence, total) = check(bytes)?;
+    // The CRC holds, so what follows was written so: refuse it rather than skip to an older state.
+    if bytes[6] != FORMAT || bytes[7] != 0 {
+        return Err(RecordError::Version(bytes[6]));
+    }
+    let payload = bytes
+        .get(HEADER_BYTES..total - CRC_BYTES)
+        .ok_or(RecordError::Payload)?;
+    let (state, rest): (JournalState, _) =
+        postcard::take_from_bytes(payload).map_err(|_| RecordError::Payload)?;
+    let length = usize::from(u16::from_le_bytes([bytes[4], bytes[5]]));
+    let plausible = state.confirmed.is_none_or(|index| index < 2)
+        && payload.len() - rest.len() == length
+        && rest.iter().all(|&byte| byte == 0);
+    if !plausible {
+        return Err(RecordError::Payload);
+    }
+    Ok((sequence, state, total))
+}
+
+/// Where the next record goes.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Index of the sector that holds the newest record.
+    sector: usize,
+    /// Offset of the newest record in it.
+    newest: u32,
+    /// Bytes of the newest record.
+    newest_bytes: usize,
+    /// Valid records in the sector, the newest included.
+    records: u32,
+    /// End of the newest record in the sector.
+    tail: u32,
+    /// Whether everything after `tail` is erased for sure.
+    clean: bool,
+}
+
+/// The two journal sectors of a flash.
+#[derive(Debug, Clone)]
+pub(super) struct Journal {
+    sectors: [u32; 2],
+    sector_bytes: u32,
+    sequence: u32,
+    place: Place,
+    /// Whether the other sector holds a valid record too.
+    other_valid: bool,
+}
+
+/// What one sector holds.
+struct Scan {
+    newest: Option<(u32, JournalState)>,
+    place: Place,
+    blank: bool,
+    /// Greatest sequence number in the header of a record that does not hold.
+    torn: u32,
+}
+
+/// Something begins at an offset: a record, or what a cut left of one.
+enum Found {
+    Nothing,
+    Torn { sequence: u32 },
+    Record { sequence: u32, total: usize },
+}
+
+impl Journal {
+    /// Reads both sectors and returns the newest state.
+    ///
+    /// # Errors
+    /// [`Error::Unprovisioned`] when both sectors are blank, [`Error::Unreadable`] when they are
+    /// not and no record holds, [`Error::Journal`] for a record of an unknown version.
+    pub(super) fn open<S: NorFlash>(
+        flash: &mut S,
+        sectors: [u32; 2],
+        sector_bytes: u32,
+    ) -> Result<(Self, JournalState), Error> {
+        let a = scan(flash, sectors, sector_bytes, 0)?;
+        let b = scan(flash, sectors, sector_bytes, 1)?;
+        let blank = a.blank && b.blank;
+        let other_valid = a.newest.is_some() && b.newest.is_some();
+        let (newest, place) = match (a.newest, b.newest) {
+            (Some(a_newest), Some(b_newest)) if b_newest.0 > a_newest.0 => (b_newest, b.place),
+            (Some(a_newest), _) => (a_newest, a.place),
+            (None, Some(b_newest)) => (b_newest, b.place),
+            (None, None) if blank => return Err(Error::Unprovisioned),
+            (None, None) => return Err(Error::Unreadable),
+        };
+        let (sequence, state) = newest;
+        // A torn record may hold at one boot and not at the next; numbers continue after it, so
+        // that it is never taken for what was written in its stead.
+        let torn = a.torn.max(b.torn);
+        let near = torn.checked_sub(sequence).is_some_and(|n| n <= TORN_AHEAD);
+        let journal = Self {
+            sectors,
+            sector_bytes,
+            sequence: if near { torn } else { sequence },
+            place,
+            other_valid,
+        };
+        Ok((journal, state))
+    }
+
+    /// A journal on blank sectors, whose first record [`Journal::append`] writes.
+    pub(super) fn fresh(sectors: [u32; 2], sector_bytes: u32) -> Self {
+        let place = Place {
+            sector: 1,
+            newest: 0,
+            newest_bytes: 0,
+            records: 0,
+            tail: 0,
+            clean: false,
+        };
+        Self {
+            sectors,
+            sector_bytes,
+            sequence: 0,
+            place,
+            other_valid: false,
+        }
+    }
+
+    /// Appends `state` as the newest record and reads it back.
+    ///
+    /// # Errors
+    /// [`Error::Flash`] when the flash fails, [`Error::Worn`] when what was written does not read
+    /// back in either sector. The state before stays the newest one, or the new one becomes it,
+    /// but nothing else.
+    pub(super) fn append<S: NorFlash>(
+        &mut self,
+        flash: &mut S,
+        state: &JournalState,
+    ) -> Result<(), Error> {
+        let mut buffer = [0; RECORD_BYTES_MAX];
+        // Counted up before the write, so that a record which failed to read back and yet holds
+        // at the next boot is older than what is written next.
+        let sequence = self.sequence.checked_add(1).ok_or(Error::Worn)?;
+        let total = encode_record(sequence, state, &mut buffer).map_err(Error::Journal)?;
+        let record = &buffer[..total];
+        self.sequence = sequence;
+        let room = self.sector_bytes as usize - self.place.tail as usize >= total;
+        if self.place.clean && room {
+            self.place.clean = false;
+            let at = self.place.tail;
+            if self.write(flash, self.place.sector, at, record)? {
+                self.place.newest = at;
+                self.place.records += 1;
+                self.place.newest_bytes = total;
+                self.place.tail = at + total as u32;
+                self.place.clean = true;
+                return Ok(());
+            }
+        }
+        self.place.clean = false;
+        let target = self.erasable(flash)?;
+        let start = self.sectors[target];
+        flash::erase(flash, start, start + self.sector_bytes)?;
+        if !self.write(flash, target, 0, record)? {
+            return Err(Error::Worn);
+        }
+        self.other_valid = self.place.records > 0 && target != self.place.sector;
+        self.place = Place {
+            sector: target,
+            newest: 0,
+            newest_bytes: total,
+            records: 1,
+            tail: total as u32,
+            clean: true,
+        };
+        Ok(())
+    }
+
+    /// The sector that may be erased: the one without the newest record.
+    ///
+    /// Except when a cut left the newest record so that it reads right only now and then: where it
+    /// is alone in its sector, the other sector's record is the last that surely holds, and it is
+    /// also what the board last acted on, since each boot writes a record before it acts.
+    fn erasable<S: NorFlash>(&self, flash: &mut S) -> Result<usize, Error> {
+        let other = 1 - self.place.sector;
+        if self.place.records != 1 || !self.other_valid {
+            return Ok(other);
+        }
+        let mut buffer = [0; RECORD_BYTES_MAX];
+        let record = &mut buffer[..self.place.newest_bytes];
+        let at = self.sectors[self.place.sector] + self.place.newest;
+        for _ in 0..STABLE_READS {
+            flash::read(flash, at, record)?;
+            if check(record).is_err() {
+                return Ok(self.place.sector);
+            }
+        }
+        Ok(other)
+    }
+
+    /// Writes a record and says whether it reads back.
+    fn write<S: NorFlash>(
+        &self,
+        flash: &mut S,
+        sector: usize,
+        at: u32,
+        record: &[u8],
+    ) -> Result<bool, Error> {
+        let offset = self.sectors[sector] + at;
+        flash::write(flash, offset, record)?;
+        flash::equals(flash, offset, record)
+    }
+}
+
+/// Reads one sector from its start, stepping over what is no record.
+fn scan<S: NorFlash>(
+    flash: &mut S,
+    sectors: [u32; 2],
+    sector_bytes: u32,
+    sector: usize,
+) -> Result<Scan, Error> {
+    let mut buffer = [0; RECORD_BYTES_MAX];
+    let base = sectors[sector];
+    let mut found = Scan {
+        newest: None,
+        place: Place {
+            sector,
+            newest: 0,
+            newest_bytes: 0,
+            records: 0,
+            tail: 0,
+            clean: false,
+        },
+        blank: false,
+        torn: 0,
+    };
+    let mut at = 0;
+    while at + RECORD_ALIGN as u32 <= sector_bytes {
+        let left = (sector_bytes - at) as usize;
+        let step = match read_record(flash, base + at, left, &mut buffer)? {
+            Found::Nothing => RECORD_ALIGN,
+            Found::Torn { sequence } => {
+                found.torn = found.torn.max(sequence);
+                RECORD_ALIGN
+            }
+            Found::Record { sequence, total } => {
+                found.place.records += 1;
+                if found
+                    .newest
+                    .as_ref()
+                    .is_none_or(|(seen, _)| *seen < sequence)
+                {
+                    let (_, state, _) = decode_record(&buffer[..total]).map_err(Error::Journal)?;
+                    found.newest = Some((sequence, state));
+                    found.place.newest = at;
+                    found.place.newest_bytes = total;
+                }
+                found.place.tail = at + total as u32;
+                total
+            }
+        };
+        at += step as u32;
+    }
+    let tail = base + found.place.tail;
+    found.place.clean = flash::is_erased(flash, tail, base + sector_bytes)?;
+    found.blank = found.newest.is_none() && found.place.clean;
+    Ok(found)
+}
+
+/// Reads the record at `offset` into `buffer`, if one holds there in the `left` bytes.
+fn read_record<S: NorFlash>(
+    flash: &mut S,
+    offset: u32,
+    left: usize,
+    buffer: &mut [u8; RECORD_BYTES_MAX],
+) -> Result<Found, Error> {
+    let mut header = [0; RECORD_ALIGN];
+    flash::read(flash, offset, &mut header)?;
+    let Some(Ok(total)) = header.first_chunk().map(peek) else {
+        return Ok(Found::Nothing);
+    };
+    let Some(record) = buffer.get_mut(..total).filter(|_| total <= left) else {
+        return Ok(Found::Nothing);
+    };
+    flash::read(flash, offset, record)?;
+    Ok(match check(record) {
+        Ok((sequence, total)) => Found::Record { sequence, total },
+        Err(_) => Found::Torn {
+            sequence: u32::from_le_bytes([header[8], header[9], header[10], header[11]]),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slots::ram::RamFlash;
+    use crate::trust::PublicKey;
+    use crate::trust::root::{MAX_KEYS, RoleKeys};
+    use proptest::prelude::*;
+
+    const SECTOR: u32 = 4096;
+    const SECTORS: [u32; 2] = [0, SECTOR];
+
+    fn root(version: u32, keys: usize) -> Root {
+        let key = |n: usize| PublicKey([n as u8; 32]);
+        let role = RoleKeys {
+            threshold: 1,
+            keys: (0..keys).map(key).collect(),
+        };
+        Root {
+            version,
+            roles: core::array::from_fn(|_| role.clone()),
+        }
+    }
+
+    fn state(floor: u32) -> JournalState {
+        JournalState {
+            floor,
+            ..JournalState::new(root(1, 1))
+        }
+    }
+
+    fn largest() -> JournalState {
+        let text = Text::try_from("v".repeat(32).as_str()).unwrap();
+        let slot = SlotRecord {
+            state: SlotState::Rejected(Reason::Operator),
+            digest: [0xFF; 32],
+            content: [0xFF; 32],
+            counter: u32::MAX,
+            version: text,
+            head_bytes: u32::MAX,
+            total_bytes: u32::MAX,
+            rollout: [0xFF; 8],
+            attempts: u8::MAX,
+            max_boots: u8::MAX,
+        };
+        let rejection = Rejection {
+            release: [0xFF; 8],
+            rollout: [0xFF; 8],
+            reason: Reason::Operator,
+        };
+        JournalState {
+            boot: u32::MAX,
+            root: root(u32::MAX, MAX_KEYS),
+            floor: u32::MAX,
+            desired_sequence: u64::MAX,
+            desired_digest: [0xFF; 32],
+            slots: [slot.clone(), slot],
+            confirmed: Some(1),
+            rejected: core::iter::repeat_n(rejection, MAX_REJECTED).collect(),
+            last_failure: Some(([0xFF; 8], Reason::Operator)),
+        }
+    }
+
+    #[test]
+    fn the_largest_state_fits_a_record() {
+        let mut out = [0; RECORD_BYTES_MAX];
+        let total = encode_record(u32::MAX, &largest(), &mut out).unwrap();
+        assert_eq!(
+            decode_record(&out[..total]),
+            Ok((u32::MAX, largest(), total))
+        );
+        assert!(encode_record(1, &largest(), &mut out[..total - 1]).is_err());
+        assert_eq!(
+            encode_record(1, &largest(), &mut []),
+            Err(RecordError::Full)
+        );
+    }
+
+    #[test]
+    fn every_changed_byte_of_a_record_is_detected() {
+        let mut out = [0; RECORD_BYTES_MAX];
+        let total = encode_record(7, &state(3), &mut out).unwrap();
+        let mut tried = 0;
+        for at in 0..total {
+            for flip in 1..=255 {
+                out[at] ^= flip;
+                assert!(
+                    decode_record(&out[..total]).is_err(),
+                    "byte {at} xor {flip}"
+                );
+                out[at] ^= flip;
+                tried += 1;
+            }
+        }
+        assert!(decode_record(&out[..total]).is_ok());
+        assert!(tried > 100 * 255, "{tried}");
+        for len in 0..total {
+            assert!(decode_record(&out[..len]).is_err(), "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_named_not_skipped() {
+        let mut out = [0; RECORD_BYTES_MAX];
+        let total = encode_record(7, &state(3), &mut out).unwrap();
+        out[6] = 2;
+        let crc = CRC.checksum(&out[..total - 4]);
+        out[total - 4..total].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(decode_record(&out[..total]), Err(RecordError::Version(2)));
+        let mut flash = RamFlash::<4, 4096>::new(2 * SECTOR as usize);
+        flash.write(0, &out[..total]).unwrap();
+        let seen = Journal::open(&mut flash, SECTORS, SECTOR).unwrap_err();
+        assert_eq!(seen, Error::Journal(RecordError::Version(2)));
+    }
+
+    #[test]
+    fn blank_damaged_and_fresh_are_told_apart() {
+        let mut flash = RamFlash::<8, 4096>::new(2 * SECTOR as usize);
+        let blank = Journal::open(&mut flash, SECTORS, SECTOR).unwrap_err();
+        assert_eq!(blank, Error::Unprovisioned);
+        flash.write(64, &[0; 8]).unwrap();
+        let damaged = Journal::open(&mut flash, SECTORS, SECTOR).unwrap_err();
+        assert_eq!(damaged, Error::Unreadable);
+        let mut journal = Journal::fresh(SECTORS, SECTOR);
+        journal.append(&mut flash, &state(1)).unwrap();
+        let (_, seen) = Journal::open(&mut flash, SECTORS, SECTOR).unwrap();
+        assert_eq!(seen, state(1));
+    }
+
+    /// The newest state wins through many turns of the sectors, whatever the word size.
+    fn turns<const WRITE: usize>() {
+        let mut flash = RamFlash::<WRITE, 2048>::new(2 * SECTOR as usize);
+        let mut journal = Journal::fresh(SECTORS, SECTOR);
+        for floor in 0..100 {
+            journal.append(&mut flash, &state(floor)).unwrap();
+            let (reopened, seen) = Journal::open(&mut flash, SECTORS, SECTOR).unwrap();
+            assert_eq!(seen, state(floor));
+            if floor % 3 == 0 {
+                journal = reopened;
+            }
+        }
+        let erases = flash.ops().iter().filter(|op| op.erase).count();
+        assert!((5..25).contains(&erases), "{erases} erases for 100 records");
+    }
+
+    #[test]
+    fn sectors_take_turns_for_every_word_size() {
+        turns::<1>();
+        turns::<2>();
+        turns::<4>();
+        turns::<8>();
+        turns::<16>();
+        turns::<32>();
+    }
+
+    #[test]
+    fn a_damaged_newest_record_gives_the_one_before() {
+        for at in 0..10 {
+            let mut flash = RamFlash::<4, 4096>::new(2 * SECTOR as usize);
+            let mut journal = Journal::fresh(SECTORS, SECTOR);
+            journal.append(&mut flash, &state(1)).unwrap();
+            let end = journal.place.tail as usize;
+            journal.append(&mut flash, &state(2)).unwrap();
+            flash.bytes_mut()[end + at * 20] ^= 0x10;
+            let (mut journal, seen) = Journal::open(&mut flash, SECTORS, SECTOR).unwrap();
+            assert_eq!(seen, state(1));
+            // The torn tail sends the next record to the other sector.
+            journal.append(&mut flash, &state(3)).unwrap();
+            assert_eq!(journal.place.sector, 1);
+            let (_, seen) = Journal::open(&mut flash, SECTORS, SECTOR).unwrap();
+            assert_eq!(seen, state(3));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_open_without_a_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..600),
+            at in 0usize..7000,
+            magic in any::<bool>(),
+        ) {
+            let mut flash = RamFlash::<4, 4096>::new(2 * SECTOR as usize);
+            flash.bytes_mut()[at..at + bytes.len()].copy_from_slice(&bytes);
+            if magic {
+                flash.bytes_mut()[at / 32 * 32..][..4].copy_from_slice(&MAGIC);
+            }
+            let _ = decode_record(&bytes);
+            prop_assert!(Journal::open(&mut flash, SECTORS, SECTOR).is_err());
+        }
+
+        #[test]
+        fn damage_never_gives_a_state_that_was_not_written(
+            records in 1u32..12,
+            at in 0usize..8192,
+            bytes in proptest::collection::vec(any::<u8>(), 1..64),
+        ) {
+            let mut flash = RamFlash::<4, 4096>::new(2 * SECTOR as usize);
+            let mut journal = Journal::fresh(SECTORS, SECTOR);
+            for floor in 1..=records {
+                journal.append(&mut flash, &state(floor)).unwrap();
+            }
+            let len = bytes.len().min(8192 - at);
+            flash.bytes_mut()[at..at + len].copy_from_slice(&bytes[..len]);
+            match Journal::open(&mut flash, SECTORS, SECTOR) {
+                Ok((_, seen)) => prop_assert_eq!(&seen, &state(seen.floor)),
+                Err(error) => prop_assert_eq!(error, Error::Unreadable),
+            }
+        }
+    }
+}
