@@ -2,6 +2,20 @@
 //!
 //! Byte by byte in `docs/BUNDLE.md`.
 
+pub mod decode;
+pub mod error;
+pub mod golden;
+pub mod header;
+pub mod reader;
+#[cfg(any(test, feature = "std"))]
+pub mod write;
+
+pub use error::{BundleError, BundleErrorKind, Field};
+pub use header::{FileHeader, HEADER_BYTES};
+pub use reader::{Bundle, Capabilities, FitError, Head};
+#[cfg(any(test, feature = "std"))]
+pub use write::{BundleWriter, Description, WriteError};
+
 use crate::trust::Digest32;
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
@@ -10,6 +24,10 @@ use serde::{Deserialize, Serialize};
 pub const CHUNK_BYTES: usize = 4096;
 /// Most sections a bundle may have.
 pub const MAX_SECTIONS: usize = 8;
+/// Bytes that a section's offset and the file's length are multiples of.
+pub const SECTION_ALIGN: usize = 16;
+/// Most bytes of a text in the manifest.
+pub const MAX_TEXT_BYTES: usize = 32;
 
 /// What a section holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,6 +45,30 @@ pub enum SectionKind {
     Policy,
     /// Golden vectors.
     Golden,
+}
+
+impl SectionKind {
+    /// Every kind, in the order of its codes.
+    const ALL: [Self; 6] = [
+        Self::Program,
+        Self::Weights,
+        Self::TractModel,
+        Self::Profile,
+        Self::Policy,
+        Self::Golden,
+    ];
+
+    /// The code that stands for it in the manifest.
+    #[must_use]
+    pub fn code(self) -> u32 {
+        self as u32
+    }
+
+    /// The kind that `code` stands for.
+    #[must_use]
+    pub fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.get(usize::try_from(code).ok()?).copied()
+    }
 }
 
 /// Which boards a bundle is for.
@@ -72,4 +114,12 @@ pub struct Manifest<'a> {
     pub min_runtime: u16,
     /// The sections, by ascending offset, without overlap.
     pub sections: Vec<Section, MAX_SECTIONS>,
+}
+
+impl Manifest<'_> {
+    /// Where a section is, if there is one of this kind.
+    #[must_use]
+    pub fn section(&self, kind: SectionKind) -> Option<&Section> {
+        self.sections.iter().find(|section| section.kind == kind)
+    }
 }
