@@ -121,6 +121,15 @@ fn upper_us(index: usize) -> u32 {
     ((next.div_ceil(4)).max(2) - 1) as u32
 }
 
+/// A histogram whose counts are all as large as they can be.
+#[cfg(test)]
+pub(super) fn full() -> LatencyHistogram {
+    LatencyHistogram {
+        counts: [u32::MAX; BUCKETS],
+        max_us: u32::MAX,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,10 @@
 //!
 //! Byte by byte in `docs/WIRE.md`.
 
+pub mod codec;
 pub mod latency;
+pub mod merge;
+pub mod outbox;
 
 use crate::bundle::BoardClass;
 use crate::contract::ViolationKind;

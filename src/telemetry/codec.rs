@@ -1,0 +1,332 @@
+//! Frames and acknowledgements as bytes: postcard in COSE_Sign1, payload embedded.
+//!
+//! Nothing is read from a payload before its signature holds, but for [`claimed_device`], which
+//! only serves to say who seems to have sent a refused frame.
+
+use super::outbox::{Record, RecordKind, max_body_bytes};
+use super::{Ack, Body, Frame, ID_BYTES, Id};
+use crate::topic::is_name;
+use crate::trust::cose::{self, ContentType, CoseError};
+use crate::trust::{PublicKey, Signer, Verifier};
+use serde::{Deserialize, Serialize};
+
+/// Bytes of the longest frame that any receiver takes, signature included: enough for 128 features
+/// and 32 outputs at worst.
+pub const MAX_FRAME_BYTES: usize = 20 * 1024;
+/// Bytes of the longest acknowledgement, signature included.
+pub const MAX_ACK_BYTES: usize = ContentType::Ack.embedded_bytes(ID_BYTES + 1 + 10);
+/// Bytes that a payload's fields before the body take at most: device, boot, two sequence numbers
+/// and the time.
+const HEAD_BYTES: usize = 1 + ID_BYTES + 5 + 10 + 10 + 10;
+
+/// Bytes that the payload of a frame may take at worst.
+#[must_use]
+pub const fn max_payload_bytes(features: usize, outputs: usize) -> usize {
+    HEAD_BYTES + max_body_bytes(features, outputs)
+}
+
+/// Bytes that a signed frame may take at worst.
+#[must_use]
+pub const fn max_frame_bytes(features: usize, outputs: usize) -> usize {
+    ContentType::Frame.embedded_bytes(max_payload_bytes(features, outputs))
+}
+
+/// Part of a payload, as errors name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Field {
+    /// The device's name.
+    Device,
+    /// The boot.
+    Boot,
+    /// The first sequence number.
+    FirstSequence,
+    /// The sequence number.
+    Sequence,
+    /// The time.
+    Time,
+    /// The body.
+    Body,
+    /// Number through which frames are acknowledged.
+    Through,
+    /// The bytes after the last field.
+    End,
+}
+
+/// Why bytes were not taken for a frame or an acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// Longer than any frame may be.
+    TooLong {
+        /// Bytes given.
+        bytes: u32,
+    },
+    /// The envelope or its signature.
+    Cose(CoseError),
+    /// A field of the payload that is cut off, of another version, or too long.
+    Malformed {
+        /// Which.
+        field: Field,
+        /// Its offset in the payload.
+        offset: u32,
+    },
+    /// A field that is readable and must not have the value it has.
+    Value {
+        /// Which.
+        field: Field,
+        /// Its offset in the payload.
+        offset: u32,
+    },
+}
+
+impl core::fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::TooLong { bytes } => {
+                write!(f, "{bytes} bytes, a frame has at most {MAX_FRAME_BYTES}")
+            }
+            Self::Cose(CoseError {
+                field,
+                offset,
+                kind,
+                ..
+            }) => write!(f, "envelope: {field:?} at offset {offset}: {kind:?}"),
+            Self::Malformed { field, offset } => {
+                write!(f, "payload: {field:?} at offset {offset} is not readable")
+            }
+            Self::Value { field, offset } => {
+                write!(
+                    f,
+                    "payload: {field:?} at offset {offset} has an impossible value"
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for DecodeError {}
+
+/// A buffer was too small, or a frame too large, to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoSpace;
+
+impl core::fmt::Display for NoSpace {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("the buffer is too small for the frame")
+    }
+}
+
+impl core::error::Error for NoSpace {}
+
+/// A payload's fields before the body.
+#[derive(Serialize)]
+struct Head<'a> {
+    device: &'a str,
+    boot: u32,
+    first_sequence: u64,
+    sequence: u64,
+    time_ms: u64,
+}
+
+/// Signs a frame that waits in the outbox. `payload` is working memory of
+/// [`max_payload_bytes`], `out` takes the message of at most [`max_frame_bytes`]; returns its
+/// length.
+///
+/// # Errors
+/// [`NoSpace`] when a buffer is too small.
+pub fn sign_record<S: Signer + ?Sized>(
+    device: &Id,
+    record: &Record<'_>,
+    signer: &S,
+    payload: &mut [u8],
+    out: &mut [u8],
+) -> Result<usize, NoSpace> {
+    let head = Head {
+        device,
+        boot: record.boot,
+        first_sequence: record.first_sequence,
+        sequence: record.sequence,
+        time_ms: record.time_ms,
+    };
+    let at = postcard::to_slice(&head, payload)
+        .map_err(|_| NoSpace)?
+        .len();
+    let end = at + record.body.len();
+    let place = payload.get_mut(at..end).ok_or(NoSpace)?;
+    place.copy_from_slice(record.body);
+    let payload = payload.get(..end).ok_or(NoSpace)?;
+    cose::sign_embedded(signer, ContentType::Frame, payload, out).map_err(|_| NoSpace)
+}
+
+/// Signs a frame; buffers and result as in [`sign_record`].
+///
+/// # Errors
+/// [`NoSpace`] when a buffer is too small.
+pub fn sign_frame<S: Signer + ?Sized, const F: usize, const C: usize>(
+    frame: &Frame<F, C>,
+    signer: &S,
+    payload: &mut [u8],
+    out: &mut [u8],
+) -> Result<usize, NoSpace> {
+    let payload = postcard::to_slice(frame, payload).map_err(|_| NoSpace)?;
+    cose::sign_embedded(signer, ContentType::Frame, payload, out).map_err(|_| NoSpace)
+}
+
+/// The frame that `bytes` are, signed by the device key `key`.
+///
+/// Whether the device that it names is the key's, and whether it was seen before, is for the caller
+/// to check.
+///
+/// # Errors
+/// [`DecodeError`] names what is wrong and where.
+pub fn verify_frame<V: Verifier + ?Sized, const F: usize, const C: usize>(
+    bytes: &[u8],
+    key: &PublicKey,
+    verifier: &V,
+) -> Result<Frame<F, C>, DecodeError> {
+    bound(bytes)?;
+    let payload = cose::verify_one(bytes, ContentType::Frame, key, verifier);
+    decode_frame(payload.map_err(DecodeError::Cose)?)
+}
+
+/// The device that the payload of an unverified frame names: for a log entry, nothing else.
+#[must_use]
+pub fn claimed_device(bytes: &[u8]) -> Option<Id> {
+    bound(bytes).ok()?;
+    let payload = cose::parse(bytes).ok()?.payload?;
+    let device: Id = Reader::new(payload).take(Field::Device).ok()?;
+    is_name(&device).then_some(device)
+}
+
+/// Signs an acknowledgement with the collector's key and returns the message's length.
+///
+/// # Errors
+/// [`NoSpace`] when `out` has less than [`MAX_ACK_BYTES`].
+pub fn sign_ack<S: Signer + ?Sized>(
+    ack: &Ack,
+    signer: &S,
+    out: &mut [u8],
+) -> Result<usize, NoSpace> {
+    let mut payload = [0; ID_BYTES + 1 + 10];
+    let payload = postcard::to_slice(ack, &mut payload).map_err(|_| NoSpace)?;
+    cose::sign_embedded(signer, ContentType::Ack, payload, out).map_err(|_| NoSpace)
+}
+
+/// Reads the payload of an acknowledgement whose signature was verified against the trust root.
+///
+/// # Errors
+/// [`DecodeError`] names what is wrong and where.
+pub fn decode_ack(payload: &[u8]) -> Result<Ack, DecodeError> {
+    let mut reader = Reader::new(payload);
+    let ack = Ack {
+        device: reader.device()?,
+        through: reader.take(Field::Through)?,
+    };
+    reader.end()?;
+    Ok(ack)
+}
+
+/// Reads the payload of a frame whose signature was verified.
+///
+/// # Errors
+/// [`DecodeError`] names what is wrong and where.
+pub fn decode_frame<const F: usize, const C: usize>(
+    payload: &[u8],
+) -> Result<Frame<F, C>, DecodeError> {
+    let mut reader = Reader::new(payload);
+    let device = reader.device()?;
+    let boot = reader.take(Field::Boot)?;
+    let first_at = reader.at();
+    let first_sequence = reader.take(Field::FirstSequence)?;
+    let sequence_at = reader.at();
+    let sequence = reader.take(Field::Sequence)?;
+    let time_ms = reader.take(Field::Time)?;
+    let body: Body<F, C> = reader.take(Field::Body)?;
+    reader.end()?;
+    // Numbers count from 1, and only a summary can stand for more than one frame.
+    let merged = first_sequence < sequence;
+    let may_merge = RecordKind::of_body(&body) == RecordKind::Summary;
+    if first_sequence == 0 || first_sequence > sequence || merged && !may_merge {
+        return Err(DecodeError::Value {
+            field: Field::FirstSequence,
+            offset: first_at,
+        });
+    }
+    // The host's database counts in signed 64-bit numbers, and no device gets that far.
+    if sequence >= i64::MAX as u64 {
+        return Err(DecodeError::Value {
+            field: Field::Sequence,
+            offset: sequence_at,
+        });
+    }
+    Ok(Frame {
+        device,
+        boot,
+        first_sequence,
+        sequence,
+        time_ms,
+        body,
+    })
+}
+
+fn bound(bytes: &[u8]) -> Result<(), DecodeError> {
+    if bytes.len() > MAX_FRAME_BYTES {
+        return Err(DecodeError::TooLong {
+            bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+        });
+    }
+    Ok(())
+}
+
+/// Reads postcard field by field, so that an error can say where.
+struct Reader<'a> {
+    rest: &'a [u8],
+    len: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(payload: &'a [u8]) -> Self {
+        Self {
+            rest: payload,
+            len: payload.len(),
+        }
+    }
+
+    fn at(&self) -> u32 {
+        (self.len - self.rest.len()) as u32
+    }
+
+    fn take<T: Deserialize<'a>>(&mut self, field: Field) -> Result<T, DecodeError> {
+        let offset = self.at();
+        let (value, rest) = postcard::take_from_bytes(self.rest)
+            .map_err(|_| DecodeError::Malformed { field, offset })?;
+        self.rest = rest;
+        Ok(value)
+    }
+
+    fn device(&mut self) -> Result<Id, DecodeError> {
+        let offset = self.at();
+        let device: Id = self.take(Field::Device)?;
+        if !is_name(&device) {
+            return Err(DecodeError::Value {
+                field: Field::Device,
+                offset,
+            });
+        }
+        Ok(device)
+    }
+
+    fn end(&self) -> Result<(), DecodeError> {
+        if self.rest.is_empty() {
+            return Ok(());
+        }
+        Err(DecodeError::Malformed {
+            field: Field::End,
+            offset: self.at(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

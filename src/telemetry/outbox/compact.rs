@@ -1,0 +1,494 @@
+//! Recovery after a start, and room when there is none.
+
+use super::index::Entry;
+use super::record::{RECORD_HEADER, RecordHeader, RecordKind, SECTOR_HEADER, SectorHeader};
+use super::{Body, Found, Outbox, OutboxError, Sector, decode_body, failed};
+use crate::telemetry::Summary;
+use embedded_storage::nor_flash::NorFlash;
+
+/// What a fold of a sector makes, or would make.
+struct Folded {
+    /// Bytes of the new sector, its header included.
+    bytes: u32,
+    /// Records written.
+    records: usize,
+    /// Records that they answer for.
+    sources: usize,
+    /// The sector of a record that was drawn in from outside, and how many were drawn from it.
+    drawn: Option<(u16, usize)>,
+    /// The records do not fit into one sector, which only a drawn one can cause.
+    overflow: bool,
+}
+
+/// Adjoining records on their way into one.
+struct Group<const F: usize, const C: usize> {
+    first_sequence: u64,
+    sequence: u64,
+    time_ms: u64,
+    boot: u32,
+    members: usize,
+    births: usize,
+    /// The first member, if it is readable; it is copied as it is when it stays the only one.
+    copy: Option<Entry>,
+    /// The sector of the first member, when that is not the one being folded.
+    drawn: Option<u16>,
+    summary: Summary<F, C>,
+}
+
+/// A record as a fold sees it.
+struct Source<const F: usize, const C: usize> {
+    entry: Entry,
+    time_ms: u64,
+    boot: u32,
+    /// Nothing when flash has lost it, or another version wrote it.
+    body: Option<Body<F, C>>,
+}
+
+impl<const F: usize, const C: usize> Source<F, C> {
+    /// Frames that are only counted when the record is merged.
+    fn dropped(&self) -> u32 {
+        let frames = self.entry.sequence - self.entry.first_sequence + 1;
+        match self.body {
+            Some(Body::Summary(_)) => 0,
+            Some(_) => 1,
+            None => u32::try_from(frames).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn is_birth(&self) -> bool {
+        matches!(self.body, None | Some(Body::Birth(_)))
+    }
+}
+
+impl<const F: usize, const C: usize> Group<F, C> {
+    fn new(source: Source<F, C>, drawn: bool) -> Self {
+        let Source { entry, .. } = source;
+        let mut group = Self {
+            first_sequence: entry.first_sequence,
+            sequence: entry.sequence,
+            time_ms: source.time_ms,
+            boot: source.boot,
+            members: 1,
+            births: usize::from(source.is_birth()),
+            copy: source.body.as_ref().map(|_| entry),
+            drawn: drawn.then_some(entry.sector),
+            summary: Summary::empty(),
+        };
+        group.summary.dropped_events = source.dropped();
+        if let Some(Body::Summary(summary)) = source.body {
+            group.summary = summary;
+        }
+        group
+    }
+
+    /// Takes the next record in, or leaves everything as it is and says no.
+    fn join(&mut self, source: &Source<F, C>) -> bool {
+        if source.entry.first_sequence != self.sequence + 1 {
+            return false;
+        }
+        if let Some(Body::Summary(summary)) = &source.body
+            && self.summary.merge(summary).is_err()
+        {
+            return false;
+        }
+        let dropped = &mut self.summary.dropped_events;
+        *dropped = dropped.saturating_add(source.dropped());
+        self.births += usize::from(source.is_birth());
+        self.sequence = source.entry.sequence;
+        self.time_ms = source.time_ms;
+        self.boot = source.boot;
+        self.members += 1;
+        true
+    }
+}
+
+impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize>
+    Outbox<S, F, C, R, B>
+{
+    /// Finds what flash holds: marks first, then the records from the newest sector to the oldest,
+    /// so that a record that a wider one covers finds it there already.
+    pub(super) fn recover(&mut self) -> Result<(), OutboxError> {
+        for sector in 0..self.region.sectors {
+            let header = self.read_header(sector)?;
+            let generation = header.map_or(0, |header| header.generation);
+            if let Some(header) = header {
+                let same = header.sector_bytes == self.region.sector_bytes
+                    && header.sectors == u32::from(self.region.sectors);
+                if !same {
+                    return Err(OutboxError::OtherRegion);
+                }
+                self.acknowledged = self.acknowledged.max(header.acknowledged);
+                self.next_sequence = self.next_sequence.max(header.next_sequence);
+                self.scan(sector, |outbox, _, record| {
+                    if record.kind == RecordKind::Acknowledged {
+                        outbox.acknowledged = outbox.acknowledged.max(record.sequence);
+                    } else {
+                        outbox.next_sequence = outbox.next_sequence.max(record.sequence + 1);
+                    }
+                    Ok(())
+                })?;
+            }
+            let known = self.sectors.push(Sector { generation });
+            known.map_err(|_| OutboxError::Region)?;
+        }
+        self.acknowledged = self.acknowledged.min(self.next_sequence - 1);
+        let mut below = u32::MAX;
+        while let Some((sector, generation)) = self.newest_below(below) {
+            let end = self.scan(sector, |outbox, entry, _| outbox.take_older(entry))?;
+            if self.active.is_none() {
+                self.generation = generation;
+                self.active = Some((sector, self.clean_end(sector, end)?));
+            }
+            below = generation;
+        }
+        self.fill_holes()
+    }
+
+    /// The sector with the highest generation below a bound.
+    fn newest_below(&self, bound: u32) -> Option<(u16, u32)> {
+        let sectors = (0..self.region.sectors).zip(&self.sectors);
+        sectors
+            .map(|(sector, known)| (sector, known.generation))
+            .filter(|(_, generation)| (1..bound).contains(generation))
+            .max_by_key(|(_, generation)| *generation)
+    }
+
+    fn read_header(&mut self, sector: u16) -> Result<Option<SectorHeader>, OutboxError> {
+        self.read(sector, 0, Self::records_at() as usize)?;
+        Ok(SectorHeader::decode(&self.buffer))
+    }
+
+    /// Visits the intact records of a sector in the order they were written, and returns where the
+    /// last one ends. A damaged record between two intact ones has decayed; one behind the last
+    /// was torn by a cut.
+    fn scan(
+        &mut self,
+        sector: u16,
+        mut each: impl FnMut(&mut Self, Entry, &RecordHeader) -> Result<(), OutboxError>,
+    ) -> Result<u32, OutboxError> {
+        let mut offset = Self::records_at();
+        let mut end = offset;
+        // Each record moves the offset on by its header at least.
+        loop {
+            let (header, intact) = match self.read_record(sector, offset)? {
+                Found::Intact(header) => (header, true),
+                Found::Damaged(header) => (header, false),
+                Found::Nothing => return Ok(end),
+            };
+            let bytes = (RECORD_HEADER + header.len as usize).next_multiple_of(Self::WORD) as u32;
+            let entry = Entry {
+                first_sequence: header.first_sequence,
+                sequence: header.sequence,
+                offset,
+                bytes,
+                sector,
+                kind: header.kind,
+            };
+            offset += bytes;
+            if intact {
+                end = offset;
+                each(self, entry, &header)?;
+            }
+        }
+    }
+
+    fn take_older(&mut self, entry: Entry) -> Result<(), OutboxError> {
+        let counts = entry.kind != RecordKind::Acknowledged && entry.sequence > self.acknowledged;
+        if !counts {
+            return Ok(());
+        }
+        self.index.add_older(entry).map_err(|_| OutboxError::Full)
+    }
+
+    /// Where the active sector goes on: behind its last record, or nowhere when a cut has left
+    /// something there. The flash may persist the pieces of a torn write in any order, so all of
+    /// the rest must be erased.
+    fn clean_end(&mut self, sector: u16, end: u32) -> Result<u32, OutboxError> {
+        let mut at = end;
+        while at < self.region.sector_bytes {
+            let most = B / Self::WORD * Self::WORD;
+            let len = most.min((self.region.sector_bytes - at) as usize);
+            self.read(sector, at, len)?;
+            let piece = self.buffer.get(..len).unwrap_or_default();
+            if piece.iter().any(|&byte| byte != 0xFF) {
+                return Ok(self.region.sector_bytes);
+            }
+            at += len as u32;
+        }
+        Ok(end)
+    }
+
+    /// Answers for numbers that flash has lost (decayed bits, never a cut), so that the host does
+    /// not wait for them for ever.
+    fn fill_holes(&mut self) -> Result<(), OutboxError> {
+        // Each pass fills one hole, and there is at most one before each record and one at the end.
+        for _ in 0..=R {
+            let mut expected = self.acknowledged + 1;
+            let mut hole = None;
+            for entry in self.index.entries() {
+                if entry.first_sequence > expected {
+                    hole = Some((expected, entry.first_sequence - 1));
+                    break;
+                }
+                expected = entry.sequence + 1;
+            }
+            if hole.is_none() && expected < self.next_sequence {
+                hole = Some((expected, self.next_sequence - 1));
+            }
+            let Some((first, last)) = hole else {
+                return Ok(());
+            };
+            self.store_lost(first, last)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the active sector one with room for a record of `bytes`, and the index one with room
+    /// for its entry.
+    pub(super) fn make_room(&mut self, bytes: usize) -> Result<(), OutboxError> {
+        // A compaction is followed by at most one more sector.
+        for _ in 0..3 {
+            let ready = self
+                .active
+                .is_some_and(|(_, offset)| self.fits(offset, bytes));
+            if !self.index.is_full() {
+                if ready {
+                    return Ok(());
+                }
+                if let Some(sector) = self.free_sector(2) {
+                    self.erase(sector)?;
+                    self.commit(sector, Self::records_at())?;
+                    continue;
+                }
+            }
+            self.compact(bytes)?;
+        }
+        Err(OutboxError::Full)
+    }
+
+    /// The free sector that follows the active one in the ring, when at least `least` are free.
+    fn free_sector(&self, least: usize) -> Option<u16> {
+        let start = self.active.map_or(0, |(sector, _)| sector + 1);
+        let ring = (start..self.region.sectors).chain(0..start);
+        let mut free = ring.filter(|sector| self.is_free(*sector));
+        let first = free.next()?;
+        (1 + free.count() >= least).then_some(first)
+    }
+
+    fn is_free(&self, sector: u16) -> bool {
+        self.active.is_none_or(|(active, _)| active != sector) && self.index.count_in(sector) == 0
+    }
+
+    fn erase(&mut self, sector: u16) -> Result<(), OutboxError> {
+        let at = self.region.offset + u32::from(sector) * self.region.sector_bytes;
+        if let Some(known) = self.sectors.get_mut(usize::from(sector)) {
+            known.generation = 0;
+        }
+        self.flash
+            .erase(at, at + self.region.sector_bytes)
+            .map_err(failed)
+    }
+
+    /// Writes a sector's header, which makes it the active one; its records end at `end`.
+    fn commit(&mut self, sector: u16, end: u32) -> Result<(), OutboxError> {
+        // A header whose write failed may be there all the same: its generation is used up.
+        self.generation += 1;
+        let header = SectorHeader {
+            generation: self.generation,
+            sector_bytes: self.region.sector_bytes,
+            sectors: u32::from(self.region.sectors),
+            acknowledged: self.acknowledged,
+            next_sequence: self.next_sequence,
+        };
+        let encoded = header.encode();
+        let space = self.buffer.get_mut(..SECTOR_HEADER);
+        space.ok_or(OutboxError::Region)?.copy_from_slice(&encoded);
+        self.write_buffer(sector, 0, SECTOR_HEADER)?;
+        if let Some(known) = self.sectors.get_mut(usize::from(sector)) {
+            known.generation = header.generation;
+        }
+        self.active = Some((sector, end));
+        Ok(())
+    }
+
+    /// Copies one sector, the oldest whose copy gains enough, into a free one and merges what it
+    /// can on the way.
+    fn compact(&mut self, bytes: usize) -> Result<(), OutboxError> {
+        let target = self.free_sector(1).ok_or(OutboxError::Full)?;
+        let mut after = 0;
+        // Each pass looks at another sector.
+        for _ in 0..self.region.sectors {
+            let (victim, last) = self.oldest_sector(after).ok_or(OutboxError::Full)?;
+            after = last;
+            let Some(draw) = self.gainful(victim, bytes)? else {
+                continue;
+            };
+            self.erase(target)?;
+            let folded = self.fold(victim, draw, Some(target))?;
+            self.commit(target, folded.bytes)?;
+            self.scan(target, |outbox, entry, _| {
+                outbox.index.replace(entry).map_err(|_| OutboxError::Full)
+            })?;
+            return Ok(());
+        }
+        Err(OutboxError::Full)
+    }
+
+    /// Whether to draw records in when `victim` is folded; `None` when that gains too little
+    /// either way.
+    fn gainful(&mut self, victim: u16, bytes: usize) -> Result<Option<bool>, OutboxError> {
+        for draw in [true, false] {
+            let folded = self.fold(victim, draw, None)?;
+            if self.gains(victim, &folded, bytes) {
+                return Ok(Some(draw));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The sector whose last record is the oldest among those with a last record after `after`.
+    fn oldest_sector(&self, after: u64) -> Option<(u16, u64)> {
+        let mut oldest = None;
+        for sector in 0..self.region.sectors {
+            let of_sector = self.index.entries().iter().filter(|e| e.sector == sector);
+            let Some(last) = of_sector.map(|e| e.sequence).max() else {
+                continue;
+            };
+            if last > after && oldest.is_none_or(|(_, least)| last < least) {
+                oldest = Some((sector, last));
+            }
+        }
+        oldest
+    }
+
+    /// Whether a fold leaves room for a record of `bytes`, in the new sector or in one that gets
+    /// free beside the victim.
+    fn gains(&self, victim: u16, folded: &Folded, bytes: usize) -> bool {
+        let records = self.len() - folded.sources + folded.records;
+        let runs_dry = |sector: u16| {
+            let drawn = folded.drawn.filter(|(of, _)| *of == sector);
+            sector != victim && self.index.count_in(sector) == drawn.map_or(0, |(_, count)| count)
+        };
+        let another_free = self.free_sector(2).is_some()
+            || folded.drawn.is_some_and(|(sector, _)| runs_dry(sector))
+            || self.active.is_some_and(|(sector, _)| runs_dry(sector));
+        !folded.overflow && records < R && (self.fits(folded.bytes, bytes) || another_free)
+    }
+
+    /// Merges the records of `victim`, and if `draw` says so each group with the summary right
+    /// before it in another sector; writes what comes out to `target`, or only measures it.
+    fn fold(
+        &mut self,
+        victim: u16,
+        draw: bool,
+        target: Option<u16>,
+    ) -> Result<Folded, OutboxError> {
+        let mut folded = Folded {
+            bytes: Self::records_at(),
+            records: 0,
+            sources: 0,
+            drawn: None,
+            overflow: false,
+        };
+        let mut group: Option<Group<F, C>> = None;
+        for at in 0..self.len() {
+            let Some((entry, drawn)) = self.foldable(at, victim) else {
+                continue;
+            };
+            if drawn && !draw {
+                continue;
+            }
+            let source = self.source(entry)?;
+            if let Some(group) = &mut group
+                && !drawn
+                && group.join(&source)
+            {
+                continue;
+            }
+            if let Some(group) = group.replace(Group::new(source, drawn)) {
+                self.flush(group, target, &mut folded)?;
+            }
+        }
+        if let Some(group) = group {
+            self.flush(group, target, &mut folded)?;
+        }
+        Ok(folded)
+    }
+
+    fn source(&mut self, entry: Entry) -> Result<Source<F, C>, OutboxError> {
+        let header = self.load(&entry)?;
+        let body = header.and_then(|header| {
+            let end = RECORD_HEADER + header.len as usize;
+            decode_body(self.buffer.get(RECORD_HEADER..end)?).ok()
+        });
+        Ok(Source {
+            entry,
+            time_ms: header.map_or(0, |header| header.time_ms),
+            boot: header.map_or(self.boot, |header| header.boot),
+            body,
+        })
+    }
+
+    /// The record at a position of the index, if it takes part in the fold of `victim`, and
+    /// whether it is drawn in from another sector.
+    fn foldable(&self, at: usize, victim: u16) -> Option<(Entry, bool)> {
+        let entries = self.index.entries();
+        let entry = *entries.get(at)?;
+        if entry.sector == victim {
+            return Some((entry, false));
+        }
+        let next = entries.get(at + 1)?;
+        let drawn = entry.kind == RecordKind::Summary && next.sector == victim;
+        drawn.then_some((entry, true))
+    }
+
+    /// Writes one group's record, or only measures it.
+    fn flush(
+        &mut self,
+        group: Group<F, C>,
+        target: Option<u16>,
+        folded: &mut Folded,
+    ) -> Result<(), OutboxError> {
+        if group.members == 1 && group.drawn.is_some() {
+            return Ok(());
+        }
+        let copy = group.copy.filter(|_| group.members == 1);
+        let len = if let Some(entry) = copy {
+            let header = self.load(&entry)?.ok_or(OutboxError::Body)?;
+            RECORD_HEADER + header.len as usize
+        } else {
+            let len = self.encode_body(&Body::Summary(group.summary))?;
+            let header = RecordHeader {
+                kind: RecordKind::Summary,
+                len: len as u32,
+                first_sequence: group.first_sequence,
+                sequence: group.sequence,
+                time_ms: group.time_ms,
+                boot: group.boot,
+            };
+            header.seal(&mut self.buffer)?;
+            RECORD_HEADER + len
+        };
+        if !self.fits(folded.bytes, len) {
+            folded.overflow = true;
+            return match target {
+                None => Ok(()),
+                Some(_) => Err(OutboxError::Full),
+            };
+        }
+        if let Some(target) = target {
+            self.write_buffer(target, folded.bytes, len)?;
+            self.lost_births |= group.births > 0 && copy.is_none();
+        }
+        folded.bytes += len.next_multiple_of(Self::WORD) as u32;
+        folded.records += 1;
+        folded.sources += group.members;
+        if let Some(sector) = group.drawn {
+            folded.drawn = match folded.drawn {
+                Some((of, count)) if of == sector => Some((of, count + 1)),
+                _ => Some((sector, 1)),
+            };
+        }
+        Ok(())
+    }
+}
