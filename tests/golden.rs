@@ -1,0 +1,532 @@
+//! The statistics against values computed by scipy, numpy and NannyML.
+//!
+//! The values lie in a corpus outside of the repository; `EDGEWARD_CORPUS` says where, and without
+//! it the tests say that they were skipped.
+
+use edgeward::contract::{Contract, FeatureState, MISSING, Sample, ViolationKind};
+use edgeward::drift::{self, Moments, Window, exact, special, statistics};
+use edgeward::guard::Cbpe;
+use edgeward::policy::Policy;
+use edgeward::profile::{
+    BINS, DType, DriftLimits, EDGES, FeatureProfile, Layout, MissingPolicy, Name, OutputKind,
+    OutputProfile, Profile, Schema,
+};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// The corpus, or `None` (said on stdout) where it is not.
+fn corpus() -> Option<PathBuf> {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus");
+    let path = std::env::var_os("EDGEWARD_CORPUS").map_or(default, PathBuf::from);
+    if path.join("golden").is_dir() {
+        return Some(path);
+    }
+    println!("skipped: no corpus at {}", path.display());
+    None
+}
+
+fn golden(name: &str) -> Option<Value> {
+    let path = corpus()?.join("golden").join(name);
+    let text = std::fs::read_to_string(&path).unwrap();
+    Some(serde_json::from_str(&text).unwrap())
+}
+
+/// A row of numbers; null is NaN.
+fn row(value: &Value) -> Vec<f64> {
+    let values = value.as_array().unwrap();
+    values
+        .iter()
+        .map(|x| x.as_f64().unwrap_or(f64::NAN))
+        .collect()
+}
+
+/// A row of numbers that were f32 from the start.
+fn row_f32(value: &Value) -> Vec<f32> {
+    row(value).into_iter().map(|x| x as f32).collect()
+}
+
+fn counts(value: &Value) -> Vec<u32> {
+    row(value).into_iter().map(|x| x as u32).collect()
+}
+
+fn number(value: &Value, key: &str) -> f64 {
+    value[key]
+        .as_f64()
+        .unwrap_or_else(|| panic!("no number {key} in {value}"))
+}
+
+#[track_caller]
+fn near(what: &str, seen: f64, expected: f64, relative: f64, absolute: f64) {
+    let allowed = relative * expected.abs() + absolute;
+    assert!(
+        (seen - expected).abs() <= allowed,
+        "{what}: {seen} instead of {expected} (allowed {allowed:e})"
+    );
+}
+
+/// A feature whose limits of every kind are switched off.
+fn feature() -> FeatureProfile {
+    FeatureProfile {
+        name: Name::try_from("x").unwrap(),
+        missing: MissingPolicy::HoldLast,
+        min: f32::MIN,
+        max: f32::MAX,
+        mean: 0.0,
+        sd: 1.0,
+        max_rate: f32::INFINITY,
+        stuck_run: 0,
+        edges: [0.0; EDGES],
+        reference: [1; BINS],
+        limits: DriftLimits {
+            psi: f32::INFINITY,
+            ks: f32::INFINITY,
+            js: f32::INFINITY,
+            wasserstein: f32::INFINITY,
+        },
+    }
+}
+
+#[test]
+fn two_sample_statistics_equal_scipys() {
+    let Some(golden) = golden("two_sample.json") else {
+        return;
+    };
+    let tolerance = &golden["tolerance"];
+    let (rtol, atol) = (number(tolerance, "rtol_f32"), number(tolerance, "atol_f32"));
+    let (rtol_f64, p_rtol) = (
+        number(tolerance, "rtol_f64"),
+        number(tolerance, "p_f32_rtol"),
+    );
+    let cases = golden["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 20);
+    for case in cases {
+        let name = case["name"].as_str().unwrap();
+        let (mut reference, mut current) = (row_f32(&case["ref"]), row_f32(&case["cur"]));
+
+        for (bins, binned) in case["bins"].as_object().unwrap() {
+            let what = |statistic: &str| format!("{name} {bins} {statistic}");
+            let expected = &binned["expected"];
+            let edges = row_f32(&binned["edges"]);
+            let (a, b) = (counts(&binned["ref_counts"]), counts(&binned["cur_counts"]));
+            let psi = statistics::psi(&a, &b);
+            let (n, m) = (reference.len() as f64, current.len() as f64);
+            for (statistic, seen) in [
+                ("psi_add_half", psi),
+                ("js_distance_base_2", statistics::js_distance(&a, &b)),
+                ("ks_on_bins", statistics::ks(&a, &b)),
+            ] {
+                near(
+                    &what(statistic),
+                    seen.into(),
+                    number(expected, statistic),
+                    rtol,
+                    atol,
+                );
+            }
+            let (chi2, degrees) = statistics::chi_square(&a, &b);
+            if expected["chi2_stat"].is_number() {
+                near(
+                    &what("chi2"),
+                    chi2.into(),
+                    number(expected, "chi2_stat"),
+                    rtol,
+                    atol,
+                );
+                assert_eq!(
+                    f64::from(degrees),
+                    number(expected, "chi2_df"),
+                    "{name} {bins}"
+                );
+                let p = statistics::chi_square_p_value(chi2, degrees);
+                near(
+                    &what("chi2 p"),
+                    p,
+                    number(expected, "chi2_pvalue"),
+                    p_rtol,
+                    1e-12,
+                );
+            }
+            let p = statistics::psi_p_value(psi, &a, &b);
+            // With a single bin there is no law to compare with.
+            let law = expected["psi_null_pvalue"].as_f64().unwrap_or(1.0);
+            near(&what("psi p"), p, law, p_rtol, 1e-12);
+            let scaled = (n * m / (n + m)).sqrt() * f64::from(statistics::ks(&a, &b));
+            let p = special::kolmogorov_sf(scaled);
+            near(
+                &what("ks p"),
+                p,
+                number(expected, "ks_on_bins_pvalue_kolmogorov"),
+                p_rtol,
+                1e-12,
+            );
+
+            // The device's own bins: counts by the search, through the whole window.
+            if let Ok(edges) = <[f32; EDGES]>::try_from(edges.as_slice()) {
+                let feature = FeatureProfile {
+                    edges,
+                    reference: <[u32; BINS]>::try_from(a.as_slice()).unwrap(),
+                    ..feature()
+                };
+                let mut windows = [Window::EMPTY; 2];
+                reference.iter().for_each(|&x| windows[0].push(&feature, x));
+                current.iter().for_each(|&x| windows[1].push(&feature, x));
+                assert_eq!(windows[0].counts().as_slice(), a, "{name}");
+                assert_eq!(windows[1].counts().as_slice(), b, "{name}");
+                let seen = windows[1].statistics(&feature).unwrap();
+                near(
+                    &what("psi"),
+                    seen.psi.into(),
+                    number(expected, "psi_add_half"),
+                    rtol,
+                    atol,
+                );
+            }
+        }
+
+        reference.sort_by(f32::total_cmp);
+        current.sort_by(f32::total_cmp);
+        let expected = &case["expected"];
+        let ks = exact::ks_sorted(&reference, &current);
+        near(name, ks, number(expected, "ks_stat"), rtol_f64, 1e-12);
+        let (n, m) = (reference.len() as f64, current.len() as f64);
+        let p = special::kolmogorov_sf((n * m / (n + m)).sqrt() * ks);
+        near(
+            name,
+            p,
+            number(expected, "ks_p_kolmogorov_limit"),
+            1e-7,
+            1e-12,
+        );
+        let wasserstein = exact::wasserstein_sorted(&reference, &current);
+        near(
+            name,
+            wasserstein,
+            number(expected, "wasserstein1"),
+            rtol_f64,
+            1e-12,
+        );
+    }
+}
+
+#[test]
+fn wasserstein_on_bins_follows_the_values() {
+    let Some(golden) = golden("two_sample.json") else {
+        return;
+    };
+    for case in golden["cases"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let (mut reference, mut current) = (row_f32(&case["ref"]), row_f32(&case["cur"]));
+        reference.sort_by(f32::total_cmp);
+        current.sort_by(f32::total_cmp);
+        let feature = FeatureProfile {
+            edges: drift::edges_of_sorted(&reference).unwrap(),
+            ..feature()
+        };
+        let (mut a, mut b) = (Window::EMPTY, Window::EMPTY);
+        reference.iter().for_each(|&x| a.push(&feature, x));
+        current.iter().for_each(|&x| b.push(&feature, x));
+        assert_eq!(
+            (a.counts()[0], a.counts()[BINS - 1]),
+            (0, 0),
+            "{name}: training is inside"
+        );
+
+        let binned = f64::from(statistics::wasserstein(
+            &feature.edges,
+            &a.counts(),
+            &b.counts(),
+        ));
+        // Values outside of the training range are moved to its edges, which the exact distance
+        // must see too; within a bin, a value moves by at most the bin's width on either side.
+        let (least, greatest) = (feature.edges[0], feature.edges[EDGES - 1]);
+        let clamped: Vec<f32> = current.iter().map(|x| x.clamp(least, greatest)).collect();
+        let exact = exact::wasserstein_sorted(&reference, &clamped);
+        let spread = |sample: &[f32]| {
+            let width = |x: f32| {
+                let bin = drift::bin_of(&feature.edges, x).clamp(1, BINS - 2);
+                f64::from(feature.edges[bin] - feature.edges[bin - 1])
+            };
+            sample.iter().map(|&x| width(x)).sum::<f64>() / sample.len() as f64
+        };
+        let allowed = spread(&reference) + spread(&clamped) + 1e-6;
+        assert!(
+            (binned - exact).abs() <= allowed,
+            "{name}: {binned} {exact} {allowed}"
+        );
+    }
+}
+
+#[test]
+fn special_functions_equal_scipys() {
+    let Some(golden) = golden("special.json") else {
+        return;
+    };
+    let tolerance = &golden["tolerance"];
+    let (rtol, atol) = (number(tolerance, "rtol_f64"), number(tolerance, "atol"));
+    let mut checked = 0;
+    for (name, rows) in golden["values"].as_object().unwrap() {
+        for values in rows.as_array().unwrap() {
+            let values = row(values);
+            let seen = match (name.as_str(), values.as_slice()) {
+                ("kolmogorov_sf", [x, _]) => special::kolmogorov_sf(*x),
+                ("norm_sf", [x, _]) => special::normal_sf(*x),
+                ("chi2_sf", [x, k, _]) => special::chi2_sf(*x, *k),
+                ("chi2_isf", [p, k, _]) => special::chi2_isf(*p, *k),
+                ("t_sf", [t, k, _]) => special::t_sf(*t, *k),
+                ("gammaincc", [a, x, _]) => special::gamma_q(*a, *x),
+                _ => panic!("unknown function {name}"),
+            };
+            near(
+                &format!("{name} {values:?}"),
+                seen,
+                values[values.len() - 1],
+                rtol,
+                atol,
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 100, "{checked}");
+}
+
+#[test]
+fn moments_equal_numpys_whole_and_merged() {
+    let Some(golden) = golden("moments.json") else {
+        return;
+    };
+    let tolerance = &golden["tolerance"];
+    let mean_rtol = number(tolerance, "rtol_f32_mean");
+    let var_rtol = number(tolerance, "rtol_f32_var");
+    for case in golden["cases"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let x = row_f32(&case["x"]);
+        // The training mean is known before the window: here, that of the first part.
+        let first = case["expected_parts"][0]["mean"].as_f64().unwrap_or(0.0);
+        let feature = FeatureProfile {
+            mean: first as f32,
+            ..feature()
+        };
+        let fill = |part: &[f32]| {
+            let mut window = Window::EMPTY;
+            part.iter().for_each(|&x| window.push(&feature, x));
+            window
+        };
+        let check = |what: &str, window: &Window, expected: &Value| {
+            assert_eq!(
+                f64::from(window.n()),
+                number(expected, "n"),
+                "{name} {what}"
+            );
+            if window.n() == 0 {
+                return;
+            }
+            let summary = window.summary(&feature, &FeatureState::default());
+            let (mean, m2) = (number(expected, "mean"), number(expected, "m2"));
+            // Near zero, a mean is as exact as the spread around it allows.
+            let sd = (m2 / number(expected, "n")).sqrt();
+            near(
+                &format!("{name} {what} mean"),
+                summary.mean.into(),
+                mean,
+                mean_rtol,
+                mean_rtol * sd,
+            );
+            near(
+                &format!("{name} {what} m2"),
+                summary.m2.into(),
+                m2,
+                var_rtol,
+                1e-9,
+            );
+            assert_eq!(summary.min, number(expected, "min") as f32, "{name}");
+            assert_eq!(summary.max, number(expected, "max") as f32, "{name}");
+        };
+
+        check("whole", &fill(&x), &case["expected"]);
+        let mut merged = Window::EMPTY;
+        let mut rest = x.as_slice();
+        let parts = counts(&case["parts"]);
+        for (len, expected) in parts.iter().zip(case["expected_parts"].as_array().unwrap()) {
+            let (part, after) = rest.split_at(*len as usize);
+            rest = after;
+            let part = fill(part);
+            check("part", &part, expected);
+            merged.merge(&part);
+        }
+        assert!(rest.is_empty(), "{name}");
+        check("merged", &merged, &case["expected"]);
+    }
+}
+
+#[test]
+fn quality_counts_equal_numpys() {
+    let Some(golden) = golden("quality.json") else {
+        return;
+    };
+    let case = &golden["cases"][0];
+    let (config, expected) = (&case["config"], &case["expected"]);
+    let mut feature = feature();
+    feature.min = number(config, "min") as f32;
+    feature.max = number(config, "max") as f32;
+    feature.mean = number(config, "train_mean") as f32;
+    feature.sd = number(config, "train_sd") as f32;
+    feature.max_rate = number(config, "max_rate") as f32;
+    feature.stuck_run = number(config, "stuck_run") as u16;
+    let z_limit = number(config, "z_threshold") as f32;
+    let x: Vec<f32> = row_f32(&case["x"])
+        .into_iter()
+        .map(|x| if x.is_nan() { MISSING } else { x })
+        .collect();
+    let seen = quality(feature, z_limit, &x);
+
+    let count = |kind: ViolationKind| f64::from(seen.counts[kind as usize]);
+    assert_eq!(x.len() as f64, number(expected, "n"));
+    assert_eq!(count(ViolationKind::NotFinite), 0.0);
+    assert_eq!(count(ViolationKind::Missing), number(expected, "missing"));
+    assert_eq!(
+        count(ViolationKind::BelowRange),
+        number(expected, "below_min")
+    );
+    assert_eq!(
+        count(ViolationKind::AboveRange),
+        number(expected, "above_max")
+    );
+    assert_eq!(
+        count(ViolationKind::ZScore),
+        number(expected, "z_outliers_train")
+    );
+    let rate = "rate_violations_between_consecutive_finite";
+    assert_eq!(count(ViolationKind::Rate), number(expected, rate));
+    assert_eq!(
+        seen.longest_run,
+        (number(expected, "longest_equal_run") as u16)
+    );
+    assert_eq!(
+        seen.longest_run_end as f64,
+        number(expected, "longest_equal_run_end_index")
+    );
+    assert_eq!(
+        seen.first_stuck,
+        expected["stuck_first_alarm_index"]
+            .as_u64()
+            .map(|i| i as usize)
+    );
+
+    let flat = &golden["cases"][1]["expected"];
+    let text =
+        std::fs::read_to_string(corpus().unwrap().join("streams/nab/art_flatline.csv")).unwrap();
+    let x: Vec<f32> = text
+        .lines()
+        .skip(1)
+        .map(|line| line.rsplit(',').next().unwrap().trim().parse().unwrap())
+        .collect();
+    assert_eq!(x.len() as f64, number(flat, "n"));
+    let seen = quality(self::feature(), 3.0, &x);
+    assert_eq!(
+        f64::from(seen.longest_run),
+        number(flat, "longest_equal_run")
+    );
+}
+
+/// What the contract says of a whole stream of one feature.
+struct Quality {
+    counts: [u16; ViolationKind::PER_FEATURE],
+    longest_run: u16,
+    longest_run_end: usize,
+    first_stuck: Option<usize>,
+}
+
+fn quality(feature: FeatureProfile, z_limit: f32, x: &[f32]) -> Quality {
+    let profile = Profile::<1, 1> {
+        schema: Schema {
+            version: 1,
+            dtype: DType::F32,
+            window: 1,
+            hop: 1,
+            layout: Layout::SamplesFirst,
+            period_ms: 10,
+            max_age_ms: 0,
+            feature_version: 0,
+        },
+        features: [feature].into_iter().collect(),
+        output: OutputProfile {
+            kind: OutputKind::Values,
+            names: heapless::Vec::new(),
+            temperature: 1.0,
+            class_counts: heapless::Vec::new(),
+            score_mean: 0.0,
+            score_sd: 1.0,
+            score_p01: 0.0,
+            score_p99: 0.0,
+            entropy_mean: 0.0,
+            class_psi_limit: 0.0,
+            score_shift_limit: 0.0,
+        },
+        drift_window: 100,
+    };
+    let policy = Policy {
+        z_limit,
+        ..Policy::standard()
+    };
+    let mut contract = Contract::<1>::default();
+    let mut seen = Quality {
+        counts: [0; ViolationKind::PER_FEATURE],
+        longest_run: 0,
+        longest_run_end: 0,
+        first_stuck: None,
+    };
+    for (i, &value) in x.iter().enumerate() {
+        let time_ms = 10 * i as u64;
+        let sample = Sample {
+            sequence: i as u32,
+            time_ms,
+            values: &[value],
+        };
+        let check = contract.check(&profile, &policy, &sample, time_ms, &mut [0.0], &mut |_| {});
+        if check.violations.contains(ViolationKind::Stuck) {
+            seen.first_stuck.get_or_insert(i);
+        }
+        let run = contract.features()[0].run();
+        if run > seen.longest_run {
+            (seen.longest_run, seen.longest_run_end) = (run, i);
+        }
+    }
+    seen.counts = *contract.features()[0].counts();
+    seen
+}
+
+#[test]
+fn estimated_accuracy_equals_nannymls() {
+    let Some(golden) = golden("cbpe.json") else {
+        return;
+    };
+    let rtol = number(&golden["tolerance"], "rtol_f32");
+    let threshold = number(&golden, "threshold") as f32;
+    let mut cbpe = Cbpe::default();
+    let mut confidence = Moments::EMPTY;
+    for p in row_f32(&golden["p"]) {
+        cbpe.push(p, threshold);
+        confidence.push(p.max(1.0 - p));
+    }
+    let expected = &golden["expected"];
+    for (what, seen) in [
+        ("tp", Some(cbpe.true_positive)),
+        ("fp", Some(cbpe.false_positive)),
+        ("fn", Some(cbpe.false_negative)),
+        ("tn", Some(cbpe.true_negative)),
+        ("accuracy", cbpe.accuracy()),
+        ("precision", cbpe.precision()),
+        ("recall", cbpe.recall()),
+        ("f1", cbpe.f1()),
+        // What the guard sums for any number of classes is the same estimate.
+        ("accuracy", Some(confidence.mean)),
+    ] {
+        near(
+            what,
+            seen.unwrap().into(),
+            number(expected, what),
+            rtol,
+            0.0,
+        );
+    }
+}
