@@ -2,8 +2,9 @@
 //!
 //! Each feature of a window is summarised in fixed memory by a [`Window`]: counts in the profile's
 //! quantile bins, and moments. At the window's end [`evaluate`] compares the counts with the
-//! training data's; a statistic beyond its calibrated limit ([`calibrate`]) is drift. Windows of the
-//! same profile merge exactly in their counts, over time and over boards.
+//! training data's; where statistics are beyond their calibrated limits ([`calibrate`]), the feature
+//! has [`drifted`]. Windows of the same profile merge exactly in their counts, over time and over
+//! boards.
 //!
 //! Limits are never literature constants: on short windows, autocorrelated or seasonal signals
 //! those are wrong by orders of magnitude, in both directions.
@@ -19,7 +20,7 @@ pub use calibrate::{
     calibration_stride,
 };
 pub use moments::Moments;
-pub use statistics::{Excess, WindowStatistics, evaluate, exceeded};
+pub use statistics::{Excess, QUORUM, WindowStatistics, drifted, evaluate, exceeded};
 
 use crate::contract;
 use crate::profile::{BINS, EDGES, FeatureProfile, QUANTILE_BINS};

@@ -416,10 +416,11 @@ where
         let full = self.profile.drift_window;
         let features = self.profile.features.iter().zip(&self.drift);
         for (index, (feature, window)) in features.enumerate() {
-            let Some(found) = window.statistics(feature) else {
-                continue;
-            };
-            for excess in drift::exceeded(&found, &feature.limits, window.n(), full) {
+            // One alarm a feature: the summary has the counts, and so every other statistic.
+            let excess = window
+                .statistics(feature)
+                .and_then(|found| drift::drifted(&found, &feature.limits, window.n(), full));
+            if let Some(excess) = excess {
                 self.alarms.raise(Alarm::Drift {
                     statistic: excess.statistic,
                     feature: Some(index as u16),

@@ -1,0 +1,236 @@
+//! What monitoring costs: contract, drift and guard for themselves, and a runtime around an engine
+//! that does nothing. Throughput is in feature samples (one value of one feature).
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use edgeward::contract::{Contract, Sample};
+use edgeward::drift::{self, Window};
+use edgeward::engine::{Engine, EngineError};
+use edgeward::guard::Guard;
+use edgeward::policy::Policy;
+use edgeward::profile::{
+    BINS, DType, DriftLimits, FeatureProfile, Layout, MissingPolicy, Name, OutputKind,
+    OutputProfile, Profile, Schema,
+};
+use edgeward::runtime::Runtime;
+use std::hint::black_box;
+
+/// As many as a Linux board has room for; the benches fill fewer of them.
+const F: usize = 32;
+const C: usize = 8;
+/// Samples that are prepared, so that branches are not learnt by heart.
+const SAMPLES: usize = 4096;
+
+/// An engine that copies the first values.
+struct Null {
+    inputs: usize,
+}
+
+impl Engine for Null {
+    fn input_len(&self) -> usize {
+        self.inputs
+    }
+
+    fn output_len(&self) -> usize {
+        4
+    }
+
+    fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), EngineError> {
+        output.copy_from_slice(&input[..4]);
+        Ok(())
+    }
+}
+
+/// Roughly normal values, by the sum of uniform ones.
+fn values(n: usize) -> Vec<f32> {
+    let mut state = 1u32;
+    let mut uniform = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32
+    };
+    (0..n)
+        .map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0)
+        .collect()
+}
+
+fn profile(features: usize, window: u16, hop: u16, layout: Layout) -> Profile<F, C> {
+    let mut sorted = values(5000);
+    sorted.sort_by(f32::total_cmp);
+    let edges = drift::edges_of_sorted(&sorted).unwrap();
+    let mut reference = [0; BINS];
+    sorted
+        .iter()
+        .for_each(|&x| reference[drift::bin_of(&edges, x)] += 1);
+    let name = |i: usize| Name::try_from(format!("f{i}").as_str()).unwrap();
+    let limits = DriftLimits {
+        psi: 9.0,
+        ks: 9.0,
+        js: 9.0,
+        wasserstein: 9.0,
+    };
+    Profile {
+        schema: Schema {
+            version: 1,
+            dtype: DType::F32,
+            window,
+            hop,
+            layout,
+            period_ms: 10,
+            max_age_ms: 1000,
+            feature_version: 0,
+        },
+        features: (0..features)
+            .map(|i| FeatureProfile {
+                name: name(i),
+                missing: MissingPolicy::HoldLast,
+                min: -8.0,
+                max: 8.0,
+                mean: 0.0,
+                sd: 1.0,
+                max_rate: 12.0,
+                stuck_run: 50,
+                edges,
+                reference,
+                limits,
+            })
+            .collect(),
+        output: OutputProfile {
+            kind: OutputKind::Logits,
+            names: (0..4).map(name).collect(),
+            temperature: 1.5,
+            class_counts: [100; 4].into_iter().collect(),
+            score_mean: 0.5,
+            score_sd: 0.2,
+            score_p01: 0.3,
+            score_p99: 0.9,
+            entropy_mean: 1.0,
+            class_psi_limit: 9.0,
+            score_shift_limit: 9.0,
+        },
+        drift_window: 1000,
+    }
+}
+
+fn contract(c: &mut Criterion) {
+    let policy = Policy::standard();
+    let mut group = c.benchmark_group("contract");
+    for features in [6, 30] {
+        let profile = profile(features, 100, 10, Layout::FeaturesFirst);
+        let values = values(SAMPLES * features);
+        let mut contract = Contract::<F>::default();
+        let (mut out, mut n) = ([0.0; F], 0u32);
+        group.throughput(Throughput::Elements(features as u64));
+        group.bench_function(BenchmarkId::from_parameter(features), |b| {
+            b.iter(|| {
+                n = n.wrapping_add(1);
+                let at = n as usize % SAMPLES * features;
+                let time_ms = u64::from(n) * 10;
+                let sample = Sample {
+                    sequence: n,
+                    time_ms,
+                    values: &values[at..at + features],
+                };
+                contract.check(
+                    &profile,
+                    &policy,
+                    black_box(&sample),
+                    time_ms,
+                    &mut out,
+                    &mut |v| {
+                        black_box(v);
+                    },
+                )
+            });
+        });
+    }
+}
+
+fn drift_windows(c: &mut Criterion) {
+    let mut group = c.benchmark_group("drift");
+    for features in [6, 30] {
+        let profile = profile(features, 100, 10, Layout::FeaturesFirst);
+        let values = values(SAMPLES * features);
+        let (mut windows, mut n) = ([Window::EMPTY; F], 0usize);
+        group.throughput(Throughput::Elements(features as u64));
+        group.bench_function(BenchmarkId::from_parameter(features), |b| {
+            b.iter(|| {
+                n += 1;
+                if n.is_multiple_of(1000) {
+                    windows = [Window::EMPTY; F];
+                }
+                let at = n % SAMPLES * features;
+                let row = black_box(&values[at..at + features]);
+                for ((feature, window), &x) in profile.features.iter().zip(&mut windows).zip(row) {
+                    window.push(feature, x);
+                }
+            });
+        });
+    }
+    group.finish();
+
+    // Once a window and feature.
+    let profile = profile(1, 1, 1, Layout::SamplesFirst);
+    let mut window = Window::EMPTY;
+    values(1000)
+        .iter()
+        .for_each(|&x| window.push(&profile.features[0], x));
+    c.bench_function("statistics", |b| {
+        b.iter(|| black_box(&window).statistics(&profile.features[0]));
+    });
+}
+
+fn guard(c: &mut Criterion) {
+    let (profile, policy) = (profile(1, 1, 1, Layout::SamplesFirst), Policy::standard());
+    let logits = values(SAMPLES * 4);
+    let (mut guard, mut n) = (Guard::<C>::default(), 0usize);
+    c.bench_function("guard/4", |b| {
+        b.iter(|| {
+            n += 1;
+            let at = n % SAMPLES * 4;
+            let output = black_box(&logits[at..at + 4]);
+            let mut prediction = guard
+                .judge(&profile.output, &policy.guard, output, false)
+                .unwrap();
+            guard.finish(&policy.guard, &mut prediction, 50);
+            prediction
+        });
+    });
+}
+
+fn runtime(c: &mut Criterion) {
+    let mut group = c.benchmark_group("runtime");
+    for (name, features, window, hop, layout) in [
+        ("features-first/6x100/10", 6, 100, 10, Layout::FeaturesFirst),
+        ("samples-first/6x100/10", 6, 100, 10, Layout::SamplesFirst),
+        ("tabular/30", 30, 1, 1, Layout::SamplesFirst),
+    ] {
+        let inputs = features * usize::from(window);
+        let profile = profile(features, window, hop, layout);
+        let tensor = vec![0.0; inputs];
+        let policy = Policy::standard();
+        let mut runtime = Runtime::new(Null { inputs }, [0; 8], profile, policy, tensor).unwrap();
+        let values = values(SAMPLES * features);
+        let mut n = 0u32;
+        group.throughput(Throughput::Elements(features as u64));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                n = n.wrapping_add(1);
+                let at = n as usize % SAMPLES * features;
+                let time_ms = u64::from(n) * 10;
+                let sample = Sample {
+                    sequence: n,
+                    time_ms,
+                    values: &values[at..at + features],
+                };
+                let step = runtime.push(black_box(&sample), time_ms, &mut || 0);
+                if step.window_closed {
+                    black_box(runtime.take_summary(time_ms));
+                    while runtime.pop_alarm().is_some() {}
+                }
+                step
+            });
+        });
+    }
+}
+
+criterion_group!(benches, contract, drift_windows, guard, runtime);
+criterion_main!(benches);
