@@ -1,0 +1,469 @@
+//! Recorded samples: CSV and NPY files.
+//!
+//! A CSV file has a header; the features are columns chosen by name, and a file may also have a
+//! column of labels and one that names the recording a sample belongs to. An NPY file holds
+//! `[samples, features]`, or `[recordings, samples, features]`.
+
+use crate::npy::{Array, NpyError};
+use edgeward::contract::MISSING;
+use std::collections::HashMap;
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Largest file that is read, in bytes.
+pub const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// Why a data file can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The file can't be read.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is larger than [`MAX_FILE_BYTES`].
+    #[error("{} has {bytes} bytes; at most {MAX_FILE_BYTES} are read", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A name that ends neither in `.csv` nor in `.npy`.
+    #[error("{}: the name must end in .csv or .npy", path.display())]
+    Kind {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is no CSV.
+    #[error("{}, line {line}: {what}", path.display())]
+    Csv {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// The header lacks a column.
+    #[error("{}: there is no column `{column}`; the header has: {found}", path.display())]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// The columns there are.
+        found: String,
+    },
+    /// The header names a column twice.
+    #[error("{}: the header names the column `{column}` twice", path.display())]
+    TwoColumns {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+    },
+    /// A cell is no number.
+    #[error("{}, line {line}, column `{column}`: `{cell}` is not a number (leave it empty when it is missing)", path.display())]
+    Cell {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// The column.
+        column: String,
+        /// What it holds.
+        cell: String,
+    },
+    /// It is no NPY file that we read.
+    #[error("{}", path.display())]
+    Npy {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: NpyError,
+    },
+    /// The array has another shape than wanted.
+    #[error("{}: the array has shape {found:?}, wanted is {wanted}", path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The wanted one.
+        wanted: String,
+    },
+    /// There is no sample in it.
+    #[error("{}: there is no sample in it", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Which columns of a CSV file are what.
+#[derive(Debug, Clone, Copy)]
+pub struct Columns<'a> {
+    /// The features, in the order wanted.
+    pub features: &'a [String],
+    /// The label, where the file has such a column.
+    pub label: &'a str,
+    /// The recording, where the file has such a column.
+    pub recording: &'a str,
+}
+
+impl<'a> Columns<'a> {
+    /// The features by name, and columns `label` and `recording` where there are such.
+    #[must_use]
+    pub fn of(features: &'a [String]) -> Self {
+        Self {
+            features,
+            label: "label",
+            recording: "recording",
+        }
+    }
+}
+
+/// Samples, one row a sample, one column a feature.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Samples {
+    /// Number of features.
+    pub width: usize,
+    /// Values, row-major; [`MISSING`] where a file has none.
+    pub values: Vec<f32>,
+    /// One label a sample, where the file has them.
+    pub labels: Option<Vec<String>>,
+    /// The rows of each recording, ascending and adjacent; they cover all rows.
+    pub recordings: Vec<Range<usize>>,
+}
+
+impl Samples {
+    /// Number of samples.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.values.len().checked_div(self.width).unwrap_or(0)
+    }
+
+    /// Whether there is no sample.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values of one sample.
+    ///
+    /// # Panics
+    /// When `row` is not below [`Samples::len`].
+    #[must_use]
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.width..(row + 1) * self.width]
+    }
+
+    /// The values of one feature, in time order.
+    pub fn column(&self, column: usize) -> impl Iterator<Item = f32> + Clone + '_ {
+        self.values.iter().skip(column).step_by(self.width.max(1)).copied()
+    }
+
+    /// The rows of each window of `window` samples, `hop` apart, that lies inside one recording.
+    pub fn windows(&self, window: usize, hop: usize) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.recordings.iter().flat_map(move |recording| {
+            let last = (recording.end + 1).saturating_sub(window);
+            (recording.start..last.max(recording.start))
+                .step_by(hop.max(1))
+                .map(move |from| from..from + window)
+        })
+    }
+
+    /// Reads a CSV or NPY file, by the ending of its name.
+    ///
+    /// # Errors
+    /// [`DataError`] says what is wrong and where.
+    pub fn load(path: &Path, columns: Columns<'_>) -> Result<Self, DataError> {
+        match extension(path).as_str() {
+            "csv" => Self::from_csv(open(path)?, path, columns),
+            "npy" => Self::from_array(load_npy(path)?, path, columns.features.len()),
+            _ => Err(DataError::Kind {
+                path: path.to_owned(),
+            }),
+        }
+    }
+
+    /// Reads CSV text; `path` names it in errors.
+    ///
+    /// # Errors
+    /// [`DataError`] says what is wrong and where.
+    pub fn from_csv(
+        text: impl Read,
+        path: &Path,
+        columns: Columns<'_>,
+    ) -> Result<Self, DataError> {
+        let mut reader = csv::ReaderBuilder::new()
+            .trim(csv::Trim::All)
+            .from_reader(text);
+        let header = reader.headers().map_err(|e| csv_error(&e, path))?.clone();
+        let places = Places::find(&header, path, columns)?;
+        let mut samples = Self {
+            width: columns.features.len(),
+            labels: places.label.map(|_| Vec::new()),
+            ..Self::default()
+        };
+        let mut recording: Option<String> = None;
+        let mut record = csv::StringRecord::new();
+        while reader.read_record(&mut record).map_err(|e| csv_error(&e, path))? {
+            let line = record.position().map_or(0, csv::Position::line);
+            for (&at, name) in places.features.iter().zip(columns.features) {
+                let cell = record.get(at).unwrap_or_default();
+                let value = parse_cell(cell).ok_or_else(|| DataError::Cell {
+                    path: path.to_owned(),
+                    line,
+                    column: name.clone(),
+                    cell: cell.chars().take(40).collect(),
+                })?;
+                samples.values.push(value);
+            }
+            if let (Some(at), Some(labels)) = (places.label, &mut samples.labels) {
+                labels.push(record.get(at).unwrap_or_default().to_owned());
+            }
+            let of = places.recording.and_then(|at| record.get(at)).unwrap_or_default();
+            let row = samples.len() - 1;
+            match samples.recordings.last_mut() {
+                Some(last) if recording.as_deref() == Some(of) => last.end = row + 1,
+                _ => {
+                    samples.recordings.push(row..row + 1);
+                    recording = Some(of.to_owned());
+                }
+            }
+        }
+        if samples.is_empty() {
+            return Err(DataError::Empty {
+                path: path.to_owned(),
+            });
+        }
+        Ok(samples)
+    }
+
+    /// Samples of an array of two or three dimensions, the last one the features.
+    ///
+    /// # Errors
+    /// [`DataError::Shape`] when it is no such array; [`DataError::Empty`] when nothing is in it.
+    pub fn from_array(array: Array, path: &Path, features: usize) -> Result<Self, DataError> {
+        let (count, length) = match array.shape[..] {
+            [rows, width] if width == features => (1, rows),
+            [count, length, width] if width == features => (count, length),
+            _ => {
+                return Err(DataError::Shape {
+                    path: path.to_owned(),
+                    found: array.shape,
+                    wanted: format!(
+                        "[samples, {features}] or [recordings, samples, {features}]"
+                    ),
+                });
+            }
+        };
+        let values = array.into_f32();
+        if values.is_empty() {
+            return Err(DataError::Empty {
+                path: path.to_owned(),
+            });
+        }
+        Ok(Self {
+            width: features,
+            values,
+            labels: None,
+            recordings: (0..count).map(|i| i * length..(i + 1) * length).collect(),
+        })
+    }
+}
+
+/// Reads an NPY file.
+///
+/// # Errors
+/// [`DataError`] when it can't be read or is no such file.
+pub fn load_npy(path: &Path) -> Result<Array, DataError> {
+    let mut bytes = Vec::new();
+    let io = |source| DataError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    open(path)?
+        .take(MAX_FILE_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
+    Array::parse(&bytes).map_err(|source| DataError::Npy {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The ending of a file's name, in lower case.
+pub(crate) fn extension(path: &Path) -> String {
+    let extension = path.extension().unwrap_or_default();
+    extension.to_string_lossy().to_lowercase()
+}
+
+fn open(path: &Path) -> Result<std::fs::File, DataError> {
+    let io = |source| DataError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let file = std::fs::File::open(path).map_err(io)?;
+    let bytes = file.metadata().map_err(io)?.len();
+    if bytes > MAX_FILE_BYTES {
+        return Err(DataError::TooLarge {
+            path: path.to_owned(),
+            bytes,
+        });
+    }
+    Ok(file)
+}
+
+/// An empty cell is missing; Rust's parser takes `nan` and `inf` in any case.
+fn parse_cell(cell: &str) -> Option<f32> {
+    if cell.is_empty() {
+        return Some(MISSING);
+    }
+    cell.parse().ok()
+}
+
+fn csv_error(error: &csv::Error, path: &Path) -> DataError {
+    let line = error.position().map_or(0, csv::Position::line);
+    let what = match error.kind() {
+        csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => format!("{len} cells, the header has {expected_len}"),
+        csv::ErrorKind::Utf8 { .. } => "the text is not UTF-8".to_owned(),
+        _ => error.to_string(),
+    };
+    DataError::Csv {
+        path: path.to_owned(),
+        line,
+        what,
+    }
+}
+
+/// Where the columns stand.
+struct Places {
+    features: Vec<usize>,
+    label: Option<usize>,
+    recording: Option<usize>,
+}
+
+impl Places {
+    fn find(
+        header: &csv::StringRecord,
+        path: &Path,
+        columns: Columns<'_>,
+    ) -> Result<Self, DataError> {
+        let mut at = HashMap::new();
+        for (place, name) in header.iter().enumerate() {
+            if at.insert(name, place).is_some() {
+                return Err(DataError::TwoColumns {
+                    path: path.to_owned(),
+                    column: name.to_owned(),
+                });
+            }
+        }
+        let feature = |name: &String| {
+            at.get(name.as_str())
+                .copied()
+                .ok_or_else(|| DataError::NoColumn {
+                    path: path.to_owned(),
+                    column: name.clone(),
+                    found: header.iter().collect::<Vec<_>>().join(", "),
+                })
+        };
+        Ok(Self {
+            features: columns.features.iter().map(feature).collect::<Result<_, _>>()?,
+            label: at.get(columns.label).copied(),
+            recording: at.get(columns.recording).copied(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edgeward::contract::is_missing;
+    use proptest::prelude::*;
+
+    fn read(text: &str, features: &[&str]) -> Result<Samples, DataError> {
+        let features: Vec<_> = features.iter().map(|&name| name.to_owned()).collect();
+        Samples::from_csv(text.as_bytes(), Path::new("x.csv"), Columns::of(&features))
+    }
+
+    #[test]
+    fn columns_are_chosen_by_name() {
+        let text = "recording,b,label,a\n1,2,walk,1\n1,,walk,3\n2,6,run,nan\n";
+        let samples = read(text, &["a", "b"]).expect("samples");
+        assert_eq!(samples.len(), 3);
+        assert_eq!(samples.row(0), [1.0, 2.0]);
+        assert!(is_missing(samples.row(1)[1]));
+        assert!(samples.row(2)[0].is_nan() && !is_missing(samples.row(2)[0]));
+        assert_eq!(samples.recordings, [0..2, 2..3]);
+        assert_eq!(samples.labels, Some(vec!["walk".into(), "walk".into(), "run".into()]));
+        assert_eq!(samples.column(0).next(), Some(1.0));
+    }
+
+    #[test]
+    fn errors_name_file_line_and_column() {
+        let message = |text, features: &[&str]| read(text, features).expect_err("error").to_string();
+        assert_eq!(
+            message("a,b\n1,x\n", &["b"]),
+            "x.csv, line 2, column `b`: `x` is not a number (leave it empty when it is missing)"
+        );
+        assert_eq!(
+            message("a,b\n1,2\n", &["c"]),
+            "x.csv: there is no column `c`; the header has: a, b"
+        );
+        assert_eq!(message("a,b\n1\n", &["a"]), "x.csv, line 2: 1 cells, the header has 2");
+        assert_eq!(message("a,a\n1,2\n", &["a"]), "x.csv: the header names the column `a` twice");
+        assert_eq!(message("a\n", &["a"]), "x.csv: there is no sample in it");
+    }
+
+    #[test]
+    fn windows_stay_inside_their_recording() {
+        let samples = Samples {
+            width: 1,
+            values: vec![0.0; 10],
+            labels: None,
+            recordings: vec![0..5, 5..7, 7..10],
+        };
+        let windows: Vec<_> = samples.windows(3, 2).collect();
+        assert_eq!(windows, [0..3, 2..5, 7..10]);
+    }
+
+    #[test]
+    fn three_dimensions_are_recordings() {
+        let array = Array::f32(&[2, 3, 2], vec![0.0; 12]).expect("it fits");
+        let samples = Samples::from_array(array.clone(), Path::new("x.npy"), 2).expect("samples");
+        assert_eq!(samples.recordings, [0..3, 3..6]);
+        assert!(Samples::from_array(array, Path::new("x.npy"), 3).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_text_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let features = ["a".to_owned()];
+            let _ = Samples::from_csv(&bytes[..], Path::new("x.csv"), Columns::of(&features));
+            let with_header = [b"a,recording,label\n", &bytes[..]].concat();
+            let _ = Samples::from_csv(&with_header[..], Path::new("x.csv"), Columns::of(&features));
+        }
+
+        #[test]
+        fn numbers_come_back_as_written(values in prop::collection::vec(any::<f32>(), 1..50)) {
+            let mut text = String::from("a\n");
+            for value in &values {
+                text.push_str(&format!("{value}\n"));
+            }
+            let samples = read(&text, &["a"]).expect("samples");
+            for (seen, value) in samples.values.iter().zip(&values) {
+                prop_assert!(seen == value || seen.is_nan() && value.is_nan());
+            }
+        }
+    }
+}
