@@ -166,7 +166,11 @@ impl Samples {
 
     /// The values of one feature, in time order.
     pub fn column(&self, column: usize) -> impl Iterator<Item = f32> + Clone + '_ {
-        self.values.iter().skip(column).step_by(self.width.max(1)).copied()
+        self.values
+            .iter()
+            .skip(column)
+            .step_by(self.width.max(1))
+            .copied()
     }
 
     /// The rows of each window of `window` samples, `hop` apart, that lies inside one recording.
@@ -197,11 +201,7 @@ impl Samples {
     ///
     /// # Errors
     /// [`DataError`] says what is wrong and where.
-    pub fn from_csv(
-        text: impl Read,
-        path: &Path,
-        columns: Columns<'_>,
-    ) -> Result<Self, DataError> {
+    pub fn from_csv(text: impl Read, path: &Path, columns: Columns<'_>) -> Result<Self, DataError> {
         let mut reader = csv::ReaderBuilder::new()
             .trim(csv::Trim::All)
             .from_reader(text);
@@ -214,7 +214,10 @@ impl Samples {
         };
         let mut recording: Option<String> = None;
         let mut record = csv::StringRecord::new();
-        while reader.read_record(&mut record).map_err(|e| csv_error(&e, path))? {
+        while reader
+            .read_record(&mut record)
+            .map_err(|e| csv_error(&e, path))?
+        {
             let line = record.position().map_or(0, csv::Position::line);
             for (&at, name) in places.features.iter().zip(columns.features) {
                 let cell = record.get(at).unwrap_or_default();
@@ -229,7 +232,10 @@ impl Samples {
             if let (Some(at), Some(labels)) = (places.label, &mut samples.labels) {
                 labels.push(record.get(at).unwrap_or_default().to_owned());
             }
-            let of = places.recording.and_then(|at| record.get(at)).unwrap_or_default();
+            let of = places
+                .recording
+                .and_then(|at| record.get(at))
+                .unwrap_or_default();
             let row = samples.len() - 1;
             match samples.recordings.last_mut() {
                 Some(last) if recording.as_deref() == Some(of) => last.end = row + 1,
@@ -259,9 +265,7 @@ impl Samples {
                 return Err(DataError::Shape {
                     path: path.to_owned(),
                     found: array.shape,
-                    wanted: format!(
-                        "[samples, {features}] or [recordings, samples, {features}]"
-                    ),
+                    wanted: format!("[samples, {features}] or [recordings, samples, {features}]"),
                 });
             }
         };
@@ -378,7 +382,11 @@ impl Places {
                 })
         };
         Ok(Self {
-            features: columns.features.iter().map(feature).collect::<Result<_, _>>()?,
+            features: columns
+                .features
+                .iter()
+                .map(feature)
+                .collect::<Result<_, _>>()?,
             label: at.get(columns.label).copied(),
             recording: at.get(columns.recording).copied(),
         })
@@ -405,13 +413,17 @@ mod tests {
         assert!(is_missing(samples.row(1)[1]));
         assert!(samples.row(2)[0].is_nan() && !is_missing(samples.row(2)[0]));
         assert_eq!(samples.recordings, [0..2, 2..3]);
-        assert_eq!(samples.labels, Some(vec!["walk".into(), "walk".into(), "run".into()]));
+        assert_eq!(
+            samples.labels,
+            Some(vec!["walk".into(), "walk".into(), "run".into()])
+        );
         assert_eq!(samples.column(0).next(), Some(1.0));
     }
 
     #[test]
     fn errors_name_file_line_and_column() {
-        let message = |text, features: &[&str]| read(text, features).expect_err("error").to_string();
+        let message =
+            |text, features: &[&str]| read(text, features).expect_err("error").to_string();
         assert_eq!(
             message("a,b\n1,x\n", &["b"]),
             "x.csv, line 2, column `b`: `x` is not a number (leave it empty when it is missing)"
@@ -420,8 +432,14 @@ mod tests {
             message("a,b\n1,2\n", &["c"]),
             "x.csv: there is no column `c`; the header has: a, b"
         );
-        assert_eq!(message("a,b\n1\n", &["a"]), "x.csv, line 2: 1 cells, the header has 2");
-        assert_eq!(message("a,a\n1,2\n", &["a"]), "x.csv: the header names the column `a` twice");
+        assert_eq!(
+            message("a,b\n1\n", &["a"]),
+            "x.csv, line 2: 1 cells, the header has 2"
+        );
+        assert_eq!(
+            message("a,a\n1,2\n", &["a"]),
+            "x.csv: the header names the column `a` twice"
+        );
         assert_eq!(message("a\n", &["a"]), "x.csv: there is no sample in it");
     }
 

@@ -1,2 +1,12 @@
 //! The library behind `edgeward`, the host command: everything a person does, without a terminal.
+pub mod data;
+pub mod keys;
+pub mod npy;
 pub mod rollout;
+
+/// Most features of a model; what boards are built for.
+pub const MAX_FEATURES: usize = 128;
+/// Most outputs of a model; what boards are built for.
+pub const MAX_OUTPUTS: usize = 32;
+/// The profile of a model.
+pub type Profile = edgeward::profile::Profile<MAX_FEATURES, MAX_OUTPUTS>;

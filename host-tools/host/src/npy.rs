@@ -68,7 +68,9 @@ pub enum NpyError {
     #[error("the array has {0} dimensions; 1 to {MAX_DIMENSIONS} are read")]
     Dimensions(usize),
     /// The elements don't fill the declared shape.
-    #[error("shape {shape:?} needs {needed} bytes of elements from offset {offset}, the file has {present}")]
+    #[error(
+        "shape {shape:?} needs {needed} bytes of elements from offset {offset}, the file has {present}"
+    )]
     Length {
         /// The declared shape.
         shape: Vec<usize>,
@@ -344,7 +346,10 @@ mod tests {
     #[test]
     fn reads_what_numpy_writes() {
         let header = "{'descr': '<f8', 'fortran_order': False, 'shape': (3,), }   \n";
-        let data: Vec<u8> = [1.0f64, 2.5, -3.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let data: Vec<u8> = [1.0f64, 2.5, -3.0]
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect();
         let array = Array::parse(&file(header, &data)).expect("array");
         assert_eq!(array.shape, [3]);
         assert_eq!(array.into_f32(), [1.0, 2.5, -3.0]);
@@ -356,12 +361,19 @@ mod tests {
             "{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 1024), }";
         assert!(matches!(
             Array::parse(&file(header, &[0; 16])),
-            Err(NpyError::Length { needed: usize::MAX, present: 16, .. })
+            Err(NpyError::Length {
+                needed: usize::MAX,
+                present: 16,
+                ..
+            })
         ));
         let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 10), }";
         assert!(matches!(
             Array::parse(&file(header, &[0; 16])),
-            Err(NpyError::Length { needed: 40_000_000_000, .. })
+            Err(NpyError::Length {
+                needed: 40_000_000_000,
+                ..
+            })
         ));
     }
 
@@ -375,12 +387,24 @@ mod tests {
         let deep = parse("{'descr': '<f4', 'fortran_order': False, 'shape': (0,0,0,0), }");
         assert_eq!(deep, NpyError::Dimensions(4));
         let shape = parse("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }");
-        assert_eq!(shape, NpyError::Header { offset: 61, what: "a dimension" });
+        assert_eq!(
+            shape,
+            NpyError::Header {
+                offset: 61,
+                what: "a dimension"
+            }
+        );
         assert_eq!(Array::parse(b"PK\x03\x04aaaa"), Err(NpyError::Magic));
-        assert_eq!(Array::parse(b"\x93NUMPY\x09\x00"), Err(NpyError::Version(9)));
+        assert_eq!(
+            Array::parse(b"\x93NUMPY\x09\x00"),
+            Err(NpyError::Version(9))
+        );
         assert!(matches!(
             Array::parse(b"\x93NUMPY\x02\x00\xff\xff\xff\xff"),
-            Err(NpyError::HeaderLength { claimed: 0xffff_ffff, offset: 12 })
+            Err(NpyError::HeaderLength {
+                claimed: 0xffff_ffff,
+                offset: 12
+            })
         ));
     }
 

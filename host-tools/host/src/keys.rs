@@ -1,0 +1,660 @@
+//! The keys of a fleet's owner, and the root that names them.
+//!
+//! A folder holds one PKCS#8 file a private key, readable by its owner only, and the signed roots:
+//! `root-1.cose`, `root-2.cose` and so on, each signed by enough root keys of itself and of the one
+//! before, and `root.cose`, the newest. Private keys may live elsewhere: whoever keeps the root keys
+//! offline moves their files away, and brings them back to rotate.
+
+use edgeward::trust::cose::{self, ContentType};
+use edgeward::trust::ring::{KeyRejected, RingSigner, RingVerifier};
+use edgeward::trust::root::{MAX_KEYS, MAX_ROOT_BYTES, RoleKeys, Root, TrustError};
+use edgeward::trust::{KeyId, PublicKey, Role, Signer};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+const ROOT_FILE: &str = "root.cose";
+
+/// Why keys can't be read, made or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// A file can't be read or written.
+    #[error("cannot {verb} {}", path.display())]
+    Io {
+        /// Read, write and so on.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no root in the folder.
+    #[error("there are no keys in {}", .0.display())]
+    NoRoot(PathBuf),
+    /// There is a root already.
+    #[error("there are keys in {} already", .0.display())]
+    Exists(PathBuf),
+    /// The root is not what it claims to be.
+    #[error("{} is no valid root: {fault:?}", path.display())]
+    Root {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        fault: TrustError,
+    },
+    /// A private key's file holds none.
+    #[error("{}: {source}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: KeyRejected,
+    },
+    /// The system has no randomness.
+    #[error("the system gives no randomness for a key")]
+    Random,
+    /// Not enough private keys of a role are in the folder.
+    #[error("{held} of the {needed} private {role} keys needed are in {}", folder.display())]
+    TooFew {
+        /// The role.
+        role: &'static str,
+        /// Keys that there are.
+        held: usize,
+        /// Keys that it takes.
+        needed: usize,
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The root names no such key.
+    #[error("the root names no key {0}")]
+    NoSuchKey(String),
+    /// Without this key the role could not sign.
+    #[error("without it, {role} has {left} keys and needs {needed}")]
+    Needed {
+        /// The role.
+        role: &'static str,
+        /// Keys left.
+        left: usize,
+        /// Its threshold.
+        needed: u8,
+    },
+    /// Numbers of keys that make no role.
+    #[error(
+        "{role}: {threshold} of {keys} keys is impossible (1 to {MAX_KEYS} keys, at least 1 of them)"
+    )]
+    Threshold {
+        /// The role.
+        role: &'static str,
+        /// Keys that must sign.
+        threshold: u8,
+        /// Keys that there shall be.
+        keys: u8,
+    },
+}
+
+/// How many keys a role has, and how many of them must sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quorum {
+    /// Keys that must sign.
+    pub threshold: u8,
+    /// Keys that there are.
+    pub keys: u8,
+}
+
+/// One key that a root names, or that lies in the folder without being named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// Its role.
+    pub role: Role,
+    /// The key.
+    pub public: PublicKey,
+    /// Whether its private half is in the folder.
+    pub held: bool,
+    /// Whether the root names it; a key that it no longer names is revoked.
+    pub named: bool,
+}
+
+/// A folder of keys.
+#[derive(Debug, Clone)]
+pub struct KeyStore {
+    folder: PathBuf,
+}
+
+/// A role's name for people and files.
+#[must_use]
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Root => "root",
+        Role::Release => "release",
+        Role::Rollout => "rollout",
+        Role::Collector => "collector",
+    }
+}
+
+/// Bytes as lower-case hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// The bytes that hexadecimal digits stand for, if they are `N`.
+#[must_use]
+pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.as_bytes();
+    if digits.len() != 2 * N || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+/// A public key as PEM (SubjectPublicKeyInfo, RFC 8410), as OpenSSL reads it.
+#[must_use]
+pub fn pem(key: &PublicKey) -> String {
+    // SEQUENCE { SEQUENCE { OID 1.3.101.112 }, BIT STRING } with lengths that never change.
+    const PREFIX: [u8; 12] = [
+        0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+    ];
+    let der = [&PREFIX[..], &key.0].concat();
+    format!(
+        "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+        base64(&der)
+    )
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let mut bits = 0u32;
+        for at in 0..3 {
+            bits = bits << 8 | u32::from(group.get(at).copied().unwrap_or(0));
+        }
+        for at in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * at) & 63) as usize];
+            text.push(if at <= group.len() {
+                digit as char
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}
+
+impl KeyStore {
+    /// The keys in the folder `keys` of `home`.
+    #[must_use]
+    pub fn at(home: &Path) -> Self {
+        Self {
+            folder: home.join("keys"),
+        }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Makes the keys of all roles and the first root. `quorum` says how many a role shall have.
+    ///
+    /// # Errors
+    /// [`KeyError::Exists`] when there is a root already; the folder is then unchanged.
+    pub fn init(&self, quorum: impl Fn(Role) -> Quorum) -> Result<Root, KeyError> {
+        if self.folder.join(ROOT_FILE).exists() {
+            return Err(KeyError::Exists(self.folder.clone()));
+        }
+        for role in Role::ALL {
+            let Quorum { threshold, keys } = quorum(role);
+            if threshold == 0 || threshold > keys || usize::from(keys) > MAX_KEYS {
+                return Err(KeyError::Threshold {
+                    role: role_name(role),
+                    threshold,
+                    keys,
+                });
+            }
+        }
+        self.make_folder()?;
+        let mut roles: [RoleKeys; Role::COUNT] = Default::default();
+        for role in Role::ALL {
+            let Quorum { threshold, keys } = quorum(role);
+            let made = (0..keys).map(|_| self.make_key(role));
+            roles[role as usize] = role_keys(threshold, &made.collect::<Result<Vec<_>, _>>()?);
+        }
+        let root = Root { version: 1, roles };
+        let signed = self.sign_root(&root, None)?;
+        let accepted = Root::accept_first(&signed, &RingVerifier);
+        accepted.map_err(|fault| self.root_fault(fault))?;
+        self.write_root(&root, &signed)?;
+        Ok(root)
+    }
+
+    /// The newest signed root, as boards take it.
+    ///
+    /// # Errors
+    /// [`KeyError::NoRoot`] when there is none.
+    pub fn root_bytes(&self) -> Result<Vec<u8>, KeyError> {
+        let path = self.folder.join(ROOT_FILE);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(KeyError::NoRoot(self.folder.clone()))
+            }
+            Err(error) => Err(fault("read", &path)(error)),
+        }
+    }
+
+    /// The newest root.
+    ///
+    /// # Errors
+    /// [`KeyError::NoRoot`] when there is none, [`KeyError::Root`] when it isn't signed by itself.
+    pub fn root(&self) -> Result<Root, KeyError> {
+        let bytes = self.root_bytes()?;
+        Root::accept_first(&bytes, &RingVerifier).map_err(|fault| self.root_fault(fault))
+    }
+
+    /// Every signed root of the folder, the oldest first, with its version.
+    ///
+    /// # Errors
+    /// [`KeyError`] when one can't be read.
+    pub fn history(&self) -> Result<Vec<(u32, Vec<u8>)>, KeyError> {
+        let newest = self.root()?.version;
+        let mut roots = Vec::new();
+        for version in 1..=newest {
+            let path = self.folder.join(format!("root-{version}.cose"));
+            if path.is_file() {
+                roots.push((version, fs::read(&path).map_err(fault("read", &path))?));
+            }
+        }
+        Ok(roots)
+    }
+
+    /// The private keys of `role` that the root names and the folder holds.
+    ///
+    /// # Errors
+    /// [`KeyError::TooFew`] when they are fewer than must sign.
+    pub fn signers(&self, role: Role) -> Result<Vec<RingSigner>, KeyError> {
+        self.signers_of(&self.root()?, role)
+    }
+
+    /// All keys, by role: those that the root names, then those that only lie in the folder.
+    ///
+    /// # Errors
+    /// [`KeyError`] when the root or a file can't be read.
+    pub fn list(&self) -> Result<Vec<KeyInfo>, KeyError> {
+        let root = self.root()?;
+        let mut keys = Vec::new();
+        for role in Role::ALL {
+            let held = self.held(role)?;
+            let named = &root.role(role).keys;
+            keys.extend(named.iter().map(|&public| KeyInfo {
+                role,
+                public,
+                held: held.iter().any(|signer| signer.public_key() == public),
+                named: true,
+            }));
+            let others = held.iter().map(Signer::public_key);
+            keys.extend(
+                others
+                    .filter(|key| !named.contains(key))
+                    .map(|public| KeyInfo {
+                        role,
+                        public,
+                        held: true,
+                        named: false,
+                    }),
+            );
+        }
+        Ok(keys)
+    }
+
+    /// Replaces the keys of `role` by new ones, as many, in a new root.
+    ///
+    /// # Errors
+    /// [`KeyError::TooFew`] when too few root keys are at hand to sign it.
+    pub fn rotate(&self, role: Role) -> Result<Root, KeyError> {
+        let old = self.root()?;
+        self.succeed(&old, role, |count| {
+            (0..count).map(|_| self.make_key(role)).collect()
+        })
+    }
+
+    /// Strikes one key off in a new root; with `replace`, a new one takes its place.
+    ///
+    /// # Errors
+    /// [`KeyError::NoSuchKey`], or [`KeyError::Needed`] when the role could not sign without it.
+    pub fn revoke(&self, id: KeyId, replace: bool) -> Result<(Role, Root), KeyError> {
+        let old = self.root()?;
+        let role = Role::ALL
+            .into_iter()
+            .find(|&role| old.key(role, id).is_some())
+            .ok_or_else(|| KeyError::NoSuchKey(hex(&id.0)))?;
+        let RoleKeys { threshold, keys } = old.role(role);
+        let mut left: Vec<_> = keys.iter().copied().filter(|key| key.id() != id).collect();
+        if !replace && left.len() < usize::from(*threshold) {
+            return Err(KeyError::Needed {
+                role: role_name(role),
+                left: left.len(),
+                needed: *threshold,
+            });
+        }
+        let next = self.succeed(&old, role, |_| {
+            if replace {
+                left.push(self.make_key(role)?);
+            }
+            Ok(left)
+        })?;
+        Ok((role, next))
+    }
+
+    /// Makes, signs, checks and writes the root after `old`, in which `role` has other keys.
+    fn succeed(
+        &self,
+        old: &Root,
+        role: Role,
+        keys: impl FnOnce(usize) -> Result<Vec<PublicKey>, KeyError>,
+    ) -> Result<Root, KeyError> {
+        // Before any key is made: can this be signed at all?
+        self.signers_of(old, Role::Root)?;
+        let mut next = old.clone();
+        next.version = old.version.saturating_add(1);
+        let RoleKeys {
+            threshold,
+            keys: had,
+        } = old.role(role);
+        next.roles[role as usize] = role_keys(*threshold, &keys(had.len())?);
+        let signed = self.sign_root(&next, Some(old))?;
+        let accepted = old.accept_next(&signed, &RingVerifier);
+        accepted.map_err(|fault| self.root_fault(fault))?;
+        self.write_root(&next, &signed)?;
+        Ok(next)
+    }
+
+    /// Signs `root` by its own root keys and those of the one before, each key once.
+    fn sign_root(&self, root: &Root, old: Option<&Root>) -> Result<Vec<u8>, KeyError> {
+        let mut signers = self.signers_of(root, Role::Root)?;
+        for signer in old.map_or(Ok(Vec::new()), |old| self.signers_of(old, Role::Root))? {
+            if !signers
+                .iter()
+                .any(|other| other.public_key() == signer.public_key())
+            {
+                signers.push(signer);
+            }
+        }
+        let mut payload = [0; MAX_ROOT_BYTES];
+        let unwritable = |_| KeyError::NoRoot(self.folder.clone());
+        let payload = root.encode(&mut payload).map_err(unwritable)?;
+        sign_all(&signers, ContentType::Root, payload).ok_or(KeyError::Random)
+    }
+
+    fn signers_of(&self, root: &Root, role: Role) -> Result<Vec<RingSigner>, KeyError> {
+        let RoleKeys { threshold, keys } = root.role(role);
+        let mut held = self.held(role)?;
+        held.retain(|signer| keys.contains(&signer.public_key()));
+        if held.len() < usize::from(*threshold) {
+            return Err(KeyError::TooFew {
+                role: role_name(role),
+                held: held.len(),
+                needed: usize::from(*threshold),
+                folder: self.folder.clone(),
+            });
+        }
+        Ok(held)
+    }
+
+    /// The private keys of `role` in the folder, in the order of their names.
+    fn held(&self, role: Role) -> Result<Vec<RingSigner>, KeyError> {
+        let prefix = format!("{}-", role_name(role));
+        let entries = fs::read_dir(&self.folder).map_err(fault("read", &self.folder))?;
+        let mut paths = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(fault("read", &self.folder))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(&prefix) && name.ends_with(".p8") {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        let load = |path: PathBuf| {
+            let document = fs::read(&path).map_err(fault("read", &path))?;
+            RingSigner::from_pkcs8(&document).map_err(|source| KeyError::Key { path, source })
+        };
+        paths.into_iter().map(load).collect()
+    }
+
+    fn make_key(&self, role: Role) -> Result<PublicKey, KeyError> {
+        let document = RingSigner::generate().map_err(|_| KeyError::Random)?;
+        let signer = RingSigner::from_pkcs8(&document).map_err(|_| KeyError::Random)?;
+        let public = signer.public_key();
+        let name = format!("{}-{}.p8", role_name(role), hex(&public.id().0));
+        write_atomically(&self.folder.join(name), &document, 0o600)?;
+        Ok(public)
+    }
+
+    fn make_folder(&self) -> Result<(), KeyError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)
+            .map_err(fault("make", &self.folder))
+    }
+
+    fn write_root(&self, root: &Root, signed: &[u8]) -> Result<(), KeyError> {
+        let numbered = self.folder.join(format!("root-{}.cose", root.version));
+        write_atomically(&numbered, signed, 0o644)?;
+        write_atomically(&self.folder.join(ROOT_FILE), signed, 0o644)
+    }
+
+    fn root_fault(&self, fault: TrustError) -> KeyError {
+        KeyError::Root {
+            path: self.folder.join(ROOT_FILE),
+            fault,
+        }
+    }
+}
+
+/// A CBOR sequence of signatures over one payload, which the first embeds; `None` without a signer.
+#[must_use]
+pub fn sign_all<S: Signer>(signers: &[S], content: ContentType, payload: &[u8]) -> Option<Vec<u8>> {
+    let (first, others) = signers.split_first()?;
+    let mut bytes = vec![0; content.embedded_bytes(payload.len())];
+    let written = cose::sign_embedded(first, content, payload, &mut bytes).ok()?;
+    bytes.truncate(written);
+    for signer in others {
+        bytes.extend(sign_detached(signer, content, payload)?);
+    }
+    Some(bytes)
+}
+
+/// One detached signature over `payload`.
+#[must_use]
+pub fn sign_detached<S: Signer>(
+    signer: &S,
+    content: ContentType,
+    payload: &[u8],
+) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; content.detached_bytes()];
+    let written = cose::sign_detached(signer, content, payload, &mut bytes).ok()?;
+    bytes.truncate(written);
+    Some(bytes)
+}
+
+/// Keys whose number was checked against [`MAX_KEYS`].
+fn role_keys(threshold: u8, keys: &[PublicKey]) -> RoleKeys {
+    RoleKeys {
+        threshold,
+        keys: keys.iter().copied().take(MAX_KEYS).collect(),
+    }
+}
+
+fn fault(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
+    let path = path.to_owned();
+    move |source| KeyError::Io { verb, path, source }
+}
+
+/// Writes a file so that it is there as a whole or not at all, whatever happens in between.
+fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyError> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    let write = || -> io::Result<()> {
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)?;
+        match path.parent() {
+            Some(folder) => fs::File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    write().map_err(fault("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn one_of_one(_: Role) -> Quorum {
+        Quorum {
+            threshold: 1,
+            keys: 1,
+        }
+    }
+
+    #[test]
+    fn a_new_folder_holds_a_root_that_holds() {
+        let home = tempfile::tempdir().expect("folder");
+        let store = KeyStore::at(home.path());
+        assert!(matches!(store.root(), Err(KeyError::NoRoot(_))));
+        let root = store.init(one_of_one).expect("keys");
+        assert_eq!(store.root().expect("root"), root);
+        assert!(matches!(store.init(one_of_one), Err(KeyError::Exists(_))));
+        for entry in fs::read_dir(store.folder()).expect("folder") {
+            let entry = entry.expect("entry");
+            let mode = entry.metadata().expect("metadata").permissions().mode() & 0o777;
+            let private = entry.file_name().to_string_lossy().ends_with(".p8");
+            assert_eq!(mode & 0o077 == 0, private, "{entry:?} {mode:o}");
+        }
+        assert_eq!(store.signers(Role::Release).expect("signers").len(), 1);
+    }
+
+    #[test]
+    fn rotation_makes_a_chain_that_a_board_follows() {
+        let home = tempfile::tempdir().expect("folder");
+        let store = KeyStore::at(home.path());
+        let first = store
+            .init(|role| match role {
+                Role::Root => Quorum {
+                    threshold: 2,
+                    keys: 3,
+                },
+                _ => Quorum {
+                    threshold: 1,
+                    keys: 2,
+                },
+            })
+            .expect("keys");
+        let second = store.rotate(Role::Root).expect("rotation");
+        assert_eq!(second.version, 2);
+        assert!(
+            first
+                .role(Role::Root)
+                .keys
+                .iter()
+                .all(|key| !second.role(Role::Root).keys.contains(key))
+        );
+        let third = store.rotate(Role::Release).expect("rotation");
+        let mut held = first;
+        for (version, bytes) in store.history().expect("roots").into_iter().skip(1) {
+            held = held
+                .accept_next(&bytes, &RingVerifier)
+                .expect("the next root");
+            assert_eq!(held.version, version);
+        }
+        assert_eq!(held, third);
+    }
+
+    #[test]
+    fn a_revoked_key_signs_no_more_and_the_last_one_is_not_revoked() {
+        let home = tempfile::tempdir().expect("folder");
+        let store = KeyStore::at(home.path());
+        let root = store.init(one_of_one).expect("keys");
+        let id = root.role(Role::Release).keys[0].id();
+        assert!(matches!(
+            store.revoke(id, false),
+            Err(KeyError::Needed { left: 0, .. })
+        ));
+        assert_eq!(store.root().expect("root").version, 1);
+        let (role, next) = store.revoke(id, true).expect("revocation");
+        assert_eq!((role, next.version), (Role::Release, 2));
+        assert!(next.key(Role::Release, id).is_none());
+        let listed = store.list().expect("list");
+        let old = listed
+            .iter()
+            .find(|key| key.public.id() == id)
+            .expect("the key");
+        assert!(old.held && !old.named);
+        assert!(matches!(
+            store.revoke(id, true),
+            Err(KeyError::NoSuchKey(_))
+        ));
+    }
+
+    #[test]
+    fn without_its_root_keys_a_folder_rotates_nothing_and_makes_nothing() {
+        let home = tempfile::tempdir().expect("folder");
+        let store = KeyStore::at(home.path());
+        let root = store.init(one_of_one).expect("keys");
+        let id = hex(&root.role(Role::Root).keys[0].id().0);
+        fs::remove_file(store.folder().join(format!("root-{id}.p8"))).expect("removal");
+        let before = store.list().expect("list");
+        assert!(matches!(
+            store.rotate(Role::Rollout),
+            Err(KeyError::TooFew {
+                held: 0,
+                needed: 1,
+                ..
+            })
+        ));
+        assert_eq!(store.list().expect("list"), before);
+    }
+
+    #[test]
+    fn a_tampered_root_is_refused() {
+        let home = tempfile::tempdir().expect("folder");
+        let store = KeyStore::at(home.path());
+        store.init(one_of_one).expect("keys");
+        let path = store.folder().join(ROOT_FILE);
+        let mut bytes = fs::read(&path).expect("root");
+        bytes[60] ^= 1;
+        fs::write(&path, bytes).expect("root");
+        assert!(matches!(store.root(), Err(KeyError::Root { .. })));
+    }
+
+    #[test]
+    fn pem_is_what_openssl_writes() {
+        // The public key of RFC 8410, section 10.1.
+        let key = unhex("19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1");
+        let text = pem(&PublicKey(key.expect("hex")));
+        assert!(text.contains("MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE="));
+        assert_eq!(base64(b"fo"), "Zm8=");
+    }
+}
