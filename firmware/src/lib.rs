@@ -1,1 +1,16 @@
-//! x
+//! The Edgeward application without a HAL, and the agent for Linux boards.
+//!
+//! What is outside of [`linux`] is `no_std` and does no I/O of its own: a board's crate or the agent
+//! gives it flash, a transport, a clock and an engine.
+#![cfg_attr(not(any(test, feature = "linux")), no_std)]
+
+pub mod lines;
+pub mod transport;
+
+#[cfg(feature = "linux")]
+pub mod linux;
+
+/// Most features of a model on a Linux board.
+pub const MAX_FEATURES: usize = 128;
+/// Most outputs of a model on a Linux board.
+pub const MAX_OUTPUTS: usize = 32;

@@ -1,0 +1,334 @@
+//! The agent's configuration: one static TOML file.
+//!
+//! Relative paths are relative to the file's folder. Unknown keys are errors, so that a spelling
+//! mistake never silently means a default.
+
+use super::flash::SECTOR_BYTES;
+use anyhow::{Context, Result, bail, ensure};
+use edgeward::topic::is_name;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// MQTT version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Protocol {
+    /// MQTT 3.1.1.
+    #[default]
+    #[serde(rename = "3.1.1")]
+    V4,
+    /// MQTT 5.
+    #[serde(rename = "5")]
+    V5,
+}
+
+/// TLS to the broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The authority that signed the broker's certificate, PEM.
+    pub ca: PathBuf,
+    /// The board's own certificate, PEM; with `key`.
+    pub cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub key: Option<PathBuf>,
+}
+
+/// The broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Broker {
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    #[serde(default = "default_port")]
+    pub port: u16,
+    /// MQTT version.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Seconds between two pings, 5 to 3600.
+    #[serde(default = "default_keep_alive_s")]
+    pub keep_alive_s: u16,
+    /// Longest delay before a reconnection, in seconds.
+    #[serde(default = "default_reconnect_max_s")]
+    pub reconnect_max_s: u16,
+    /// User name; with `password_file`.
+    pub username: Option<String>,
+    /// File with the password in its first line.
+    pub password_file: Option<PathBuf>,
+    /// TLS, if wanted.
+    pub tls: Option<Tls>,
+}
+
+/// Flash in files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Flash {
+    /// File of the journal and the two slots.
+    pub path: PathBuf,
+    /// Its size in bytes, a multiple of 4096.
+    pub bytes: u32,
+    /// File of the outbox.
+    pub outbox_path: PathBuf,
+    /// Its size in bytes, a multiple of 4096.
+    pub outbox_bytes: u32,
+}
+
+impl Default for Flash {
+    fn default() -> Self {
+        Self {
+            path: "slots.flash".into(),
+            bytes: 8 << 20,
+            outbox_path: "outbox.flash".into(),
+            outbox_bytes: 1 << 20,
+        }
+    }
+}
+
+/// Where samples come from: exactly one of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum Source {
+    /// A Unix socket that a source connects to.
+    Listen(PathBuf),
+    /// Standard input; answers go to standard output.
+    Stdin {
+        /// Whether the end of the input ends the agent.
+        #[serde(default)]
+        stop_at_end: bool,
+    },
+    /// A file in the line protocol, replayed.
+    Replay {
+        /// The file.
+        file: PathBuf,
+        /// Samples a second; 0 for as fast as it goes.
+        #[serde(default)]
+        rate_hz: f32,
+        /// Whether to begin again at the end, with a `reset`.
+        #[serde(default)]
+        repeat: bool,
+    },
+}
+
+/// Everything the agent needs to know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The fleet.
+    pub fleet: String,
+    /// The device, unique in the fleet.
+    pub device: String,
+    /// Tags that rollouts select by, at most 8 of at most 32 bytes.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// The device's private key; made at the first start.
+    #[serde(default = "default_key")]
+    pub key: PathBuf,
+    /// The first trust root, read when the board is provisioned and never again.
+    #[serde(default = "default_root")]
+    pub root: PathBuf,
+    /// What is logged: `error`, `warn`, `info`, `debug` or a filter such as `edgeward=debug`.
+    #[serde(default = "default_log")]
+    pub log: String,
+    /// The broker.
+    pub broker: Broker,
+    /// Flash files.
+    #[serde(default)]
+    pub flash: Flash,
+    /// Where samples come from.
+    pub source: Source,
+}
+
+fn default_port() -> u16 {
+    1883
+}
+fn default_keep_alive_s() -> u16 {
+    15
+}
+fn default_reconnect_max_s() -> u16 {
+    30
+}
+fn default_key() -> PathBuf {
+    "device.key".into()
+}
+fn default_root() -> PathBuf {
+    "root.cose".into()
+}
+fn default_log() -> String {
+    "info".into()
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// When it can't be read, is no TOML, has unknown or missing keys, or values out of range; the
+    /// message names key and line.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, folder).with_context(|| path.display().to_string())
+    }
+
+    /// Checks the text of a file in `folder`.
+    ///
+    /// # Errors
+    /// As for [`Config::load`].
+    pub fn parse(text: &str, folder: &Path) -> Result<Self> {
+        let mut config: Self = toml::from_str(text)?;
+        config.check()?;
+        for path in config.paths() {
+            *path = folder.join(&path);
+        }
+        Ok(config)
+    }
+
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        let mut paths = vec![
+            &mut self.key,
+            &mut self.root,
+            &mut self.flash.path,
+            &mut self.flash.outbox_path,
+        ];
+        if let Some(tls) = &mut self.broker.tls {
+            paths.push(&mut tls.ca);
+            paths.extend(tls.cert.iter_mut().chain(&mut tls.key));
+        }
+        paths.extend(&mut self.broker.password_file);
+        match &mut self.source {
+            Source::Listen(path) | Source::Replay { file: path, .. } => paths.push(path),
+            Source::Stdin { .. } => {}
+        }
+        paths
+    }
+
+    fn check(&self) -> Result<()> {
+        let name = "1 to 32 letters, digits, `-` or `_`";
+        ensure!(is_name(&self.fleet), "fleet: {name}");
+        ensure!(is_name(&self.device), "device: {name}");
+        ensure!(self.tags.len() <= 8, "tags: at most 8");
+        if let Some(tag) = self
+            .tags
+            .iter()
+            .find(|tag| tag.is_empty() || tag.len() > 32)
+        {
+            bail!("tags: {tag:?} is not 1 to 32 bytes long");
+        }
+        for (key, bytes) in [
+            ("flash.bytes", self.flash.bytes),
+            ("flash.outbox_bytes", self.flash.outbox_bytes),
+        ] {
+            let whole = bytes > 0 && (bytes as usize).is_multiple_of(SECTOR_BYTES);
+            ensure!(whole, "{key}: not a multiple of {SECTOR_BYTES}");
+        }
+        ensure!(
+            (5..=3600).contains(&self.broker.keep_alive_s),
+            "broker.keep_alive_s: 5 to 3600"
+        );
+        ensure!(
+            self.broker.username.is_some() == self.broker.password_file.is_some(),
+            "broker: `username` and `password_file` go together"
+        );
+        if let Some(tls) = &self.broker.tls {
+            ensure!(
+                tls.cert.is_some() == tls.key.is_some(),
+                "broker.tls: `cert` and `key` go together"
+            );
+        }
+        if let Source::Replay { rate_hz, .. } = self.source {
+            ensure!(
+                rate_hz >= 0.0 && rate_hz.is_finite(),
+                "source.replay.rate_hz: 0 or more"
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = r#"
+        fleet = "plant"
+        device = "press-1"
+        broker = { host = "localhost" }
+        source = { listen = "samples.sock" }
+    "#;
+
+    #[test]
+    fn the_least_file_gets_defaults_and_its_folder() {
+        let config = Config::parse(LEAST, Path::new("/etc/edgeward")).unwrap();
+        assert_eq!(config.broker.port, 1883);
+        assert_eq!(config.broker.protocol, Protocol::V4);
+        assert_eq!(config.key, Path::new("/etc/edgeward/device.key"));
+        assert_eq!(
+            config.source,
+            Source::Listen("/etc/edgeward/samples.sock".into())
+        );
+        assert_eq!(config.flash.path, Path::new("/etc/edgeward/slots.flash"));
+    }
+
+    #[test]
+    fn everything_can_be_said() {
+        let text = r#"
+            fleet = "plant"
+            device = "press-1"
+            tags = ["canary", "hall-2"]
+            key = "/var/lib/edgeward/device.key"
+            root = "/var/lib/edgeward/root.cose"
+            log = "debug"
+            [broker]
+            host = "mqtt.example.org"
+            port = 8883
+            protocol = "5"
+            keep_alive_s = 30
+            reconnect_max_s = 60
+            username = "press-1"
+            password_file = "/etc/edgeward/password"
+            tls = { ca = "ca.pem", cert = "board.pem", key = "board.key" }
+            [flash]
+            path = "slots.flash"
+            bytes = 4194304
+            outbox_path = "outbox.flash"
+            outbox_bytes = 262144
+            [source.replay]
+            file = "recording.csv"
+            rate_hz = 50.0
+            repeat = true
+        "#;
+        let config = Config::parse(text, Path::new("/x")).unwrap();
+        assert_eq!(config.broker.protocol, Protocol::V5);
+        let again = toml::to_string(&config).unwrap();
+        assert_eq!(Config::parse(&again, Path::new("/x")).unwrap(), config);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (from, to, expected) in [
+            ("fleet", "fleets", "fleets"),
+            ("\"plant\"", "\"plant/1\"", "fleet"),
+            (
+                "host = \"localhost\"",
+                "host = \"localhost\", prot = 1",
+                "prot",
+            ),
+            (
+                "host = \"localhost\"",
+                "host = \"localhost\", keep_alive_s = 1",
+                "keep_alive_s",
+            ),
+            (
+                "host = \"localhost\"",
+                "host = \"localhost\", username = \"x\"",
+                "password_file",
+            ),
+            ("listen = \"samples.sock\"", "", "source"),
+            ("device", "tags = [\"\"]\ndevice", "tags"),
+            ("device", "flash = { bytes = 1000 }\ndevice", "flash.bytes"),
+        ] {
+            let error = Config::parse(&LEAST.replacen(from, to, 1), Path::new("")).unwrap_err();
+            let message = format!("{error:#}");
+            assert!(message.contains(expected), "{to}: {message}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The device's key: made on the board, never leaves it.
+
+use anyhow::{Context, Result};
+use ring::rand::SystemRandom;
+use ring::signature::Ed25519KeyPair;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Reads the PKCS#8 key at `path`, or makes one there (mode 0600) if there is none.
+///
+/// # Errors
+/// When the file can't be read or made, or holds no Ed25519 key.
+pub fn load_or_create(path: &Path) -> Result<Ed25519KeyPair> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            create(path).with_context(|| format!("make the device key {}", path.display()))?
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("read the device key {}", path.display()));
+        }
+    };
+    Ed25519KeyPair::from_pkcs8(&bytes)
+        .ok()
+        .with_context(|| format!("{} holds no Ed25519 key in PKCS#8", path.display()))
+}
+
+/// Makes a key: whole on disk under its name, or not at all.
+fn create(path: &Path) -> Result<Vec<u8>> {
+    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
+        .ok()
+        .context("no randomness")?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let partial = Path::new(&name);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(partial)?;
+    file.write_all(document.as_ref())?;
+    file.sync_all()?;
+    std::fs::rename(partial, path)?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+    Ok(document.as_ref().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ring::signature::KeyPair;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_key_is_made_once_and_only_its_owner_reads_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("device.key");
+        let first = load_or_create(&path).unwrap();
+        let again = load_or_create(&path).unwrap();
+        assert_eq!(first.public_key().as_ref(), again.public_key().as_ref());
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_damaged_key_is_an_error_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("device.key");
+        std::fs::write(&path, b"not a key").unwrap();
+        assert!(load_or_create(&path).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"not a key");
+    }
+}

@@ -1,0 +1,6 @@
+//! The agent for Linux boards.
+
+pub mod config;
+pub mod flash;
+pub mod key;
+pub mod mqtt;

@@ -1,0 +1,474 @@
+//! MQTT by rumqttc, with the precautions it needs.
+//!
+//! One thread owns the connection. Nothing is published from that thread and nothing waits for it:
+//! requests go into a bounded queue or come back, events into a bounded queue whose reader is woken.
+//! Each connection has a client of its own, made anew after an error and whenever the old one stopped
+//! making progress, so that no state of a broken connection can hold up the next.
+
+mod client;
+mod tls;
+
+pub use tls::load as load_tls;
+
+use super::config::Protocol;
+use crate::transport::{Event, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX, Transport, TransportError};
+use client::{Client, Loop, Step};
+use ring::rand::{SecureRandom, SystemRandom};
+use rumqttc::tokio_rustls::rustls::ClientConfig;
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc};
+
+/// Events that may wait for their reader; then the broker waits.
+const EVENTS: usize = 64;
+/// Most subscriptions at once.
+const SUBSCRIPTIONS_MAX: usize = 64;
+/// First delay before a reconnection.
+const BACKOFF_FIRST: Duration = Duration::from_millis(200);
+/// A connection that lived this long proves the broker well: the next delay is the first again.
+const STABLE: Duration = Duration::from_secs(5);
+/// How often the watchdog looks.
+const WATCH: Duration = Duration::from_millis(500);
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// How to reach a broker.
+#[derive(Clone)]
+pub struct Options {
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// MQTT version.
+    pub protocol: Protocol,
+    /// Unique at the broker.
+    pub client_id: String,
+    /// Seconds between two pings, at least 5.
+    pub keep_alive_s: u16,
+    /// User name and password.
+    pub credentials: Option<(String, String)>,
+    /// TLS, if wanted.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// Topic and payload of the retained last will.
+    pub will: Option<(String, String)>,
+    /// Longest delay before a reconnection.
+    pub reconnect_max: Duration,
+}
+
+/// What the connection's thread and the user of [`Mqtt`] share.
+struct Shared {
+    client: Mutex<Option<Client>>,
+    stop: AtomicBool,
+    stopped: Notify,
+    published: AtomicU64,
+    acked: AtomicU64,
+}
+
+impl Shared {
+    fn client(&self) -> MutexGuard<'_, Option<Client>> {
+        // The lock guards one assignment, which can't leave the value half changed.
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn outstanding(&self) -> u64 {
+        let acked = self.acked.load(Ordering::SeqCst);
+        self.published.load(Ordering::SeqCst).saturating_sub(acked)
+    }
+}
+
+/// What the connection's thread tells.
+enum Told {
+    Connected { session_present: bool },
+    Disconnected,
+    Message { topic: String, payload: Vec<u8> },
+}
+
+/// A connection to an MQTT broker that repairs itself.
+pub struct Mqtt {
+    options: Options,
+    shared: Arc<Shared>,
+    events: Option<mpsc::Receiver<Told>>,
+    worker: Option<JoinHandle<()>>,
+    filters: Vec<String>,
+    waiting: VecDeque<String>,
+    seen: bool,
+    session_present: bool,
+}
+
+impl Mqtt {
+    /// A connection that is not begun yet.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            shared: Arc::new(Shared {
+                client: Mutex::new(None),
+                stop: AtomicBool::new(false),
+                stopped: Notify::new(),
+                published: AtomicU64::new(0),
+                acked: AtomicU64::new(0),
+            }),
+            events: None,
+            worker: None,
+            filters: Vec::new(),
+            waiting: VecDeque::new(),
+            seen: false,
+            session_present: false,
+        }
+    }
+
+    /// Asks for the subscriptions that could not be asked for yet.
+    fn flush_subscriptions(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let guard = self.shared.client();
+        let Some(client) = guard.as_ref() else {
+            return;
+        };
+        while let Some(filter) = self.waiting.front() {
+            if !client.subscribe(filter) {
+                return;
+            }
+            self.waiting.pop_front();
+        }
+    }
+
+    fn connected(&mut self, session_present: bool) {
+        // A process that just began knows nothing of what an old session brought, such as the
+        // retained desired state: it asks again, whatever the broker remembers.
+        self.session_present = session_present && self.seen;
+        self.seen = true;
+        if !self.session_present {
+            self.waiting = self.filters.iter().cloned().collect();
+        }
+    }
+}
+
+impl Transport for Mqtt {
+    fn connect(&mut self) {
+        if self.worker.is_some() {
+            return;
+        }
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        self.events = Some(receiver);
+        let (options, shared) = (self.options.clone(), self.shared.clone());
+        let reader = thread::current();
+        let worker = thread::Builder::new()
+            .name("mqtt".into())
+            .spawn(move || work(&options, &shared, &sender, &reader));
+        match worker {
+            Ok(worker) => self.worker = Some(worker),
+            Err(error) => tracing::error!(%error, "no thread for the connection"),
+        }
+    }
+
+    fn publish(&mut self, topic: &str, payload: &[u8], retain: bool) -> Result<(), TransportError> {
+        let wildcard = topic.contains(['+', '#']);
+        if topic.is_empty()
+            || topic.len() > TOPIC_BYTES_MAX
+            || wildcard
+            || payload.len() > PAYLOAD_BYTES_MAX
+        {
+            return Err(TransportError::Invalid);
+        }
+        let guard = self.shared.client();
+        let client = guard.as_ref().ok_or(TransportError::Disconnected)?;
+        // Counted before it is queued, so that its acknowledgement can't overtake the count.
+        self.shared.published.fetch_add(1, Ordering::SeqCst);
+        if client.publish(topic, payload, retain) {
+            Ok(())
+        } else {
+            self.shared.published.fetch_sub(1, Ordering::SeqCst);
+            Err(TransportError::Full)
+        }
+    }
+
+    fn subscribe(&mut self, filter: &str) -> Result<(), TransportError> {
+        if filter.is_empty() || filter.len() > TOPIC_BYTES_MAX {
+            return Err(TransportError::Invalid);
+        }
+        if !self.filters.iter().any(|known| known == filter) {
+            if self.filters.len() >= SUBSCRIPTIONS_MAX {
+                return Err(TransportError::Full);
+            }
+            self.filters.push(filter.to_owned());
+        }
+        if !self.waiting.iter().any(|waiting| waiting == filter) {
+            self.waiting.push_back(filter.to_owned());
+        }
+        self.flush_subscriptions();
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, filter: &str) -> Result<(), TransportError> {
+        self.filters.retain(|known| known != filter);
+        self.waiting.retain(|waiting| waiting != filter);
+        let guard = self.shared.client();
+        let client = guard.as_ref().ok_or(TransportError::Disconnected)?;
+        if client.unsubscribe(filter) {
+            Ok(())
+        } else {
+            Err(TransportError::Full)
+        }
+    }
+
+    fn poll(&mut self, handle: &mut dyn FnMut(Event<'_>)) -> bool {
+        let told = self
+            .events
+            .as_mut()
+            .and_then(|events| events.try_recv().ok());
+        let happened = told.is_some();
+        match told {
+            Some(Told::Connected { session_present }) => {
+                self.connected(session_present);
+                handle(Event::Connected {
+                    session_present: self.session_present,
+                });
+            }
+            Some(Told::Disconnected) => {
+                self.session_present = false;
+                handle(Event::Disconnected);
+            }
+            Some(Told::Message { topic, payload }) => handle(Event::Message {
+                topic: &topic,
+                payload: &payload,
+            }),
+            None => {}
+        }
+        self.flush_subscriptions();
+        happened
+    }
+
+    fn session_present(&self) -> bool {
+        self.session_present
+    }
+
+    fn disconnect(&mut self) {
+        let deadline = Instant::now() + GOODBYE;
+        let short = Duration::from_millis(5);
+        let left = |deadline: Instant| Instant::now() < deadline;
+        let up = || self.shared.client().is_some();
+        while up() && self.shared.outstanding() > 0 && left(deadline) {
+            thread::sleep(short);
+        }
+        let goodbye = self
+            .shared
+            .client()
+            .as_ref()
+            .is_some_and(Client::disconnect);
+        // The goodbye ends the connection, and the connection's end clears the client.
+        while goodbye && up() && left(deadline) {
+            thread::sleep(short);
+        }
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.stopped.notify_one();
+        // A full event queue must not hold up the thread that fills it.
+        self.events = None;
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Drop for Mqtt {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.stopped.notify_one();
+    }
+}
+
+/// The connection's thread: connects, works, backs off, and again.
+fn work(options: &Options, shared: &Shared, events: &mpsc::Sender<Told>, reader: &Thread) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "no runtime for the connection");
+            return;
+        }
+    };
+    runtime.block_on(async {
+        let work = reconnect(options, shared, events, reader);
+        tokio::select! {
+            () = work => {}
+            () = shared.stopped.notified() => {}
+        }
+    });
+    *shared.client() = None;
+}
+
+async fn reconnect(
+    options: &Options,
+    shared: &Shared,
+    events: &mpsc::Sender<Told>,
+    reader: &Thread,
+) {
+    let random = SystemRandom::new();
+    let mut backoff = BACKOFF_FIRST;
+    let mut connected_before = false;
+    while !shared.stop.load(Ordering::SeqCst) {
+        let begun = Instant::now();
+        // The first connection of a process starts from a clean session: what an older process
+        // subscribed to means nothing to this one.
+        let (client, turns) = client::new(options, !connected_before);
+        shared.published.store(0, Ordering::SeqCst);
+        shared.acked.store(0, Ordering::SeqCst);
+        let mut connection = Connection {
+            shared,
+            events,
+            reader,
+            client,
+            connected: false,
+            stall: Duration::from_secs(u64::from(options.keep_alive_s.max(5)) * 2),
+        };
+        let reason = connection.run(turns).await;
+        let connected = connection.connected;
+        *shared.client() = None;
+        if connected {
+            connected_before = true;
+            let told = events.send(Told::Disconnected).await;
+            reader.unpark();
+            if told.is_err() {
+                return;
+            }
+            tracing::info!(%reason, "connection lost");
+        } else {
+            tracing::debug!(%reason, "no connection");
+        }
+        if connected && begun.elapsed() > STABLE {
+            backoff = BACKOFF_FIRST;
+        }
+        tokio::time::sleep(jittered(backoff, &random)).await;
+        backoff = (backoff * 2).min(options.reconnect_max.max(BACKOFF_FIRST));
+    }
+}
+
+/// Between half and all of `delay`, so that a fleet does not come back at once.
+fn jittered(delay: Duration, random: &SystemRandom) -> Duration {
+    let mut bytes = [0; 2];
+    // Without randomness the full delay is still a delay.
+    if random.fill(&mut bytes).is_err() {
+        return delay;
+    }
+    delay / 2 + (delay / 2) * u32::from(u16::from_le_bytes(bytes)) / u32::from(u16::MAX)
+}
+
+/// One connection, from its first packet to its last.
+struct Connection<'a> {
+    shared: &'a Shared,
+    events: &'a mpsc::Sender<Told>,
+    reader: &'a Thread,
+    client: Client,
+    connected: bool,
+    stall: Duration,
+}
+
+impl Connection<'_> {
+    /// Works until the connection ends, and says why it did.
+    async fn run(&mut self, mut turns: Loop) -> String {
+        let mut heard = Instant::now();
+        let mut progress = Instant::now();
+        loop {
+            let step = {
+                let mut turn = pin!(turns.poll());
+                loop {
+                    tokio::select! {
+                        step = &mut turn => break step,
+                        () = tokio::time::sleep(WATCH) => {
+                            if self.shared.outstanding() == 0 {
+                                progress = Instant::now();
+                            }
+                            let oldest = heard.min(progress);
+                            if oldest.elapsed() > self.stall {
+                                return "no progress; starting anew".into();
+                            }
+                        }
+                    }
+                }
+            };
+            let step = match step {
+                Ok(step) => step,
+                Err(reason) => return reason,
+            };
+            if !matches!(step, Step::Outgoing) {
+                heard = Instant::now();
+            }
+            let told = match step {
+                Step::Connected { session_present } => {
+                    *self.shared.client() = Some(self.client.clone());
+                    self.connected = true;
+                    Told::Connected { session_present }
+                }
+                Step::Message { topic, payload } => Told::Message { topic, payload },
+                Step::PublishAcked => {
+                    self.shared.acked.fetch_add(1, Ordering::SeqCst);
+                    progress = Instant::now();
+                    continue;
+                }
+                Step::OtherIncoming | Step::Outgoing => continue,
+            };
+            if self.events.send(told).await.is_err() {
+                return "the agent stopped".into();
+            }
+            self.reader.unpark();
+            // The reader may have taken its time; that was not the broker's silence.
+            heard = Instant::now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_stays_between_half_and_all() {
+        let random = SystemRandom::new();
+        let delay = Duration::from_secs(8);
+        let delays: Vec<_> = (0..200).map(|_| jittered(delay, &random)).collect();
+        assert!(delays.iter().all(|d| *d >= delay / 2 && *d <= delay));
+        assert!(delays.iter().any(|d| *d != delays[0]));
+    }
+
+    #[test]
+    fn without_a_broker_requests_come_back_at_once() {
+        let mut mqtt = Mqtt::new(Options {
+            host: "127.0.0.1".into(),
+            port: 9,
+            protocol: Protocol::V4,
+            client_id: "t".into(),
+            keep_alive_s: 5,
+            credentials: None,
+            tls: None,
+            will: None,
+            reconnect_max: Duration::from_secs(1),
+        });
+        mqtt.connect();
+        assert_eq!(
+            mqtt.publish("a/b", b"x", false),
+            Err(TransportError::Disconnected)
+        );
+        assert_eq!(
+            mqtt.publish("a/+", b"x", false),
+            Err(TransportError::Invalid)
+        );
+        let large = vec![0; PAYLOAD_BYTES_MAX + 1];
+        assert_eq!(
+            mqtt.publish("a", &large, false),
+            Err(TransportError::Invalid)
+        );
+        for i in 0..SUBSCRIPTIONS_MAX {
+            mqtt.subscribe(&format!("a/{i}")).unwrap();
+        }
+        assert_eq!(mqtt.subscribe("one/more"), Err(TransportError::Full));
+        assert!(!mqtt.poll(&mut |_| panic!("no event without a broker")));
+        mqtt.disconnect();
+    }
+}
