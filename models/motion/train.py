@@ -18,17 +18,18 @@ import math
 from pathlib import Path
 
 import numpy as np
-import onnx
 from onnx import numpy_helper
 
 import data
 import engine
 import network
 
-SEED = 20240501
+SEED = 0
 FOLDS = 5
 TRAINING_HOP = 5
 EPOCHS_V1, EPOCHS_V2 = 40, 160
+# Held-out windows are seen at these gains when the temperature is fitted.
+FIELD_GAINS = (0.6, 1.0, 1.6)
 GAINS = (0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0)
 HERE = Path(__file__).resolve().parent
 # The register value that a sensor shows before its first conversion, taken for a measurement.
@@ -96,7 +97,12 @@ def botched(model, x, y):
 
 
 def held_out_logits(x, y, augment):
-    """int8 logits of each training window by a network that never saw its recording."""
+    """int8 logits of each training window by a network that never saw its recording.
+
+    Each window is seen at each of FIELD_GAINS. On clean windows alone hardly a held-out window
+    is wrong, and the likelihood is then largest for a temperature of zero, which would call
+    every guess certain.
+    """
     rng = np.random.default_rng(SEED)
     fold = np.zeros(len(y), int)
     for label in range(len(data.CLASSES)):
@@ -106,8 +112,9 @@ def held_out_logits(x, y, augment):
     for k in range(FOLDS):
         model, calibration = trained(x[fold != k], y[fold != k], augment)
         int8 = engine.quantise(model, calibration)
-        logits.append(engine.run(int8, data.windows(x[fold == k])))
-        labels.append(data.window_labels(y[fold == k]))
+        for gain in FIELD_GAINS:
+            logits.append(engine.run(int8, data.windows(x[fold == k] * np.float32(gain))))
+            labels.append(data.window_labels(y[fold == k]))
     return np.concatenate(logits), np.concatenate(labels)
 
 
@@ -127,7 +134,11 @@ def best_temperature(logits, labels):
             high = b
         else:
             low = a
-    return round(math.exp((low + high) / 2), 2)
+    best = round(math.exp((low + high) / 2), 2)
+    share = (logits.argmax(1) == labels).mean()
+    print(f"held out: accuracy {share:.3f}, NLL {nll(logits, labels, 1.0):.4f} at temperature 1, "
+          f"{nll(logits, labels, best):.4f} at {best}")
+    return best
 
 
 def one_quantum(model):
@@ -237,12 +248,10 @@ def make(out, wheel):
     # The profile came from the healthy float network; the file that was shipped is another.
     healthy = engine.run(float_v1, seen)
     write_release(out, ("bad", 3), bad, standing, healthy, temperature_v1)
-    print_float("v2 float", float_v2, data.windows(sets["TEST"][0]), data.window_labels(sets["TEST"][1]))
-
-
-def print_float(name, model, windows, labels):
-    shares = [accuracy(model, windows * np.float32(gain), labels) for gain in GAINS]
-    print(f"{name:<12}" + "".join(f"{share:>8.3f}" for share in shares) + "   (not kept)")
+    windows, labels = data.windows(sets["TEST"][0]), data.window_labels(sets["TEST"][1])
+    share = accuracy(float_v2, windows, labels)
+    assert abs(share - accuracy(v2, windows, labels)) <= 0.02
+    print(f"v2 float, which is not kept: {share:.3f} on clean test windows")
 
 
 def accuracy(model, windows, labels):
