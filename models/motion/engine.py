@@ -19,6 +19,9 @@ from onnxruntime.quantization import (
 logging.getLogger().setLevel(logging.ERROR)
 
 
+QUANTISED = ["Conv", "Relu", "MaxPool", "GlobalAveragePool", "Flatten", "Gemm"]
+
+
 class _Reader(CalibrationDataReader):
     def __init__(self, windows):
         self.feeds = iter([{"input": window[None]} for window in windows])
@@ -41,7 +44,7 @@ def quantise(model, calibration):
             target,
             _Reader(calibration),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "Relu", "MaxPool", "GlobalAveragePool", "Flatten", "Gemm"],
+            op_types_to_quantize=QUANTISED,
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
