@@ -1,6 +1,6 @@
 """The motion network: its layers, its gradients and its ONNX graph, in plain numpy.
 
-A network this small (about 2,700 parameters) needs no framework, and without one a run has a
+A network this small (2,540 parameters) needs no framework, and without one a run has a
 single thread, one random generator and no hidden state, so that it repeats byte for byte.
 
     [N, 6, 50]  (x - mean) / std      one mean and one std a channel, from the training set
