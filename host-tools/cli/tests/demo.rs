@@ -15,7 +15,10 @@ fn demo(arguments: &[&str]) -> serde_json::Value {
         .unwrap_or_else(|error| panic!("no JSON ({error}) from the demo; stderr:\n{stderr}"));
     let steps = report["steps"].as_array().expect("steps");
     let wrong: Vec<_> = steps.iter().filter(|step| step["ok"] != true).collect();
-    assert!(wrong.is_empty(), "steps that went wrong: {wrong:#?}\nstderr:\n{stderr}");
+    assert!(
+        wrong.is_empty(),
+        "steps that went wrong: {wrong:#?}\nstderr:\n{stderr}"
+    );
     assert_eq!(report["ok"], true, "{report:#}");
     assert_eq!(output.status.code(), Some(0), "stderr:\n{stderr}");
     report
@@ -31,15 +34,36 @@ fn check(report: &serde_json::Value) {
         .filter_map(|step| step["name"].as_str())
         .collect();
     for part in [
-        "release 1", "accuracy", "allocations", "gain drift", "swapped axes", "stuck channel",
-        "missing samples", "NaN", "stale", "duplicate", "release 2", "release 3", "rollout stops",
-        "forged", "downgrade", "board class", "corrupted chunk", "killed in mid-download",
+        "release 1",
+        "accuracy",
+        "allocations",
+        "gain drift",
+        "swapped axes",
+        "stuck channel",
+        "missing samples",
+        "NaN",
+        "stale",
+        "duplicate",
+        "release 2",
+        "release 3",
+        "rollout stops",
+        "forged",
+        "downgrade",
+        "board class",
+        "corrupted chunk",
+        "killed in mid-download",
         "broker stops",
     ] {
-        assert!(names.iter().any(|name| name.contains(part)), "no step for {part} in {names:#?}");
+        assert!(
+            names.iter().any(|name| name.contains(part)),
+            "no step for {part} in {names:#?}"
+        );
     }
     for step in report["steps"].as_array().into_iter().flatten() {
-        assert!(!step["evidence"].is_null(), "a step without evidence: {step:#}");
+        assert!(
+            !step["evidence"].is_null(),
+            "a step without evidence: {step:#}"
+        );
     }
 }
 
@@ -54,6 +78,9 @@ fn the_whole_loop_on_mosquitto() {
         eprintln!("skipped: EDGEWARD_MOSQUITTO names no Mosquitto; `cargo xtask test` installs it");
         return;
     };
-    assert!(Path::new(&mosquitto).exists(), "EDGEWARD_MOSQUITTO names no file");
+    assert!(
+        Path::new(&mosquitto).exists(),
+        "EDGEWARD_MOSQUITTO names no file"
+    );
     check(&demo(&["--mosquitto", &mosquitto.to_string_lossy()]));
 }

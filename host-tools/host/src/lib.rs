@@ -1,6 +1,9 @@
 //! The library behind `edgeward`, the host command: everything a person does, without a terminal.
+
+pub mod broker;
 pub mod data;
 pub mod keys;
+pub mod mqtt;
 pub mod npy;
 pub mod rollout;
 
