@@ -453,6 +453,29 @@ impl<S: NorFlash> Slots<S> {
         self.commit(next)
     }
 
+    /// Remembers that a release is not for this board, without touching a slot: its head said so.
+    ///
+    /// # Errors
+    /// [`Error::Flash`], [`Error::Worn`].
+    pub fn refuse(
+        &mut self,
+        digest: &Digest32,
+        rollout: RolloutTag,
+        reason: Reason,
+    ) -> Result<(), Error> {
+        let mut next = self.state.clone();
+        let release = release_id(digest);
+        remember(
+            &mut next,
+            Rejection {
+                release,
+                rollout,
+                reason,
+            },
+        );
+        self.commit(next)
+    }
+
     /// Gives up a release before its trial without holding it against it: its rollout ended.
     ///
     /// # Errors
@@ -556,6 +579,10 @@ fn fail(state: &mut JournalState, slot: Slot, reason: Reason) {
     record.state = SlotState::Rejected(reason);
     record.attempts = 0;
     state.last_failure = Some((release, reason));
+    remember(state, rejection);
+}
+
+fn remember(state: &mut JournalState, rejection: Rejection) {
     if state.rejected.is_full() {
         state.rejected.remove(0);
     }

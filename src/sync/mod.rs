@@ -1,5 +1,15 @@
 //! The update client: what should run, whether it concerns this board, and how it gets here.
 
+pub mod client;
+mod desired;
+mod fetch;
+mod follow;
+mod head;
+mod window;
+
+pub use client::{Action, Config, UpdateClient};
+pub use desired::{Board, Plan, Refusal, Seen, Verdict, cohort_per_mille, evaluate};
+
 use crate::bundle::BoardClass;
 use crate::telemetry::{Id, Text};
 use crate::trust::Digest32;

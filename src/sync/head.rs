@@ -1,0 +1,59 @@
+//! Whether the head of a bundle is the one that is desired, is signed, and fits this board.
+
+use super::Target;
+use crate::bundle::{Capabilities, FileHeader, Head};
+use crate::telemetry::Reason;
+use crate::trust::root::Root;
+use crate::trust::{Verifier, sha256};
+
+/// What is wrong with a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeadFault {
+    /// The bytes are not the desired head: damaged on the way or on the broker. Another copy may
+    /// hold.
+    Damaged,
+    /// It is the desired head, but its signatures do not hold. They are outside of the digest, so
+    /// another copy may hold, and so may this one under the next root.
+    Unsigned,
+    /// It is the desired head, and this board will never run it.
+    Refused(Reason),
+}
+
+/// Checks `bytes`, which are `target.head_bytes` long; returns how many of them are signed.
+pub(super) fn check_head<V: Verifier + ?Sized>(
+    bytes: &[u8],
+    target: &Target,
+    root: &Root,
+    verifier: &V,
+    board: &Capabilities<'_>,
+    floor: u32,
+) -> Result<u32, HeadFault> {
+    let header = FileHeader::parse(bytes).map_err(|_| HeadFault::Damaged)?;
+    let signed = bytes
+        .get(..header.signed_bytes())
+        .ok_or(HeadFault::Damaged)?;
+    if sha256(signed) != target.digest {
+        return Err(HeadFault::Damaged);
+    }
+    let head = Head::parse(bytes).map_err(|_| HeadFault::Unsigned)?;
+    head.verify(root, verifier)
+        .map_err(|_| HeadFault::Unsigned)?;
+    let refused = |reason| Err(HeadFault::Refused(reason));
+    let Ok(manifest) = head.manifest() else {
+        return refused(Reason::Corrupt);
+    };
+    if let Err(error) = manifest.check_fit(board, head.total_bytes()) {
+        return refused(error.reason());
+    }
+    if manifest.counter < floor {
+        return refused(Reason::Downgrade);
+    }
+    // What the desired state says of the release must be what the release says of itself.
+    let same = manifest.counter == target.counter
+        && head.head_bytes() == target.head_bytes
+        && head.total_bytes() == target.total_bytes;
+    if !same {
+        return refused(Reason::Corrupt);
+    }
+    Ok(signed.len() as u32)
+}
