@@ -103,3 +103,107 @@ pub fn column_map<const F: usize, const C: usize>(
     }
     Some(map)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::profile;
+
+    const GOOD: SourceInfo<'_> = SourceInfo {
+        schema_version: 1,
+        dtype: DType::F32,
+        feature_version: 0,
+        features: &["f0", "f1", "f2"],
+    };
+
+    fn found(
+        source: SourceInfo<'_>,
+    ) -> std::vec::Vec<(ViolationKind, Option<u16>, Option<String>)> {
+        let mut profile = profile::<3, 2>(1, 1);
+        profile.schema.feature_version = 7;
+        check_source(&profile, &source)
+            .map(|v| (v.kind, v.feature, v.name.map(String::from)))
+            .collect()
+    }
+
+    #[test]
+    fn a_source_that_fits_has_nothing_against_it() {
+        assert_eq!(found(GOOD), []);
+        assert_eq!(
+            found(SourceInfo {
+                feature_version: 7,
+                ..GOOD
+            }),
+            []
+        );
+        assert_eq!(
+            found(SourceInfo {
+                features: &["f2", "f0", "f1"],
+                ..GOOD
+            }),
+            []
+        );
+    }
+
+    #[test]
+    fn each_misfit_is_named() {
+        use ViolationKind as Kind;
+        let whole = |kind| vec![(kind, None, None)];
+        assert_eq!(
+            found(SourceInfo {
+                schema_version: 2,
+                ..GOOD
+            }),
+            whole(Kind::SchemaVersion)
+        );
+        assert_eq!(
+            found(SourceInfo {
+                dtype: DType::I8,
+                ..GOOD
+            }),
+            whole(Kind::DType)
+        );
+        assert_eq!(
+            found(SourceInfo {
+                feature_version: 8,
+                ..GOOD
+            }),
+            whole(Kind::FeatureVersion)
+        );
+        assert_eq!(
+            found(SourceInfo {
+                features: &["f0", "gyro", "f2"],
+                ..GOOD
+            }),
+            [
+                (Kind::UnknownFeature, Some(1), Some("gyro".into())),
+                (Kind::AbsentFeature, Some(1), Some("f1".into())),
+            ]
+        );
+        assert_eq!(
+            found(SourceInfo {
+                features: &["f0", "f1", "f2", "f0"],
+                ..GOOD
+            }),
+            [(Kind::UnknownFeature, Some(3), Some("f0".into()))]
+        );
+    }
+
+    #[test]
+    fn columns_are_found_by_name() {
+        let profile = profile::<3, 2>(1, 1);
+        let swapped = SourceInfo {
+            features: &["f2", "extra", "f0", "f1"],
+            ..GOOD
+        };
+        assert_eq!(
+            column_map(&profile, &swapped).as_deref(),
+            Some(&[2, 3, 0][..])
+        );
+        let absent = SourceInfo {
+            features: &["f0", "f1"],
+            ..GOOD
+        };
+        assert_eq!(column_map(&profile, &absent), None);
+    }
+}

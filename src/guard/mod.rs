@@ -253,69 +253,70 @@ impl<const C: usize> Guard<C> {
         let window = &self.window;
         let n = self.predictions();
         let judged = n > 0 && n >= full.div_ceil(2);
+        let classes = judged && profile.kind != OutputKind::Values;
         let scale = if judged && n < full {
             full as f32 / n as f32
         } else {
             1.0
         };
-        let classes = judged && profile.kind != OutputKind::Values;
-
-        let class_psi = (
-            classes,
-            Statistic::ClassPsi,
-            self.class_psi(profile),
-            profile.class_psi_limit * scale,
-        );
-        let shift_limit = profile.score_shift_limit * libm::sqrtf(scale);
-        let shift = (
-            judged,
-            Statistic::ScoreShift,
-            self.score_shift(profile),
-            shift_limit,
-        );
-
-        let rate = window.errors as f32 * 1000.0 / window.inferences.max(1) as f32;
-        let rate_limit = f32::from(policy.max_error_per_mille);
-        let errors = (
-            window.errors >= MIN_ERRORS,
-            Statistic::ErrorRate,
-            rate,
-            rate_limit,
-        );
-
-        // The percentile is above the budget exactly when more than a hundredth is; the histogram
-        // would only say so to the width of a bucket.
-        let slow = policy.max_p99_us > 0 && n >= MIN_LATENCIES && window.slow > n / 100;
-        let p99 = window
-            .latency
-            .quantile_us(990)
-            .unwrap_or(0)
-            .max(policy.max_p99_us) as f32;
-        let latency = slow.then_some(Excess {
-            statistic: Statistic::LatencyP99,
-            value: p99,
-            limit: policy.max_p99_us as f32,
-        });
-
-        let accuracy = window.expected_right * 1000.0 / n.max(1) as f32;
-        let accuracy_limit = f32::from(policy.min_accuracy_per_mille);
-        let wrong = (classes && policy.min_accuracy_per_mille > 0 && accuracy < accuracy_limit)
-            .then_some(Excess {
-                statistic: Statistic::EstimatedAccuracy,
-                value: accuracy,
-                limit: accuracy_limit,
-            });
-
-        [class_psi, shift, errors]
-            .into_iter()
-            .filter(|&(judged, _, value, limit)| judged && value > limit)
-            .map(|(_, statistic, value, limit)| Excess {
+        let excess = |judged: bool, statistic, value: f32, limit: f32| {
+            (judged && value > limit).then_some(Excess {
                 statistic,
                 value,
                 limit,
             })
-            .chain(latency)
-            .chain(wrong)
+        };
+
+        let psi_limit = profile.class_psi_limit * scale;
+        let shift_limit = profile.score_shift_limit * libm::sqrtf(scale);
+        let rate = window.errors as f32 * 1000.0 / window.inferences.max(1) as f32;
+        let rate_limit = f32::from(policy.max_error_per_mille);
+        let rated = window.errors >= MIN_ERRORS;
+        [
+            excess(
+                classes,
+                Statistic::ClassPsi,
+                self.class_psi(profile),
+                psi_limit,
+            ),
+            excess(
+                judged,
+                Statistic::ScoreShift,
+                self.score_shift(profile),
+                shift_limit,
+            ),
+            excess(rated, Statistic::ErrorRate, rate, rate_limit),
+            self.too_slow(policy),
+            self.too_uncertain(policy).filter(|_| classes),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// Whether more than a hundredth of the predictions took longer than the budget, which is the
+    /// same as a 99th percentile (nearest rank) above it; the histogram would only say so to the
+    /// width of a bucket.
+    fn too_slow(&self, policy: &GuardPolicy) -> Option<Excess> {
+        let n = self.predictions();
+        let slow = n >= MIN_LATENCIES && self.window.slow > n / 100;
+        let p99 = self.window.latency.quantile_us(990)?;
+        slow.then_some(Excess {
+            statistic: Statistic::LatencyP99,
+            value: p99.max(policy.max_p99_us) as f32,
+            limit: policy.max_p99_us as f32,
+        })
+    }
+
+    /// Whether the estimated accuracy is below its limit.
+    fn too_uncertain(&self, policy: &GuardPolicy) -> Option<Excess> {
+        let estimate = self.window.expected_right * 1000.0 / self.predictions().max(1) as f32;
+        let limit = f32::from(policy.min_accuracy_per_mille);
+        // Without a limit this is never true.
+        (estimate < limit).then_some(Excess {
+            statistic: Statistic::EstimatedAccuracy,
+            value: estimate,
+            limit,
+        })
     }
 
     /// What telemetry reports of this window.

@@ -198,3 +198,164 @@ impl ShadowMonitor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::{Outcome, SampleCheck, ViolationSet};
+    use crate::guard::{InferenceError, Prediction, PredictionFlags};
+    use crate::policy::{Action, Policy};
+
+    const POLICY: TrialPolicy = TrialPolicy {
+        min_inferences: 200,
+        min_windows: 2,
+        max_boots: 2,
+        max_error_per_mille: 50,
+        max_p99_us: 100,
+        shadow_inferences: 100,
+        min_agreement_per_mille: 900,
+    };
+
+    fn step(prediction: Option<u32>, error: bool, window_closed: bool) -> Step {
+        Step {
+            check: SampleCheck {
+                outcome: Outcome::Accepted,
+                action: Action::Count,
+                violations: ViolationSet::EMPTY,
+                filled: 0,
+            },
+            prediction: prediction.map(|latency_us| Prediction {
+                class: 0,
+                confidence: 0.9,
+                flags: PredictionFlags::NONE,
+                latency_us,
+                fallback: error,
+            }),
+            error: error.then_some(InferenceError::Output),
+            window_closed,
+        }
+    }
+
+    fn drift(statistic: Statistic) -> Alarm {
+        Alarm::Drift {
+            statistic,
+            feature: None,
+            value: 2.0,
+            limit: 1.0,
+        }
+    }
+
+    #[test]
+    fn a_quiet_trial_is_confirmed_when_it_has_seen_enough() {
+        let mut trial = TrialMonitor::new(POLICY);
+        for i in 0..200 {
+            assert_eq!(trial.verdict(), Verdict::Undecided);
+            trial.on_step(&step(Some(100), false, i % 50 == 49));
+            trial.on_step(&step(None, false, false));
+        }
+        assert_eq!(trial.verdict(), Verdict::Confirm);
+        assert_eq!((trial.inferences(), trial.windows()), (200, 4));
+
+        let mut waiting = TrialMonitor::new(POLICY);
+        (0..1000).for_each(|_| waiting.on_step(&step(Some(1), false, false)));
+        assert_eq!(waiting.verdict(), Verdict::Undecided, "no window has ended");
+    }
+
+    #[test]
+    fn errors_breach_as_a_rate_and_not_one_by_one() {
+        let mut broken = TrialMonitor::new(POLICY);
+        for _ in 0..19 {
+            broken.on_step(&step(None, true, false));
+            assert_eq!(broken.verdict(), Verdict::Undecided);
+        }
+        broken.on_step(&step(None, true, false));
+        assert_eq!(broken.verdict(), Verdict::Breach(Reason::ErrorRate));
+
+        let run = |errors: u32| {
+            let mut trial = TrialMonitor::new(POLICY);
+            // The failures come last, so that the rate is within its limit all along.
+            for i in 0..200 {
+                trial.on_step(&step(Some(1), i >= 200 - errors, i % 100 == 99));
+            }
+            trial.verdict()
+        };
+        assert_eq!(run(10), Verdict::Confirm, "exactly 50 per mille");
+        assert_eq!(run(11), Verdict::Breach(Reason::ErrorRate));
+    }
+
+    #[test]
+    fn the_99th_percentile_breaches_and_single_outliers_do_not() {
+        let run = |slow: u32| {
+            let mut trial = TrialMonitor::new(POLICY);
+            for i in 0..200 {
+                let latency_us = if i < slow { 101 } else { 100 };
+                trial.on_step(&step(Some(latency_us), false, i % 100 == 99));
+            }
+            trial.verdict()
+        };
+        assert_eq!(run(1), Verdict::Confirm);
+        assert_eq!(
+            run(2),
+            Verdict::Breach(Reason::Latency),
+            "two of the first hundred"
+        );
+        let mut unlimited = TrialMonitor::new(TrialPolicy {
+            max_p99_us: 0,
+            ..POLICY
+        });
+        (0..200).for_each(|i| unlimited.on_step(&step(Some(u32::MAX), false, i % 100 == 99)));
+        assert_eq!(unlimited.verdict(), Verdict::Confirm);
+    }
+
+    #[test]
+    fn drift_of_predictions_breaches_and_drift_of_inputs_does_not() {
+        let mut trial = TrialMonitor::new(POLICY);
+        for statistic in [
+            Statistic::Psi,
+            Statistic::Ks,
+            Statistic::JensenShannon,
+            Statistic::Wasserstein,
+        ] {
+            trial.on_alarm(&drift(statistic));
+        }
+        trial.on_alarm(&Alarm::Violation {
+            kind: crate::contract::ViolationKind::Stuck,
+            feature: Some(0),
+            value: 0.0,
+            sample: 0,
+        });
+        assert_eq!(trial.verdict(), Verdict::Undecided);
+        for statistic in [Statistic::ClassPsi, Statistic::ScoreShift] {
+            let mut trial = trial.clone();
+            trial.on_alarm(&drift(statistic));
+            assert_eq!(trial.verdict(), Verdict::Breach(Reason::PredictionDrift));
+            // It stays, whatever follows.
+            (0..500).for_each(|_| trial.on_step(&step(Some(1), false, true)));
+            assert_eq!(trial.verdict(), Verdict::Breach(Reason::PredictionDrift));
+        }
+    }
+
+    #[test]
+    fn shadow_passes_with_the_least_agreement_and_fails_at_once_below_it() {
+        let run = |disagreements: u32, of: u32| {
+            let mut shadow = ShadowMonitor::new(&POLICY);
+            for i in 0..of {
+                shadow.record(1, Some(u16::from(i >= disagreements)));
+            }
+            shadow.verdict()
+        };
+        assert_eq!(run(10, 99), ShadowVerdict::Undecided);
+        assert_eq!(run(10, 100), ShadowVerdict::Pass);
+        assert_eq!(run(11, 11), ShadowVerdict::Fail);
+        assert_eq!(
+            ShadowMonitor::new(&Policy::standard().trial).verdict(),
+            ShadowVerdict::Pass
+        );
+
+        let mut failing = ShadowMonitor::new(&POLICY);
+        assert_eq!(failing.agreement_per_mille(), 1000);
+        failing.record(1, None);
+        failing.record(1, Some(1));
+        assert_eq!(failing.agreement_per_mille(), 500);
+    }
+}

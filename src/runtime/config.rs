@@ -196,3 +196,82 @@ fn positive(x: f32) -> bool {
 fn short(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+    use crate::runtime::Runtime;
+    use crate::testing::{SumEngine, profile};
+
+    /// What a runtime of four samples, two features and three classes says to a change.
+    fn refusal(
+        change: fn(&mut Profile<2, 3>),
+        inputs: usize,
+        outputs: usize,
+        memory: usize,
+    ) -> Option<ConfigError> {
+        let mut profile = profile::<2, 3>(4, 2);
+        change(&mut profile);
+        let engine = SumEngine { inputs, outputs };
+        Runtime::new(
+            engine,
+            [0; 8],
+            profile,
+            Policy::standard(),
+            vec![0.0; memory],
+        )
+        .err()
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        assert_eq!(refusal(|_| {}, 8, 3, 8), None);
+        let (profile, engine) = (8, 7);
+        let input = ConfigError::InputLength { profile, engine };
+        assert_eq!(refusal(|_| {}, 7, 3, 8), Some(input));
+        let (profile, engine) = (3, 4);
+        let output = ConfigError::OutputLength { profile, engine };
+        assert_eq!(refusal(|_| {}, 8, 4, 8), Some(output));
+        let (needed, given) = (8, 7);
+        assert_eq!(
+            refusal(|_| {}, 8, 3, 7),
+            Some(ConfigError::Tensor { needed, given })
+        );
+    }
+
+    #[test]
+    fn each_part_of_a_profile_is_checked_and_named() {
+        use ProfileField as Field;
+        type Change = fn(&mut Profile<2, 3>);
+        let whole: [(Field, Change); 11] = [
+            (Field::Window, |p| p.schema.window = 0),
+            (Field::Hop, |p| p.schema.hop = 5),
+            (Field::Hop, |p| p.schema.hop = 0),
+            (Field::DriftWindow, |p| p.drift_window = 0),
+            (Field::DriftWindow, |p| p.drift_window = 65_536),
+            (Field::Features, |p| p.features.clear()),
+            (Field::Names, |p| p.output.names.clear()),
+            (Field::Temperature, |p| p.output.temperature = 0.0),
+            (Field::ClassCounts, |p| p.output.class_counts.truncate(2)),
+            (Field::Score, |p| p.output.score_sd = f32::NAN),
+            (Field::Limits, |p| p.output.class_psi_limit = f32::NAN),
+        ];
+        let one: [(Field, Change); 8] = [
+            (Field::Range, |p| p.features[1].min = f32::NAN),
+            (Field::Mean, |p| p.features[1].mean = f32::INFINITY),
+            (Field::Sd, |p| p.features[1].sd = 0.0),
+            (Field::MaxRate, |p| p.features[1].max_rate = -1.0),
+            (Field::Edges, |p| p.features[1].edges[3] = 9.0),
+            (Field::Edges, |p| p.features[1].edges[14] = f32::INFINITY),
+            (Field::Reference, |p| p.features[1].reference = [0; 16]),
+            (Field::Limits, |p| p.features[1].limits.js = f32::NAN),
+        ];
+        let whole = whole.map(|(field, change)| (field, None, change));
+        let one = one.map(|(field, change)| (field, Some(1), change));
+        for (field, feature, change) in whole.into_iter().chain(one) {
+            let refused = refusal(change, 8, 3, 8);
+            assert_eq!(refused, Some(ConfigError::Profile { field, feature }));
+        }
+    }
+}

@@ -453,3 +453,6 @@ where
         self.closed = false;
     }
 }
+
+#[cfg(test)]
+mod tests;
