@@ -4,6 +4,7 @@
 //! gives it flash, a transport, a clock and an engine.
 #![cfg_attr(not(any(test, feature = "linux")), no_std)]
 
+pub mod control;
 pub mod lines;
 pub mod transport;
 

@@ -1,0 +1,597 @@
+//! The application's head: slots, update client, outbox and trial, tied together.
+//!
+//! A state machine without I/O of its own, but for the flash it was given. Events go in by methods,
+//! what is to be done comes out of [`Control::poll`]; the board's crate or the agent moves bytes,
+//! loads models and runs them. Everything that comes from the network is verified here before it has
+//! any effect.
+
+mod release;
+mod send;
+#[cfg(test)]
+mod tests;
+
+pub use send::WINDOW;
+
+use edgeward::bundle::BoardClass;
+use edgeward::slots::{self, BootDecision, Slot, Slots};
+use edgeward::sync::{self, UpdateClient};
+use edgeward::telemetry::codec::{decode_ack, sign_record};
+use edgeward::telemetry::outbox::{Outbox, OutboxError, RecordKind};
+use edgeward::telemetry::{Alarm, Body, Event, Id, Refused, ReleaseId, Summary, Text};
+use edgeward::topic::{self, Channel, Parsed, Topic};
+use edgeward::trust::cose::ContentType;
+use edgeward::trust::{Digest32, Role, Signer, Verifier};
+use embedded_storage::nor_flash::NorFlash;
+use heapless::{Deque, Vec};
+use release::Waiting;
+use send::Sending;
+
+/// Actions that may wait to be taken.
+const QUEUE: usize = 24;
+/// Refusals that are reported at once; further ones wait for [`REFUSAL_MS`] each, or are not
+/// reported at all, so that whoever may publish can't wear out the flash.
+const REFUSALS: u32 = 16;
+/// How long it takes until one more refusal may be reported.
+const REFUSAL_MS: u64 = 10_000;
+
+/// Why something could not be done; what was there before is there still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// The slots or their journal.
+    Slots(slots::Error),
+    /// The outbox.
+    Outbox(OutboxError),
+    /// The working memory is too small for a frame.
+    NoSpace,
+}
+
+impl From<slots::Error> for ControlError {
+    fn from(error: slots::Error) -> Self {
+        Self::Slots(error)
+    }
+}
+
+impl From<OutboxError> for ControlError {
+    fn from(error: OutboxError) -> Self {
+        Self::Outbox(error)
+    }
+}
+
+impl core::fmt::Display for ControlError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Slots(error) => write!(f, "slots: {error:?}"),
+            Self::Outbox(error) => error.fmt(f),
+            Self::NoSpace => f.write_str("the working memory is too small for a frame"),
+        }
+    }
+}
+
+impl core::error::Error for ControlError {}
+
+/// The time, as the caller knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds of a clock that never goes back.
+    pub monotonic_ms: u64,
+    /// Milliseconds since 1970, where the board knows.
+    pub unix_ms: Option<u64>,
+}
+
+impl Now {
+    /// What frames are stamped with.
+    fn stamp_ms(self) -> u64 {
+        self.unix_ms.unwrap_or(self.monotonic_ms)
+    }
+}
+
+/// Who the board is, beyond what the update client knows.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Its fleet.
+    pub fleet: Id,
+    /// Its name.
+    pub device: Id,
+    /// Its class.
+    pub class: BoardClass,
+    /// Version of the firmware or agent.
+    pub firmware: Text,
+    /// Its tags.
+    pub tags: Vec<Text, 8>,
+}
+
+/// Why a release is to be loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To run the golden vectors of what was just received.
+    SelfTest,
+    /// To run it: it is the confirmed one.
+    Confirmed,
+    /// To run it, in shadow or on trial.
+    Candidate,
+}
+
+/// How a loaded release is to be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Its predictions count.
+    Confirmed,
+    /// Its predictions count, and are watched.
+    Trial,
+    /// Beside the confirmed one, unused.
+    Shadow,
+}
+
+/// What the caller does next.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Action<'b> {
+    /// Subscribe, also when the topic is subscribed to already: the retained message is wanted.
+    Subscribe(Topic),
+    /// End a subscription.
+    Unsubscribe(Topic),
+    /// Publish; when the transport does not take it, say so by [`Control::not_taken`].
+    Publish {
+        /// The topic.
+        topic: Topic,
+        /// The payload.
+        payload: &'b [u8],
+        /// Whether the broker keeps it.
+        retain: bool,
+    },
+    /// Read the release from the slot, load its model, run its golden vectors, and answer by
+    /// [`Control::loaded`].
+    Load {
+        /// The slot.
+        slot: Slot,
+        /// What for.
+        purpose: Purpose,
+    },
+    /// Run the release of this slot, loaded before.
+    Run {
+        /// The slot.
+        slot: Slot,
+        /// How.
+        mode: Mode,
+    },
+    /// Stop running this slot, live or in shadow; the confirmed one runs.
+    Stop(Slot),
+    /// There is more to do; poll again when convenient.
+    More,
+}
+
+/// An [`Action`] that borrows nothing.
+#[derive(Debug, Clone, PartialEq)]
+enum Queued {
+    Subscribe(Topic),
+    Unsubscribe(Topic),
+    Load(Slot, Purpose),
+    Run(Slot, Mode),
+    Stop(Slot),
+}
+
+/// The application's head. Type parameters: flash of the slots and of the outbox, verifier, signer;
+/// features, outputs, records of the outbox, its buffer, chunks on their way at once.
+#[derive(Debug)]
+pub struct Control<
+    'a,
+    S,
+    O,
+    V,
+    K,
+    const F: usize,
+    const C: usize,
+    const R: usize,
+    const B: usize,
+    const W: usize,
+> {
+    setup: Setup,
+    signer: K,
+    verifier: V,
+    slots: Slots<S>,
+    client: UpdateClient<'a, V, W>,
+    outbox: Outbox<O, F, C, R, B>,
+    /// Working memory for a frame's payload and for the signed frame.
+    payload: &'a mut [u8],
+    frame: &'a mut [u8],
+    sending: Sending,
+    /// Where sending stood before the frame that was handed out last.
+    before: Option<u64>,
+    queue: Deque<Queued, QUEUE>,
+    /// Chunks that are subscribed to.
+    chunks: Vec<(Digest32, u32), W>,
+    connected: bool,
+    state_due: bool,
+    birth_due: bool,
+    /// A release between load and trial.
+    waiting: Waiting,
+    /// The slot whose predictions count.
+    running: Option<Slot>,
+    refusals: u32,
+    refusal_at_ms: u64,
+    unreported: u32,
+}
+
+/// What [`Control::new`] is made of.
+#[derive(Debug)]
+pub struct Parts<'a, S, O, V, K, const F: usize, const C: usize, const R: usize, const B: usize, const W: usize>
+{
+    /// Who the board is.
+    pub setup: Setup,
+    /// The device's key.
+    pub signer: K,
+    /// Checks signatures.
+    pub verifier: V,
+    /// The slots, after [`Slots::begin_boot`].
+    pub slots: Slots<S>,
+    /// What the boot decided.
+    pub boot: BootDecision,
+    /// The update client.
+    pub client: UpdateClient<'a, V, W>,
+    /// The outbox.
+    pub outbox: Outbox<O, F, C, R, B>,
+    /// Working memory of [`edgeward::telemetry::codec::max_payload_bytes`].
+    pub payload: &'a mut [u8],
+    /// Working memory of [`edgeward::telemetry::codec::max_frame_bytes`].
+    pub frame: &'a mut [u8],
+}
+
+impl<
+    'a,
+    S: NorFlash,
+    O: NorFlash,
+    V: Verifier,
+    K: Signer,
+    const F: usize,
+    const C: usize,
+    const R: usize,
+    const B: usize,
+    const W: usize,
+> Control<'a, S, O, V, K, F, C, R, B, W>
+{
+    /// The head of a board that just booted.
+    ///
+    /// # Errors
+    /// When the outbox can't take the report of a boot that reverted.
+    pub fn new(parts: Parts<'a, S, O, V, K, F, C, R, B, W>, now: Now) -> Result<Self, ControlError> {
+        let acknowledged = parts.outbox.acknowledged();
+        let mut control = Self {
+            setup: parts.setup,
+            signer: parts.signer,
+            verifier: parts.verifier,
+            slots: parts.slots,
+            client: parts.client,
+            outbox: parts.outbox,
+            payload: parts.payload,
+            frame: parts.frame,
+            sending: Sending::new(acknowledged),
+            before: None,
+            queue: Deque::new(),
+            chunks: Vec::new(),
+            connected: false,
+            state_due: false,
+            birth_due: true,
+            waiting: Waiting::Nothing,
+            running: None,
+            refusals: REFUSALS,
+            refusal_at_ms: now.monotonic_ms,
+            unreported: 0,
+        };
+        let fleet = control.setup.fleet.clone();
+        control.push(Queued::Subscribe(topic::desired(&fleet)));
+        let ack = topic::device(&fleet, &control.setup.device, Channel::Ack);
+        control.push(Queued::Subscribe(ack));
+        let root = control.next_root();
+        control.push(Queued::Subscribe(root));
+        control.boot(parts.boot, now)?;
+        Ok(control)
+    }
+
+    /// Topic of the trust root after the one the board has.
+    fn next_root(&self) -> Topic {
+        let version = self.slots.state().root.version.saturating_add(1);
+        topic::root(&self.setup.fleet, version)
+    }
+
+    fn push(&mut self, action: Queued) {
+        // The queue outlasts the most that one event can ask for; polling empties it before the
+        // next. A full queue would lose a subscription, which the next connection repairs.
+        let _ = self.queue.push_back(action);
+    }
+
+    /// The broker took the connection. `session_present` says that it kept the subscriptions.
+    pub fn connected(&mut self, session_present: bool) {
+        self.connected = true;
+        self.state_due = true;
+        self.sending.restart(self.outbox.acknowledged());
+        self.before = None;
+        // A broker that lost the session has likely lost what it retained, too.
+        self.birth_due |= !session_present && self.outbox.next_sequence() > 1;
+        self.client.connected();
+    }
+
+    /// The connection is gone.
+    pub fn disconnected(&mut self) {
+        self.connected = false;
+        self.client.disconnected();
+        // The client asks for its chunks again by itself.
+        while let Some((digest, n)) = self.chunks.pop() {
+            self.push(Queued::Unsubscribe(topic::blob(&digest, n)));
+        }
+    }
+
+    /// A message came. What is not meant for this board, or not signed by who may say it, changes
+    /// nothing; the latter is reported.
+    ///
+    /// # Errors
+    /// Those of flash.
+    pub fn message(&mut self, topic: &str, bytes: &[u8], now: Now) -> Result<(), ControlError> {
+        let fleet_is_mine = |fleet: &str| fleet == self.setup.fleet.as_str();
+        match topic::parse(topic) {
+            Some(Parsed::Desired { fleet }) if fleet_is_mine(fleet) => {
+                let now_s = now.unix_ms.map(|ms| ms / 1000);
+                self.client.desired(bytes, now_s, &mut self.slots)?;
+            }
+            Some(Parsed::Root { fleet, version }) if fleet_is_mine(fleet) => {
+                self.root(version, bytes)?;
+            }
+            Some(Parsed::Blob { digest, chunk }) => {
+                let at_ms = now.monotonic_ms;
+                if self.chunks.contains(&(digest, chunk)) {
+                    self.client
+                        .chunk(&digest, chunk, bytes, at_ms, &mut self.slots)?;
+                } else {
+                    // Left over from an older session.
+                    self.push(Queued::Unsubscribe(topic::blob(&digest, chunk)));
+                }
+            }
+            Some(Parsed::Device {
+                fleet,
+                device,
+                channel: Channel::Ack,
+            }) if fleet_is_mine(fleet) && device == self.setup.device.as_str() => {
+                self.acknowledgement(bytes, now)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn root(&mut self, version: u32, bytes: &[u8]) -> Result<(), ControlError> {
+        if version <= self.slots.state().root.version {
+            return Ok(());
+        }
+        let before = self.next_root();
+        if self.client.root(bytes, &mut self.slots)?.is_none() {
+            self.push(Queued::Unsubscribe(before));
+            let next = self.next_root();
+            self.push(Queued::Subscribe(next));
+            self.birth_due = true;
+        }
+        Ok(())
+    }
+
+    fn acknowledgement(&mut self, bytes: &[u8], now: Now) -> Result<(), ControlError> {
+        let root = &self.slots.state().root;
+        let payload =
+            root.verify_threshold(Role::Collector, ContentType::Ack, bytes, &self.verifier);
+        let ack = payload.ok().and_then(|payload| decode_ack(payload).ok());
+        let Some(ack) = ack.filter(|ack| ack.device == self.setup.device) else {
+            let what = Refused::Command;
+            return self.event(&Event::Refused { what }, now);
+        };
+        match self.outbox.acknowledge(ack.through) {
+            // The host has frames of an outbox that is gone; nothing to forget here.
+            Err(OutboxError::AcknowledgedUnknown { .. }) => Ok(()),
+            result => {
+                self.sending.acknowledged(ack.through, now.monotonic_ms);
+                Ok(result?)
+            }
+        }
+    }
+
+    /// A window closed.
+    ///
+    /// # Errors
+    /// Those of the outbox; the summary is lost then.
+    pub fn summary(&mut self, summary: Summary<F, C>, now: Now) -> Result<(), ControlError> {
+        self.outbox.push(now.stamp_ms(), &Body::Summary(summary))?;
+        Ok(())
+    }
+
+    /// The runtime raised an alarm.
+    ///
+    /// # Errors
+    /// Those of the outbox; the event is lost then, its count in the summary is not.
+    pub fn alarm(
+        &mut self,
+        release: ReleaseId,
+        alarm: Alarm,
+        now: Now,
+    ) -> Result<(), ControlError> {
+        self.event(&Event::Alarm { release, alarm }, now)
+    }
+
+    /// Stores an event, unless it is one refusal too many.
+    fn event(&mut self, event: &Event, now: Now) -> Result<(), ControlError> {
+        if matches!(event, Event::Refused { .. }) && !self.may_report_refusal(now.monotonic_ms) {
+            self.unreported = self.unreported.saturating_add(1);
+            return Ok(());
+        }
+        self.birth_due |= matches!(event, Event::Slot { .. } | Event::Reverted { .. });
+        self.outbox.push(now.stamp_ms(), &Body::Event(*event))?;
+        Ok(())
+    }
+
+    fn may_report_refusal(&mut self, now_ms: u64) -> bool {
+        let passed = now_ms.saturating_sub(self.refusal_at_ms) / REFUSAL_MS;
+        let gained = u32::try_from(passed).unwrap_or(u32::MAX);
+        self.refusals = self.refusals.saturating_add(gained).min(REFUSALS);
+        self.refusal_at_ms += passed * REFUSAL_MS;
+        let may = self.refusals > 0;
+        self.refusals -= u32::from(may);
+        may
+    }
+
+    /// The transport did not take what the last poll said to publish.
+    pub fn not_taken(&mut self) {
+        match self.before.take() {
+            Some(before) => self.sending.take_back(before),
+            None => self.state_due = true,
+        }
+    }
+
+    /// The next thing to do, or none until something comes or [`Control::next_deadline_ms`].
+    ///
+    /// # Errors
+    /// Those of flash; polling again tries again.
+    pub fn poll(&mut self, now: Now) -> Result<Option<Action<'_>>, ControlError> {
+        if let Some(queued) = self.queue.pop_front() {
+            return Ok(Some(match queued {
+                Queued::Subscribe(topic) => Action::Subscribe(topic),
+                Queued::Unsubscribe(topic) => Action::Unsubscribe(topic),
+                Queued::Load(slot, purpose) => Action::Load { slot, purpose },
+                Queued::Run(slot, mode) => Action::Run { slot, mode },
+                Queued::Stop(slot) => Action::Stop(slot),
+            }));
+        }
+        if self.start_waiting(now)? {
+            return Ok(Some(Action::More));
+        }
+        if let Some(action) = self.client.poll(now.monotonic_ms, &mut self.slots)? {
+            self.follow(action, now)?;
+            return Ok(Some(Action::More));
+        }
+        if self.birth_due || (self.connected && self.outbox.needs_birth()) {
+            let birth = self.birth();
+            self.outbox.push(now.stamp_ms(), &Body::Birth(birth))?;
+            self.birth_due = false;
+            return Ok(Some(Action::More));
+        }
+        self.publish(now)
+    }
+
+    /// Does what the update client says.
+    fn follow(&mut self, action: sync::Action, now: Now) -> Result<(), ControlError> {
+        match action {
+            sync::Action::Subscribe { digest, n } => {
+                // The client keeps to `W` chunks; one beyond would only look unwanted when it comes.
+                let _ = self.chunks.push((digest, n));
+                self.push(Queued::Subscribe(topic::blob(&digest, n)));
+            }
+            sync::Action::Unsubscribe { digest, n } => {
+                self.chunks.retain(|chunk| *chunk != (digest, n));
+                self.push(Queued::Unsubscribe(topic::blob(&digest, n)));
+            }
+            sync::Action::AskDesired => {
+                let desired = topic::desired(&self.setup.fleet);
+                self.push(Queued::Unsubscribe(desired.clone()));
+                self.push(Queued::Subscribe(desired));
+            }
+            sync::Action::Event(event) => self.event(&event, now)?,
+            sync::Action::SelfTest(slot) => self.push(Queued::Load(slot, Purpose::SelfTest)),
+            sync::Action::Start(slot) => self.push(Queued::Load(slot, Purpose::Candidate)),
+            sync::Action::Stop(slot) => self.stop(slot),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The next message to publish, if there is one and it may go.
+    fn publish(&mut self, now: Now) -> Result<Option<Action<'_>>, ControlError> {
+        self.before = None;
+        if !self.connected {
+            return Ok(None);
+        }
+        let (fleet, device) = (&self.setup.fleet, &self.setup.device);
+        if self.state_due {
+            self.state_due = false;
+            return Ok(Some(Action::Publish {
+                topic: topic::device(fleet, device, Channel::State),
+                payload: ONLINE,
+                retain: true,
+            }));
+        }
+        self.sending
+            .tick(self.outbox.acknowledged(), now.monotonic_ms);
+        let Some(after) = self.sending.next_after() else {
+            return Ok(None);
+        };
+        let Some(record) = self.outbox.peek_after(after)? else {
+            return Ok(None);
+        };
+        let (channel, retain) = match record.kind {
+            RecordKind::Birth => (Channel::Birth, true),
+            RecordKind::Event => (Channel::Event, false),
+            _ => (Channel::Summary, false),
+        };
+        let len = sign_record(device, &record, &self.signer, self.payload, self.frame)
+            .map_err(|_| ControlError::NoSpace)?;
+        self.before = Some(after);
+        self.sending.sent(record.sequence, now.monotonic_ms);
+        Ok(Some(Action::Publish {
+            topic: topic::device(fleet, device, channel),
+            payload: self.frame.get(..len).unwrap_or_default(),
+            retain,
+        }))
+    }
+
+    /// When [`Control::poll`] has something to do next if nothing comes before; none if never.
+    #[must_use]
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        let sending = self.sending.deadline_ms().filter(|_| self.connected);
+        match (sending, self.client.next_deadline_ms()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// The board stops on purpose: a trial that is under way has not died in this boot.
+    ///
+    /// # Errors
+    /// Those of the journal.
+    pub fn end(&mut self) -> Result<(), ControlError> {
+        Ok(self.slots.end_boot()?)
+    }
+
+    /// The slots.
+    #[must_use]
+    pub fn slots(&self) -> &Slots<S> {
+        &self.slots
+    }
+
+    /// The slots, to read a release from them.
+    pub fn slots_mut(&mut self) -> &mut Slots<S> {
+        &mut self.slots
+    }
+
+    /// The outbox.
+    #[must_use]
+    pub fn outbox(&self) -> &Outbox<O, F, C, R, B> {
+        &self.outbox
+    }
+
+    /// The slot whose predictions count.
+    #[must_use]
+    pub fn running(&self) -> Option<Slot> {
+        self.running
+    }
+
+    /// Frames sent and not acknowledged.
+    #[must_use]
+    pub fn flying(&self) -> usize {
+        self.sending.flying()
+    }
+
+    /// Refusals that were too many to be reported.
+    #[must_use]
+    pub fn unreported_refusals(&self) -> u32 {
+        self.unreported
+    }
+}
+
+/// Payload of the state topic while the board is connected.
+pub const ONLINE: &[u8] = b"online";
+/// Payload of the state topic when it is not; also the last will.
+pub const OFFLINE: &str = "offline";

@@ -1,0 +1,297 @@
+//! From a received release to a confirmed one, or back.
+
+use super::{Control, ControlError, Mode, Now, Purpose, Queued};
+use edgeward::guard::{ShadowVerdict, Verdict};
+use edgeward::policy::TrialPolicy;
+use edgeward::slots::{self, BootDecision, Slot};
+use edgeward::telemetry::{Birth, Event, Reason, ReleaseId, SlotReport, SlotState, release_id};
+use edgeward::trust::{Signer, Verifier};
+use embedded_storage::nor_flash::NorFlash;
+
+/// A release that is loaded and not on trial yet.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Waiting {
+    /// There is none.
+    Nothing,
+    /// In shadow.
+    Shadow(Slot, TrialPolicy),
+    /// To be put on trial as soon as its rollout is not paused.
+    Trial(Slot, TrialPolicy),
+}
+
+impl Waiting {
+    fn slot(self) -> Option<Slot> {
+        match self {
+            Self::Nothing => None,
+            Self::Shadow(slot, _) | Self::Trial(slot, _) => Some(slot),
+        }
+    }
+}
+
+impl<
+    S: NorFlash,
+    O: NorFlash,
+    V: Verifier,
+    K: Signer,
+    const F: usize,
+    const C: usize,
+    const R: usize,
+    const B: usize,
+    const W: usize,
+> Control<'_, S, O, V, K, F, C, R, B, W>
+{
+    /// Asks for what this boot runs, and reports a boot that reverted.
+    pub(super) fn boot(&mut self, decision: BootDecision, now: Now) -> Result<(), ControlError> {
+        // The first birth waits for what runs.
+        self.birth_due = matches!(
+            decision,
+            BootDecision::Empty | BootDecision::Reverted { to: None, .. }
+        );
+        match decision {
+            BootDecision::Empty => {}
+            BootDecision::Confirmed(slot) => self.push(Queued::Load(slot, Purpose::Confirmed)),
+            BootDecision::Trial { slot, .. } => {
+                // The confirmed one first, to have something to go back to.
+                if let Some(confirmed) = self.slots.confirmed() {
+                    self.push(Queued::Load(confirmed, Purpose::Confirmed));
+                }
+                self.push(Queued::Load(slot, Purpose::Candidate));
+            }
+            BootDecision::Reverted { from, to, reason } => {
+                if let Some(slot) = to {
+                    self.push(Queued::Load(slot, Purpose::Confirmed));
+                }
+                let to = to.map(|slot| self.release(slot));
+                self.event(&Event::Reverted { from, to, reason }, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The release in a slot.
+    pub(super) fn release(&self, slot: Slot) -> ReleaseId {
+        release_id(&self.slots.record(slot).digest)
+    }
+
+    /// What [`super::Action::Load`] came to: the release's trial policy, when it is loaded and its
+    /// golden vectors hold.
+    ///
+    /// # Errors
+    /// Those of flash.
+    pub fn loaded(
+        &mut self,
+        slot: Slot,
+        release: ReleaseId,
+        purpose: Purpose,
+        outcome: Result<TrialPolicy, Reason>,
+        now: Now,
+    ) -> Result<(), ControlError> {
+        if self.release(slot) != release {
+            // The slot has been given to another release meanwhile.
+            return Ok(());
+        }
+        match purpose {
+            Purpose::SelfTest => {
+                let outcome = outcome.map(|_| ());
+                Ok(self.client.self_tested(outcome, &mut self.slots)?)
+            }
+            Purpose::Confirmed => {
+                self.birth_due = true;
+                if outcome.is_ok() && self.slots.confirmed() == Some(slot) {
+                    self.run(slot, Mode::Confirmed);
+                }
+                Ok(())
+            }
+            Purpose::Candidate => self.candidate(slot, outcome, now),
+        }
+    }
+
+    fn candidate(
+        &mut self,
+        slot: Slot,
+        outcome: Result<TrialPolicy, Reason>,
+        now: Now,
+    ) -> Result<(), ControlError> {
+        let state = self.slots.record(slot).state;
+        match (state, outcome) {
+            (SlotState::Trial, Ok(_)) => {
+                self.run(slot, Mode::Trial);
+                Ok(())
+            }
+            (SlotState::Trial, Err(reason)) => self.revert(slot, reason, now),
+            (SlotState::Staged | SlotState::Shadow, Ok(policy)) => {
+                let beside = policy.shadow_inferences > 0 && self.slots.confirmed().is_some();
+                if !beside {
+                    self.waiting = Waiting::Trial(slot, policy);
+                    return Ok(());
+                }
+                if state == SlotState::Staged {
+                    self.slots.shadow(slot)?;
+                    self.slot_event(slot, now)?;
+                }
+                self.waiting = Waiting::Shadow(slot, policy);
+                self.push(Queued::Run(slot, Mode::Shadow));
+                Ok(())
+            }
+            (SlotState::Staged | SlotState::Shadow, Err(reason)) => {
+                self.slots.reject(slot, reason)?;
+                self.slot_event(slot, now)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts a release on trial that waits for it, unless its rollout is paused. True when it did.
+    pub(super) fn start_waiting(&mut self, now: Now) -> Result<bool, ControlError> {
+        let Waiting::Trial(slot, policy) = self.waiting else {
+            return Ok(false);
+        };
+        if self.client.is_paused() {
+            return Ok(false);
+        }
+        self.waiting = Waiting::Nothing;
+        match self.slots.begin_trial(slot, policy.max_boots) {
+            Ok(()) => {
+                self.slot_event(slot, now)?;
+                self.run(slot, Mode::Trial);
+            }
+            Err(slots::Error::Content) => {
+                self.slots.reject(slot, Reason::Corrupt)?;
+                self.slot_event(slot, now)?;
+                self.push(Queued::Stop(slot));
+            }
+            // Given up meanwhile, or overtaken by a higher floor: it does not run.
+            Err(slots::Error::State(_) | slots::Error::BelowFloor(_)) => {
+                self.push(Queued::Stop(slot));
+            }
+            Err(error) => {
+                self.waiting = Waiting::Trial(slot, policy);
+                return Err(error.into());
+            }
+        }
+        Ok(true)
+    }
+
+    fn run(&mut self, slot: Slot, mode: Mode) {
+        self.running = Some(slot);
+        self.birth_due = true;
+        self.push(Queued::Run(slot, mode));
+    }
+
+    /// What became of the trial of a release.
+    ///
+    /// # Errors
+    /// Those of flash; the trial goes on then.
+    pub fn trial(
+        &mut self,
+        slot: Slot,
+        release: ReleaseId,
+        verdict: Verdict,
+        now: Now,
+    ) -> Result<(), ControlError> {
+        let record = self.slots.record(slot);
+        if record.state != SlotState::Trial || release_id(&record.digest) != release {
+            return Ok(());
+        }
+        match verdict {
+            Verdict::Confirm => {
+                self.slots.confirm(slot)?;
+                self.slot_event(slot, now)
+            }
+            Verdict::Breach(reason) => self.revert(slot, reason, now),
+            _ => Ok(()),
+        }
+    }
+
+    /// What became of the shadow of a release.
+    ///
+    /// # Errors
+    /// Those of flash.
+    pub fn shadow(
+        &mut self,
+        slot: Slot,
+        release: ReleaseId,
+        verdict: ShadowVerdict,
+        now: Now,
+    ) -> Result<(), ControlError> {
+        let Waiting::Shadow(waiting, policy) = self.waiting else {
+            return Ok(());
+        };
+        if waiting != slot || self.release(slot) != release {
+            return Ok(());
+        }
+        match verdict {
+            ShadowVerdict::Pass => {
+                self.waiting = Waiting::Trial(slot, policy);
+                Ok(())
+            }
+            ShadowVerdict::Fail => {
+                self.slots.reject(slot, Reason::Shadow)?;
+                self.waiting = Waiting::Nothing;
+                self.push(Queued::Stop(slot));
+                self.slot_event(slot, now)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn revert(&mut self, slot: Slot, reason: Reason, now: Now) -> Result<(), ControlError> {
+        let from = self.release(slot);
+        let to = self.slots.revert(slot, reason)?;
+        self.stop(slot);
+        let to = to.map(|slot| self.release(slot));
+        self.event(&Event::Reverted { from, to, reason }, now)
+    }
+
+    /// Ends running a slot, and runs the confirmed one.
+    pub(super) fn stop(&mut self, slot: Slot) {
+        if self.waiting.slot() == Some(slot) {
+            self.waiting = Waiting::Nothing;
+        }
+        if self.running == Some(slot) {
+            self.running = self.slots.confirmed();
+        }
+        self.birth_due = true;
+        self.push(Queued::Stop(slot));
+    }
+
+    fn slot_event(&mut self, slot: Slot, now: Now) -> Result<(), ControlError> {
+        let event = Event::Slot {
+            slot: slot as u8,
+            release: self.release(slot),
+            state: self.slots.record(slot).state,
+        };
+        self.event(&event, now)
+    }
+
+    /// The board's inventory.
+    #[must_use]
+    pub fn birth(&self) -> Birth {
+        let state = self.slots.state();
+        let report = |slot: Slot| {
+            let record = self.slots.record(slot);
+            let empty = record.state == SlotState::Empty;
+            SlotReport {
+                state: record.state,
+                release: if empty {
+                    ReleaseId::default()
+                } else {
+                    release_id(&record.digest)
+                },
+                counter: record.counter,
+                version: record.version.clone(),
+            }
+        };
+        Birth {
+            class: self.setup.class,
+            firmware: self.setup.firmware.clone(),
+            slots: Slot::ALL.map(report),
+            running: self.running.map(|slot| slot as u8),
+            floor: state.floor,
+            root_version: state.root.version,
+            desired: state.desired_sequence,
+            tags: self.setup.tags.clone(),
+            last_failure: state.last_failure,
+        }
+    }
+}

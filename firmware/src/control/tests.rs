@@ -1,0 +1,1 @@
+//! The head of a board on flash in memory.
