@@ -215,8 +215,18 @@ pub struct Control<
 
 /// What [`Control::new`] is made of.
 #[derive(Debug)]
-pub struct Parts<'a, S, O, V, K, const F: usize, const C: usize, const R: usize, const B: usize, const W: usize>
-{
+pub struct Parts<
+    'a,
+    S,
+    O,
+    V,
+    K,
+    const F: usize,
+    const C: usize,
+    const R: usize,
+    const B: usize,
+    const W: usize,
+> {
     /// Who the board is.
     pub setup: Setup,
     /// The device's key.
@@ -254,7 +264,10 @@ impl<
     ///
     /// # Errors
     /// When the outbox can't take the report of a boot that reverted.
-    pub fn new(parts: Parts<'a, S, O, V, K, F, C, R, B, W>, now: Now) -> Result<Self, ControlError> {
+    pub fn new(
+        parts: Parts<'a, S, O, V, K, F, C, R, B, W>,
+        now: Now,
+    ) -> Result<Self, ControlError> {
         let acknowledged = parts.outbox.acknowledged();
         let mut control = Self {
             setup: parts.setup,
