@@ -1,4 +1,14 @@
 //! The engine: one model, loaded and ready.
+//!
+//! [`Engine`] is what the runtime asks of one. On hosts and Linux boards `tract` runs any ONNX model
+//! that tract does, with its memory recycled by `pool`; `onnx` describes a file before it is loaded.
+
+#[cfg(feature = "tract")]
+pub mod onnx;
+#[cfg(feature = "std")]
+pub mod pool;
+#[cfg(feature = "tract")]
+pub mod tract;
 
 /// Why an inference or a load failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
