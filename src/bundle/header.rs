@@ -110,7 +110,7 @@ impl FileHeader {
             28,
             Kind::OutOfRange,
         ))?;
-        if total_bytes as usize % SECTION_ALIGN != 0 {
+        if !(total_bytes as usize).is_multiple_of(SECTION_ALIGN) {
             let kind = Kind::Misaligned(SECTION_ALIGN as u16);
             return Err(BundleError::at(Field::TotalBytes, 28, kind));
         }
@@ -297,7 +297,7 @@ fn section(
     }
     let at = cursor.at;
     let offset = cursor.u32(Field::SectionOffset)?;
-    if offset as usize % SECTION_ALIGN != 0 {
+    if !(offset as usize).is_multiple_of(SECTION_ALIGN) {
         let kind = Kind::Misaligned(SECTION_ALIGN as u16);
         return Err(BundleError::at(Field::SectionOffset, at, kind));
     }

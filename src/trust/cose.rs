@@ -515,33 +515,7 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Stands in for a key, so that the shape is tested without a back end: the "signature" is the
-    /// SHA-256 of what was signed, twice.
-    struct Fake(u8);
-
-    fn digest(parts: &[&[u8]]) -> [u8; 64] {
-        let half = crate::trust::sha256(&parts.concat());
-        let mut signature = [0; 64];
-        signature[..32].copy_from_slice(&half);
-        signature[32..].copy_from_slice(&half);
-        signature
-    }
-
-    impl Signer for Fake {
-        fn public_key(&self) -> PublicKey {
-            PublicKey([self.0; 32])
-        }
-        fn sign(&self, parts: &[&[u8]]) -> [u8; 64] {
-            digest(parts)
-        }
-    }
-
-    impl Verifier for Fake {
-        fn verify(&self, _: &PublicKey, parts: &[&[u8]], signature: &[u8; 64]) -> bool {
-            digest(parts) == *signature
-        }
-    }
+    use crate::trust::testing::{Fake, FakeVerifier};
 
     fn embedded(content: ContentType, payload: &[u8]) -> Vec<u8> {
         let mut out = vec![0; content.embedded_bytes(payload.len())];
@@ -572,7 +546,7 @@ mod tests {
                 assert_eq!(message.payload, Some(&payload[..]));
                 assert_eq!(message.len, bytes.len());
                 assert_eq!(
-                    verify_one(&bytes, content, &Fake(7).public_key(), &Fake(7)),
+                    verify_one(&bytes, content, &Fake(7).public_key(), &FakeVerifier),
                     Ok(&payload[..])
                 );
 
@@ -582,10 +556,10 @@ mod tests {
                 let message = parse(&out[..len]).unwrap();
                 assert_eq!(message.payload, None);
                 let key = Fake(7).public_key();
-                assert!(message.verify(&Fake(7), &key, Some(&payload)));
-                assert!(!message.verify(&Fake(7), &key, None));
-                assert!(!message.verify(&Fake(7), &Fake(8).public_key(), Some(&payload)));
-                assert!(!message.verify(&Fake(7), &key, Some(b"another")));
+                assert!(message.verify(&FakeVerifier, &key, Some(&payload)));
+                assert!(!message.verify(&FakeVerifier, &key, None));
+                assert!(!message.verify(&FakeVerifier, &Fake(8).public_key(), Some(&payload)));
+                assert!(!message.verify(&FakeVerifier, &key, Some(b"another")));
             }
         }
     }
@@ -618,7 +592,7 @@ mod tests {
         let check = |at: usize, value: u8, field, kind| {
             let mut bytes = bytes.clone();
             bytes[at] = value;
-            let error = verify_one(&bytes, ContentType::Desired, &key, &Fake(7)).unwrap_err();
+            let error = verify_one(&bytes, ContentType::Desired, &key, &FakeVerifier).unwrap_err();
             assert_eq!((error.field, error.kind), (field, kind), "byte {at}");
             error.offset as usize
         };
@@ -644,7 +618,7 @@ mod tests {
         assert_eq!(check(at + 9, 0, Field::Signature, Kind::BadSignature), at);
         let mut longer = bytes.clone();
         longer.push(0);
-        let error = verify_one(&longer, ContentType::Desired, &key, &Fake(7)).unwrap_err();
+        let error = verify_one(&longer, ContentType::Desired, &key, &FakeVerifier).unwrap_err();
         assert_eq!(
             error,
             CoseError::new(Field::End, bytes.len(), Kind::Trailing)

@@ -7,6 +7,8 @@ mod display;
 pub mod ring;
 pub mod root;
 pub mod strict;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

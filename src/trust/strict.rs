@@ -64,3 +64,63 @@ pub fn signature_is_strict(key: &[u8; 32], signature: &[u8; 64]) -> bool {
 fn less(a: &[u8; 32], b: &[u8; 32]) -> bool {
     a.iter().rev().lt(b.iter().rev())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Adds `value` to a little-endian number.
+    fn plus(mut number: [u8; 32], value: u8) -> [u8; 32] {
+        let mut carry = u16::from(value);
+        for byte in &mut number {
+            carry += u16::from(*byte);
+            *byte = carry as u8;
+            carry >>= 8;
+        }
+        number
+    }
+
+    #[test]
+    fn all_encodings_of_the_small_order_points_are_refused() {
+        // The eight points have fourteen encodings ("Taming the many EdDSAs", table 1): the five
+        // canonical y and the two that are p too large, each with both sign bits.
+        let mut encodings = SMALL_ORDER_Y.to_vec();
+        encodings.extend([P, plus(P, 1)]);
+        for mut encoding in encodings {
+            assert!(!point_is_strict(&encoding));
+            encoding[31] |= 0x80;
+            assert!(!point_is_strict(&encoding));
+        }
+    }
+
+    #[test]
+    fn points_are_canonical_below_p_only() {
+        let mut below = P;
+        below[0] -= 2;
+        assert!(point_is_strict(&below));
+        for value in 0..19 {
+            assert!(!point_is_strict(&plus(P, value)), "p + {value}");
+        }
+        // The base point.
+        let mut base = [0x66; 32];
+        base[0] = 0x58;
+        assert!(point_is_strict(&base));
+    }
+
+    #[test]
+    fn scalars_are_canonical_below_the_order_only() {
+        let point = [0x66; 32];
+        let with = |s: &[u8; 32]| {
+            let mut signature = [0x66; 64];
+            signature[32..].copy_from_slice(s);
+            signature_is_strict(&point, &signature)
+        };
+        let mut below = L;
+        below[0] -= 1;
+        assert!(with(&[0; 32]));
+        assert!(with(&below));
+        assert!(!with(&L));
+        assert!(!with(&plus(L, 1)));
+        assert!(!with(&[0xff; 32]));
+    }
+}
