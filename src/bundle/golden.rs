@@ -205,3 +205,103 @@ pub fn encode_golden(
     Golden::parse(&bytes)?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vectors() -> Vec<(Vec<f32>, Vec<f32>)> {
+        vec![
+            (vec![1.0, -2.0, 3.5], vec![0.25, 0.75]),
+            (vec![0.0, f32::MIN_POSITIVE, f32::MAX], vec![1.0, 0.0]),
+        ]
+    }
+
+    fn says(at: usize, word: [u8; 4]) -> String {
+        let mut bytes = encode_golden(0.01, &vectors()).unwrap();
+        bytes[at..at + 4].copy_from_slice(&word);
+        Golden::parse(&bytes).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let bytes = encode_golden(0.01, &vectors()).unwrap();
+        assert_eq!(bytes.len(), GOLDEN_HEADER_BYTES + 2 * 5 * 4);
+        let golden = Golden::parse(&bytes).unwrap();
+        assert_eq!((golden.count(), golden.tolerance()), (2, 0.01));
+        assert_eq!((golden.input_len(), golden.output_len()), (3, 2));
+        let read: Vec<_> = golden
+            .iter()
+            .map(|vector| {
+                (
+                    vector.input.iter().collect(),
+                    vector.output.iter().collect(),
+                )
+            })
+            .collect();
+        assert_eq!(read, vectors());
+        let first = golden.iter().next().unwrap();
+        let mut out = [0.0; 3];
+        assert!(first.input.copy_to(&mut out));
+        assert_eq!(out, [1.0, -2.0, 3.5]);
+        assert!(!first.input.copy_to(&mut out[..2]));
+    }
+
+    #[test]
+    fn a_distance_needs_as_many_numbers() {
+        let bytes = encode_golden(0.01, &vectors()).unwrap();
+        let first = Golden::parse(&bytes).unwrap().iter().next().unwrap();
+        assert_eq!(first.distance(&[0.25, 0.75]), Some(0.0));
+        assert_eq!(first.distance(&[0.5, 0.5]), Some(0.25));
+        assert_eq!(first.distance(&[0.25, f32::INFINITY]), Some(f32::INFINITY));
+        assert_eq!(first.distance(&[f32::NAN, 0.75]), None);
+        assert_eq!(first.distance(&[0.25]), None);
+        assert_eq!(first.distance(&[0.25, 0.75, 0.0]), None);
+    }
+
+    #[test]
+    fn errors_name_field_and_offset() {
+        let zero = [0; 4];
+        assert_eq!(says(0, zero), "golden.count at byte 0: empty");
+        assert_eq!(says(4, zero), "golden.input_len at byte 4: empty");
+        assert_eq!(says(8, zero), "golden.output_len at byte 8: empty");
+        for value in [-1.0, f32::NAN, f32::INFINITY] {
+            let expected = "golden.tolerance at byte 12: out of range";
+            assert_eq!(says(12, value.to_le_bytes()), expected);
+        }
+        assert_eq!(
+            says(24, f32::NAN.to_le_bytes()),
+            "golden.values[2] at byte 24: not a finite number"
+        );
+        assert_eq!(
+            says(0, [1, 0, 0, 0]),
+            "golden at byte 36: bytes follow that belong to nothing"
+        );
+        for at in [0, 4, 8] {
+            assert_eq!(says(at, [0xff; 4]), "golden at byte 56: the bytes end here");
+        }
+        let bytes = encode_golden(0.0, &vectors()).unwrap();
+        for len in 0..bytes.len() {
+            assert!(Golden::parse(&bytes[..len]).is_err(), "{len}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_cannot_be_written() {
+        assert!(encode_golden(0.0, &[]).is_err());
+        assert!(encode_golden(-0.5, &vectors()).is_err());
+        let mut uneven = vectors();
+        uneven[1].0.pop();
+        assert!(encode_golden(0.0, &uneven).is_err());
+        uneven = vectors();
+        uneven[1].1[0] = f32::NAN;
+        assert!(encode_golden(0.0, &uneven).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = Golden::parse(&bytes);
+        }
+    }
+}

@@ -417,3 +417,577 @@ impl<'a> Bundle<'a> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::header::{HEADER_BYTES, MAX_MANIFEST_BYTES, SIGNATURE_BLOCK_BYTES};
+    use crate::bundle::write::{BundleWriter, Description, WriteError, sign};
+    use crate::trust::root::RoleKeys;
+    use crate::trust::testing::{Fake, FakeVerifier};
+    use crate::trust::{Digest32, Signer};
+    use proptest::prelude::*;
+
+    fn description() -> Description {
+        Description {
+            name: "motion".into(),
+            version: "1.2.3".into(),
+            counter: 300,
+            class: BoardClass::Linux,
+            kernels: "tract".into(),
+            arena_bytes: 0,
+            min_runtime: 1,
+        }
+    }
+
+    fn bundle(sections: &[(SectionKind, Vec<u8>)]) -> Vec<u8> {
+        let mut writer = BundleWriter::new(description()).unwrap();
+        for (kind, bytes) in sections {
+            writer.section(*kind, bytes.clone()).unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    fn small() -> Vec<u8> {
+        bundle(&[
+            (SectionKind::TractModel, vec![7; 5000]),
+            (SectionKind::Policy, vec![1, 2, 3]),
+        ])
+    }
+
+    /// What opening says once `edit` has been done to a sound bundle.
+    fn says(edit: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut bytes = small();
+        edit(&mut bytes);
+        match Bundle::open(&bytes) {
+            Ok(bundle) => bundle.verify_data().unwrap_err().to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Replaces the manifest by another one of any length; the chunk table follows it.
+    fn with_manifest(manifest: &[u8]) -> String {
+        says(|bytes| {
+            let old = FileHeader::parse(bytes).unwrap();
+            let table = bytes[old.table_range()].to_vec();
+            let new = FileHeader::new(manifest.len() as u32, old.total_bytes - old.head_bytes);
+            let new = new.unwrap();
+            assert_eq!(new.head_bytes, old.head_bytes);
+            bytes[..HEADER_BYTES].copy_from_slice(&new.to_bytes());
+            bytes[HEADER_BYTES..new.head_bytes as usize].fill(0);
+            bytes[new.manifest_range()].copy_from_slice(manifest);
+            bytes[new.table_range()].copy_from_slice(&table);
+        })
+    }
+
+    /// The small bundle's manifest with `edit` done to it, in postcard's own encoding.
+    fn edited(edit: impl FnOnce(&mut Manifest<'_>)) -> String {
+        let bytes = small();
+        let mut manifest = Head::parse(&bytes).unwrap().manifest().unwrap();
+        edit(&mut manifest);
+        with_manifest(&postcard::to_extend(&manifest, Vec::new()).unwrap())
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let bytes = small();
+        assert_eq!(bytes, small(), "packing is deterministic");
+        let bundle = Bundle::open(&bytes).unwrap();
+        bundle.verify_data().unwrap();
+        let manifest = bundle.manifest();
+        let Description {
+            name,
+            version,
+            counter,
+            class,
+            kernels,
+            arena_bytes,
+            min_runtime,
+        } = description();
+        assert_eq!((manifest.name, manifest.version), (&*name, &*version));
+        assert_eq!((manifest.counter, manifest.class), (counter, class));
+        assert_eq!(manifest.kernels, kernels);
+        assert_eq!(manifest.arena_bytes, arena_bytes);
+        assert_eq!(manifest.min_runtime, min_runtime);
+        assert_eq!(
+            bundle.section(SectionKind::TractModel),
+            Some(&[7; 5000][..])
+        );
+        assert_eq!(bundle.require(SectionKind::Policy), Ok(&[1, 2, 3][..]));
+        assert_eq!(bundle.section(SectionKind::Golden), None);
+        assert_eq!(
+            bundle.require(SectionKind::Golden).unwrap_err().to_string(),
+            "manifest.sections[5].kind: missing"
+        );
+        let head = bundle.head();
+        assert_eq!((head.head_bytes(), head.total_bytes()), (4096, 4096 + 5024));
+        assert_eq!(head.chunks(), 2);
+        assert_eq!(head.check_chunk(0, &bytes[4096..8192]), Ok(()));
+        assert_eq!(head.check_chunk(1, &bytes[8192..]), Ok(()));
+        let says = |index, chunk: &[u8]| head.check_chunk(index, chunk).unwrap_err().to_string();
+        assert_eq!(
+            says(1, &bytes[8192..9000]),
+            "data.chunks[1]: 808, where 928 follows from the rest"
+        );
+        assert_eq!(
+            says(0, &bytes[4095..8191]),
+            "data.chunks[0]: the SHA-256 does not match"
+        );
+        assert_eq!(says(2, &[]), "data.chunks[2]: missing");
+        assert_eq!(says(u32::MAX, &[]), "data.chunks[4294967295]: missing");
+    }
+
+    #[test]
+    fn the_manifest_is_postcards() {
+        let bytes = small();
+        let head = Head::parse(&bytes).unwrap();
+        let range = head.header().manifest_range();
+        let decoded: Manifest<'_> = postcard::from_bytes(&bytes[range]).unwrap();
+        assert_eq!(decoded, head.manifest().unwrap());
+        for (code, kind) in SectionKind::ALL.into_iter().enumerate() {
+            assert_eq!(SectionKind::from_code(kind.code()), Some(kind));
+            let encoded = postcard::to_extend(&kind, Vec::new()).unwrap();
+            assert_eq!(encoded, [code as u8]);
+        }
+    }
+
+    #[test]
+    fn errors_of_the_header_name_field_and_offset() {
+        for (at, value, expected) in [
+            (0, 0, "header.magic at byte 0: not a bundle"),
+            (
+                8,
+                2,
+                "header.format_version at byte 8: format version 2 is unknown (this reads 1)",
+            ),
+            (
+                10,
+                65,
+                "header.header_bytes at byte 10: 65, where 64 follows from the rest",
+            ),
+            (
+                13,
+                0,
+                "header.chunk_bytes at byte 12: 0, where 4096 follows from the rest",
+            ),
+            (17, 9, "header.manifest_bytes at byte 16: out of range"),
+            (20, 0, "header.chunk_count at byte 20: empty"),
+            (
+                20,
+                3,
+                "header.chunk_count at byte 20: 3, where 2 follows from the rest",
+            ),
+            (
+                25,
+                32,
+                "header.head_bytes at byte 24: 8192, where 4096 follows from the rest",
+            ),
+            (29, 1, "header.total_bytes at byte 28: out of range"),
+            (28, 1, "header.total_bytes at byte 28: not a multiple of 16"),
+            (
+                63,
+                1,
+                "header.reserved at byte 63: a padding byte is not zero",
+            ),
+        ] {
+            assert_eq!(says(|bytes| bytes[at] = value), expected);
+        }
+        assert_eq!(
+            FileHeader::parse(b"a text").unwrap_err().to_string(),
+            "header.magic at byte 0: not a bundle"
+        );
+        assert_eq!(
+            FileHeader::parse(b"EDGEWARD").unwrap_err().to_string(),
+            "file at byte 8: the bytes end here"
+        );
+        assert_eq!(
+            says(|bytes| bytes[20..24].fill(0xff)),
+            "header.chunk_count at byte 20: out of range"
+        );
+    }
+
+    #[test]
+    fn errors_of_the_manifest_name_field_and_offset() {
+        for (edit, expected) in [
+            (
+                (|m| m.name = "") as fn(&mut Manifest<'_>),
+                "manifest.name at byte 64: text that is empty, too long, not UTF-8 or has control characters",
+            ),
+            (
+                |m| m.kernels = "a\nb",
+                "manifest.kernels at byte 80: text that is empty, too long, not UTF-8 or has control characters",
+            ),
+            (
+                |m| m.sections.clear(),
+                "manifest.sections at byte 88: empty",
+            ),
+            (
+                |m| m.sections[1].kind = SectionKind::TractModel,
+                "manifest.sections[1].kind at byte 126: there is one like it already",
+            ),
+            (
+                |m| m.sections[1].offset += 8,
+                "manifest.sections[1].offset at byte 127: not a multiple of 16",
+            ),
+            (
+                |m| m.sections[1].offset -= 16,
+                "manifest.sections[1].offset at byte 127: overlaps or precedes the one before it",
+            ),
+            (
+                |m| m.sections[0].offset += 16,
+                "manifest.sections[0].offset at byte 90: out of range",
+            ),
+            (
+                |m| m.sections[1].offset += 16,
+                "manifest.sections[1].offset at byte 127: out of range",
+            ),
+            (
+                |m| m.sections[1].len = 0,
+                "manifest.sections[1].len at byte 129: empty",
+            ),
+            (
+                |m| m.sections[1].len = 17,
+                "manifest.sections[1].len at byte 129: out of range",
+            ),
+            (
+                |m| m.sections[1].len = u32::MAX,
+                "manifest.sections[1].len at byte 129: out of range",
+            ),
+            (
+                |m| m.sections.truncate(1),
+                "header.total_bytes at byte 28: 9120, where 9104 follows from the rest",
+            ),
+            (
+                |m| m.sections[1].sha256[0] ^= 1,
+                "data.sections[1] at byte 9104: the SHA-256 does not match",
+            ),
+        ] {
+            assert_eq!(edited(edit), expected);
+        }
+    }
+
+    #[test]
+    fn unknown_variants_and_long_numbers_are_named() {
+        let bytes = small();
+        let range = FileHeader::parse(&bytes).unwrap().manifest_range();
+        let raw = |edit: fn(&mut Vec<u8>)| {
+            let mut manifest = bytes[range.clone()].to_vec();
+            edit(&mut manifest);
+            with_manifest(&manifest)
+        };
+        // Offsets in the manifest: counter 13, class 15, kernels 16, sections 24, first kind 25.
+        assert_eq!(
+            raw(|m| m[15] = 2),
+            "manifest.class at byte 79: 2 is unknown"
+        );
+        assert_eq!(
+            raw(|m| m[25] = 6),
+            "manifest.sections[0].kind at byte 89: 6 is unknown"
+        );
+        assert_eq!(
+            raw(|m| drop(m.splice(15..16, [0x80, 0]))),
+            "manifest.class at byte 79: a number too large or not in its shortest form"
+        );
+        assert_eq!(
+            raw(|m| drop(m.splice(13..15, [0xff, 0xff, 0xff, 0xff, 0x10]))),
+            "manifest.counter at byte 77: a number too large or not in its shortest form"
+        );
+        assert_eq!(
+            raw(|m| m.push(0)),
+            "manifest at byte 162: bytes follow that belong to nothing"
+        );
+        assert_eq!(
+            raw(|m| m.truncate(m.len() - 1)),
+            "manifest.sections[1].sha256 at byte 161: the bytes end here"
+        );
+        assert_eq!(
+            raw(|m| m[1] = 0xff),
+            "manifest.name at byte 64: text that is empty, too long, not UTF-8 or has control characters"
+        );
+    }
+
+    #[test]
+    fn padding_must_be_zero() {
+        let head = |at| move |bytes: &mut Vec<u8>| bytes[at] = 1;
+        assert_eq!(
+            says(head(4095)),
+            "head_padding at byte 4095: a padding byte is not zero"
+        );
+        // In the data, the chunk's hash finds it first; the padding is checked for whoever made
+        // a table that agrees with it.
+        let mut bytes = small();
+        let at = 4096 + 5000 + 3;
+        bytes[at] = 1;
+        let hash = sha256(&bytes[8192..]);
+        let table = FileHeader::parse(&bytes).unwrap().table_range();
+        bytes[table.start + 32..table.end].copy_from_slice(&hash);
+        let error = Bundle::open(&bytes).unwrap().verify_data().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "data.padding at byte 9099: a padding byte is not zero"
+        );
+    }
+
+    #[test]
+    fn errors_of_the_signatures_name_field_and_offset() {
+        let signed = || {
+            let mut bytes = small();
+            sign(&mut bytes, &Fake(1)).unwrap();
+            sign(&mut bytes, &Fake(2)).unwrap();
+            bytes
+        };
+        let start = FileHeader::parse(&signed()).unwrap().signed_bytes();
+        let says = |at: usize, value: &[u8]| {
+            let mut bytes = signed();
+            bytes[start + at..start + at + value.len()].copy_from_slice(value);
+            Head::parse(&bytes).unwrap_err().to_string()
+        };
+        let at = |offset: usize| start + offset;
+        assert_eq!(
+            says(0, &[9]),
+            format!("signatures.count at byte {}: too many", at(0))
+        );
+        assert_eq!(
+            says(0, &[3]),
+            format!(
+                "signatures[2].len at byte {}: 0, where 115 follows from the rest",
+                at(235)
+            )
+        );
+        assert_eq!(
+            says(0, &[1]),
+            format!(
+                "head_padding at byte {}: a padding byte is not zero",
+                at(118)
+            )
+        );
+        let shape = "not a signature of the one shape";
+        assert_eq!(
+            says(3, &[0]),
+            format!(
+                "signatures[0] at byte {}: {shape}: not the bytes of COSE_Sign1 as Edgeward writes it",
+                at(3)
+            )
+        );
+        let second = signed()[at(120)..at(235)].to_vec();
+        assert_eq!(
+            says(3, &second),
+            format!(
+                "signatures[1] at byte {}: there is one like it already",
+                at(120)
+            )
+        );
+    }
+
+    #[test]
+    fn signatures_are_added_up_to_eight() {
+        let mut bytes = small();
+        let unsigned = bytes.clone();
+        for number in 1..=8 {
+            assert_eq!(
+                sign(&mut bytes, &Fake(number)),
+                Ok(Fake(number).public_key().id())
+            );
+            let before = bytes.clone();
+            sign(&mut bytes, &Fake(number)).unwrap();
+            assert_eq!(bytes, before, "signing twice changes nothing");
+        }
+        assert_eq!(sign(&mut bytes, &Fake(9)), Err(WriteError::SignaturesFull));
+        let (head, before) = (
+            Head::parse(&bytes).unwrap(),
+            Head::parse(&unsigned).unwrap(),
+        );
+        assert_eq!(
+            head.digest(),
+            before.digest(),
+            "signatures leave the digest alone"
+        );
+        assert_eq!(head.signatures().count(), 8);
+        let keys: Vec<_> = (1..=8).map(|number| Fake(number).public_key()).collect();
+        let role = RoleKeys::new(8, &keys).unwrap();
+        let root = Root {
+            version: 1,
+            roles: [role.clone(), role.clone(), role.clone(), role],
+        };
+        assert_eq!(head.verify(&root, &FakeVerifier), Ok(()));
+        bytes[5000] ^= 1;
+        assert!(matches!(
+            sign(&mut bytes, &Fake(1)),
+            Err(WriteError::Bundle(_))
+        ));
+    }
+
+    #[test]
+    fn a_bundle_fits_the_board_it_is_for_only() {
+        let bytes = small();
+        let head = Head::parse(&bytes).unwrap();
+        let mut manifest = head.manifest().unwrap();
+        manifest.arena_bytes = 100;
+        manifest.min_runtime = 3;
+        let board = Capabilities {
+            class: BoardClass::Linux,
+            kernels: &["generic", "tract"],
+            runtime: 3,
+            slot_bytes: head.total_bytes(),
+            arena_bytes: 100,
+        };
+        let fit = |board| manifest.check_fit(&board, head.total_bytes());
+        assert_eq!(fit(board), Ok(()));
+        for (board, error, reason) in [
+            (
+                Capabilities {
+                    class: BoardClass::Mcu,
+                    ..board
+                },
+                FitError::Class {
+                    needs: BoardClass::Linux,
+                    has: BoardClass::Mcu,
+                },
+                Reason::WrongClass,
+            ),
+            (
+                Capabilities {
+                    kernels: &["generic"],
+                    ..board
+                },
+                FitError::Kernels,
+                Reason::WrongClass,
+            ),
+            (
+                Capabilities {
+                    runtime: 2,
+                    ..board
+                },
+                FitError::Runtime { needs: 3, has: 2 },
+                Reason::Unsupported,
+            ),
+            (
+                Capabilities {
+                    slot_bytes: 9119,
+                    ..board
+                },
+                FitError::Slot {
+                    needs: 9120,
+                    has: 9119,
+                },
+                Reason::Unsupported,
+            ),
+            (
+                Capabilities {
+                    arena_bytes: 99,
+                    ..board
+                },
+                FitError::Arena {
+                    needs: 100,
+                    has: 99,
+                },
+                Reason::Unsupported,
+            ),
+        ] {
+            assert_eq!(fit(board), Err(error));
+            assert_eq!(error.reason(), reason);
+        }
+    }
+
+    #[test]
+    fn the_largest_manifest_fits_its_bound() {
+        let text = "x".repeat(32);
+        let section = crate::bundle::Section {
+            kind: SectionKind::Golden,
+            offset: u32::MAX,
+            len: u32::MAX,
+            sha256: Digest32::default(),
+        };
+        let manifest = Manifest {
+            name: &text,
+            version: &text,
+            counter: u32::MAX,
+            class: BoardClass::Mcu,
+            kernels: &text,
+            arena_bytes: u32::MAX,
+            min_runtime: u16::MAX,
+            sections: core::iter::repeat_n(section, 8).collect(),
+        };
+        let encoded = postcard::to_extend(&manifest, Vec::new()).unwrap();
+        assert_eq!(encoded.len(), MAX_MANIFEST_BYTES);
+        assert!(HEADER_BYTES + MAX_MANIFEST_BYTES + SIGNATURE_BLOCK_BYTES < CHUNK_BYTES);
+    }
+
+    #[test]
+    fn what_cannot_be_read_cannot_be_written() {
+        for text in ["", "a\u{7}", &"x".repeat(33)] {
+            let mut description = description();
+            description.version = text.into();
+            let error = BundleWriter::new(description).unwrap_err();
+            assert_eq!(error, WriteError::Text { field: "version" });
+        }
+        let mut writer = BundleWriter::new(description()).unwrap();
+        assert_eq!(writer.finish(), Err(WriteError::NoSections));
+        let kind = SectionKind::Golden;
+        assert_eq!(
+            writer.section(kind, []).unwrap_err(),
+            WriteError::EmptySection(kind)
+        );
+        writer.section(kind, [1]).unwrap();
+        assert_eq!(
+            writer.section(kind, [1]).unwrap_err(),
+            WriteError::DuplicateSection(kind)
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_sections_come_back(
+            contents in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..6000), 1..=6),
+            counter: u32,
+            arena_bytes: u32,
+            min_runtime: u16,
+        ) {
+            let mut description = description();
+            description.counter = counter;
+            description.arena_bytes = arena_bytes;
+            description.min_runtime = min_runtime;
+            let mut writer = BundleWriter::new(description).unwrap();
+            for (kind, bytes) in SectionKind::ALL.into_iter().zip(&contents) {
+                writer.section(kind, bytes.clone()).unwrap();
+            }
+            let bytes = writer.finish().unwrap();
+            let bundle = Bundle::open(&bytes).unwrap();
+            for (kind, bytes) in SectionKind::ALL.into_iter().zip(&contents) {
+                prop_assert_eq!(bundle.section(kind), Some(&bytes[..]));
+            }
+            let manifest = bundle.manifest();
+            prop_assert_eq!(manifest.counter, counter);
+            prop_assert_eq!(manifest.arena_bytes, arena_bytes);
+            prop_assert_eq!(manifest.min_runtime, min_runtime);
+            prop_assert_eq!(manifest.sections.len(), contents.len());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = Bundle::open(&bytes);
+        }
+
+        /// Reaches what lies behind the magic: a sound bundle with some bytes replaced in its head,
+        /// never opened with anything but a typed error or a bundle whose data can be checked.
+        #[test]
+        fn damaged_heads_never_panic(
+            edits in prop::collection::vec((0..1200_usize, any::<u8>()), 1..6),
+        ) {
+            let mut bytes = small();
+            sign(&mut bytes, &Fake(1)).unwrap();
+            for (at, value) in edits {
+                bytes[at] = value;
+            }
+            if let Ok(bundle) = Bundle::open(&bytes) {
+                let _ = bundle.verify_data();
+                for kind in SectionKind::ALL {
+                    let _ = bundle.section(kind);
+                }
+            }
+        }
+    }
+}
