@@ -315,7 +315,8 @@ mod tests {
             assert_eq!(decode_profile::<3, 2>(&bytes), Err(error));
             error.to_string()
         };
-        let cases: [(fn(&mut Small), &str); 32] = [
+        type Case = (fn(&mut Small), &'static str);
+        let cases: [Case; 32] = [
             (
                 |p| p.schema.window = 0,
                 "profile.schema.window: out of range",
@@ -437,7 +438,8 @@ mod tests {
 
     #[test]
     fn policies_that_cannot_be_meant_are_named() {
-        let cases: [(fn(&mut Policy), &str); 8] = [
+        type Case = (fn(&mut Policy), &'static str);
+        let cases: [Case; 8] = [
             (|p| p.z_limit = f32::NAN, "policy.z_limit: out of range"),
             (
                 |p| p.trial.min_inferences = 0,

@@ -910,7 +910,7 @@ mod tests {
         };
         let encoded = postcard::to_extend(&manifest, Vec::new()).unwrap();
         assert_eq!(encoded.len(), MAX_MANIFEST_BYTES);
-        assert!(HEADER_BYTES + MAX_MANIFEST_BYTES + SIGNATURE_BLOCK_BYTES < CHUNK_BYTES);
+        const { assert!(HEADER_BYTES + MAX_MANIFEST_BYTES + SIGNATURE_BLOCK_BYTES < CHUNK_BYTES) };
     }
 
     #[test]
