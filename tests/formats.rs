@@ -1,0 +1,56 @@
+//! The examples of the format documents are what the code writes.
+//!
+//! A block that begins with "```hex NAME" holds bytes in hexadecimal; text after `;` is a comment.
+
+use edgeward::bundle::{BoardClass, BundleWriter, Description, Head, SectionKind};
+use edgeward::trust::Signer;
+use edgeward::trust::cose::{self, ContentType};
+use edgeward::trust::ring::RingSigner;
+
+const BUNDLE: &str = include_str!("../docs/BUNDLE.md");
+const WIRE: &str = include_str!("../docs/WIRE.md");
+
+fn check(document: &str, name: &str, expected: &[u8]) {
+    let start = format!("```hex {name}\n");
+    let block = document
+        .split_once(&start)
+        .and_then(|(_, rest)| rest.split_once("```"))
+        .unwrap_or_else(|| panic!("no block {name}"))
+        .0;
+    let digits: String = block
+        .lines()
+        .flat_map(|line| line.split(';').next().unwrap_or(line).split_whitespace())
+        .collect();
+    let written: String = expected.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(digits, written, "{name}");
+}
+
+#[test]
+fn the_bundle_example_is_what_the_writer_writes() {
+    let mut writer = BundleWriter::new(Description {
+        name: "m".into(),
+        version: "1".into(),
+        counter: 300,
+        class: BoardClass::Linux,
+        kernels: "tract".into(),
+        arena_bytes: 0,
+        min_runtime: 1,
+    })
+    .expect("the description is plain");
+    writer
+        .section(SectionKind::Policy, [1, 2, 3])
+        .expect("first of its kind");
+    let bytes = writer.finish().expect("it fits");
+    let header = *Head::parse(&bytes).expect("it is sound").header();
+    check(BUNDLE, "bundle-header", &bytes[..64]);
+    check(BUNDLE, "bundle-manifest", &bytes[64..header.signed_bytes()]);
+}
+
+#[test]
+fn the_signature_example_is_what_we_sign() {
+    let key = RingSigner::from_seed(&[1; 32]).expect("any seed is a key");
+    let mut out = vec![0; ContentType::Ack.embedded_bytes(2)];
+    cose::sign_embedded(&key, ContentType::Ack, b"hi", &mut out).expect("it fits");
+    check(WIRE, "cose-ack", &out);
+    assert_eq!(key.public_key().id().0[..], out[36..44]);
+}
