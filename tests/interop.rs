@@ -203,7 +203,7 @@ fn other_shapes_are_refused() {
     let tagged = good.clone().to_tagged_vec().expect("it prints");
     assert!(cose::parse(&tagged).is_ok());
     assert!(cose::parse(&good.to_vec().expect("it prints")).is_err());
-    let extra = header().value(-70000, ciborium_null()).build();
+    let extra = header().value(-70000, null()).build();
     for message in [
         build(extra, none()),
         build(header().build(), HeaderBuilder::new().iv(vec![1]).build()),
@@ -215,18 +215,12 @@ fn other_shapes_are_refused() {
     }
 }
 
-fn ciborium_null() -> coset::cbor::value::Value {
+fn null() -> coset::cbor::value::Value {
     coset::cbor::value::Value::Null
 }
 
-#[test]
-fn pycose_verifies_ours_and_we_verify_pycoses() {
-    let Some(python) = std::env::var_os("EDGEWARD_PYTHON") else {
-        eprintln!("skipped: EDGEWARD_PYTHON names no Python with tests/interop/requirements.txt");
-        return;
-    };
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pycose");
-    std::fs::create_dir_all(&folder).expect("the build folder is ours");
+/// Fills `folder` as `pycose_check.py` describes; returns the key that the script signs with.
+fn write_what_we_sign(folder: &Path) -> RingSigner {
     let write = |name: &str, bytes: &[u8]| {
         std::fs::write(folder.join(name), bytes).expect("the build folder is ours");
     };
@@ -267,7 +261,18 @@ fn pycose_verifies_ours_and_we_verify_pycoses() {
         },
     });
     write("index.json", index.to_string().as_bytes());
+    theirs
+}
 
+#[test]
+fn pycose_verifies_ours_and_we_verify_pycoses() {
+    let Some(python) = std::env::var_os("EDGEWARD_PYTHON") else {
+        eprintln!("skipped: EDGEWARD_PYTHON names no Python with tests/interop/requirements.txt");
+        return;
+    };
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pycose");
+    std::fs::create_dir_all(&folder).expect("the build folder is ours");
+    let theirs = write_what_we_sign(&folder);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/pycose_check.py");
     let output = Command::new(python)
         .arg(script)

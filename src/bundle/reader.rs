@@ -268,6 +268,31 @@ impl FitError {
     }
 }
 
+#[cfg(any(test, feature = "std"))]
+impl core::fmt::Display for FitError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Class { needs, has } => {
+                write!(f, "is for boards of class {needs:?}, this one is {has:?}")
+            }
+            Self::Kernels => f.write_str("is laid out for kernels that the board lacks"),
+            Self::Runtime { needs, has } => {
+                write!(f, "needs runtime version {needs}, the board has {has}")
+            }
+            Self::Slot { needs, has } => {
+                write!(f, "has {needs} bytes, a slot has {has}")
+            }
+            Self::Arena { needs, has } => write!(
+                f,
+                "needs {needs} bytes of working memory, the board has {has}"
+            ),
+        }
+    }
+}
+
+#[cfg(feature = "std")]
+impl std::error::Error for FitError {}
+
 impl Manifest<'_> {
     /// Whether a board can run this release, which is `total_bytes` long.
     ///
