@@ -1,8 +1,7 @@
 //! The device's key: made on the board, never leaves it.
 
 use anyhow::{Context, Result};
-use ring::rand::SystemRandom;
-use ring::signature::Ed25519KeyPair;
+use edgeward::trust::ring::RingSigner;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,7 +11,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// When the file can't be read or made, or holds no Ed25519 key.
-pub fn load_or_create(path: &Path) -> Result<Ed25519KeyPair> {
+pub fn load_or_create(path: &Path) -> Result<RingSigner> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -22,16 +21,12 @@ pub fn load_or_create(path: &Path) -> Result<Ed25519KeyPair> {
             return Err(error).with_context(|| format!("read the device key {}", path.display()));
         }
     };
-    Ed25519KeyPair::from_pkcs8(&bytes)
-        .ok()
-        .with_context(|| format!("{} holds no Ed25519 key in PKCS#8", path.display()))
+    RingSigner::from_pkcs8(&bytes).with_context(|| path.display().to_string())
 }
 
 /// Makes a key: whole on disk under its name, or not at all.
 fn create(path: &Path) -> Result<Vec<u8>> {
-    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
-        .ok()
-        .context("no randomness")?;
+    let document = RingSigner::generate().context("no randomness")?;
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let partial = Path::new(&name);
@@ -41,18 +36,18 @@ fn create(path: &Path) -> Result<Vec<u8>> {
         .truncate(true)
         .mode(0o600)
         .open(partial)?;
-    file.write_all(document.as_ref())?;
+    file.write_all(&document)?;
     file.sync_all()?;
     std::fs::rename(partial, path)?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-    Ok(document.as_ref().to_vec())
+    Ok(document)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ring::signature::KeyPair;
+    use edgeward::trust::Signer;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -61,7 +56,7 @@ mod tests {
         let path = folder.path().join("device.key");
         let first = load_or_create(&path).unwrap();
         let again = load_or_create(&path).unwrap();
-        assert_eq!(first.public_key().as_ref(), again.public_key().as_ref());
+        assert_eq!(first.public_key(), again.public_key());
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -1,0 +1,505 @@
+//! The agent: one process that does for a Linux board what firmware does for a microcontroller.
+//!
+//! Threads: *inference* owns the runtime and answers samples; *control* (the caller's thread) owns
+//! flash, outbox and update client; *mqtt* owns the connection; *loader* builds engines. They share
+//! bounded channels and nothing else, so that neither a slow disk nor a dead broker nor a large
+//! download reaches a prediction.
+
+use super::config::Config;
+use super::flash::FileFlash;
+use super::inference::{Command, Inference, Loaded, Report, unix_ms};
+use super::loader::{self, Done, Job, STACK_BYTES};
+use super::mqtt::{Mqtt, Options, load_tls};
+use super::stats::{SlotStatus, Stats, hex};
+use super::{key, provision, source};
+use crate::control::{Action, Control, Mode, Now, OFFLINE, Parts, Purpose, Setup};
+use crate::transport::{Event, Transport};
+use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
+use anyhow::{Context, Result};
+use edgeward::RUNTIME_VERSION;
+use edgeward::bundle::{BoardClass, CHUNK_BYTES, Capabilities};
+use edgeward::engine::tract::TractEngine;
+use edgeward::slots::Slot;
+use edgeward::sync::client::MAX_HEAD_CHUNKS;
+use edgeward::sync::{Board, Config as SyncConfig, UpdateClient};
+use edgeward::telemetry::codec::{max_frame_bytes, max_payload_bytes};
+use edgeward::telemetry::outbox::{Outbox, max_record_bytes};
+use edgeward::telemetry::{Id, Summary, Text, release_id};
+use edgeward::topic::{self, Channel};
+use edgeward::trust::ring::{RingSigner, RingVerifier};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TrySendError, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Records that the outbox may hold at once.
+const RECORDS: usize = 1024;
+/// Bytes of the outbox's buffer.
+pub(super) const BUFFER: usize = max_record_bytes(F, C);
+/// Chunks on their way at once.
+const CHUNKS: usize = 8;
+/// Longest nap of the control thread.
+const NAP: Duration = Duration::from_millis(100);
+/// What one turn of the control thread does at most before it looks at the rest.
+const TURN: usize = 256;
+/// How long the last frames may take on the way down.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+type Head<'a> =
+    Control<'a, FileFlash, FileFlash, RingVerifier, RingSigner, F, C, RECORDS, BUFFER, CHUNKS>;
+
+/// Runs the agent until `stop` is set.
+///
+/// # Errors
+/// When it can't start: configuration, key, flash, trust root, source. Once it runs, what fails is
+/// logged and tried again.
+pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
+    let text = |text: &str| Text::try_from(text).ok().context("a tag is too long");
+    let id = |name: &str| Id::try_from(name).ok().context("a name is too long");
+    let tags: heapless::Vec<Text, 8> = config
+        .tags
+        .iter()
+        .map(|tag| text(tag))
+        .collect::<Result<_>>()?;
+    let signer = key::load_or_create(&config.key)?;
+    let (mut slots, layout) = provision::open_slots(config)?;
+    let boot = slots
+        .begin_boot()
+        .map_err(|error| anyhow::anyhow!("slots: {error:?}"))?;
+    tracing::info!(boot = slots.state().boot, decision = ?boot, "boot");
+    let (flash, region) = provision::open_outbox(config)?;
+    let outbox = Outbox::open(flash, region, slots.state().boot)?;
+    let sync = SyncConfig {
+        board: Board {
+            fleet: &config.fleet,
+            device: &config.device,
+            class: BoardClass::Linux,
+            tags: &tags,
+        },
+        capabilities: Capabilities {
+            class: BoardClass::Linux,
+            kernels: &["tract"],
+            runtime: RUNTIME_VERSION,
+            slot_bytes: layout.slot_bytes,
+            arena_bytes: u32::MAX,
+        },
+        timeout_ms: 5_000,
+        backoff_ms: 500,
+        backoff_max_ms: 60_000,
+    };
+    let mut head = vec![0; MAX_HEAD_CHUNKS as usize * CHUNK_BYTES];
+    let mut payload = vec![0; max_payload_bytes(F, C)];
+    let mut frame = vec![0; max_frame_bytes(F, C)];
+    let begun = Instant::now();
+    let parts = Parts {
+        setup: Setup {
+            fleet: id(&config.fleet)?,
+            device: id(&config.device)?,
+            class: BoardClass::Linux,
+            firmware: text(env!("CARGO_PKG_VERSION"))?,
+            tags: tags.clone(),
+        },
+        signer,
+        verifier: RingVerifier,
+        slots,
+        boot,
+        client: UpdateClient::new(sync, RingVerifier, &mut head),
+        outbox,
+        payload: &mut payload,
+        frame: &mut frame,
+    };
+    let control = Box::new(Control::new(parts, now(begun))?);
+    let mut transport = Mqtt::new(options(config)?);
+    let stats = Arc::new(Stats::default());
+    {
+        let mut status = stats.status();
+        status.device.clone_from(&config.device);
+        status.fleet.clone_from(&config.fleet);
+    }
+    let threads = Threads::start(config, stats.clone(), stop.clone())?;
+    transport.connect();
+    let mut agent = Agent {
+        control,
+        transport,
+        threads,
+        stats,
+        begun,
+        ready: [None, None],
+        commands: VecDeque::new(),
+        connected: false,
+        shown: None,
+    };
+    while !stop.load(Ordering::Relaxed) {
+        agent.turn();
+        thread::park_timeout(agent.nap());
+    }
+    agent.end(config);
+    Ok(())
+}
+
+fn now(begun: Instant) -> Now {
+    Now {
+        monotonic_ms: begun.elapsed().as_millis() as u64,
+        unix_ms: Some(unix_ms()).filter(|&ms| ms > 0),
+    }
+}
+
+fn options(config: &Config) -> Result<Options> {
+    let broker = &config.broker;
+    let credentials = match (&broker.username, &broker.password_file) {
+        (Some(user), Some(path)) => {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            let password = text.lines().next().unwrap_or_default();
+            Some((user.clone(), password.to_owned()))
+        }
+        _ => None,
+    };
+    let state = topic::device(&config.fleet, &config.device, Channel::State);
+    Ok(Options {
+        host: broker.host.clone(),
+        port: broker.port,
+        protocol: broker.protocol,
+        client_id: format!("edgeward-{}-{}", config.fleet, config.device),
+        keep_alive_s: broker.keep_alive_s,
+        credentials,
+        tls: broker.tls.as_ref().map(load_tls).transpose()?,
+        will: Some((state.as_str().to_owned(), OFFLINE.to_owned())),
+        reconnect_max: Duration::from_secs(u64::from(broker.reconnect_max_s)),
+    })
+}
+
+/// The other threads, and the channels to them.
+struct Threads {
+    commands: SyncSender<Command<TractEngine>>,
+    reports: Receiver<Report<TractEngine>>,
+    summaries: Receiver<Summary<F, C>>,
+    jobs: Sender<Job>,
+    done: Receiver<Done>,
+    inference: JoinHandle<()>,
+}
+
+impl Threads {
+    fn start(config: &Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<Self> {
+        let (commands, commands_in) = sync_channel(16);
+        let (reports_out, reports) = sync_channel(256);
+        let (summaries_out, summaries) = sync_channel(8);
+        let (jobs, jobs_in) = mpsc::channel();
+        let (done_out, done) = mpsc::channel();
+        let control = thread::current();
+        loader::spawn(jobs_in, done_out, control.clone())?;
+        let feeds = source::start(&config.source, stats.clone(), stop.clone())?;
+        let inference = thread::Builder::new()
+            .name("inference".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                let work = || {
+                    let mut inference =
+                        Inference::new(commands_in, reports_out, summaries_out, control, stats);
+                    source::work(&mut inference, &feeds, &stop);
+                };
+                // A release that panics is one that crashes the board: the next boot counts it.
+                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+                    tracing::error!("the inference thread died");
+                    std::process::abort();
+                }
+            })?;
+        Ok(Self {
+            commands,
+            reports,
+            summaries,
+            jobs,
+            done,
+            inference,
+        })
+    }
+}
+
+struct Agent<'a> {
+    control: Box<Head<'a>>,
+    transport: Mqtt,
+    threads: Threads,
+    stats: Arc<Stats>,
+    begun: Instant,
+    /// Releases that are loaded and do not run yet, by slot.
+    ready: [Option<Loaded<TractEngine>>; 2],
+    commands: VecDeque<Command<TractEngine>>,
+    connected: bool,
+    shown: Option<Instant>,
+}
+
+impl Agent<'_> {
+    /// Everything that is to be done now. True when there is likely more.
+    fn turn(&mut self) -> bool {
+        let mut busy = self.receive();
+        busy |= self.reports();
+        busy |= self.act();
+        while let Some(command) = self.commands.pop_front() {
+            if let Err(TrySendError::Full(command)) = self.threads.commands.try_send(command) {
+                self.commands.push_front(command);
+                break;
+            }
+        }
+        self.show();
+        if busy {
+            thread::current().unpark();
+        }
+        busy
+    }
+
+    fn nap(&self) -> Duration {
+        let now_ms = now(self.begun).monotonic_ms;
+        let deadline = self.control.next_deadline_ms();
+        deadline.map_or(NAP, |at_ms| {
+            NAP.min(Duration::from_millis(at_ms.saturating_sub(now_ms)))
+                .max(Duration::from_millis(1))
+        })
+    }
+
+    /// What came from the broker.
+    fn receive(&mut self) -> bool {
+        for _ in 0..TURN {
+            let now = now(self.begun);
+            let (control, connected) = (&mut self.control, &mut self.connected);
+            let more = self.transport.poll(&mut |event| match event {
+                Event::Connected { session_present } => {
+                    tracing::info!(session_present, "connected");
+                    *connected = true;
+                    control.connected(session_present);
+                }
+                Event::Disconnected => {
+                    *connected = false;
+                    control.disconnected();
+                }
+                Event::Message { topic, payload } => {
+                    if let Err(error) = control.message(topic, payload, now) {
+                        tracing::error!(%error, topic, "message");
+                    }
+                }
+            });
+            if !more {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What came from the other threads.
+    fn reports(&mut self) -> bool {
+        let now = now(self.begun);
+        for _ in 0..TURN {
+            let Ok(report) = self.threads.reports.try_recv() else {
+                break;
+            };
+            let result = match report {
+                Report::Alarm(release, alarm) => {
+                    tracing::debug!(release = hex(&release), ?alarm, "alarm");
+                    self.control.alarm(release, alarm, now)
+                }
+                Report::Trial(slot, release, verdict) => {
+                    tracing::info!(?slot, release = hex(&release), ?verdict, "trial");
+                    self.control.trial(slot, release, verdict, now)
+                }
+                Report::Shadow(slot, release, verdict) => {
+                    tracing::info!(?slot, release = hex(&release), ?verdict, "shadow");
+                    self.control.shadow(slot, release, verdict, now)
+                }
+                Report::Trash(runtime) => {
+                    drop(runtime);
+                    Ok(())
+                }
+            };
+            if let Err(error) = result {
+                tracing::error!(%error, "report");
+            }
+        }
+        while let Ok(summary) = self.threads.summaries.try_recv() {
+            if let Err(error) = self.control.summary(summary, now) {
+                tracing::error!(%error, "a window is lost");
+            }
+        }
+        let mut busy = false;
+        while let Ok(done) = self.threads.done.try_recv() {
+            busy = true;
+            self.done(done, now);
+        }
+        busy
+    }
+
+    /// A release was loaded, or was not.
+    fn done(&mut self, done: Done, now: Now) {
+        let outcome = match done.outcome {
+            Ok(loaded) => {
+                let policy = loaded.runtime.policy().trial;
+                self.ready[done.slot as usize] = Some(loaded);
+                Ok(policy)
+            }
+            Err(refused) => {
+                let release = hex(&done.release);
+                let (reason, detail) = (refused.reason, refused.detail);
+                tracing::warn!(slot = ?done.slot, release, ?reason, detail, "not loaded");
+                Err(reason)
+            }
+        };
+        let result = self
+            .control
+            .loaded(done.slot, done.release, done.purpose, outcome, now);
+        if let Err(error) = result {
+            tracing::error!(%error, "loaded");
+        }
+    }
+
+    /// What the application's head wants.
+    fn act(&mut self) -> bool {
+        for _ in 0..TURN {
+            let now = now(self.begun);
+            let action = match self.control.poll(now) {
+                Ok(Some(action)) => action,
+                Ok(None) => return false,
+                Err(error) => {
+                    tracing::error!(%error, "control");
+                    return false;
+                }
+            };
+            match action {
+                Action::Subscribe(topic) => {
+                    if let Err(error) = self.transport.subscribe(&topic) {
+                        tracing::warn!(?error, %topic, "subscribe");
+                    }
+                }
+                Action::Unsubscribe(topic) => {
+                    // Told to the broker or not, the filter is forgotten.
+                    let _ = self.transport.unsubscribe(&topic);
+                }
+                Action::Publish {
+                    topic,
+                    payload,
+                    retain,
+                } => {
+                    let sent = self.transport.publish(&topic, payload, retain);
+                    if let Err(error) = sent {
+                        tracing::debug!(?error, %topic, "publish");
+                        self.control.not_taken();
+                        return false;
+                    }
+                }
+                Action::Load { slot, purpose } => self.load(slot, purpose, now),
+                Action::Run { slot, mode } => self.run(slot, mode),
+                Action::Stop(slot) => {
+                    tracing::info!(?slot, "stop");
+                    self.ready[slot as usize] = None;
+                    self.commands.push_back(Command::Stop(slot));
+                }
+                Action::More => {}
+            }
+        }
+        true
+    }
+
+    /// Loads what a slot holds, unless it is loaded already.
+    fn load(&mut self, slot: Slot, purpose: Purpose, now: Now) {
+        let record = self.control.slots().record(slot);
+        let (digest, bytes) = (record.digest, record.total_bytes);
+        let release = release_id(&digest);
+        let ready = self.ready[slot as usize].as_ref();
+        let ready = ready.filter(|loaded| loaded.runtime.release() == release);
+        if let Some(loaded) = ready.filter(|_| purpose != Purpose::SelfTest) {
+            let policy = loaded.runtime.policy().trial;
+            let result = self.control.loaded(slot, release, purpose, Ok(policy), now);
+            if let Err(error) = result {
+                tracing::error!(%error, "loaded");
+            }
+            return;
+        }
+        tracing::info!(?slot, release = hex(&release), ?purpose, "load");
+        let mut content = vec![0; bytes as usize];
+        if let Err(error) = self.control.slots_mut().read(slot, 0, &mut content) {
+            // An empty release can't be loaded, which is what there is to say.
+            tracing::error!(?error, ?slot, "read");
+            content.clear();
+        }
+        let job = Job {
+            slot,
+            digest,
+            purpose,
+            bytes: content,
+        };
+        if self.threads.jobs.send(job).is_err() {
+            tracing::error!("the loader is gone");
+        }
+    }
+
+    fn run(&mut self, slot: Slot, mode: Mode) {
+        tracing::info!(?slot, ?mode, "run");
+        match self.ready[slot as usize].take() {
+            Some(loaded) => self.commands.push_back(Command::Run(loaded, mode)),
+            None if mode == Mode::Trial => self.commands.push_back(Command::Promote(slot)),
+            None => tracing::error!(?slot, "not loaded"),
+        }
+    }
+
+    /// Brings what is shown up to date, now and then.
+    fn show(&mut self) {
+        if self.shown.is_some_and(|at| at.elapsed() < NAP) {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let (slots, outbox) = (self.control.slots(), self.control.outbox());
+        let state = slots.state();
+        let slot_status = |slot| {
+            let record = slots.record(slot);
+            SlotStatus {
+                state: format!("{:?}", record.state),
+                release: hex(&release_id(&record.digest)),
+                version: record.version.as_str().to_owned(),
+                counter: record.counter,
+            }
+        };
+        let mut status = self.stats.status();
+        status.boot = state.boot;
+        status.connected = self.connected;
+        status.slots = Slot::ALL.map(slot_status).to_vec();
+        status.confirmed = state.confirmed;
+        status.floor = state.floor;
+        status.root_version = state.root.version;
+        status.desired = state.desired_sequence;
+        status.last_failure = state
+            .last_failure
+            .map(|(release, reason)| (hex(&release), format!("{reason:?}")));
+        status.outbox_records = outbox.len();
+        status.next_sequence = outbox.next_sequence();
+        status.acknowledged = outbox.acknowledged();
+        status.unreported_refusals = self.control.unreported_refusals();
+    }
+
+    /// An orderly end: the open window is stored, what can be sent is sent, the broker is told.
+    fn end(mut self, config: &Config) {
+        tracing::info!("stopping");
+        let deadline = Instant::now() + FAREWELL;
+        while !self.threads.inference.is_finished() && Instant::now() < deadline {
+            self.reports();
+            thread::park_timeout(Duration::from_millis(5));
+        }
+        self.reports();
+        while self.connected && Instant::now() < deadline {
+            let busy = self.turn();
+            if !busy && self.control.flying() == 0 {
+                break;
+            }
+            thread::park_timeout(Duration::from_millis(5));
+        }
+        if let Err(error) = self.control.end() {
+            tracing::error!(%error, "the journal does not know of this orderly end");
+        }
+        if self.connected {
+            let state = topic::device(&config.fleet, &config.device, Channel::State);
+            let told = self.transport.publish(&state, OFFLINE.as_bytes(), true);
+            if let Err(error) = told {
+                tracing::debug!(?error, "state");
+            }
+        }
+        self.transport.disconnect();
+        tracing::info!("stopped");
+    }
+}
