@@ -3,6 +3,7 @@
 //! A command group is a file in `commands/`. To add one: a file with its clap arguments and a
 //! `run(args, &Context) -> anyhow::Result<Exit>`, a variant in [`Command`], a line in [`dispatch`].
 
+mod agent;
 mod commands;
 mod config;
 mod context;
@@ -71,6 +72,9 @@ fn dispatch(command: Command, context: &Context) -> anyhow::Result<Exit> {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = agent::intercept() {
+        return ended;
+    }
     let cli = Cli::parse();
     let context = match Context::new(&cli.global) {
         Ok(context) => context,
