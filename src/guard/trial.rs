@@ -1,8 +1,10 @@
 //! Is the candidate good enough? Decisions about a new release, from what the runtime reports.
 
+use crate::drift::statistics::psi;
 use crate::policy::TrialPolicy;
+use crate::profile::{OutputKind, Profile};
 use crate::runtime::Step;
-use crate::telemetry::{Alarm, Reason, Statistic};
+use crate::telemetry::{Alarm, Reason, Statistic, Summary};
 
 /// Inferences from which a rate of errors is judged before the trial's end.
 const EARLY_INFERENCES: u32 = 20;
@@ -10,6 +12,9 @@ const EARLY_INFERENCES: u32 = 20;
 const EARLY_ERRORS: u32 = 3;
 /// Latencies from which a 99th percentile is more than the worst of a few.
 const MIN_LATENCIES: u32 = 100;
+
+/// Most classes whose shares are judged over a whole trial.
+const MAX_CLASSES: usize = 32;
 
 /// What to do with a release on trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +30,8 @@ pub enum Verdict {
 
 /// Watches a trial.
 ///
-/// Feed it every step, then the alarms that the step raised, then ask for the
-/// [`verdict`](Self::verdict): a window's alarms come with the step that closes it. A breach stays.
+/// Feed it every step, then the alarms that the step raised, then the summary if it closed a window,
+/// and only then ask for the [`verdict`](Self::verdict). A breach stays.
 ///
 /// - Errors: more than [`TrialPolicy::max_error_per_mille`] of the inferences failed. Judged from 20
 ///   inferences and 3 failures on, so that one early failure is not a rate; exactly, before a
@@ -34,7 +39,10 @@ pub enum Verdict {
 /// - Latency: more than a hundredth of the predictions took longer than
 ///   [`TrialPolicy::max_p99_us`], that is, the 99th percentile (nearest rank) is above it. Judged
 ///   from 100 predictions on; a shorter trial does not judge it.
-/// - Predictions: a window's class shares or mean score left their limits. Drift of the input alone
+/// - Predictions: a window's class shares or mean score left their limits, or the class shares of all
+///   windows together did. A single window may hold few predictions, and training windows of a slow
+///   signal differ so much that their limit lets a collapse to one class pass; over the whole trial,
+///   chance makes less of it and a collapse more, while the limit stays. Drift of the input alone
 ///   never fails a trial: the world changed, and the other release would see the same.
 #[derive(Debug, Clone)]
 pub struct TrialMonitor {
@@ -43,6 +51,8 @@ pub struct TrialMonitor {
     errors: u32,
     slow: u32,
     windows: u32,
+    /// Predictions per class over all windows.
+    classes: [u32; MAX_CLASSES],
     breach: Option<Reason>,
 }
 
@@ -56,6 +66,7 @@ impl TrialMonitor {
             errors: 0,
             slow: 0,
             windows: 0,
+            classes: [0; MAX_CLASSES],
             breach: None,
         }
     }
@@ -90,6 +101,30 @@ impl TrialMonitor {
             return;
         };
         if matches!(statistic, Statistic::ClassPsi | Statistic::ScoreShift) {
+            self.fail(Reason::PredictionDrift);
+        }
+    }
+
+    /// Takes in the summary of a window that closed.
+    pub fn on_window<const F: usize, const C: usize>(
+        &mut self,
+        profile: &Profile<F, C>,
+        summary: &Summary<F, C>,
+    ) {
+        let output = &profile.output;
+        let Some(classes) = self.classes.get_mut(..output.class_counts.len()) else {
+            return;
+        };
+        for (mine, count) in classes.iter_mut().zip(&summary.output.classes) {
+            *mine = mine.saturating_add(*count);
+        }
+        let predictions: u64 = classes.iter().map(|&count| u64::from(count)).sum();
+        // The limit was calibrated on this many.
+        let full = u64::from(profile.drift_window / u32::from(profile.schema.hop).max(1));
+        if output.kind != OutputKind::Values
+            && predictions >= full.max(1)
+            && psi(&output.class_counts, classes) > output.class_psi_limit
+        {
             self.fail(Reason::PredictionDrift);
         }
     }
@@ -333,6 +368,40 @@ mod tests {
             (0..500).for_each(|_| trial.on_step(&step(Some(1), false, true)));
             assert_eq!(trial.verdict(), Verdict::Breach(Reason::PredictionDrift));
         }
+    }
+
+    #[test]
+    fn a_collapse_shows_over_the_trial_where_one_window_is_too_short() {
+        let run = |classes: [u32; 3], windows: u32| {
+            let mut profile = crate::testing::profile::<1, 3>(1, 1);
+            profile.drift_window = 10;
+            profile.output.class_psi_limit = 2.2;
+            let engine = crate::testing::SumEngine {
+                inputs: 1,
+                outputs: 3,
+            };
+            let policy = Policy::standard();
+            let mut runtime =
+                crate::runtime::Runtime::new(engine, [0; 8], profile.clone(), policy, [0.0])
+                    .unwrap();
+            let mut trial = TrialMonitor::new(POLICY);
+            for _ in 0..windows {
+                let mut summary = runtime.take_summary(0);
+                summary.output.classes = classes.into_iter().collect();
+                trial.on_window(&profile, &summary);
+            }
+            trial.verdict()
+        };
+        let breach = Verdict::Breach(Reason::PredictionDrift);
+        assert_eq!(run([10, 0, 0], 1), Verdict::Undecided);
+        assert_eq!(run([10, 0, 0], 5), breach);
+        assert_eq!(run([6, 4, 0], 100), breach, "one class never comes");
+        assert_eq!(run([6, 3, 1], 100), Verdict::Undecided);
+        assert_eq!(
+            run([0, 0, 0], 100),
+            Verdict::Undecided,
+            "no predictions, no shares"
+        );
     }
 
     #[test]
