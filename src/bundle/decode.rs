@@ -175,17 +175,16 @@ fn check_output<const C: usize>(output: &OutputProfile<C>) -> Result<(), BundleE
         }
     }
     positive(output.temperature, Field::OutputTemperature)?;
-    // Values have no classes to count; everything else has one count a class.
+    // One count a class; values have no classes, and may leave the counts out.
     let counts = output.class_counts.len();
-    let expected = match output.kind {
-        OutputKind::Values => 0,
-        OutputKind::Logits | OutputKind::Probabilities => output.names.len(),
-    };
+    let expected = output.names.len();
     let kind = Kind::Inconsistent {
         expected: expected as u32,
         found: counts as u32,
     };
-    check(counts == expected, Field::OutputClassCounts, kind)?;
+    let left_out = output.kind == OutputKind::Values && counts == 0;
+    let holds = counts == expected || left_out;
+    check(holds, Field::OutputClassCounts, kind)?;
     let sum = output
         .class_counts
         .iter()
@@ -272,6 +271,11 @@ mod tests {
         assert_eq!(decode_profile::<128, 32>(&bytes).unwrap().features.len(), 3);
         assert!(decode_profile::<2, 2>(&bytes).is_err());
         assert!(decode_profile::<3, 1>(&bytes).is_err());
+        let mut values = profile();
+        values.output.kind = OutputKind::Values;
+        assert_eq!(check_profile(&values), Ok(()));
+        values.output.class_counts.clear();
+        assert_eq!(check_profile(&values), Ok(()));
         let bytes = encode_policy(&policy()).unwrap();
         assert_eq!(decode_policy(&bytes), Ok(policy()));
     }

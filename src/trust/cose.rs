@@ -43,9 +43,8 @@ const EXTERNAL: [u8; 1] = [0x40];
 const PROTECTED_FIXED: usize = 2 + PROTECTED_START.len() + 1 + KEY_LABEL.len() + 8;
 /// Bytes of a protected header in its byte string, at most.
 const PROTECTED_MAX: usize = PROTECTED_FIXED + ContentType::MAX_TEXT;
-/// Bytes that a message adds to the largest embedded payload, at most.
-pub const MAX_OVERHEAD_BYTES: usize =
-    ContentType::Command.embedded_bytes(u32::MAX as usize) - u32::MAX as usize;
+/// Bytes that a message adds to an embedded payload, at most.
+pub const MAX_OVERHEAD_BYTES: usize = ContentType::Command.embedded_bytes(0x1_0000) - 0x1_0000;
 /// Bytes of the largest detached message.
 pub const MAX_DETACHED_BYTES: usize = ContentType::Command.detached_bytes();
 /// Bytes of a bundle's signature.
