@@ -356,7 +356,9 @@ impl Journal {
         if self.place.clean && room {
             self.place.clean = false;
             let at = self.place.tail;
-            if self.write(flash, self.place.sector, at, record)? {
+            // Neither a failed write nor a wrong one is the end: cells that a cut left half written
+            // may read as erased, and refuse.
+            if self.write(flash, self.place.sector, at, record) == Ok(true) {
                 self.place.newest = at;
                 self.place.records += 1;
                 self.place.newest_bytes = total;

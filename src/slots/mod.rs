@@ -151,6 +151,9 @@ pub struct Slots<S> {
     layout: Layout,
     journal: Journal,
     state: JournalState,
+    /// Whether a slot was being received when the board came up: a cut may have left one chunk of
+    /// it with cells that read right only now and then.
+    interrupted: bool,
 }
 
 impl<S: NorFlash> Slots<S> {
@@ -162,11 +165,14 @@ impl<S: NorFlash> Slots<S> {
     pub fn open(mut flash: S, layout: Layout) -> Result<Self, Error> {
         layout.check(&flash)?;
         let (journal, state) = Journal::open(&mut flash, layout.journal, layout.journal_bytes)?;
+        let receiving = |record: &SlotRecord| record.state == SlotState::Receiving;
+        let interrupted = state.slots.iter().any(receiving);
         Ok(Self {
             flash,
             layout,
             journal,
             state,
+            interrupted,
         })
     }
 
@@ -190,6 +196,7 @@ impl<S: NorFlash> Slots<S> {
             layout,
             journal,
             state,
+            interrupted: false,
         })
     }
 

@@ -282,8 +282,20 @@ impl<const WRITE: usize, const ERASE: usize> RamFlash<WRITE, ERASE> {
         };
         let ones = [0xFF; WRITE];
         let target = |at: usize| data.map_or(&ones[..], |data| &data[at * WRITE..(at + 1) * WRITE]);
-        for at in 0..whole {
-            self.set_word(first + at, target(at), erase);
+        let done = first..first + whole;
+        let odd = self.weak.range(done.clone()).next().is_some()
+            || self.unstable.range(done.clone()).next().is_some();
+        if odd {
+            for at in 0..whole {
+                self.set_word(first + at, target(at), erase);
+            }
+        } else {
+            let bytes = &mut self.bytes[first * WRITE..(first + whole) * WRITE];
+            match data {
+                Some(data) => bytes.copy_from_slice(&data[..whole * WRITE]),
+                None => bytes.fill(0xFF),
+            }
+            self.written[done].fill(!erase);
         }
         if let Some(Tear::Inside(_, edge)) = tear {
             // A write stops in one word; an erase leaves the rest of its sectors alike.

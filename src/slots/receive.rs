@@ -8,6 +8,9 @@ use core::ops::Range;
 use embedded_storage::nor_flash::NorFlash;
 use sha2::{Digest, Sha256};
 
+/// Reads that must agree before a release is staged whose download a restart interrupted.
+const SUSPECT_READS: u32 = 8;
+
 /// What writing a chunk did beyond writing it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
@@ -62,11 +65,11 @@ impl<S: NorFlash> Slots<S> {
         let large = erase > CHUNK_BYTES as u32;
         let place_end = at + CHUNK_BYTES as u32;
         if large && flash::is_erased(&mut self.flash, at, place_end)? {
-            flash::write(&mut self.flash, at, bytes)?;
-            if flash::equals(&mut self.flash, at, bytes)? {
+            let written = flash::write(&mut self.flash, at, bytes);
+            if written.is_ok() && flash::equals(&mut self.flash, at, bytes)? {
                 return Ok(Written { lost: n..n });
             }
-            // Blank it was not, although it read so: a cut left it half erased. Erase it for good.
+            // Blank it was not, although it read so: a cut left it half erased or half written.
         }
         let from = at / erase * erase;
         let to = place_end.next_multiple_of(erase);
@@ -193,11 +196,25 @@ impl<S: NorFlash> Slots<S> {
     /// Makes a received release a staged one, if all of it holds. The caller has verified the
     /// signatures over the head and run the self-test.
     ///
+    /// Where the board restarted since it began to receive, all is read several times: a write that
+    /// lost its power may have left cells that read right only now and then.
+    ///
     /// # Errors
     /// [`Error::State`] unless receiving, those of [`Slots::verify_slot`], [`Error::Worn`].
     pub fn stage(&mut self, slot: Slot, signed_bytes: u32) -> Result<(), Error> {
         self.expect(slot, &[SlotState::Receiving])?;
         let content = self.verify_slot(slot, signed_bytes)?;
+        let again = if self.interrupted {
+            SUSPECT_READS - 1
+        } else {
+            0
+        };
+        for _ in 0..again {
+            if self.verify_slot(slot, signed_bytes)? != content {
+                // All that is signed holds, so it is the rest of the head that changes.
+                return Err(Error::Head);
+            }
+        }
         let mut next = self.state.clone();
         let record = &mut next.slots[slot as usize];
         record.content = content;

@@ -86,8 +86,12 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
                 self.phase = Phase::Ready { slot, said: false };
                 self.slot_event(slot, slots);
             }
-            // The flash lost something since: fetch what does not hold.
-            Err(Error::Chunk(at)) => self.phase = Phase::Fetch { slot, at },
+            // The flash lost something since: fetch that again, even if it happens to read right
+            // the next time.
+            Err(Error::Chunk(at)) => {
+                self.window.want(at);
+                self.phase = Phase::Fetch { slot, at };
+            }
             Err(Error::Head) => self.phase = Phase::Fetch { slot, at: 0 },
             Err(error) => return Err(error),
         }

@@ -5,6 +5,8 @@ mod desired;
 mod fetch;
 mod follow;
 mod head;
+#[cfg(all(test, feature = "ring"))]
+mod tests;
 mod window;
 
 pub use client::{Action, Config, UpdateClient};
