@@ -2,7 +2,7 @@
 
 use crate::Global;
 use crate::config::Config;
-use crate::output::Out;
+use crate::output::{self, Out};
 use std::path::PathBuf;
 
 /// The surroundings of a command.
@@ -13,6 +13,8 @@ pub struct Context {
     pub home: PathBuf,
     /// Where results and progress go.
     pub out: Out,
+    /// The file that `-o` named, if it named one.
+    pub output_path: Option<PathBuf>,
 }
 
 impl Context {
@@ -20,11 +22,12 @@ impl Context {
     pub fn new(global: &Global) -> anyhow::Result<Self> {
         let config = Config::load(global.config.as_deref())?;
         let home = global.home.clone().or_else(|| config.home.clone());
-        let format = global.output.or(config.output).unwrap_or_default();
+        let format = output::format_of(&global.output).or(config.output);
         start_log(global.verbose, global.quiet);
         Ok(Self {
             home: home.unwrap_or_else(|| PathBuf::from(".edgeward")),
-            out: Out::new(format, global.quiet),
+            out: Out::new(format.unwrap_or_default(), global.quiet),
+            output_path: output::path_of(&global.output),
             config,
         })
     }
@@ -44,6 +47,6 @@ fn start_log(verbose: u8, quiet: bool) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(crate::output::colour(&std::io::stderr()))
+        .with_ansi(output::colour(&std::io::stderr()))
         .try_init();
 }

@@ -11,9 +11,10 @@ mod exit;
 mod output;
 
 use clap::{Parser, Subcommand};
-use commands::completions;
+use commands::{completions, device, eval, import, inspect, keys, pack};
 use context::Context;
-use exit::Exit;
+use exit::{Exit, Failure};
+use output::OutputArg;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -42,9 +43,17 @@ struct Cli {
 /// Options of every command.
 #[derive(Debug, clap::Args)]
 struct Global {
-    /// How results are printed on stdout.
-    #[arg(short, long, global = true, value_enum, env = "EDGEWARD_OUTPUT")]
-    output: Option<output::Format>,
+    /// How results are printed on stdout: `table` (the default) or `json`. For `pack`, any other
+    /// value is the file to write; both may be given.
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "table|json",
+        env = "EDGEWARD_OUTPUT"
+    )]
+    #[arg(action = clap::ArgAction::Append)]
+    output: Vec<OutputArg>,
     /// The folder of keys and store [default: ./.edgeward].
     #[arg(long, global = true, value_name = "DIR", env = "EDGEWARD_HOME")]
     home: Option<PathBuf>,
@@ -61,12 +70,50 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Say what a model is, and which boards can run it.
+    Import(import::Args),
+    /// Measure the profile of a model's training data.
+    Profile(pack::ProfileArgs),
+    /// Pack a model with its profile, policy and golden vectors into a bundle.
+    Pack(pack::PackArgs),
+    /// Sign a bundle with the release keys at hand.
+    Sign(pack::SignArgs),
+    /// Check a bundle as a board does.
+    Verify(pack::VerifyArgs),
+    /// Show what a bundle holds, who signed it, and why a board would refuse it.
+    Inspect(inspect::Args),
+    /// Stream labelled recordings through a release as a board does, and say how it did.
+    Eval(eval::EvalArgs),
+    /// Predict from a file or from stdin.
+    Run(eval::RunArgs),
+    /// Make, list, rotate, revoke and export keys.
+    Keys(keys::Args),
+    /// Enroll, list, show and forget boards.
+    Device(device::Args),
     /// Print a script that completes this command in a shell.
     Completions(completions::Args),
 }
 
 fn dispatch(command: Command, context: &Context) -> anyhow::Result<Exit> {
+    if let Some(path) = &context.output_path
+        && !matches!(command, Command::Pack(_))
+    {
+        let what = format!("`-o {}` is no output format", path.display());
+        return Err(Failure::new(Exit::Usage, what)
+            .next("use table or json")
+            .into());
+    }
     match command {
+        Command::Import(args) => import::run(&args, context),
+        Command::Profile(args) => pack::run_profile(&args, context),
+        Command::Pack(args) => pack::run(args, context),
+        Command::Sign(args) => pack::run_sign(&args, context),
+        Command::Verify(args) => pack::run_verify(&args, context),
+        Command::Inspect(args) => inspect::run(&args, context),
+        Command::Eval(args) => eval::run_eval(&args, context),
+        Command::Run(args) => eval::run(&args, context),
+        Command::Keys(args) => keys::run(args, context),
+        Command::Device(args) => device::run(args, context),
         Command::Completions(args) => completions::run(&args, context),
     }
 }
@@ -79,12 +126,28 @@ fn main() -> ExitCode {
     let context = match Context::new(&cli.global) {
         Ok(context) => context,
         Err(error) => {
-            let format = cli.global.output.unwrap_or_default();
+            let format = output::format_of(&cli.global.output).unwrap_or_default();
             return exit::report(&error, format, Exit::Usage).into();
         }
     };
     match dispatch(cli.command, &context) {
         Ok(exit) => exit.into(),
         Err(error) => exit::report(&error, context.out.format(), Exit::Error).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn hosts_and_boards_agree_on_the_largest_model() {
+        assert_eq!(edgeward_host::MAX_FEATURES, edgeward_firmware::MAX_FEATURES);
+        assert_eq!(edgeward_host::MAX_OUTPUTS, edgeward_firmware::MAX_OUTPUTS);
     }
 }

@@ -3,9 +3,10 @@
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 
 /// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// For people.
@@ -13,6 +14,41 @@ pub enum Format {
     Table,
     /// For programs: one JSON object, whose field names are stable.
     Json,
+}
+
+/// What `-o` may name: a format, or a file where a command writes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutputArg {
+    /// How results are printed.
+    Format(Format),
+    /// The file to write.
+    Path(PathBuf),
+}
+
+impl From<&str> for OutputArg {
+    fn from(text: &str) -> Self {
+        match text {
+            "table" => Self::Format(Format::Table),
+            "json" => Self::Format(Format::Json),
+            path => Self::Path(path.into()),
+        }
+    }
+}
+
+/// The last format among `args`.
+pub fn format_of(args: &[OutputArg]) -> Option<Format> {
+    args.iter().rev().find_map(|arg| match arg {
+        OutputArg::Format(format) => Some(*format),
+        OutputArg::Path(_) => None,
+    })
+}
+
+/// The last file among `args`.
+pub fn path_of(args: &[OutputArg]) -> Option<PathBuf> {
+    args.iter().rev().find_map(|arg| match arg {
+        OutputArg::Path(path) => Some(path.clone()),
+        OutputArg::Format(_) => None,
+    })
 }
 
 /// Where results and progress go.
@@ -77,7 +113,6 @@ impl Out {
     }
 
     /// Says on stderr what is being done.
-    #[allow(dead_code, reason = "for the commands that take their time")]
     pub fn say(&self, text: impl AsRef<str>) {
         if !self.quiet {
             eprintln!("{}", text.as_ref());
@@ -85,7 +120,6 @@ impl Out {
     }
 
     /// A bar over `total` steps on stderr; invisible unless stderr is a terminal.
-    #[allow(dead_code, reason = "for the commands that take their time")]
     pub fn bar(&self, total: u64, what: &'static str) -> ProgressBar {
         let target = if self.quiet || !io::stderr().is_terminal() {
             ProgressDrawTarget::hidden()
@@ -114,7 +148,6 @@ pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
-#[allow(dead_code, reason = "for the commands with tables")]
 impl Table {
     /// A table with these column names.
     pub fn new<'a>(header: impl IntoIterator<Item = &'a str>) -> Self {
@@ -168,7 +201,6 @@ impl Table {
     }
 }
 
-#[allow(dead_code, reason = "for the commands with tables")]
 fn write_row(
     w: &mut dyn Write,
     cells: &[String],

@@ -2,10 +2,18 @@
 
 pub mod broker;
 pub mod data;
+pub mod devices;
+pub mod eval;
+pub mod import;
+pub mod inspect;
 pub mod keys;
 pub mod mqtt;
+pub mod names;
 pub mod npy;
+pub mod pack;
+pub mod profile;
 pub mod rollout;
+pub mod spec;
 
 /// Most features of a model; what boards are built for.
 pub const MAX_FEATURES: usize = 128;

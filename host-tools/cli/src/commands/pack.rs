@@ -1,0 +1,306 @@
+//! `edgeward profile`, `pack`, `sign` and `verify`.
+
+use super::release::{self, pack_failure, short};
+use super::{inspect, keys};
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::output::Table;
+use anyhow::Context as _;
+use edgeward::bundle::write::sign as sign_bundle;
+use edgeward::trust::Role;
+use edgeward_host::keys::{KeyStore, hex};
+use edgeward_host::pack::{self, Lab, Options, Report};
+use serde::Serialize;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+const SPEC_HELP: &str = "\
+Example:
+  edgeward pack digits.toml -o digits.bundle --sign
+
+A model's TOML file:
+  name = \"motion\"
+  version = \"1.0.0\"
+  counter = 1                  # rises with every release
+  model = \"motion.onnx\"        # paths are relative to this file
+  [input]
+  features = [\"ax\", \"ay\"]      # columns of the data, in tensor order
+  window = 50                  # samples an inference sees; leave out for tabular models
+  hop = 10                     # new samples between two inferences
+  layout = \"features-first\"    # tensor [1, features, window]; or \"samples-first\"
+  period_ms = 100              # leave out when samples have no clock
+  [output]
+  kind = \"logits\"              # or \"probabilities\", \"values\"
+  classes = [\"rest\", \"walk\"]
+  [data]
+  training = \"train.csv\"       # columns by name; also `label` and `recording`, if there are such
+  outputs = \"outputs.npy\"      # optional: the lab's outputs, against training-serving skew
+  [golden]                     # computed by another runtime than ours
+  input = \"golden-input.npy\"
+  output = \"golden-output.npy\"
+  tolerance = 0.001
+Also [input.overrides.NAME] min, max, max_rate, stuck_run, missing; [policy] z_limit,
+[policy.rules.KIND] severity, action; [policy.trial]; [policy.guard].
+
+Exit code 3: the golden vectors are not reproduced, or the model disagrees with the lab's outputs.";
+
+/// Arguments of `profile`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  edgeward profile digits.toml\n\nMeasures what `pack` would put into the bundle, and packs nothing."
+)]
+pub struct ProfileArgs {
+    /// The model's TOML file.
+    spec: PathBuf,
+}
+
+/// Arguments of `pack`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = SPEC_HELP)]
+pub struct PackArgs {
+    /// The model's TOML file.
+    spec: PathBuf,
+    /// The bundle to write; `-o FILE` does the same [default: the TOML file's name with .bundle].
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Sign it with the release keys at hand.
+    #[arg(long)]
+    sign: bool,
+    /// Without golden vectors, let the engine make its own: shows reproducibility, not correctness.
+    #[arg(long)]
+    golden_from_engine: bool,
+    /// Pack although the model disagrees with the lab's outputs.
+    #[arg(long)]
+    allow_skew: bool,
+    /// Do everything but write the bundle.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Arguments of `sign`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  edgeward sign digits.bundle\n\nAdds a signature of each release key at hand; signing twice changes nothing."
+)]
+pub struct SignArgs {
+    /// The bundle.
+    bundle: PathBuf,
+    /// Only check that it could be signed.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  edgeward verify digits.bundle --floor 3\n\nExit code 3: a board would refuse it; the reasons are printed."
+)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    board: inspect::BoardArgs,
+}
+
+#[derive(Debug, Serialize)]
+struct Packed<'a> {
+    bundle: String,
+    written: bool,
+    signed_by: Vec<String>,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+/// Runs `pack`.
+pub fn run(args: PackArgs, context: &Context) -> anyhow::Result<Exit> {
+    let spec = release::spec(&args.spec)?;
+    let out = args.out.clone().or_else(|| context.output_path.clone());
+    let out = out.unwrap_or_else(|| args.spec.with_extension("bundle"));
+    // Before the work: a key that is missing should not be found out at its end.
+    let store = KeyStore::at(&context.home);
+    let signers = if args.sign {
+        store.signers(Role::Release).map_err(keys::explain)?
+    } else {
+        Vec::new()
+    };
+    let options = Options {
+        golden_from_engine: args.golden_from_engine,
+        allow_skew: args.allow_skew,
+    };
+    context
+        .out
+        .say(format!("packing {} {}", spec.name, spec.version));
+    let mut packed = pack::pack(&spec, options).map_err(pack_failure)?;
+    let mut signed_by = Vec::new();
+    for signer in &signers {
+        signed_by.push(hex(&sign_bundle(&mut packed.bytes, signer)?.0));
+    }
+    if !args.dry_run {
+        release::write(&out, &packed.bytes)?;
+    }
+    let result = Packed {
+        bundle: out.display().to_string(),
+        written: !args.dry_run,
+        signed_by,
+        report: &packed.report,
+    };
+    context.out.emit(&result, print)?;
+    Ok(Exit::Ok)
+}
+
+fn print(packed: &Packed<'_>, w: &mut dyn Write) -> io::Result<()> {
+    let report = packed.report;
+    let written = if packed.written { "" } else { " (not written)" };
+    writeln!(w, "bundle    {}{written}", packed.bundle)?;
+    writeln!(
+        w,
+        "release   {} {}, counter {}, for {} boards",
+        report.name, report.version, report.counter, report.class
+    )?;
+    writeln!(w, "digest    {}", report.digest)?;
+    writeln!(w, "size      {} bytes", report.bytes)?;
+    writeln!(w, "engine    {}", report.engine_mode)?;
+    let golden = &report.golden;
+    let made_by = match golden.made_by {
+        "engine" => "; MADE BY THE ENGINE ITSELF: they prove reproducibility, not correctness",
+        _ => "",
+    };
+    writeln!(
+        w,
+        "golden    {} vectors, largest error {}, tolerance {}{made_by}",
+        golden.vectors, golden.largest_error, golden.tolerance
+    )?;
+    if let Some(skew) = &report.skew {
+        let allowed = if skew.allowed {
+            "; MORE THAN ALLOWED, let pass by --allow-skew"
+        } else {
+            ""
+        };
+        writeln!(
+            w,
+            "skew      {} of {} training windows disagree with the lab's outputs{allowed}",
+            skew.disagreements, skew.windows
+        )?;
+    }
+    print_profile(&report.profile, w)?;
+    match packed.signed_by.as_slice() {
+        [] => writeln!(w, "signed    no; `edgeward sign {}` does it", packed.bundle),
+        keys => writeln!(w, "signed    by {}", keys.join(", ")),
+    }
+}
+
+fn print_profile(profile: &pack::ProfileReport, w: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        w,
+        "profile   {} features of {} samples, {} windows; drift window {} samples",
+        profile.features, profile.training_samples, profile.training_windows, profile.drift_window
+    )?;
+    let fitted = if profile.temperature_fitted {
+        ", fitted to the labels"
+    } else {
+        ""
+    };
+    let accuracy = profile.training_accuracy;
+    let accuracy = accuracy.map_or(String::new(), |a| {
+        format!("; {:.1} % right on the training data", a * 100.0)
+    });
+    writeln!(
+        w,
+        "outputs   temperature {}{fitted}{accuracy}",
+        short(f64::from(profile.temperature))
+    )
+}
+
+/// Runs `profile`.
+pub fn run_profile(args: &ProfileArgs, context: &Context) -> anyhow::Result<Exit> {
+    let spec = release::spec(&args.spec)?;
+    let mut lab = Lab::load(&spec).map_err(pack_failure)?;
+    let own = lab.outputs().map_err(pack_failure)?;
+    let (profile, fit) = lab.profile(&own).map_err(pack_failure)?;
+    #[derive(Serialize)]
+    struct Profiled {
+        summary: pack::ProfileReport,
+        profile: edgeward_host::inspect::ProfileSection,
+    }
+    let report = Profiled {
+        summary: lab.report(&profile, fit),
+        profile: edgeward_host::inspect::profile_section(&profile),
+    };
+    context.out.emit(&report, |report, w| {
+        print_profile(&report.summary, w)?;
+        writeln!(w)?;
+        inspect::print_profile(&report.profile, w)
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// Runs `sign`.
+pub fn run_sign(args: &SignArgs, context: &Context) -> anyhow::Result<Exit> {
+    let mut bytes = release::read(&args.bundle)?;
+    let store = KeyStore::at(&context.home);
+    let signers = store.signers(Role::Release).map_err(keys::explain)?;
+    let mut signed_by = Vec::new();
+    for signer in &signers {
+        let key = sign_bundle(&mut bytes, signer)
+            .with_context(|| format!("cannot sign {}", args.bundle.display()))?;
+        signed_by.push(hex(&key.0));
+    }
+    if !args.dry_run {
+        release::write(&args.bundle, &bytes)?;
+    }
+    #[derive(Serialize)]
+    struct Signed {
+        bundle: String,
+        signed_by: Vec<String>,
+        written: bool,
+    }
+    let report = Signed {
+        bundle: args.bundle.display().to_string(),
+        signed_by,
+        written: !args.dry_run,
+    };
+    context.out.emit(&report, |report, w| {
+        let mut table = Table::new(["bundle", "signed by"]);
+        for key in &report.signed_by {
+            table.row([report.bundle.clone(), key.clone()]);
+        }
+        table.write(w)
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// Runs `verify`.
+pub fn run_verify(args: &VerifyArgs, context: &Context) -> anyhow::Result<Exit> {
+    let inspection = args.board.inspect(context)?;
+    #[derive(Serialize)]
+    struct Verified<'a> {
+        ok: bool,
+        digest: &'a str,
+        root_version: Option<u32>,
+        refusals: &'a [edgeward_host::inspect::Refusal],
+    }
+    let report = Verified {
+        ok: inspection.refusals.is_empty(),
+        digest: &inspection.digest,
+        root_version: inspection.judged_by_root,
+        refusals: &inspection.refusals,
+    };
+    if inspection.judged_by_root.is_none() {
+        let next = "give --root FILE, or make keys with `edgeward keys init`";
+        return Err(
+            Failure::new(Exit::Error, "there is no root to verify it by")
+                .next(next)
+                .into(),
+        );
+    }
+    context.out.emit(&report, |report, w| {
+        let version = report.root_version.unwrap_or_default();
+        if report.ok {
+            writeln!(
+                w,
+                "ok: {} holds, signed as root version {version} wants",
+                report.digest
+            )?;
+        }
+        inspect::print_refusals(report.refusals, w)
+    })?;
+    Ok(if report.ok { Exit::Ok } else { Exit::Refused })
+}

@@ -1,0 +1,649 @@
+//! From a specification to a bundle.
+//!
+//! Nothing is packed that was not seen to work: the model is loaded by the engine that boards use,
+//! with the options that boards use; its golden vectors are run on it; and where the lab's outputs on
+//! the training data are known, the packed model must give the same classes.
+
+use crate::Profile;
+use crate::data::{self, Columns, DataError, Samples};
+use crate::keys::hex;
+use crate::npy::Array;
+use crate::profile::{self, Fit, Outputs, ProfileError};
+use crate::spec::{KindSpec, LayoutSpec, Spec};
+use edgeward::RUNTIME_VERSION;
+use edgeward::bundle::decode::{encode_policy, encode_profile};
+use edgeward::bundle::golden::{Golden, encode_golden};
+use edgeward::bundle::write::{BundleWriter, Description, WriteError};
+use edgeward::bundle::{BoardClass, Bundle, BundleError, SectionKind};
+use edgeward::engine::tract::{LoadError, ModelSpec, TractEngine};
+use edgeward::engine::{Engine, EngineError};
+use serde::Serialize;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Name of the engine that runs ONNX models as they are.
+pub const TRACT_KERNELS: &str = "tract";
+/// Golden vectors that the engine makes for itself when asked to.
+const SELF_MADE_VECTORS: usize = 8;
+
+/// Why nothing was packed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackError {
+    /// A data file can't be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The training data makes no profile.
+    #[error("{}: {source}", path.display())]
+    Profile {
+        /// The training data.
+        path: PathBuf,
+        /// Why.
+        source: ProfileError,
+    },
+    /// The model can't be read.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The engine does not take the model.
+    #[error("{}: {source}", path.display())]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: LoadError,
+    },
+    /// The model's input is not what the specification says.
+    #[error(
+        "{}: the model's input has shape {found:?}, and `[input]` says {window} samples of \
+         {features} features, {layout}",
+        path.display()
+    )]
+    Input {
+        /// The model.
+        path: PathBuf,
+        /// The model's input shape.
+        found: Vec<usize>,
+        /// Samples of a window.
+        window: u16,
+        /// Features.
+        features: usize,
+        /// Their layout.
+        layout: &'static str,
+    },
+    /// The model's output is not what the specification says.
+    #[error("{}: the model's output has shape {found:?}, and `output.classes` has {named} names", path.display())]
+    Output {
+        /// The model.
+        path: PathBuf,
+        /// The model's output shape.
+        found: Vec<usize>,
+        /// Names.
+        named: usize,
+    },
+    /// An inference failed.
+    #[error("the model failed on {what}: {error:?}")]
+    Run {
+        /// On what.
+        what: String,
+        /// Why.
+        error: EngineError,
+    },
+    /// There are no golden vectors.
+    #[error("there is no `[golden]` table: nothing shows that boards compute what the lab did")]
+    NoGolden,
+    /// The golden vectors don't have the model's shape.
+    #[error("{}: golden vectors have shape {found:?}, wanted is [vectors, {wanted} values]", path.display())]
+    GoldenShape {
+        /// The file.
+        path: PathBuf,
+        /// Its shape.
+        found: Vec<usize>,
+        /// Values of a vector.
+        wanted: usize,
+    },
+    /// A golden vector is not reproduced.
+    #[error(
+        "golden vector {vector}, element {element}: expected {expected}, the engine gives {seen}, \
+         off by {} (tolerance {tolerance})",
+        (seen - expected).abs()
+    )]
+    Golden {
+        /// The vector, from 0.
+        vector: usize,
+        /// The element of its output, from 0.
+        element: usize,
+        /// The golden value.
+        expected: f32,
+        /// The engine's.
+        seen: f32,
+        /// What may lie between them.
+        tolerance: f32,
+    },
+    /// The packed model disagrees with the lab's outputs.
+    #[error(
+        "training-serving skew: the packed model disagrees with {} on {disagreements} of {windows} \
+         training windows ({:.1} %, at most {:.1} % may)",
+        path.display(),
+        100.0 * *disagreements as f64 / *windows as f64,
+        100.0 * limit
+    )]
+    Skew {
+        /// The lab's outputs.
+        path: PathBuf,
+        /// Windows in which they disagree.
+        disagreements: usize,
+        /// All windows.
+        windows: usize,
+        /// The share that is allowed.
+        limit: f32,
+    },
+    /// A part of the bundle can't be written.
+    #[error("{part}: {source}")]
+    Section {
+        /// Which part.
+        part: &'static str,
+        /// Why.
+        source: BundleError,
+    },
+    /// The bundle can't be written.
+    #[error("the bundle can't be written: {0}")]
+    Write(#[from] WriteError),
+}
+
+impl PackError {
+    /// Whether a policy refused it, rather than something being broken.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::NoGolden | Self::Golden { .. } | Self::Skew { .. }
+        )
+    }
+
+    /// What to do about it, where that is known.
+    #[must_use]
+    pub fn next(&self) -> Option<&'static str> {
+        match self {
+            Self::NoGolden => Some(
+                "add [golden] with inputs and outputs computed by another runtime (ONNX Runtime, \
+                 say), or pass --golden-from-engine, which shows reproducibility only",
+            ),
+            Self::Golden { .. } => Some(
+                "the engine computes something else than the runtime that made the vectors: check \
+                 layout and preprocessing first, then the operators that `edgeward import` lists",
+            ),
+            Self::Skew { .. } => Some(
+                "find out which of the two is wrong before this is released; --allow-skew packs it \
+                 all the same",
+            ),
+            Self::Profile {
+                source: ProfileError::TooLittle { .. },
+                ..
+            } => Some("record more training data, or set a shorter `input.drift_window`"),
+            Self::Input { .. } => Some(
+                "correct window, features or layout, or export the model with that input shape",
+            ),
+            Self::Model { .. } => Some("`edgeward import` says what the model needs"),
+            _ => None,
+        }
+    }
+}
+
+/// What may be let pass.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Without golden vectors, let the engine make its own.
+    pub golden_from_engine: bool,
+    /// Pack although the model disagrees with the lab's outputs.
+    pub allow_skew: bool,
+}
+
+/// A bundle without signatures, and what was seen while it was packed.
+#[derive(Debug)]
+pub struct Packed {
+    /// The bundle.
+    pub bytes: Vec<u8>,
+    /// The profile in it.
+    pub profile: Profile,
+    /// What was seen.
+    pub report: Report,
+}
+
+/// What was seen while a bundle was packed. The field names are stable.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the names say it; units stand in the names")]
+pub struct Report {
+    pub name: String,
+    pub version: String,
+    pub counter: u32,
+    pub class: &'static str,
+    pub digest: String,
+    pub bytes: usize,
+    pub engine_mode: String,
+    pub golden: GoldenReport,
+    pub skew: Option<SkewReport>,
+    pub profile: ProfileReport,
+}
+
+/// How the golden vectors came out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GoldenReport {
+    /// How many there are.
+    pub vectors: usize,
+    /// The largest distance from a golden value.
+    pub largest_error: f32,
+    /// What it may be.
+    pub tolerance: f32,
+    /// Who made them: `file`, which shows correctness, or `engine`, which shows reproducibility only.
+    pub made_by: &'static str,
+}
+
+/// How the packed model compares with the lab's outputs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SkewReport {
+    /// Training windows.
+    pub windows: usize,
+    /// Windows in which they disagree.
+    pub disagreements: usize,
+    /// The share that may.
+    pub limit: f32,
+    /// Whether more than that did, and was let pass.
+    pub allowed: bool,
+}
+
+/// The profile in short.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct ProfileReport {
+    pub features: usize,
+    pub training_samples: usize,
+    pub training_windows: usize,
+    pub drift_window: u32,
+    pub temperature: f32,
+    pub temperature_fitted: bool,
+    pub training_accuracy: Option<f32>,
+}
+
+/// Training data, model and lab outputs, loaded and checked against each other.
+pub struct Lab<'a> {
+    spec: &'a Spec,
+    /// The training samples.
+    pub training: Samples,
+    /// The rows of each training window.
+    pub windows: Vec<Range<usize>>,
+    /// Values that stand in for missing ones.
+    means: Vec<f32>,
+    model: Vec<u8>,
+    engine: TractEngine,
+    /// The lab's outputs, where the specification names them.
+    reference: Option<(PathBuf, Outputs)>,
+}
+
+/// Loads the ONNX model as Linux boards load it.
+///
+/// # Errors
+/// The engine's own.
+pub fn load_engine(model: &[u8]) -> Result<TractEngine, LoadError> {
+    TractEngine::load(model, &ModelSpec::default())
+}
+
+/// Packs a bundle; sign it with [`edgeward::bundle::write::sign`].
+///
+/// # Errors
+/// [`PackError`]; [`PackError::is_refusal`] tells a policy's no from something broken.
+pub fn pack(spec: &Spec, options: Options) -> Result<Packed, PackError> {
+    let mut lab = Lab::load(spec)?;
+    let (golden, golden_report) = lab.golden(options)?;
+    let own = lab.outputs()?;
+    let skew = lab.skew(&own, options)?;
+    let (profile, fit) = lab.profile(&own)?;
+    let section = |part| move |source| PackError::Section { part, source };
+    let mut writer = BundleWriter::new(Description {
+        name: spec.name.clone(),
+        version: spec.version.clone(),
+        counter: spec.counter,
+        class: BoardClass::Linux,
+        kernels: TRACT_KERNELS.to_owned(),
+        arena_bytes: 0,
+        min_runtime: RUNTIME_VERSION,
+    })?;
+    let policy = encode_policy(&spec.policy()).map_err(section("policy"))?;
+    writer
+        .section(
+            SectionKind::Profile,
+            encode_profile(&profile).map_err(section("profile"))?,
+        )?
+        .section(SectionKind::Policy, policy)?
+        .section(SectionKind::Golden, golden)?
+        .section(SectionKind::TractModel, lab.model.as_slice())?;
+    let bytes = writer.finish()?;
+    let bundle = Bundle::open(&bytes).map_err(section("bundle"))?;
+    let report = Report {
+        name: spec.name.clone(),
+        version: spec.version.clone(),
+        counter: spec.counter,
+        class: crate::names::class_name(BoardClass::Linux),
+        digest: hex(&bundle.head().digest()),
+        bytes: bytes.len(),
+        engine_mode: lab.engine.mode().to_string(),
+        golden: golden_report,
+        skew,
+        profile: lab.report(&profile, fit),
+    };
+    Ok(Packed {
+        bytes,
+        profile,
+        report,
+    })
+}
+
+impl<'a> Lab<'a> {
+    /// Loads what the specification names.
+    ///
+    /// # Errors
+    /// [`PackError`] names the file.
+    pub fn load(spec: &'a Spec) -> Result<Self, PackError> {
+        let path = spec.path(&spec.model);
+        let model = std::fs::read(&path).map_err(|source| PackError::Io {
+            path: path.clone(),
+            source,
+        })?;
+        let engine = load_engine(&model).map_err(|source| PackError::Model {
+            path: path.clone(),
+            source,
+        })?;
+        check_shapes(spec, &path, &engine)?;
+        let columns = Columns::of(&spec.input.features);
+        let training = Samples::load(&spec.path(&spec.data.training), columns)?;
+        let (window, hop) = (usize::from(spec.input.window), usize::from(spec.input.hop));
+        let reference = spec.data.outputs.as_ref().map(|outputs| {
+            let path = spec.path(outputs);
+            let outputs = read_outputs(&path, engine.output_len())?;
+            Ok::<_, PackError>((path, outputs))
+        });
+        Ok(Self {
+            spec,
+            windows: training.windows(window, hop).collect(),
+            means: profile::column_means(&training),
+            training,
+            model,
+            engine,
+            reference: reference.transpose()?,
+        })
+    }
+
+    /// The model's outputs on all training windows.
+    ///
+    /// # Errors
+    /// [`PackError::Run`] when an inference fails.
+    pub fn outputs(&mut self) -> Result<Outputs, PackError> {
+        let width = self.engine.output_len();
+        let mut values = vec![0.0; self.windows.len() * width];
+        for (index, (rows, output)) in self
+            .windows
+            .iter()
+            .zip(values.chunks_mut(width))
+            .enumerate()
+        {
+            let input = profile::tensor(self.spec, &self.training, rows.clone(), |column| {
+                self.means[column]
+            });
+            self.engine
+                .run(&input, output)
+                .map_err(|error| PackError::Run {
+                    what: format!("training window {index}"),
+                    error,
+                })?;
+        }
+        Ok(Outputs { width, values })
+    }
+
+    /// The profile, from the lab's outputs or else from the model's own.
+    ///
+    /// # Errors
+    /// [`PackError::Profile`] says what is wrong with the training data.
+    pub fn profile(&self, own: &Outputs) -> Result<(Profile, Fit), PackError> {
+        let outputs = self.reference.as_ref().map_or(own, |(_, outputs)| outputs);
+        profile::build(self.spec, &self.training, outputs).map_err(|source| PackError::Profile {
+            path: self.spec.path(&self.spec.data.training),
+            source,
+        })
+    }
+
+    /// The profile in short.
+    #[must_use]
+    pub fn report(&self, profile: &Profile, fit: Fit) -> ProfileReport {
+        ProfileReport {
+            features: profile.features.len(),
+            training_samples: self.training.len(),
+            training_windows: self.windows.len(),
+            drift_window: profile.drift_window,
+            temperature: fit.temperature,
+            temperature_fitted: fit.fitted,
+            training_accuracy: fit.accuracy,
+        }
+    }
+
+    /// The golden section, run on the engine.
+    fn golden(&mut self, options: Options) -> Result<(Vec<u8>, GoldenReport), PackError> {
+        let (tolerance, vectors, made_by) = match &self.spec.golden {
+            Some(golden) => {
+                let (input, output) = (
+                    self.spec.path(&golden.input),
+                    self.spec.path(&golden.output),
+                );
+                let inputs = read_vectors(&input, self.engine.input_len())?;
+                let outputs = read_vectors(&output, self.engine.output_len())?;
+                if inputs.len() != outputs.len() {
+                    return Err(PackError::GoldenShape {
+                        path: output,
+                        found: vec![outputs.len(), self.engine.output_len()],
+                        wanted: self.engine.output_len(),
+                    });
+                }
+                let vectors = inputs.into_iter().zip(outputs).collect();
+                (golden.tolerance, vectors, "file")
+            }
+            None if options.golden_from_engine => (0.0, self.own_vectors()?, "engine"),
+            None => return Err(PackError::NoGolden),
+        };
+        let section = encode_golden(tolerance, &vectors).map_err(|source| PackError::Section {
+            part: "golden",
+            source,
+        })?;
+        let largest_error = run_golden(&mut self.engine, &section)?;
+        let report = GoldenReport {
+            vectors: vectors.len(),
+            largest_error,
+            tolerance,
+            made_by,
+        };
+        Ok((section, report))
+    }
+
+    /// Vectors that the engine makes itself, from training windows far apart.
+    fn own_vectors(&mut self) -> Result<Vec<(Vec<f32>, Vec<f32>)>, PackError> {
+        let step = self.windows.len().div_ceil(SELF_MADE_VECTORS).max(1);
+        let mut vectors = Vec::new();
+        for rows in self.windows.iter().step_by(step) {
+            let input = profile::tensor(self.spec, &self.training, rows.clone(), |column| {
+                self.means[column]
+            });
+            let mut output = vec![0.0; self.engine.output_len()];
+            self.engine
+                .run(&input, &mut output)
+                .map_err(|error| PackError::Run {
+                    what: "a training window".to_owned(),
+                    error,
+                })?;
+            vectors.push((input, output));
+        }
+        Ok(vectors)
+    }
+
+    /// Compares the model's outputs with the lab's.
+    fn skew(&self, own: &Outputs, options: Options) -> Result<Option<SkewReport>, PackError> {
+        let Some((path, reference)) = &self.reference else {
+            return Ok(None);
+        };
+        if reference.rows().len() != own.rows().len() {
+            return Err(PackError::Profile {
+                path: path.clone(),
+                source: ProfileError::OutputCount {
+                    windows: own.rows().len(),
+                    window: self.spec.input.window,
+                    hop: self.spec.input.hop,
+                    found: reference.rows().len(),
+                },
+            });
+        }
+        let tolerance = self
+            .spec
+            .golden
+            .as_ref()
+            .map_or(0.0, |golden| golden.tolerance);
+        let agree = |(a, b): &(&[f32], &[f32])| match self.spec.output.kind {
+            KindSpec::Values => a.iter().zip(*b).all(|(a, b)| (a - b).abs() <= tolerance),
+            _ => greatest(a) == greatest(b),
+        };
+        let windows = own.rows().len();
+        let disagreements = windows - own.rows().zip(reference.rows()).filter(agree).count();
+        let limit = self.spec.data.max_skew;
+        let too_much = disagreements as f64 > f64::from(limit) * windows as f64;
+        if too_much && !options.allow_skew {
+            return Err(PackError::Skew {
+                path: path.clone(),
+                disagreements,
+                windows,
+                limit,
+            });
+        }
+        Ok(Some(SkewReport {
+            windows,
+            disagreements,
+            limit,
+            allowed: too_much,
+        }))
+    }
+}
+
+/// Runs a golden section and returns the largest distance from a golden value.
+///
+/// # Errors
+/// [`PackError::Golden`] names the first vector and element beyond the section's tolerance.
+pub fn run_golden(engine: &mut TractEngine, section: &[u8]) -> Result<f32, PackError> {
+    let golden = Golden::parse(section).map_err(|source| PackError::Section {
+        part: "golden",
+        source,
+    })?;
+    let mut output = vec![0.0; engine.output_len()];
+    let mut largest = 0.0f32;
+    for (vector, pair) in golden.iter().enumerate() {
+        let input: Vec<_> = pair.input.iter().collect();
+        engine
+            .run(&input, &mut output)
+            .map_err(|error| PackError::Run {
+                what: format!("golden vector {vector}"),
+                error,
+            })?;
+        for (element, (&seen, expected)) in output.iter().zip(pair.output.iter()).enumerate() {
+            let error = (seen - expected).abs();
+            // A NaN is beyond every tolerance.
+            if error.is_nan() || error > golden.tolerance() {
+                return Err(PackError::Golden {
+                    vector,
+                    element,
+                    expected,
+                    seen,
+                    tolerance: golden.tolerance(),
+                });
+            }
+            largest = largest.max(error);
+        }
+    }
+    Ok(largest)
+}
+
+/// The index of the greatest value, the first of equals.
+fn greatest(values: &[f32]) -> usize {
+    let mut best = 0;
+    for (index, value) in values.iter().enumerate() {
+        if *value > values[best] {
+            best = index;
+        }
+    }
+    best
+}
+
+/// Refuses a model whose tensors are not what the specification says.
+fn check_shapes(spec: &Spec, path: &Path, engine: &TractEngine) -> Result<(), PackError> {
+    let (window, features) = (usize::from(spec.input.window), spec.input.features.len());
+    let shape = engine.input_shape();
+    let (wanted, layout) = match spec.input.layout {
+        LayoutSpec::SamplesFirst => ([window, features], "samples first"),
+        LayoutSpec::FeaturesFirst => ([features, window], "features first"),
+    };
+    // A flat tensor takes either layout; a deeper one must end in the right one.
+    let flat = window == 1 || shape.iter().filter(|&&extent| extent != 1).count() <= 1;
+    let fits = engine.input_len() == window * features && (flat || shape.ends_with(&wanted));
+    if !fits {
+        return Err(PackError::Input {
+            path: path.to_owned(),
+            found: shape.to_vec(),
+            window: spec.input.window,
+            features,
+            layout,
+        });
+    }
+    let named = spec.output.classes.len();
+    if engine.output_len() != named {
+        return Err(PackError::Output {
+            path: path.to_owned(),
+            found: engine.output_shape().to_vec(),
+            named,
+        });
+    }
+    Ok(())
+}
+
+/// Rows of `len` values each, whatever shape they have beyond the first dimension.
+fn read_vectors(path: &Path, len: usize) -> Result<Vec<Vec<f32>>, PackError> {
+    let array: Array = data::load_npy(path)?;
+    let count = array.shape.first().copied().unwrap_or(0);
+    let values: usize = array.shape.iter().product();
+    if count == 0 || values != count * len {
+        return Err(PackError::GoldenShape {
+            path: path.to_owned(),
+            found: array.shape,
+            wanted: len,
+        });
+    }
+    Ok(array
+        .into_f32()
+        .chunks(len.max(1))
+        .map(<[f32]>::to_vec)
+        .collect())
+}
+
+/// The lab's outputs: one row a window.
+fn read_outputs(path: &Path, width: usize) -> Result<Outputs, PackError> {
+    let array = data::load_npy(path)?;
+    let count = array.shape.first().copied().unwrap_or(0);
+    let values: usize = array.shape.iter().product();
+    if values != count * width {
+        return Err(PackError::Data(DataError::Shape {
+            path: path.to_owned(),
+            found: array.shape,
+            wanted: format!("[windows, {width}]"),
+        }));
+    }
+    Ok(Outputs {
+        width,
+        values: array.into_f32(),
+    })
+}

@@ -1,0 +1,817 @@
+//! From training data to a profile.
+//!
+//! Every number of a profile is measured or follows from a rule below; a person's own knowledge goes
+//! into `[input.overrides]`.
+//!
+//! | field | rule |
+//! |---|---|
+//! | `min`, `max` | the training range, widened by a quarter of its width on each side |
+//! | `max_rate` | 1.5 times the largest step between neighbours in a recording |
+//! | `stuck_run` | twice the longest run of equal values in a recording, at least 10 |
+//! | bins | [`edgeward::drift::edges_of_sorted`] |
+//! | drift limits | mean + 4 sd over training windows, a quarter of a window apart |
+//! | `drift_window` | the longest that leaves 30 such windows, at most 1000 samples |
+//!
+//! Rate and run are off for samples without a clock (`period_ms = 0`) and where no recording has two
+//! samples in a row; the run is off for features that stand still for a whole recording.
+
+use crate::data::Samples;
+use crate::spec::{FeatureOverride, Spec};
+use crate::{MAX_FEATURES, MAX_OUTPUTS, Profile};
+use edgeward::drift::{
+    CALIBRATION_WINDOWS, Limit, Window, bin_of, calibrate, calibration_samples, calibration_stride,
+    edges_of_sorted,
+};
+use edgeward::guard::Guard;
+use edgeward::policy::{GuardPolicy, Policy};
+use edgeward::profile::{
+    BINS, DType, DriftLimits, EDGES, FeatureProfile, Name, OutputKind, OutputProfile, Schema,
+};
+use edgeward::trust::sha256;
+use std::ops::Range;
+
+/// Share of the training range by which it is widened on each side.
+const RANGE_MARGIN: f32 = 0.25;
+/// Times the largest training step that a step may be.
+const RATE_FACTOR: f32 = 1.5;
+/// Times the longest training run that a run may be.
+const RUN_FACTOR: usize = 2;
+/// Shortest run that means a stuck sensor.
+const MIN_STUCK_RUN: usize = 10;
+/// Longest drift window that is chosen by itself, in samples.
+const MAX_DRIFT_WINDOW: u32 = 1000;
+/// Shortest drift window that is chosen by itself, in samples and in predictions.
+const MIN_DRIFT_WINDOW: u32 = 16;
+const MIN_WINDOW_PREDICTIONS: u32 = 4;
+/// Least standard deviation, relative to the mean (or to 1, near 0), so that it is never zero.
+const MIN_RELATIVE_SD: f32 = 1e-6;
+/// Least standard deviation of a score.
+const MIN_SCORE_SD: f32 = 1e-3;
+
+/// Why there is no profile.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProfileError {
+    /// A training value is neither finite nor missing.
+    #[error("training sample {} of feature `{feature}` is not finite; leave it empty if it is missing", row + 1)]
+    NotFinite {
+        /// The feature.
+        feature: String,
+        /// The sample, from 0.
+        row: usize,
+    },
+    /// A feature has no value at all.
+    #[error("feature `{feature}` has no value in the training data")]
+    NoValues {
+        /// The feature.
+        feature: String,
+    },
+    /// The training data is too short to calibrate.
+    #[error(
+        "drift limits need {CALIBRATION_WINDOWS} training windows of {drift_window} samples, a \
+         quarter of a window apart: that takes {wanted} {unit}, and there are {found}"
+    )]
+    TooLittle {
+        /// The drift window, in samples.
+        drift_window: u32,
+        /// What is too few.
+        unit: &'static str,
+        /// How many it takes.
+        wanted: u64,
+        /// How many there are.
+        found: usize,
+    },
+    /// The outputs are not those of the training windows.
+    #[error(
+        "the training data has {windows} windows (window {window}, hop {hop}, inside recordings) \
+         and there are {found} outputs"
+    )]
+    OutputCount {
+        /// Windows of the training data.
+        windows: usize,
+        /// Samples of a window.
+        window: u16,
+        /// Samples between two.
+        hop: u16,
+        /// Outputs given.
+        found: usize,
+    },
+    /// An output has another number of values than there are names.
+    #[error("an output has {found} values and `output.classes` has {named} names")]
+    OutputWidth {
+        /// Values.
+        found: usize,
+        /// Names.
+        named: usize,
+    },
+    /// An output can't be read as a prediction.
+    #[error(
+        "output {row} is no prediction: a value is not finite, or probabilities sum to nothing"
+    )]
+    Output {
+        /// Its index.
+        row: usize,
+    },
+    /// A label is no class.
+    #[error("the label `{label}` of training sample {} is no class of `output.classes`", row + 1)]
+    Label {
+        /// The label.
+        label: String,
+        /// The sample, from 0.
+        row: usize,
+    },
+}
+
+/// Outputs of a model, one row a window.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Outputs {
+    /// Values of an output.
+    pub width: usize,
+    /// All values, row-major.
+    pub values: Vec<f32>,
+}
+
+impl Outputs {
+    /// The outputs, one slice each.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> + '_ {
+        self.values.chunks_exact(self.width.max(1))
+    }
+}
+
+/// How confident the lab's outputs are, and how right.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fit {
+    /// The temperature that the profile holds.
+    pub temperature: f32,
+    /// Whether it was fitted to the labels.
+    pub fitted: bool,
+    /// Share of the training windows whose class is their label; none without labels.
+    pub accuracy: Option<f32>,
+}
+
+/// Measures a profile. `outputs` are the lab's on every training window, in order.
+///
+/// # Errors
+/// [`ProfileError`] says what is wrong with the data, and how much more is wanted.
+pub fn build(
+    spec: &Spec,
+    training: &Samples,
+    outputs: &Outputs,
+) -> Result<(Profile, Fit), ProfileError> {
+    let input = &spec.input;
+    let windows: Vec<_> = training
+        .windows(usize::from(input.window), usize::from(input.hop))
+        .collect();
+    check_outputs(spec, windows.len(), outputs)?;
+    let drift_window = drift_window(spec, training.len(), windows.len())?;
+    let schema = Schema {
+        version: input.schema_version,
+        dtype: DType::F32,
+        window: input.window,
+        hop: input.hop,
+        layout: input.layout.into(),
+        period_ms: input.period_ms,
+        max_age_ms: input.max_age_ms,
+        feature_version: input.pipeline.as_deref().map_or(0, feature_version),
+    };
+    let mut features = heapless::Vec::<_, MAX_FEATURES>::new();
+    for (column, name) in input.features.iter().enumerate() {
+        let feature = feature(spec, training, column, name, drift_window)?;
+        // The specification has at most MAX_FEATURES.
+        let _ = features.push(feature);
+    }
+    let labels = window_labels(spec, training, &windows)?;
+    let (output, fit) = output(spec, outputs, labels.as_deref(), drift_window)?;
+    let profile = Profile {
+        schema,
+        features,
+        output,
+        drift_window,
+    };
+    Ok((profile, fit))
+}
+
+/// The first four bytes of the SHA-256 of a pipeline's description; never 0, which means none.
+#[must_use]
+pub fn feature_version(description: &str) -> u32 {
+    let [a, b, c, d, ..] = sha256(description.as_bytes());
+    u32::from_le_bytes([a, b, c, d]).max(1)
+}
+
+/// Fills the model's input tensor with the window `rows`, in the layout of `spec`. Missing values
+/// become what `substitute` says of their column.
+pub fn tensor(
+    spec: &Spec,
+    samples: &Samples,
+    rows: Range<usize>,
+    substitute: impl Fn(usize) -> f32,
+) -> Vec<f32> {
+    let (window, width) = (rows.len(), samples.width);
+    let mut tensor = vec![0.0; window * width];
+    for (step, row) in rows.enumerate() {
+        for (column, &value) in samples.row(row).iter().enumerate() {
+            let at = match spec.input.layout {
+                crate::spec::LayoutSpec::SamplesFirst => step * width + column,
+                crate::spec::LayoutSpec::FeaturesFirst => column * window + step,
+            };
+            tensor[at] = if value.is_finite() {
+                value
+            } else {
+                substitute(column)
+            };
+        }
+    }
+    tensor
+}
+
+/// The mean of each column's finite values, 0 for a column without any.
+#[must_use]
+pub fn column_means(samples: &Samples) -> Vec<f32> {
+    let mean = |column| {
+        let finite = samples.column(column).filter(|value| value.is_finite());
+        let (sum, n) = finite.fold((0.0, 0u32), |(sum, n), x| (sum + f64::from(x), n + 1));
+        if n == 0 {
+            0.0
+        } else {
+            (sum / f64::from(n)) as f32
+        }
+    };
+    (0..samples.width).map(mean).collect()
+}
+
+/// The class of each window by the labels: that of its last sample. None without labels.
+///
+/// # Errors
+/// [`ProfileError::Label`] when one is neither a class's name nor its index.
+pub fn window_labels(
+    spec: &Spec,
+    samples: &Samples,
+    windows: &[Range<usize>],
+) -> Result<Option<Vec<usize>>, ProfileError> {
+    let (Some(labels), false) = (&samples.labels, is_values(spec)) else {
+        return Ok(None);
+    };
+    let of = |rows: &Range<usize>| {
+        let row = rows.end.saturating_sub(1);
+        let label = labels[row].as_str();
+        class_index(&spec.output.classes, label).ok_or_else(|| ProfileError::Label {
+            label: label.to_owned(),
+            row,
+        })
+    };
+    windows.iter().map(of).collect::<Result<_, _>>().map(Some)
+}
+
+/// The index of the class that `label` names or counts.
+#[must_use]
+pub fn class_index(classes: &[String], label: &str) -> Option<usize> {
+    let named = classes.iter().position(|class| class == label);
+    named.or_else(|| {
+        let index = label.parse::<f64>().ok()?;
+        let whole = index >= 0.0 && index.fract() == 0.0 && index < classes.len() as f64;
+        whole.then_some(index as usize)
+    })
+}
+
+fn is_values(spec: &Spec) -> bool {
+    spec.output.kind == crate::spec::KindSpec::Values
+}
+
+fn check_outputs(spec: &Spec, windows: usize, outputs: &Outputs) -> Result<(), ProfileError> {
+    let named = spec.output.classes.len();
+    if outputs.width != named {
+        return Err(ProfileError::OutputWidth {
+            found: outputs.width,
+            named,
+        });
+    }
+    if outputs.rows().len() != windows || windows == 0 {
+        return Err(ProfileError::OutputCount {
+            windows,
+            window: spec.input.window,
+            hop: spec.input.hop,
+            found: outputs.rows().len(),
+        });
+    }
+    Ok(())
+}
+
+/// Windows of `length` that fit into `found` at the calibration's stride.
+fn fitting(found: usize, length: u32) -> u64 {
+    let (found, length) = (found as u64, u64::from(length));
+    match found.checked_sub(length) {
+        Some(rest) => rest / u64::from(calibration_stride(length as u32)) + 1,
+        None => 0,
+    }
+}
+
+/// The drift window that the specification wants, or the longest that can be calibrated: a multiple
+/// of the hop, so that each holds as many predictions.
+fn drift_window(spec: &Spec, samples: usize, predictions: usize) -> Result<u32, ProfileError> {
+    let hop = u32::from(spec.input.hop);
+    let check = |window: u32| {
+        let answers = (window / hop).max(1);
+        for (unit, length, found) in [
+            ("samples", window, samples),
+            ("predictions", answers, predictions),
+        ] {
+            if fitting(found, length) < u64::from(CALIBRATION_WINDOWS) {
+                return Err(ProfileError::TooLittle {
+                    drift_window: window,
+                    unit,
+                    wanted: calibration_samples(length),
+                    found,
+                });
+            }
+        }
+        Ok(window)
+    };
+    if let Some(window) = spec.input.drift_window {
+        return check(window);
+    }
+    let least = MIN_DRIFT_WINDOW
+        .max(MIN_WINDOW_PREDICTIONS * hop)
+        .next_multiple_of(hop);
+    let most = (MAX_DRIFT_WINDOW / hop * hop).max(least);
+    (least..=most)
+        .rev()
+        .step_by(hop as usize)
+        .find_map(|window| check(window).ok())
+        .map_or_else(|| check(least), Ok)
+}
+
+fn feature(
+    spec: &Spec,
+    training: &Samples,
+    column: usize,
+    name: &str,
+    drift_window: u32,
+) -> Result<FeatureProfile, ProfileError> {
+    for (row, value) in training.column(column).enumerate() {
+        if !value.is_finite() && !edgeward::contract::is_missing(value) {
+            return Err(ProfileError::NotFinite {
+                feature: name.to_owned(),
+                row,
+            });
+        }
+    }
+    let mut sorted: Vec<_> = training.column(column).filter(|x| x.is_finite()).collect();
+    sorted.sort_by(f32::total_cmp);
+    let no_values = || ProfileError::NoValues {
+        feature: name.to_owned(),
+    };
+    let edges = edges_of_sorted(&sorted).ok_or_else(no_values)?;
+    let (mean, sd) = mean_and_sd(sorted.iter().copied());
+    let (least, greatest) = (sorted[0], sorted[sorted.len() - 1]);
+    let margin = (greatest - least) * RANGE_MARGIN;
+    let (max_rate, stuck_run) = dynamics(spec, training, column);
+    let over = spec.input.overrides.get(name).cloned().unwrap_or_default();
+    let FeatureOverride { min, max, .. } = over;
+    let mut feature = FeatureProfile {
+        // The specification's names fit.
+        name: Name::try_from(name).unwrap_or_default(),
+        missing: over.missing.unwrap_or(spec.input.missing).into(),
+        min: min.unwrap_or(least - margin),
+        max: max.unwrap_or(greatest + margin),
+        mean,
+        sd: sd.max(mean.abs().max(1.0) * MIN_RELATIVE_SD),
+        max_rate: over.max_rate.unwrap_or(max_rate),
+        stuck_run: over.stuck_run.unwrap_or(stuck_run),
+        reference: count(&edges, &sorted),
+        edges,
+        limits: DriftLimits {
+            psi: f32::INFINITY,
+            ks: f32::INFINITY,
+            js: f32::INFINITY,
+            wasserstein: f32::INFINITY,
+        },
+    };
+    feature.limits = limits(&feature, training, column, drift_window)?;
+    Ok(feature)
+}
+
+fn count(edges: &[f32; EDGES], values: &[f32]) -> [u32; BINS] {
+    let mut counts = [0; BINS];
+    for &value in values {
+        counts[bin_of(edges, value)] += 1;
+    }
+    counts
+}
+
+/// Replays the training data in windows of `drift_window`, a quarter of a window apart.
+fn limits(
+    feature: &FeatureProfile,
+    training: &Samples,
+    column: usize,
+    drift_window: u32,
+) -> Result<DriftLimits, ProfileError> {
+    let values: Vec<_> = training.column(column).collect();
+    let windows = values
+        .windows(drift_window as usize)
+        .step_by(calibration_stride(drift_window) as usize)
+        .filter_map(|values| {
+            let mut window = Window::default();
+            values.iter().for_each(|&value| window.push(feature, value));
+            window.statistics(feature)
+        });
+    // The samples were counted before; what can still be missing are values.
+    calibrate(windows, drift_window).map_err(|_| ProfileError::NoValues {
+        feature: feature.name.to_string(),
+    })
+}
+
+/// The largest plausible step and the longest plausible run of equal values.
+fn dynamics(spec: &Spec, training: &Samples, column: usize) -> (f32, u16) {
+    if spec.input.period_ms == 0 {
+        return (f32::INFINITY, 0);
+    }
+    let (mut step, mut longest, mut still, mut pairs) = (0.0f32, 1, false, 0u64);
+    for recording in &training.recordings {
+        let mut run = 1;
+        let mut last = f32::NAN;
+        for row in recording.clone() {
+            let value = training.row(row)[column];
+            // Comparisons with a missing value (a NaN) are false: no step, no run.
+            pairs += u64::from(!(value - last).is_nan());
+            step = step.max((value - last).abs());
+            run = if value == last { run + 1 } else { 1 };
+            longest = longest.max(run);
+            last = value;
+        }
+        still |= run == recording.len() && run > MIN_STUCK_RUN;
+    }
+    if pairs == 0 {
+        // Recordings of one sample each say nothing about how the feature moves.
+        return (f32::INFINITY, 0);
+    }
+    let stuck = (longest * RUN_FACTOR).max(MIN_STUCK_RUN);
+    let stuck = if still {
+        0
+    } else {
+        u16::try_from(stuck).unwrap_or(0)
+    };
+    (step * RATE_FACTOR, stuck)
+}
+
+/// Mean and standard deviation (n - 1; 0 for one value), in double precision.
+fn mean_and_sd(values: impl Iterator<Item = f32> + Clone) -> (f32, f32) {
+    let n = values.clone().count() as f64;
+    let mean = values.clone().map(f64::from).sum::<f64>() / n;
+    let squares: f64 = values.map(|x| (f64::from(x) - mean).powi(2)).sum();
+    let sd = if n > 1.0 {
+        (squares / (n - 1.0)).sqrt()
+    } else {
+        0.0
+    };
+    (mean as f32, sd as f32)
+}
+
+/// The guard's own policy does not matter for what is measured here.
+fn guard_policy() -> GuardPolicy {
+    Policy::standard().guard
+}
+
+fn output(
+    spec: &Spec,
+    outputs: &Outputs,
+    labels: Option<&[usize]>,
+    drift_window: u32,
+) -> Result<(OutputProfile<MAX_OUTPUTS>, Fit), ProfileError> {
+    let classes = &spec.output.classes;
+    let names = classes
+        .iter()
+        .map(|name| Name::try_from(name.as_str()).unwrap_or_default());
+    let mut profile = OutputProfile {
+        kind: spec.output.kind.into(),
+        names: names.collect(),
+        temperature: 1.0,
+        class_counts: classes.iter().map(|_| 1).collect(),
+        score_mean: 0.0,
+        score_sd: 1.0,
+        score_p01: f32::MIN,
+        score_p99: f32::MAX,
+        entropy_mean: 0.0,
+        class_psi_limit: f32::INFINITY,
+        score_shift_limit: f32::INFINITY,
+    };
+    let fitted = match (spec.output.temperature, labels) {
+        (Some(_), _) | (None, None) => None,
+        (None, Some(labels)) => Some(fit_temperature(profile.kind, outputs, labels)),
+    };
+    profile.temperature = fitted.or(spec.output.temperature).unwrap_or(1.0);
+    let measured = measure(&mut profile, outputs)?;
+    calibrate_outputs(&mut profile, spec, outputs, drift_window)?;
+    let accuracy = labels.map(|labels| {
+        let right = labels
+            .iter()
+            .zip(&measured)
+            .filter(|&(&label, &class)| label == class);
+        right.count() as f32 / labels.len().max(1) as f32
+    });
+    let fit = Fit {
+        temperature: profile.temperature,
+        fitted: fitted.is_some(),
+        accuracy,
+    };
+    Ok((profile, fit))
+}
+
+/// Fills in the class counts and the moments and percentiles of the score, read by the guard's own
+/// rules; returns the class of each output.
+fn measure(
+    profile: &mut OutputProfile<MAX_OUTPUTS>,
+    outputs: &Outputs,
+) -> Result<Vec<usize>, ProfileError> {
+    let mut guard = Guard::<MAX_OUTPUTS>::default();
+    let policy = guard_policy();
+    let (mut classes, mut scores) = (Vec::new(), Vec::new());
+    let mut counts = vec![0u32; profile.names.len()];
+    for (row, output) in outputs.rows().enumerate() {
+        let prediction = guard
+            .judge(profile, &policy, output, false)
+            .map_err(|_| ProfileError::Output { row })?;
+        counts[usize::from(prediction.class)] += 1;
+        classes.push(usize::from(prediction.class));
+        scores.push(prediction.confidence);
+    }
+    let entropy = guard.summary(profile).entropy_sum / outputs.rows().len() as f32;
+    let (mean, sd) = mean_and_sd(scores.iter().copied());
+    scores.sort_by(f32::total_cmp);
+    let percentile = |share: f64| scores[(share * (scores.len() - 1) as f64).round() as usize];
+    profile.class_counts = counts.into_iter().collect();
+    profile.score_mean = mean;
+    profile.score_sd = sd.max(MIN_SCORE_SD);
+    profile.score_p01 = percentile(0.01);
+    profile.score_p99 = percentile(0.99);
+    profile.entropy_mean = entropy;
+    Ok(classes)
+}
+
+/// Replays the outputs in windows of as many as a drift window holds.
+fn calibrate_outputs(
+    profile: &mut OutputProfile<MAX_OUTPUTS>,
+    spec: &Spec,
+    outputs: &Outputs,
+    drift_window: u32,
+) -> Result<(), ProfileError> {
+    let rows: Vec<_> = outputs.rows().collect();
+    let length = (drift_window / u32::from(spec.input.hop)).max(1);
+    let (mut class_psi, mut score_shift) = (Limit::default(), Limit::default());
+    let mut guard = Guard::<MAX_OUTPUTS>::default();
+    let policy = guard_policy();
+    for window in rows
+        .windows(length as usize)
+        .step_by(calibration_stride(length) as usize)
+    {
+        guard.start_window();
+        for output in window {
+            let judged = guard.judge(profile, &policy, output, false);
+            judged.map_err(|_| ProfileError::Output { row: 0 })?;
+        }
+        class_psi.push(guard.class_psi(profile));
+        score_shift.push(guard.score_shift(profile));
+    }
+    let too_little = |_| ProfileError::TooLittle {
+        drift_window,
+        unit: "predictions",
+        wanted: calibration_samples(length),
+        found: rows.len(),
+    };
+    if profile.kind != OutputKind::Values {
+        profile.class_psi_limit = class_psi.finish(length).map_err(too_little)?;
+    }
+    profile.score_shift_limit = score_shift.finish(length).map_err(too_little)?;
+    Ok(())
+}
+
+/// The temperature under which the labels are likeliest, found by golden-section search over its
+/// logarithm between 1/20 and 20 (the likelihood has one maximum in it; Guo and others, 2017).
+fn fit_temperature(kind: OutputKind, outputs: &Outputs, labels: &[usize]) -> f32 {
+    let logits: Vec<Vec<f64>> = outputs
+        .rows()
+        .map(|row| match kind {
+            OutputKind::Probabilities => {
+                row.iter().map(|&p| f64::from(p).max(1e-12).ln()).collect()
+            }
+            _ => row.iter().map(|&x| f64::from(x)).collect(),
+        })
+        .collect();
+    let loss = |log_temperature: f64| -> f64 {
+        let temperature = log_temperature.exp();
+        let surprise = |row: &Vec<f64>, label: usize| {
+            let greatest = row.iter().fold(f64::MIN, |a, &b| a.max(b));
+            let sum: f64 = row
+                .iter()
+                .map(|x| ((x - greatest) / temperature).exp())
+                .sum();
+            sum.ln() - (row[label] - greatest) / temperature
+        };
+        logits
+            .iter()
+            .zip(labels)
+            .map(|(row, &label)| surprise(row, label))
+            .sum()
+    };
+    let ratio = (5f64.sqrt() - 1.0) / 2.0;
+    let (mut low, mut high) = ((0.05f64).ln(), (20f64).ln());
+    for _ in 0..60 {
+        let a = high - ratio * (high - low);
+        let b = low + ratio * (high - low);
+        if loss(a) < loss(b) {
+            high = b;
+        } else {
+            low = a;
+        }
+    }
+    ((low + high) / 2.0).exp() as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::tests::MINIMAL;
+    use edgeward::contract::MISSING;
+    use std::path::Path;
+
+    fn spec(extra_input: &str) -> Spec {
+        let text = MINIMAL.replace("[output]", &format!("{extra_input}\n[output]"));
+        Spec::parse(&text, Path::new("m.toml")).expect("spec")
+    }
+
+    /// A reproducible series of numbers between 0 and 1.
+    fn noise(n: usize) -> Vec<f32> {
+        let mut state = 1u64;
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 40) as f32 / (1u64 << 24) as f32
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    fn samples(rows: usize) -> Samples {
+        Samples {
+            width: 2,
+            values: noise(rows * 2),
+            labels: None,
+            recordings: vec![0..rows],
+        }
+    }
+
+    fn outputs(rows: usize) -> Outputs {
+        let values = noise(rows)
+            .into_iter()
+            .flat_map(|x| [0.0, 4.0 * x - 1.0])
+            .collect();
+        Outputs { width: 2, values }
+    }
+
+    #[test]
+    fn a_profile_is_valid_and_its_own_training_data_rarely_drifts() {
+        let (profile, fit) = build(&spec(""), &samples(1000), &outputs(1000)).expect("profile");
+        assert_eq!(edgeward::runtime::validate(&profile), Ok(()));
+        assert_eq!(
+            profile.drift_window, 123,
+            "the longest with 30 windows in 1000 samples"
+        );
+        assert_eq!(fitting(1000, 123), 30);
+        assert_eq!(
+            (fit.temperature, fit.fitted, fit.accuracy),
+            (1.0, false, None)
+        );
+        for (column, feature) in profile.features.iter().enumerate() {
+            assert_eq!(feature.reference.iter().sum::<u32>(), 1000);
+            assert_eq!((feature.reference[0], feature.reference[BINS - 1]), (0, 0));
+            assert!(feature.min < 0.0 && feature.max > 1.0);
+            assert_eq!((feature.max_rate, feature.stuck_run), (f32::INFINITY, 0));
+            let mut window = Window::default();
+            let fresh = samples(5000);
+            fresh
+                .column(column)
+                .skip(4000)
+                .take(123)
+                .for_each(|x| window.push(feature, x));
+            let found = window.statistics(feature).expect("statistics");
+            assert!(
+                found.psi < feature.limits.psi,
+                "{found:?} {:?}",
+                feature.limits
+            );
+            let mut moved = Window::default();
+            fresh
+                .column(column)
+                .take(123)
+                .for_each(|x| moved.push(feature, x * 0.5));
+            let found = moved.statistics(feature).expect("statistics");
+            assert!(
+                found.psi > feature.limits.psi,
+                "{found:?} {:?}",
+                feature.limits
+            );
+        }
+    }
+
+    #[test]
+    fn too_little_data_says_how_much_is_wanted() {
+        let error =
+            build(&spec("drift_window = 100"), &samples(500), &outputs(500)).expect_err("error");
+        assert_eq!(
+            error,
+            ProfileError::TooLittle {
+                drift_window: 100,
+                unit: "samples",
+                wanted: 825,
+                found: 500
+            }
+        );
+        assert!(build(&spec("drift_window = 100"), &samples(825), &outputs(825)).is_ok());
+        assert!(build(&spec(""), &samples(60), &outputs(60)).is_err());
+    }
+
+    #[test]
+    fn steps_and_runs_stay_inside_a_recording() {
+        let mut training = samples(400);
+        training.recordings = vec![0..200, 200..400];
+        for row in 0..400 {
+            training.values[row * 2] = if row < 200 {
+                (row % 3) as f32
+            } else {
+                1000.0 + (row % 3) as f32
+            };
+        }
+        training.values[100] = MISSING;
+        for row in 300..306 {
+            training.values[row * 2 + 1] = 0.5;
+        }
+        let (profile, _) =
+            build(&spec("period_ms = 10"), &training, &outputs(400)).expect("profile");
+        assert_eq!(profile.features[0].max_rate, 3.0);
+        assert_eq!(profile.features[0].stuck_run, 10);
+        assert_eq!(profile.features[1].stuck_run, 12);
+    }
+
+    #[test]
+    fn recordings_of_one_sample_say_nothing_about_steps() {
+        let mut training = samples(400);
+        training.recordings = (0..400).map(|row| row..row + 1).collect();
+        let (profile, _) =
+            build(&spec("period_ms = 10"), &training, &outputs(400)).expect("profile");
+        let feature = &profile.features[0];
+        assert_eq!((feature.max_rate, feature.stuck_run), (f32::INFINITY, 0));
+    }
+
+    #[test]
+    fn a_constant_feature_has_a_profile_too() {
+        let mut training = samples(400);
+        (0..400).for_each(|row| training.values[row * 2] = 7.0);
+        let (profile, _) =
+            build(&spec("period_ms = 10"), &training, &outputs(400)).expect("profile");
+        assert_eq!(edgeward::runtime::validate(&profile), Ok(()));
+        let feature = &profile.features[0];
+        assert_eq!((feature.min, feature.max, feature.stuck_run), (7.0, 7.0, 0));
+        assert_eq!(feature.reference[BINS - 2], 400);
+    }
+
+    #[test]
+    fn overrides_win() {
+        let text =
+            "period_ms = 10\n[input.overrides.b]\nmin = -5.0\nmax_rate = inf\nmissing = \"reject\"";
+        let (profile, _) = build(&spec(text), &samples(400), &outputs(400)).expect("profile");
+        let [a, b] = &profile.features[..] else {
+            panic!("two features")
+        };
+        assert_eq!((b.min, b.max_rate), (-5.0, f32::INFINITY));
+        assert_eq!(b.missing, edgeward::profile::MissingPolicy::Reject);
+        assert!(a.max_rate < 2.0);
+    }
+
+    #[test]
+    fn a_temperature_is_found_again() {
+        // Labels drawn from softmax(x / 2.5), x being the logits.
+        let draws = noise(40_000);
+        let (mut values, mut labels) = (Vec::new(), Vec::new());
+        for pair in draws.chunks(2) {
+            let logit = 12.0 * (pair[0] - 0.5);
+            let chance = 1.0 / (1.0 + (-logit / 2.5).exp());
+            values.extend([0.0, logit]);
+            labels.push(usize::from(pair[1] < chance));
+        }
+        let found = fit_temperature(OutputKind::Logits, &Outputs { width: 2, values }, &labels);
+        assert!((found - 2.5).abs() < 0.15, "{found}");
+    }
+
+    #[test]
+    fn labels_are_names_or_indices() {
+        let classes = ["no".to_owned(), "yes".to_owned()];
+        let index = |label| class_index(&classes, label);
+        assert_eq!(
+            (index("yes"), index("0"), index("1.0")),
+            (Some(1), Some(0), Some(1))
+        );
+        assert_eq!(
+            (index("2"), index("-1"), index("maybe"), index("")),
+            (None, None, None, None)
+        );
+    }
+}

@@ -1,0 +1,606 @@
+//! What a person writes to have a model packed: a TOML file beside the model.
+//!
+//! ```toml
+//! name = "motion"
+//! version = "1.0.0"
+//! counter = 1                     # rises with every release
+//! model = "motion.onnx"           # paths are relative to this file
+//!
+//! [input]
+//! features = ["ax", "ay", "az"]   # columns of the data, in tensor order
+//! window = 50                     # samples an inference sees; 1 for tabular models
+//! hop = 10                        # new samples between two inferences
+//! layout = "samples-first"        # or "features-first"
+//! period_ms = 100                 # 0 when samples have no clock
+//!
+//! [output]
+//! kind = "logits"                 # or "probabilities", "values"
+//! classes = ["rest", "walk"]
+//!
+//! [data]
+//! training = "train.csv"
+//!
+//! [golden]
+//! input = "golden-input.npy"
+//! output = "golden-output.npy"
+//! tolerance = 0.001
+//! ```
+
+use crate::names::violation_name;
+use crate::{MAX_FEATURES, MAX_OUTPUTS};
+use edgeward::contract::ViolationKind;
+use edgeward::policy::{Action, Policy, Rule, Severity};
+use edgeward::profile::{Layout, MissingPolicy, NAME_BYTES, OutputKind};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Why a file is no such specification.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpecError {
+    /// The file can't be read.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is no TOML, has an unknown key, lacks one, or has a value of the wrong type.
+    #[error("{}: {}", path.display(), .source.to_string().trim_end())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A value makes no sense.
+    #[error("{}: `{key}` {what}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What is wrong with its value.
+        what: String,
+    },
+}
+
+/// The whole file. Paths are as written; [`Spec::path`] resolves them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// The model's name.
+    pub name: String,
+    /// Its version, for people.
+    pub version: String,
+    /// The release counter.
+    pub counter: u32,
+    /// The ONNX file.
+    pub model: PathBuf,
+    /// The input stream.
+    pub input: InputSpec,
+    /// The model's output.
+    pub output: OutputSpec,
+    /// What the profile is measured from.
+    pub data: DataSpec,
+    /// Golden vectors.
+    pub golden: Option<GoldenSpec>,
+    /// What differs from the standard policy.
+    #[serde(default)]
+    pub policy: PolicySpec,
+    /// The folder of the file.
+    #[serde(skip)]
+    folder: PathBuf,
+}
+
+/// The input stream.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputSpec {
+    /// The features, in tensor order.
+    pub features: Vec<String>,
+    /// Samples an inference sees.
+    #[serde(default = "one")]
+    pub window: u16,
+    /// New samples between two inferences.
+    #[serde(default = "one")]
+    pub hop: u16,
+    /// Layout of the tensor.
+    #[serde(default)]
+    pub layout: LayoutSpec,
+    /// Version of the schema.
+    #[serde(default = "one")]
+    pub schema_version: u16,
+    /// Nominal time between two samples; 0 when samples have no clock.
+    #[serde(default)]
+    pub period_ms: u32,
+    /// Oldest sample that is still fresh; 0 switches the check off.
+    #[serde(default)]
+    pub max_age_ms: u32,
+    /// Describes the feature pipeline; sources with another description are refused.
+    pub pipeline: Option<String>,
+    /// Samples in a drift window; by default as many as the training data can calibrate.
+    pub drift_window: Option<u32>,
+    /// What to do about missing values.
+    #[serde(default)]
+    pub missing: MissingSpec,
+    /// What differs for single features.
+    #[serde(default)]
+    pub overrides: BTreeMap<String, FeatureOverride>,
+}
+
+/// What a person knows better about a feature than its training data.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeatureOverride {
+    /// Smallest plausible value.
+    pub min: Option<f32>,
+    /// Largest plausible value.
+    pub max: Option<f32>,
+    /// Largest plausible step; `inf` switches the check off.
+    pub max_rate: Option<f32>,
+    /// Equal values in a row that mean a stuck sensor; 0 switches the check off.
+    pub stuck_run: Option<u16>,
+    /// What to do when it is missing.
+    pub missing: Option<MissingSpec>,
+}
+
+/// The model's output.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputSpec {
+    /// Its meaning.
+    pub kind: KindSpec,
+    /// Names of the classes or values.
+    pub classes: Vec<String>,
+    /// Temperature that calibrates the confidence; fitted when the training data has labels.
+    pub temperature: Option<f32>,
+}
+
+/// What the profile is measured from.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSpec {
+    /// Training samples, CSV or NPY.
+    pub training: PathBuf,
+    /// The lab's outputs on all training windows, NPY; the packed model's own when absent.
+    pub outputs: Option<PathBuf>,
+    /// Share of the training windows in which the packed model may disagree with `outputs`.
+    #[serde(default = "two_percent")]
+    pub max_skew: f32,
+}
+
+/// Golden vectors.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenSpec {
+    /// Inputs, NPY, the first dimension counts the vectors.
+    pub input: PathBuf,
+    /// Outputs, likewise.
+    pub output: PathBuf,
+    /// How far an output may be from its golden value.
+    pub tolerance: f32,
+}
+
+/// Layout of the input tensor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LayoutSpec {
+    /// `[1, window, features]`.
+    #[default]
+    SamplesFirst,
+    /// `[1, features, window]`.
+    FeaturesFirst,
+}
+
+/// Meaning of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KindSpec {
+    /// One logit a class.
+    Logits,
+    /// One probability a class.
+    Probabilities,
+    /// Numbers without classes.
+    Values,
+}
+
+/// What to do when a value is missing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MissingSpec {
+    /// Reject the sample.
+    Reject,
+    /// Use the last good value.
+    #[default]
+    HoldLast,
+    /// Use the training mean.
+    Impute,
+}
+
+/// What differs from [`Policy::standard`].
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySpec {
+    /// |z| of a feature's value above which it is a violation.
+    pub z_limit: Option<f32>,
+    /// Rules by the violation's name, as `stuck` or `above_range`.
+    #[serde(default)]
+    pub rules: BTreeMap<String, RuleSpec>,
+    /// The trial.
+    #[serde(default)]
+    pub trial: TrialSpec,
+    /// The guard.
+    #[serde(default)]
+    pub guard: GuardSpec,
+}
+
+/// What differs in one rule.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleSpec {
+    severity: Option<SeveritySpec>,
+    action: Option<ActionSpec>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum SeveritySpec {
+    Low,
+    Medium,
+    High,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ActionSpec {
+    Count,
+    Flag,
+    Reject,
+    Fallback,
+}
+
+/// What differs in [`edgeward::policy::TrialPolicy`].
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "the fields of TrialPolicy, under their names")]
+pub struct TrialSpec {
+    pub min_inferences: Option<u32>,
+    pub min_windows: Option<u32>,
+    pub max_boots: Option<u8>,
+    pub max_error_per_mille: Option<u16>,
+    pub max_p99_us: Option<u32>,
+    pub shadow_inferences: Option<u32>,
+    pub min_agreement_per_mille: Option<u16>,
+}
+
+/// What differs in [`edgeward::policy::GuardPolicy`].
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "the fields of GuardPolicy, under their names")]
+pub struct GuardSpec {
+    pub z_limit: Option<f32>,
+    pub max_error_per_mille: Option<u16>,
+    pub max_p99_us: Option<u32>,
+    pub min_accuracy_per_mille: Option<u16>,
+    pub max_fallbacks: Option<u16>,
+}
+
+fn one() -> u16 {
+    1
+}
+
+fn two_percent() -> f32 {
+    0.02
+}
+
+impl Spec {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`SpecError`] names the file and the key.
+    pub fn load(path: &Path) -> Result<Self, SpecError> {
+        let text = std::fs::read_to_string(path).map_err(|source| SpecError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads and checks text; `path` names it in errors, and its folder resolves paths.
+    ///
+    /// # Errors
+    /// As [`Spec::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, SpecError> {
+        let mut spec: Self = toml::from_str(text).map_err(|source| SpecError::Toml {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        spec.folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        let fault = spec.check();
+        fault.map_err(|(key, what)| SpecError::Value {
+            path: path.to_owned(),
+            key,
+            what,
+        })?;
+        Ok(spec)
+    }
+
+    /// A path of the file, seen from the present folder.
+    #[must_use]
+    pub fn path(&self, path: &Path) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    /// The policy: the standard one with what differs.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let mut policy = Policy::standard();
+        let spec = &self.policy;
+        set(&mut policy.z_limit, spec.z_limit);
+        for kind in ViolationKind::ALL {
+            let Some(rule) = spec.rules.get(violation_name(kind)) else {
+                continue;
+            };
+            let standard = policy.rule(kind);
+            policy.rules[kind as usize] = Rule {
+                severity: rule.severity.map_or(standard.severity, Into::into),
+                action: rule.action.map_or(standard.action, Into::into),
+            };
+        }
+        let trial = &mut policy.trial;
+        set(&mut trial.min_inferences, spec.trial.min_inferences);
+        set(&mut trial.min_windows, spec.trial.min_windows);
+        set(&mut trial.max_boots, spec.trial.max_boots);
+        set(
+            &mut trial.max_error_per_mille,
+            spec.trial.max_error_per_mille,
+        );
+        set(&mut trial.max_p99_us, spec.trial.max_p99_us);
+        set(&mut trial.shadow_inferences, spec.trial.shadow_inferences);
+        let agreement = spec.trial.min_agreement_per_mille;
+        set(&mut trial.min_agreement_per_mille, agreement);
+        let guard = &mut policy.guard;
+        set(&mut guard.z_limit, spec.guard.z_limit);
+        set(
+            &mut guard.max_error_per_mille,
+            spec.guard.max_error_per_mille,
+        );
+        set(&mut guard.max_p99_us, spec.guard.max_p99_us);
+        set(
+            &mut guard.min_accuracy_per_mille,
+            spec.guard.min_accuracy_per_mille,
+        );
+        set(&mut guard.max_fallbacks, spec.guard.max_fallbacks);
+        policy
+    }
+
+    /// The first key whose value makes no sense, and why.
+    fn check(&self) -> Result<(), (String, String)> {
+        check_names("input.features", &self.input.features, MAX_FEATURES)?;
+        check_names("output.classes", &self.output.classes, MAX_OUTPUTS)?;
+        let wrong = |key: &str, what: &str| Err((key.to_owned(), what.to_owned()));
+        let input = &self.input;
+        if input.window == 0 {
+            return wrong("input.window", "must be at least 1");
+        }
+        if input.hop == 0 || input.hop > input.window {
+            return wrong("input.hop", "must be 1 to `input.window`");
+        }
+        if input.drift_window.is_some_and(|n| n == 0 || n > 65_535) {
+            return wrong("input.drift_window", "must be 1 to 65535");
+        }
+        for (name, over) in &input.overrides {
+            let key = |field: &str| format!("input.overrides.{name}{field}");
+            if !input.features.contains(name) {
+                return Err((key(""), "is no feature of `input.features`".to_owned()));
+            }
+            if over.min.zip(over.max).is_some_and(|(min, max)| min > max) {
+                return Err((key(".min"), "must not be above max".to_owned()));
+            }
+            for (field, value) in [(".min", over.min), (".max", over.max)] {
+                if value.is_some_and(f32::is_nan) {
+                    return Err((key(field), "must be a number".to_owned()));
+                }
+            }
+            if over
+                .max_rate
+                .is_some_and(|rate| rate.is_nan() || rate < 0.0)
+            {
+                return Err((key(".max_rate"), "must not be negative".to_owned()));
+            }
+        }
+        if self
+            .output
+            .temperature
+            .is_some_and(|t| !(t.is_finite() && t > 0.0))
+        {
+            return wrong("output.temperature", "must be above 0");
+        }
+        if !(0.0..=1.0).contains(&self.data.max_skew) {
+            return wrong("data.max_skew", "must be 0 to 1");
+        }
+        if self
+            .golden
+            .as_ref()
+            .is_some_and(|g| !(g.tolerance.is_finite() && g.tolerance >= 0.0))
+        {
+            return wrong("golden.tolerance", "must be 0 or more");
+        }
+        for name in self.policy.rules.keys() {
+            if !ViolationKind::ALL
+                .iter()
+                .any(|&kind| violation_name(kind) == name)
+            {
+                let known = ViolationKind::ALL.map(violation_name).join(", ");
+                let what = format!("is no kind of violation; there are {known}");
+                return Err((format!("policy.rules.{name}"), what));
+            }
+        }
+        for (key, limit) in [
+            ("policy.z_limit", self.policy.z_limit),
+            ("policy.guard.z_limit", self.policy.guard.z_limit),
+        ] {
+            if limit.is_some_and(|limit| limit.is_nan() || limit <= 0.0) {
+                return wrong(key, "must be above 0");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_names(key: &str, names: &[String], most: usize) -> Result<(), (String, String)> {
+    let wrong = |what| Err((key.to_owned(), what));
+    if names.is_empty() || names.len() > most {
+        return wrong(format!("must have 1 to {most} names, not {}", names.len()));
+    }
+    for (at, name) in names.iter().enumerate() {
+        let plain = !name.is_empty() && name.len() <= NAME_BYTES && !name.contains([',', '\n']);
+        if !plain {
+            return wrong(format!(
+                "holds `{name}`; a name has 1 to {NAME_BYTES} bytes and no comma"
+            ));
+        }
+        if names[..at].contains(name) {
+            return wrong(format!("names `{name}` twice"));
+        }
+    }
+    Ok(())
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+impl From<SeveritySpec> for Severity {
+    fn from(spec: SeveritySpec) -> Self {
+        match spec {
+            SeveritySpec::Low => Self::Low,
+            SeveritySpec::Medium => Self::Medium,
+            SeveritySpec::High => Self::High,
+        }
+    }
+}
+
+impl From<ActionSpec> for Action {
+    fn from(spec: ActionSpec) -> Self {
+        match spec {
+            ActionSpec::Count => Self::Count,
+            ActionSpec::Flag => Self::Flag,
+            ActionSpec::Reject => Self::Reject,
+            ActionSpec::Fallback => Self::Fallback,
+        }
+    }
+}
+
+impl From<LayoutSpec> for Layout {
+    fn from(spec: LayoutSpec) -> Self {
+        match spec {
+            LayoutSpec::SamplesFirst => Self::SamplesFirst,
+            LayoutSpec::FeaturesFirst => Self::FeaturesFirst,
+        }
+    }
+}
+
+impl From<KindSpec> for OutputKind {
+    fn from(spec: KindSpec) -> Self {
+        match spec {
+            KindSpec::Logits => Self::Logits,
+            KindSpec::Probabilities => Self::Probabilities,
+            KindSpec::Values => Self::Values,
+        }
+    }
+}
+
+impl From<MissingSpec> for MissingPolicy {
+    fn from(spec: MissingSpec) -> Self {
+        match spec {
+            MissingSpec::Reject => Self::Reject,
+            MissingSpec::HoldLast => Self::HoldLast,
+            MissingSpec::Impute => Self::Impute,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) const MINIMAL: &str = r#"
+name = "m"
+version = "1.0"
+counter = 1
+model = "m.onnx"
+[input]
+features = ["a", "b"]
+[output]
+kind = "logits"
+classes = ["no", "yes"]
+[data]
+training = "train.csv"
+"#;
+
+    fn parse(text: &str) -> Result<Spec, SpecError> {
+        Spec::parse(text, Path::new("dir/m.toml"))
+    }
+
+    fn message(text: &str) -> String {
+        parse(text).expect_err("an error").to_string()
+    }
+
+    #[test]
+    fn a_minimal_file_gets_defaults() {
+        let spec = parse(MINIMAL).expect("spec");
+        assert_eq!((spec.input.window, spec.input.hop), (1, 1));
+        assert_eq!(spec.path(&spec.model), Path::new("dir/m.onnx"));
+        assert_eq!(spec.policy(), Policy::standard());
+    }
+
+    #[test]
+    fn unknown_keys_are_named() {
+        let text = MINIMAL.replace("[output]", "hopp = 3\n[output]");
+        assert!(
+            message(&text).contains("unknown field `hopp`"),
+            "{}",
+            message(&text)
+        );
+        let text = format!("{MINIMAL}[policy.rules.stukc]\naction = \"reject\"\n");
+        assert!(message(&text).contains("`policy.rules.stukc` is no kind of violation"));
+        let text = format!("{MINIMAL}[input.overrides.c]\nmin = 1.0\n");
+        assert!(message(&text).contains("`input.overrides.c` is no feature"));
+    }
+
+    #[test]
+    fn senseless_values_are_named() {
+        for (from, to, key) in [
+            ("counter = 1", "counter = -1", "counter"),
+            ("[\"a\", \"b\"]", "[\"a\", \"a\"]", "`input.features`"),
+            ("[\"a\", \"b\"]", "[]", "`input.features`"),
+            ("[output]", "hop = 2\n[output]", "`input.hop`"),
+            ("[data]", "temperature = 0\n[data]", "temperature"),
+        ] {
+            let text = MINIMAL.replace(from, to);
+            assert!(message(&text).contains(key), "{key}: {}", message(&text));
+        }
+    }
+
+    #[test]
+    fn the_policy_differs_where_the_file_says_so() {
+        let text = format!(
+            "{MINIMAL}[policy]\nz_limit = 5.0\n[policy.rules.stuck]\naction = \"reject\"\n\
+             [policy.trial]\nmin_windows = 7\n[policy.guard]\nmax_p99_us = 900\n"
+        );
+        let policy = parse(&text).expect("spec").policy();
+        let standard = Policy::standard();
+        assert_eq!(policy.rule(ViolationKind::Stuck).action, Action::Reject);
+        let severity = standard.rule(ViolationKind::Stuck).severity;
+        assert_eq!(policy.rule(ViolationKind::Stuck).severity, severity);
+        assert_eq!((policy.z_limit, policy.trial.min_windows), (5.0, 7));
+        assert_eq!(policy.guard.max_p99_us, 900);
+        assert_eq!(policy.trial.max_boots, standard.trial.max_boots);
+    }
+}
