@@ -1,10 +1,10 @@
-//! Recovery after a start, and room when there is none.
+//! Room when there is none.
 
 use super::index::Entry;
 use super::record::{RECORD_HEADER, RecordHeader, RecordKind, SECTOR_HEADER, SectorHeader};
-use super::{Body, Found, Outbox, OutboxError, Sector, decode_body, failed};
+use super::{Body, MARKS, Outbox, OutboxError, decode_body, failed};
 use crate::telemetry::Summary;
-use embedded_storage::nor_flash::NorFlash;
+use embedded_storage::nor_flash::{NorFlash, NorFlashErrorKind};
 
 /// What a fold of a sector makes, or would make.
 struct Folded {
@@ -105,144 +105,6 @@ impl<const F: usize, const C: usize> Group<F, C> {
 impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize>
     Outbox<S, F, C, R, B>
 {
-    /// Finds what flash holds: marks first, then the records from the newest sector to the oldest,
-    /// so that a record that a wider one covers finds it there already.
-    pub(super) fn recover(&mut self) -> Result<(), OutboxError> {
-        for sector in 0..self.region.sectors {
-            let header = self.read_header(sector)?;
-            let generation = header.map_or(0, |header| header.generation);
-            if let Some(header) = header {
-                let same = header.sector_bytes == self.region.sector_bytes
-                    && header.sectors == u32::from(self.region.sectors);
-                if !same {
-                    return Err(OutboxError::OtherRegion);
-                }
-                self.acknowledged = self.acknowledged.max(header.acknowledged);
-                self.next_sequence = self.next_sequence.max(header.next_sequence);
-                self.scan(sector, |outbox, _, record| {
-                    if record.kind == RecordKind::Acknowledged {
-                        outbox.acknowledged = outbox.acknowledged.max(record.sequence);
-                    } else {
-                        outbox.next_sequence = outbox.next_sequence.max(record.sequence + 1);
-                    }
-                    Ok(())
-                })?;
-            }
-            let known = self.sectors.push(Sector { generation });
-            known.map_err(|_| OutboxError::Region)?;
-        }
-        self.acknowledged = self.acknowledged.min(self.next_sequence - 1);
-        let mut below = u32::MAX;
-        while let Some((sector, generation)) = self.newest_below(below) {
-            let end = self.scan(sector, |outbox, entry, _| outbox.take_older(entry))?;
-            if self.active.is_none() {
-                self.generation = generation;
-                self.active = Some((sector, self.clean_end(sector, end)?));
-            }
-            below = generation;
-        }
-        self.fill_holes()
-    }
-
-    /// The sector with the highest generation below a bound.
-    fn newest_below(&self, bound: u32) -> Option<(u16, u32)> {
-        let sectors = (0..self.region.sectors).zip(&self.sectors);
-        sectors
-            .map(|(sector, known)| (sector, known.generation))
-            .filter(|(_, generation)| (1..bound).contains(generation))
-            .max_by_key(|(_, generation)| *generation)
-    }
-
-    fn read_header(&mut self, sector: u16) -> Result<Option<SectorHeader>, OutboxError> {
-        self.read(sector, 0, Self::records_at() as usize)?;
-        Ok(SectorHeader::decode(&self.buffer))
-    }
-
-    /// Visits the intact records of a sector in the order they were written, and returns where the
-    /// last one ends. A damaged record between two intact ones has decayed; one behind the last
-    /// was torn by a cut.
-    fn scan(
-        &mut self,
-        sector: u16,
-        mut each: impl FnMut(&mut Self, Entry, &RecordHeader) -> Result<(), OutboxError>,
-    ) -> Result<u32, OutboxError> {
-        let mut offset = Self::records_at();
-        let mut end = offset;
-        // Each record moves the offset on by its header at least.
-        loop {
-            let (header, intact) = match self.read_record(sector, offset)? {
-                Found::Intact(header) => (header, true),
-                Found::Damaged(header) => (header, false),
-                Found::Nothing => return Ok(end),
-            };
-            let bytes = (RECORD_HEADER + header.len as usize).next_multiple_of(Self::WORD) as u32;
-            let entry = Entry {
-                first_sequence: header.first_sequence,
-                sequence: header.sequence,
-                offset,
-                bytes,
-                sector,
-                kind: header.kind,
-            };
-            offset += bytes;
-            if intact {
-                end = offset;
-                each(self, entry, &header)?;
-            }
-        }
-    }
-
-    fn take_older(&mut self, entry: Entry) -> Result<(), OutboxError> {
-        let counts = entry.kind != RecordKind::Acknowledged && entry.sequence > self.acknowledged;
-        if !counts {
-            return Ok(());
-        }
-        self.index.add_older(entry).map_err(|_| OutboxError::Full)
-    }
-
-    /// Where the active sector goes on: behind its last record, or nowhere when a cut has left
-    /// something there. The flash may persist the pieces of a torn write in any order, so all of
-    /// the rest must be erased.
-    fn clean_end(&mut self, sector: u16, end: u32) -> Result<u32, OutboxError> {
-        let mut at = end;
-        while at < self.region.sector_bytes {
-            let most = B / Self::WORD * Self::WORD;
-            let len = most.min((self.region.sector_bytes - at) as usize);
-            self.read(sector, at, len)?;
-            let piece = self.buffer.get(..len).unwrap_or_default();
-            if piece.iter().any(|&byte| byte != 0xFF) {
-                return Ok(self.region.sector_bytes);
-            }
-            at += len as u32;
-        }
-        Ok(end)
-    }
-
-    /// Answers for numbers that flash has lost (decayed bits, never a cut), so that the host does
-    /// not wait for them for ever.
-    fn fill_holes(&mut self) -> Result<(), OutboxError> {
-        // Each pass fills one hole, and there is at most one before each record and one at the end.
-        for _ in 0..=R {
-            let mut expected = self.acknowledged + 1;
-            let mut hole = None;
-            for entry in self.index.entries() {
-                if entry.first_sequence > expected {
-                    hole = Some((expected, entry.first_sequence - 1));
-                    break;
-                }
-                expected = entry.sequence + 1;
-            }
-            if hole.is_none() && expected < self.next_sequence {
-                hole = Some((expected, self.next_sequence - 1));
-            }
-            let Some((first, last)) = hole else {
-                return Ok(());
-            };
-            self.store_lost(first, last)?;
-        }
-        Ok(())
-    }
-
     /// Makes the active sector one with room for a record of `bytes`, and the index one with room
     /// for its entry.
     pub(super) fn make_room(&mut self, bytes: usize) -> Result<(), OutboxError> {
@@ -279,7 +141,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         self.active.is_none_or(|(active, _)| active != sector) && self.index.count_in(sector) == 0
     }
 
-    fn erase(&mut self, sector: u16) -> Result<(), OutboxError> {
+    pub(super) fn erase(&mut self, sector: u16) -> Result<(), OutboxError> {
         let at = self.region.offset + u32::from(sector) * self.region.sector_bytes;
         if let Some(known) = self.sectors.get_mut(usize::from(sector)) {
             known.generation = 0;
@@ -289,7 +151,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             .map_err(failed)
     }
 
-    /// Writes a sector's header, which makes it the active one; its records end at `end`.
+    /// Writes a sector's header and marks, which make it the active one; its records end at `end`.
     fn commit(&mut self, sector: u16, end: u32) -> Result<(), OutboxError> {
         // A header whose write failed may be there all the same: its generation is used up.
         self.generation += 1;
@@ -308,7 +170,12 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             known.generation = header.generation;
         }
         self.active = Some((sector, end));
-        Ok(())
+        // The first mark shows that the header is whole, the second that the first one is.
+        let marked = self.mark()? && self.mark()?;
+        if marked {
+            return Ok(());
+        }
+        Err(OutboxError::Flash(NorFlashErrorKind::Other))
     }
 
     /// Copies one sector, the oldest whose copy gains enough, into a free one and merges what it
@@ -327,6 +194,9 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             let folded = self.fold(victim, draw, Some(target))?;
             self.commit(target, folded.bytes)?;
             self.scan(target, |outbox, entry, _| {
+                if entry.kind == RecordKind::Acknowledged {
+                    return Ok(());
+                }
                 outbox.index.replace(entry).map_err(|_| OutboxError::Full)
             })?;
             return Ok(());
@@ -372,7 +242,9 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         let another_free = self.free_sector(2).is_some()
             || folded.drawn.is_some_and(|(sector, _)| runs_dry(sector))
             || self.active.is_some_and(|(sector, _)| runs_dry(sector));
-        !folded.overflow && records < R && (self.fits(folded.bytes, bytes) || another_free)
+        let marks = 2 * RECORD_HEADER.next_multiple_of(Self::WORD) as u32;
+        let fits = self.fits(folded.bytes + marks, bytes);
+        !folded.overflow && records < R && (fits || another_free)
     }
 
     /// Merges the records of `victim`, and if `draw` says so each group with the summary right
@@ -469,7 +341,12 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             header.seal(&mut self.buffer)?;
             RECORD_HEADER + len
         };
-        if !self.fits(folded.bytes, len) {
+        // The copy must leave room for the marks that commit it.
+        let mark = RECORD_HEADER.next_multiple_of(Self::WORD);
+        if !self.fits(
+            folded.bytes,
+            len.next_multiple_of(Self::WORD) + MARKS * mark,
+        ) {
             folded.overflow = true;
             return match target {
                 None => Ok(()),

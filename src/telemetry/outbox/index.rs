@@ -66,8 +66,17 @@ impl<const R: usize> Index<R> {
 
     /// Adds a record that is older than all that the index knows: nothing changes when one of them
     /// covers it.
+    /// Of two copies in one sector the later is kept, which was made because of the earlier.
     pub(super) fn add_older(&mut self, entry: Entry) -> Result<(), IndexFull> {
         let at = self.lower(&entry);
+        if let Some(known) = self.entries.get_mut(at)
+            && known.sector == entry.sector
+            && known.first_sequence == entry.first_sequence
+            && known.sequence == entry.sequence
+        {
+            *known = entry;
+            return Ok(());
+        }
         self.insert(at, entry)
     }
 

@@ -17,10 +17,18 @@
 //! number is answered for exactly once after [`Outbox::open`]. Records that a wider one covers are
 //! recognised by their range. Acknowledgements that were lost to a cut are harmless: the frames are
 //! sent again, and the host recognises their numbers.
+//!
+//! A word whose write or erase was cut may read as anything, and differently each time. So whatever
+//! decides on something is followed by another write before anything depends on it: a header by two
+//! marks (acknowledgements), the last frame of the boot before by a copy of itself, and each new
+//! record is read back once.
+//!
+//! The flash must make each operation durable before the next begins.
 
 mod compact;
 mod index;
 mod record;
+mod recover;
 
 pub use record::RecordKind;
 
@@ -32,6 +40,9 @@ use record::{RECORD_HEADER, RecordHeader, SECTOR_HEADER};
 
 /// Most sectors an outbox may have.
 pub const MAX_SECTORS: usize = 256;
+/// Places that are tried for a record: one that reads as erased may still be where a cut write
+/// began, and the next is then in another sector.
+const PLACES: usize = 2;
 /// Largest word of a flash in bytes.
 const MAX_WORD: usize = 64;
 
@@ -50,7 +61,10 @@ pub const fn max_record_bytes(features: usize, outputs: usize) -> usize {
 }
 
 /// Bytes of a sector that its header takes on a flash of any word size.
-pub const SECTOR_OVERHEAD: usize = SECTOR_HEADER.next_multiple_of(MAX_WORD);
+pub const SECTOR_OVERHEAD: usize =
+    SECTOR_HEADER.next_multiple_of(MAX_WORD) + MARKS * RECORD_HEADER.next_multiple_of(MAX_WORD);
+/// Marks that a sector must have room for: two commit it, one more hardens it at the next start.
+const MARKS: usize = 3;
 
 /// Why an operation of the outbox failed. What was stored before stays stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -310,21 +324,25 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         }
         self.acknowledged = through;
         self.index.acknowledge(through);
-        let header = RecordHeader {
+        self.mark().map(|_| ())
+    }
+
+    /// Writes the acknowledgement to the active sector; false when there is no room for it.
+    fn mark(&mut self) -> Result<bool, OutboxError> {
+        let room = self
+            .active
+            .is_some_and(|(_, offset)| self.fits(offset, RECORD_HEADER));
+        if !room {
+            return Ok(false);
+        }
+        self.append(&RecordHeader {
             kind: RecordKind::Acknowledged,
             len: 0,
             first_sequence: 0,
-            sequence: through,
+            sequence: self.acknowledged,
             time_ms: 0,
             boot: self.boot,
-        };
-        if let Some((sector, offset)) = self.active
-            && self.fits(offset, RECORD_HEADER)
-        {
-            header.seal(&mut self.buffer)?;
-            self.write_buffer(sector, offset, RECORD_HEADER)?;
-        }
-        Ok(())
+        })
     }
 
     /// Records that wait for an acknowledgement.
@@ -371,30 +389,53 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         time_ms: u64,
         body: &Body<F, C>,
     ) -> Result<(), OutboxError> {
-        let len = self.encode_body(body)?;
-        self.make_room(RECORD_HEADER + len)?;
-        // Making room used the buffer.
-        let len = self.encode_body(body)?;
-        let header = RecordHeader {
-            kind: RecordKind::of_body(body),
-            len: len as u32,
-            first_sequence,
-            sequence,
-            time_ms,
-            boot: self.boot,
-        };
+        for _ in 0..PLACES {
+            let len = self.encode_body(body)?;
+            self.make_room(RECORD_HEADER + len)?;
+            // Making room used the buffer.
+            let len = self.encode_body(body)?;
+            let header = RecordHeader {
+                kind: RecordKind::of_body(body),
+                len: len as u32,
+                first_sequence,
+                sequence,
+                time_ms,
+                boot: self.boot,
+            };
+            if self.append(&header)? {
+                return Ok(());
+            }
+        }
+        Err(OutboxError::Flash(NorFlashErrorKind::Other))
+    }
+
+    /// Seals the record whose body is in the buffer, writes it to the active sector and enters it
+    /// in the index. False when it can't be written or does not read back; the sector then takes no
+    /// more.
+    fn append(&mut self, header: &RecordHeader) -> Result<bool, OutboxError> {
         header.seal(&mut self.buffer)?;
         let (sector, offset) = self.active.ok_or(OutboxError::Full)?;
-        let bytes = self.write_buffer(sector, offset, RECORD_HEADER + len)?;
+        let len = RECORD_HEADER + header.len as usize;
+        let Ok(bytes) = self.write_buffer(sector, offset, len) else {
+            return Ok(false);
+        };
         let entry = Entry {
-            first_sequence,
-            sequence,
+            first_sequence: header.first_sequence,
+            sequence: header.sequence,
             offset,
             bytes,
             sector,
             kind: header.kind,
         };
-        self.index.replace(entry).map_err(|_| OutboxError::Full)
+        if self.load(&entry)?.is_none() {
+            self.active = Some((sector, self.region.sector_bytes));
+            return Ok(false);
+        }
+        if header.kind == RecordKind::Acknowledged {
+            return Ok(true);
+        }
+        let entered = self.index.replace(entry).map_err(|_| OutboxError::Full);
+        entered.map(|()| true)
     }
 
     /// Answers for frames that flash has lost by a summary of nothing that counts them.

@@ -1,51 +1,36 @@
 use super::*;
-use crate::telemetry::{Event, Refused, Summary};
-use embedded_storage::nor_flash::{ErrorType, ReadNorFlash};
+use crate::slots::ram::{Cut, Edge, RamFlash, Tear};
+use crate::telemetry::{Event, FeatureSummary, Refused, Summary};
+use std::collections::{BTreeMap, BTreeSet};
+use std::vec;
 
-#[derive(Debug, Clone)]
-struct Flash(std::vec::Vec<u8>);
-
-impl ErrorType for Flash {
-    type Error = NorFlashErrorKind;
-}
-impl ReadNorFlash for Flash {
-    const READ_SIZE: usize = 1;
-    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), NorFlashErrorKind> {
-        bytes.copy_from_slice(&self.0[offset as usize..][..bytes.len()]);
-        Ok(())
-    }
-    fn capacity(&self) -> usize {
-        self.0.len()
-    }
-}
-impl NorFlash for Flash {
-    const WRITE_SIZE: usize = 4;
-    const ERASE_SIZE: usize = 1024;
-    fn erase(&mut self, from: u32, to: u32) -> Result<(), NorFlashErrorKind> {
-        self.0[from as usize..to as usize].fill(0xFF);
-        Ok(())
-    }
-    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), NorFlashErrorKind> {
-        for (cell, byte) in self.0[offset as usize..].iter_mut().zip(bytes) {
-            assert_eq!(*cell, 0xFF, "written twice");
-            *cell = *byte;
-        }
-        Ok(())
-    }
-}
-
+type Flash = RamFlash<8, 256>;
 const BUFFER: usize = max_record_bytes(1, 1);
-type Box4 = Outbox<Flash, 1, 1, 64, BUFFER>;
+type Small<'a> = Outbox<&'a mut Flash, 1, 1, 16, BUFFER>;
 const REGION: Region = Region {
     offset: 1024,
     sector_bytes: 1024,
     sectors: 4,
 };
 
+fn flash() -> Flash {
+    Flash::new(6 * 1024)
+}
+
 fn summary(samples: u32) -> Body<1, 1> {
+    released(samples, 1)
+}
+
+fn released(samples: u32, release: u8) -> Body<1, 1> {
     let mut summary = Summary::empty();
+    summary.release = [release; 8];
     summary.windows = 1;
     summary.samples = samples;
+    let feature = FeatureSummary {
+        bins: [samples; crate::profile::BINS],
+        ..FeatureSummary::empty()
+    };
+    assert!(summary.features.push(feature).is_ok());
     Body::Summary(summary)
 }
 
@@ -55,69 +40,391 @@ fn event() -> Body<1, 1> {
     })
 }
 
-/// Each waiting record: range, samples, dropped.
-fn contents(outbox: &mut Box4) -> std::vec::Vec<(u64, u64, u32, u32)> {
-    let mut all = std::vec::Vec::new();
+/// One waiting record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    first: u64,
+    last: u64,
+    samples: u32,
+    dropped: u32,
+    event: bool,
+}
+
+fn contents<S: NorFlash, const R: usize>(
+    outbox: &mut Outbox<S, 1, 1, R, BUFFER>,
+) -> Result<vec::Vec<Held>, OutboxError> {
+    let mut all = vec![];
     let mut after = 0;
-    while let Some(record) = outbox.peek_after(after).expect("reads") {
+    while let Some(record) = outbox.peek_after(after)? {
         after = record.sequence;
-        let body: Body<1, 1> = decode_body(record.body).expect("readable");
-        let (samples, dropped) = match body {
-            Body::Summary(s) => (s.samples, s.dropped_events),
-            _ => (0, 0),
+        let mut held = Held {
+            first: record.first_sequence,
+            last: record.sequence,
+            samples: 0,
+            dropped: 0,
+            event: record.kind == RecordKind::Event,
         };
-        all.push((record.first_sequence, record.sequence, samples, dropped));
+        if let Body::Summary(summary) = decode_body::<1, 1>(record.body)? {
+            held.samples = summary.samples;
+            held.dropped = summary.dropped_events;
+            // Merging keeps the parts together.
+            for feature in &summary.features {
+                assert_eq!(feature.bins[3], summary.samples);
+            }
+        }
+        all.push(held);
     }
-    all
+    Ok(all)
+}
+
+/// What was given to the outbox: samples of each frame, none for an event.
+type Given = BTreeMap<u64, Option<u32>>;
+
+/// Checks that every number above what the host acknowledged is answered for exactly once, with
+/// all that was counted. A number in `doubtful`, of a push that was cut, may be missing at the end,
+/// or have become a dropped frame.
+fn check(
+    held: &[Held],
+    given: &Given,
+    acknowledged: u64,
+    doubtful: &BTreeSet<u64>,
+) -> Result<(), String> {
+    let mut expected = acknowledged + 1;
+    for one in held.iter().filter(|one| one.last > acknowledged) {
+        let straddles = one.first <= acknowledged && expected == acknowledged + 1;
+        if one.first != expected && !straddles {
+            return Err(format!("{one:?} where {expected} is due"));
+        }
+        expected = one.last + 1;
+        let doubts: vec::Vec<u64> = doubtful.range(one.first..=one.last).copied().collect();
+        let fits = (0..1 << doubts.len()).any(|subset| {
+            let lost = |n: &u64| {
+                doubts
+                    .iter()
+                    .position(|d| d == n)
+                    .is_some_and(|at| subset >> at & 1 == 1)
+            };
+            let (mut samples, mut dropped) = (0, 0);
+            for (n, value) in given.range(one.first..=one.last) {
+                match value {
+                    _ if lost(n) => dropped += 1,
+                    Some(value) => samples += value,
+                    None => dropped += 1,
+                }
+            }
+            let as_it_is = one.event && one.first == one.last && given[&one.first].is_none();
+            one.samples == samples && (one.dropped == dropped || as_it_is && one.dropped == 0)
+        });
+        if !fits {
+            return Err(format!("{one:?} is not what was given"));
+        }
+    }
+    let through = expected - 1;
+    let most = given.keys().last().copied().unwrap_or(0);
+    if (through + 1..=most).all(|n| doubtful.contains(&n)) {
+        return Ok(());
+    }
+    Err(format!("answers through {through}, {most} were given"))
+}
+
+/// A life of an outbox: pushes and acknowledgements, interrupted by cuts of power.
+struct Life {
+    flash: Flash,
+    given: Given,
+    /// What the host has acknowledged, whether the outbox still knows it or not.
+    acknowledged: u64,
+    /// Numbers of pushes that were cut.
+    doubtful: BTreeSet<u64>,
+    boot: u32,
+    acknowledges: bool,
+}
+
+impl Life {
+    fn new() -> Self {
+        Self {
+            flash: flash(),
+            given: Given::new(),
+            acknowledged: 0,
+            doubtful: BTreeSet::new(),
+            boot: 0,
+            acknowledges: true,
+        }
+    }
+
+    /// Opens, pushes up to number `end`, acknowledging now and then, until all is done or the power
+    /// goes.
+    fn run(&mut self, end: u64) -> Result<(), OutboxError> {
+        self.boot += 1;
+        let mut outbox = Small::open(&mut self.flash, REGION, self.boot)?;
+        while outbox.next_sequence() <= end {
+            let n = outbox.next_sequence();
+            let body = match n % 5 {
+                2 => event(),
+                _ => summary(n as u32),
+            };
+            let samples = (n % 5 != 2).then_some(n as u32);
+            self.given.insert(n, samples);
+            self.doubtful.insert(n);
+            assert_eq!(outbox.push(n, &body)?, n);
+            self.doubtful.remove(&n);
+            if self.acknowledges && n % 13 == 0 {
+                // The host has received what is oldest, as a whole.
+                if let Some(record) = outbox.peek_after(0)? {
+                    let through = record.sequence;
+                    self.acknowledged = self.acknowledged.max(through);
+                    outbox.acknowledge(through)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The power comes back; everything must be there.
+    fn check(&mut self) {
+        self.flash.power_on();
+        self.boot += 1;
+        let mut outbox = Small::open(&mut self.flash, REGION, self.boot).expect("opens");
+        let held = contents(&mut outbox).expect("reads");
+        let checked = check(&held, &self.given, self.acknowledged, &self.doubtful);
+        assert_eq!(checked, Ok(()), "{held:?}");
+    }
 }
 
 #[test]
 fn frames_are_numbered_over_boots_and_kept_until_acknowledged() {
-    let mut outbox = Box4::open(Flash(vec![0xFF; 8192]), REGION, 1).expect("opens");
+    let mut flash = flash();
+    let mut outbox = Small::open(&mut flash, REGION, 1).expect("opens");
     assert_eq!(outbox.push(10, &summary(5)), Ok(1));
     assert_eq!(outbox.push(11, &event()), Ok(2));
-    let mut outbox = Box4::open(outbox.into_flash(), REGION, 2).expect("opens");
+    let mut outbox = Small::open(&mut flash, REGION, 2).expect("opens");
     assert_eq!(outbox.push(12, &summary(7)), Ok(3));
-    assert_eq!(
-        contents(&mut outbox),
-        [(1, 1, 5, 0), (2, 2, 0, 0), (3, 3, 7, 0)]
-    );
+    let all = contents(&mut outbox).expect("reads");
+    let samples: vec::Vec<u32> = all.iter().map(|held| held.samples).collect();
+    assert_eq!(samples, [5, 0, 7]);
+    let record = outbox.peek_after(2).expect("reads").expect("waits");
+    assert_eq!((record.boot, record.time_ms), (2, 12));
     assert_eq!(outbox.acknowledge(2), Ok(()));
-    assert_eq!(contents(&mut outbox), [(3, 3, 7, 0)]);
-    let mut outbox = Box4::open(outbox.into_flash(), REGION, 3).expect("opens");
-    assert_eq!(contents(&mut outbox), [(3, 3, 7, 0)]);
+    assert_eq!(outbox.len(), 1);
+    let mut outbox = Small::open(&mut flash, REGION, 3).expect("opens");
+    assert_eq!(outbox.len(), 1);
     assert_eq!(outbox.acknowledge(3), Ok(()));
-    assert!(outbox.acknowledge(4).is_err());
-    let outbox = Box4::open(outbox.into_flash(), REGION, 4).expect("opens");
+    let unknown = OutboxError::AcknowledgedUnknown { next_sequence: 4 };
+    assert_eq!(outbox.acknowledge(4), Err(unknown));
+    let outbox = Small::open(&mut flash, REGION, 4).expect("opens");
     assert!(outbox.is_empty());
-    assert_eq!(outbox.next_sequence(), 4);
+    assert_eq!((outbox.next_sequence(), outbox.acknowledged()), (4, 3));
 }
 
 #[test]
 fn a_full_outbox_loses_resolution_and_no_count() {
-    let mut outbox = Box4::open(Flash(vec![0xFF; 8192]), REGION, 1).expect("opens");
-    let (mut samples, mut events) = (0, 0);
-    for n in 1..=500 {
-        if n % 7 == 0 {
-            assert_eq!(outbox.push(u64::from(n), &event()), Ok(u64::from(n)));
-            events += 1;
-        } else {
-            assert_eq!(outbox.push(u64::from(n), &summary(n)), Ok(u64::from(n)));
-            samples += n;
-        }
-        let all = contents(&mut outbox);
-        let mut expected = 1;
-        for (first, last, ..) in &all {
-            assert_eq!(*first, expected, "{all:?}");
-            expected = last + 1;
-        }
-        assert_eq!(expected, u64::from(n) + 1);
-        assert_eq!(all.iter().map(|r| r.2).sum::<u32>(), samples);
-        let kept = all
-            .iter()
-            .filter(|r| r.0 == r.1 && r.2 == 0 && r.3 == 0)
-            .count();
-        assert_eq!(all.iter().map(|r| r.3).sum::<u32>() + kept as u32, events);
+    let mut life = Life::new();
+    life.acknowledges = false;
+    for end in [5, 9, 10, 60, 300] {
+        assert_eq!(life.run(end), Ok(()));
+        life.check();
     }
-    assert!(outbox.len() > 3, "{}", outbox.len());
+    let mut outbox = Small::open(&mut life.flash, REGION, 99).expect("opens");
+    let held = contents(&mut outbox).expect("reads");
+    assert!(held.len() > 4, "{held:?}");
+    assert!(held.iter().any(|one| one.first + 9 < one.last), "{held:?}");
+    // The newest are as they were.
+    assert!(held.iter().rev().take(3).all(|one| one.first == one.last));
+}
+
+#[test]
+fn a_cut_at_any_operation_loses_nothing() {
+    let mut whole = Life::new();
+    assert_eq!(whole.run(45), Ok(()));
+    let ops = whole.flash.ops().to_vec();
+    assert!(ops.iter().filter(|op| op.erase).count() > 6, "compacts");
+    let mut cuts = 0;
+    for (at, op) in ops.iter().enumerate() {
+        for tear in tears(op.words) {
+            let mut life = Life::new();
+            life.flash.seed(at as u64);
+            life.flash.cut_at(Some(Cut {
+                op: at as u32,
+                tear,
+            }));
+            assert!(life.run(45).is_err());
+            life.check();
+            life.check();
+            assert_eq!(life.run(60), Ok(()), "op {at}, {tear:?}");
+            life.check();
+            cuts += 1;
+        }
+    }
+    assert!(cuts > 1000, "{cuts}");
+}
+
+#[test]
+fn a_second_cut_while_the_first_is_recovered_loses_nothing() {
+    let mut whole = Life::new();
+    assert_eq!(whole.run(45), Ok(()));
+    let ops = whole.flash.ops().to_vec();
+    for (at, op) in ops.iter().enumerate() {
+        let first = tears(op.words);
+        for (choice, second_op) in (0..8).enumerate() {
+            let mut life = Life::new();
+            life.flash.seed((at * 8 + choice) as u64);
+            let tear = first[(at + choice * 5) % first.len()];
+            life.flash.cut_at(Some(Cut {
+                op: at as u32,
+                tear,
+            }));
+            assert!(life.run(45).is_err());
+            life.flash.power_on();
+            let tears = tears(100);
+            let tear = tears[(at * 3 + choice) % tears.len()];
+            life.flash.cut_at(Some(Cut {
+                op: second_op,
+                tear,
+            }));
+            // The number of the first cut push is used again, or was not.
+            let _ = life.run(50);
+            life.check();
+            assert_eq!(life.run(60), Ok(()), "op {at}, then {second_op}, {tear:?}");
+            life.check();
+        }
+    }
+}
+
+fn tears(words: u32) -> vec::Vec<Tear> {
+    let mut tears = vec![Tear::Before, Tear::After];
+    let mut places = vec![0, 1, 4, words / 2, words.saturating_sub(1)];
+    places.sort_unstable();
+    places.dedup();
+    for place in places.into_iter().filter(|place| *place < words) {
+        for edge in Edge::ALL {
+            tears.push(Tear::Inside(place, edge));
+        }
+    }
+    tears
+}
+
+#[test]
+fn releases_are_kept_apart_and_a_full_outbox_says_so() {
+    let mut flash = flash();
+    let mut outbox = Small::open(&mut flash, REGION, 1).expect("opens");
+    let mut pushed = 0;
+    let full = loop {
+        match outbox.push(0, &released(1, pushed as u8)) {
+            Ok(_) => pushed += 1,
+            Err(error) => break error,
+        }
+        assert!(pushed < 100, "releases were merged");
+    };
+    assert_eq!(full, OutboxError::Full);
+    assert_eq!(outbox.len(), pushed);
+    assert!(pushed > 5, "{pushed}");
+    // Nothing was lost, and what is acknowledged makes room again.
+    let held = contents(&mut outbox).expect("reads");
+    assert!(held.iter().all(|one| one.samples == 1 && one.dropped == 0));
+    assert_eq!(outbox.acknowledge(4), Ok(()));
+    assert_eq!(outbox.push(0, &summary(1)), Ok(pushed as u64 + 1));
+}
+
+#[test]
+fn a_birth_that_was_folded_is_asked_for_again() {
+    use crate::telemetry::{Birth, SlotReport, SlotState};
+    let slot = SlotReport {
+        state: SlotState::Empty,
+        release: [0; 8],
+        counter: 0,
+        version: Default::default(),
+    };
+    let birth = Body::Birth(Birth {
+        class: crate::bundle::BoardClass::Linux,
+        firmware: Default::default(),
+        slots: [slot.clone(), slot],
+        running: None,
+        floor: 0,
+        root_version: 1,
+        desired: 0,
+        tags: Vec::new(),
+        last_failure: None,
+    });
+    let mut flash = flash();
+    let mut outbox = Small::open(&mut flash, REGION, 1).expect("opens");
+    assert_eq!(outbox.push(0, &birth), Ok(1));
+    for n in 2..40 {
+        assert_eq!(outbox.push(n, &summary(1)), Ok(n));
+    }
+    assert!(outbox.needs_birth());
+    assert_eq!(outbox.push(0, &birth), Ok(40));
+    assert!(!outbox.needs_birth());
+}
+
+#[test]
+fn decayed_bits_are_answered_for_by_a_count() {
+    let mut life = Life::new();
+    assert_eq!(life.run(12), Ok(()));
+    let intact = life.flash.clone();
+    let mut outbox = Small::open(&mut life.flash, REGION, 9).expect("opens");
+    let before = contents(&mut outbox).expect("reads");
+    // One byte in eight, all over the region: every number is still answered for, in order.
+    for at in (1024..5 * 1024).step_by(8) {
+        let mut flash = intact.clone();
+        flash.bytes_mut()[at] ^= 0x10;
+        let mut outbox = Small::open(&mut flash, REGION, 9).expect("opens");
+        let held = contents(&mut outbox).expect("reads");
+        let mut expected = before[0].first;
+        for one in &held {
+            assert_eq!(one.first, expected, "byte {at}: {held:?}");
+            expected = one.last + 1;
+        }
+        // A damaged newest sector can cost the last numbers; they are then used again.
+        assert_eq!(expected, outbox.next_sequence(), "byte {at}: {held:?}");
+    }
+}
+
+#[test]
+fn a_record_that_decays_while_it_waits_is_answered_for_by_a_count() {
+    let mut flash = flash();
+    let mut outbox = Small::open(&mut flash, REGION, 1).expect("opens");
+    for n in 1..=4 {
+        assert_eq!(outbox.push(n, &summary(10)), Ok(n));
+    }
+    let entry = outbox.index.after(1).expect("there");
+    let at = 1024 + usize::from(entry.sector) * 1024 + entry.offset as usize + 50;
+    outbox.flash.bytes_mut()[at] ^= 1;
+    let held = contents(&mut outbox).expect("reads");
+    let seen: vec::Vec<_> = held
+        .iter()
+        .map(|one| (one.last, one.samples, one.dropped))
+        .collect();
+    assert_eq!(seen, [(1, 10, 0), (2, 0, 1), (3, 10, 0), (4, 10, 0)]);
+}
+
+#[test]
+fn a_region_that_does_not_suit_is_refused() {
+    let refused = |region: Region| Small::open(&mut flash(), region, 1).err();
+    let region = |offset, sector_bytes, sectors| Region {
+        offset,
+        sector_bytes,
+        sectors,
+    };
+    assert_eq!(refused(region(100, 1024, 4)), Some(OutboxError::Region));
+    assert_eq!(refused(region(0, 1000, 4)), Some(OutboxError::Region));
+    assert_eq!(refused(region(0, 1024, 1)), Some(OutboxError::Region));
+    assert_eq!(refused(region(0, 1024, 7)), Some(OutboxError::Region));
+    assert_eq!(
+        refused(region(u32::MAX - 255, 1024, 4)),
+        Some(OutboxError::Region)
+    );
+    let needed = (max_record_bytes(1, 1) + SECTOR_OVERHEAD) as u32;
+    let small = OutboxError::SectorTooSmall { needed };
+    assert_eq!(refused(region(0, 768, 4)), Some(small));
+    let mut flash = flash();
+    let mut outbox = Small::open(&mut flash, REGION, 1).expect("opens");
+    assert_eq!(outbox.push(1, &event()), Ok(1));
+    let other = Region {
+        sectors: 3,
+        ..REGION
+    };
+    let error = Small::open(&mut flash, other, 1).err();
+    assert_eq!(error, Some(OutboxError::OtherRegion));
+    assert_eq!(Small::format(&mut &mut flash, &REGION), Ok(()));
+    let outbox = Small::open(&mut flash, other, 1).expect("opens");
+    assert_eq!(outbox.next_sequence(), 1);
 }
