@@ -476,12 +476,13 @@ impl Agent<'_> {
     /// An orderly end: the open window is stored, what can be sent is sent, the broker is told.
     fn end(mut self, config: &Config) {
         tracing::info!("stopping");
-        let deadline = Instant::now() + FAREWELL;
+        let deadline = Instant::now() + source::FINISH;
         while !self.threads.inference.is_finished() && Instant::now() < deadline {
             self.reports();
             thread::park_timeout(Duration::from_millis(5));
         }
         self.reports();
+        let deadline = Instant::now() + FAREWELL;
         while self.connected && Instant::now() < deadline {
             let busy = self.turn();
             if !busy && self.control.flying() == 0 {

@@ -20,7 +20,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::thread::Thread;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A runtime as Linux boards have it.
 pub type BoardRuntime<E> = Runtime<E, Vec<f32>, F, C>;
@@ -245,7 +245,7 @@ impl<E: Engine> Inference<E> {
         let now_ms = unix_ms();
         let begun = self.begun;
         let Some(live) = &mut self.live else {
-            self.stats.counters().samples += 1;
+            self.stats.counters().idle_samples += 1;
             return;
         };
         let runtime = &mut live.loaded.runtime;
@@ -579,6 +579,19 @@ impl<E: Engine> Inference<E> {
             self.summary(summary);
             self.control.unpark();
         }
+    }
+
+    /// Passes on everything that is left, for at most `patience`: the thread ends.
+    pub fn finish(&mut self, patience: Duration) {
+        self.flush();
+        let deadline = Instant::now() + patience;
+        self.pass_on();
+        while !(self.held.is_empty() && self.late.is_empty()) && Instant::now() < deadline {
+            self.control.unpark();
+            std::thread::sleep(Duration::from_millis(1));
+            self.pass_on();
+        }
+        self.control.unpark();
     }
 
     /// Shows in the counters what runs.

@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const WAIT: Duration = Duration::from_millis(50);
 /// How long a source that does not read its answers is waited for.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the last reports may take to be taken.
+pub const FINISH: Duration = Duration::from_secs(5);
 /// Connections at once, the source's included.
 const CONNECTIONS: usize = 16;
 
@@ -266,7 +268,7 @@ pub fn work<E: Engine>(inference: &mut Inference<E>, feeds: &Receiver<Feed>, sto
             stop.store(true, Ordering::Relaxed);
         }
     }
-    inference.flush();
+    inference.finish(FINISH);
 }
 
 fn work_off<E: Engine>(

@@ -24,8 +24,10 @@ pub struct Counters {
     pub shadow: Option<ReleaseId>,
     /// Agreement of the shadow so far, per mille.
     pub shadow_agreement_per_mille: Option<u16>,
-    /// Lines that were samples.
+    /// Samples that a release saw.
     pub samples: u64,
+    /// Samples that came while no release ran.
+    pub idle_samples: u64,
     /// Samples kept out by the policy.
     pub rejected: u64,
     /// Answers by the model.
@@ -133,6 +135,7 @@ struct Json<'a> {
     shadow: Option<String>,
     shadow_agreement_per_mille: Option<u16>,
     samples: u64,
+    idle_samples: u64,
     rejected: u64,
     predictions: u64,
     errors: u64,
@@ -190,6 +193,7 @@ impl Stats {
             shadow: counters.shadow.map(|id| hex(&id)),
             shadow_agreement_per_mille: counters.shadow_agreement_per_mille,
             samples: counters.samples,
+            idle_samples: counters.idle_samples,
             rejected: counters.rejected,
             predictions: counters.predictions,
             errors: counters.errors,

@@ -1,0 +1,357 @@
+//! A board, its broker and its host in one process.
+
+mod release;
+
+pub use release::{CLASSES, bundle, golden, policy};
+use release::{key, signed, signed_root};
+
+use edgeward::bundle::{BoardClass, Bundle};
+use edgeward::sync::{Desired, RolloutState, Target};
+use edgeward::telemetry::codec::{sign_ack, verify_frame};
+use edgeward::telemetry::{Ack, Body, Event, Frame, Id, Text};
+use edgeward::topic::{self, Channel};
+use edgeward::trust::PublicKey;
+use edgeward::trust::cose::ContentType;
+use edgeward::trust::ring::RingVerifier;
+use edgeward_firmware::linux::config::Source;
+use edgeward_firmware::linux::{Config, provision, run};
+use edgeward_firmware::{MAX_FEATURES, MAX_OUTPUTS};
+use rumqttc::{Client, Event as MqttEvent, MqttOptions, Packet, QoS};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+type BoardFrame = Frame<MAX_FEATURES, MAX_OUTPUTS>;
+
+const SAMPLES: &str = include_str!("../../../models/motion/test.csv");
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An in-memory broker; it ends with the process.
+pub fn broker() -> SocketAddr {
+    use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = listener.local_addr().unwrap();
+    drop(listener);
+    let settings = ServerSettings {
+        name: "v4".into(),
+        listen,
+        tls: None,
+        next_connection_delay_ms: 1,
+        connections: ConnectionSettings {
+            connection_timeout_ms: 10_000,
+            max_payload_size: 64 * 1024,
+            max_inflight_count: 200,
+            auth: None,
+            external_auth: None,
+            dynamic_filters: true,
+        },
+    };
+    let config = Config {
+        router: RouterConfig {
+            max_connections: 100,
+            max_outgoing_packet_count: 200,
+            max_segment_size: 1 << 20,
+            max_segment_count: 4,
+            ..RouterConfig::default()
+        },
+        v4: Some([("v4".to_owned(), settings)].into_iter().collect()),
+        ..Config::default()
+    };
+    thread::spawn(move || Broker::new(config).start());
+    until("the broker listens", || TcpStream::connect(listen).is_ok());
+    listen
+}
+
+/// Waits for a condition; a test that waits in vain says for what.
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What the host received.
+#[derive(Default)]
+struct Received {
+    frames: BTreeMap<u64, BoardFrame>,
+    state: String,
+}
+
+/// The host's half: publishes releases, stores frames, acknowledges them.
+pub struct Host {
+    client: Client,
+    received: Arc<Mutex<Received>>,
+    pub acknowledge: Arc<AtomicBool>,
+}
+
+impl Host {
+    pub fn start(broker: SocketAddr, device_key: PublicKey) -> Self {
+        let mut options = MqttOptions::new("host", broker.ip().to_string(), broker.port());
+        options.set_max_packet_size(64 * 1024, 64 * 1024);
+        let (client, mut connection) = Client::new(options, 1000);
+        let channels = [
+            Channel::Birth,
+            Channel::State,
+            Channel::Summary,
+            Channel::Event,
+        ];
+        for channel in channels {
+            let filter = topic::devices("f", channel);
+            client.subscribe(filter.as_str(), QoS::AtLeastOnce).unwrap();
+        }
+        let host = Self {
+            client: client.clone(),
+            received: Arc::default(),
+            acknowledge: Arc::new(AtomicBool::new(true)),
+        };
+        let (received, acknowledge) = (host.received.clone(), host.acknowledge.clone());
+        thread::spawn(move || {
+            for event in connection.iter() {
+                let Ok(MqttEvent::Incoming(Packet::Publish(message))) = event else {
+                    continue;
+                };
+                let mut received = received.lock().unwrap();
+                if message.topic.ends_with("/state") {
+                    received.state = String::from_utf8(message.payload.to_vec()).unwrap();
+                    continue;
+                }
+                let through = store(&mut received.frames, &message.payload, &device_key);
+                if acknowledge.load(Ordering::SeqCst) {
+                    let topic = topic::device("f", "d", Channel::Ack);
+                    // Never from the polling thread by a call that may wait.
+                    let ack = ack(through);
+                    let _ = client.try_publish(topic.as_str(), QoS::AtLeastOnce, false, ack);
+                }
+            }
+        });
+        host
+    }
+
+    pub fn publish(&self, bytes: &[u8]) -> Target {
+        let opened = Bundle::open(bytes).unwrap();
+        let digest = opened.head().digest();
+        for (n, chunk) in bytes.chunks(4096).enumerate() {
+            let topic = topic::blob(&digest, n as u32);
+            let topic = topic.as_str();
+            self.client
+                .publish(topic, QoS::AtLeastOnce, true, chunk)
+                .unwrap();
+        }
+        Target {
+            class: BoardClass::Linux,
+            digest,
+            counter: opened.manifest().counter,
+            version: Text::try_from(opened.manifest().version).unwrap(),
+            head_bytes: opened.head().head_bytes(),
+            total_bytes: bytes.len() as u32,
+        }
+    }
+
+    pub fn desire(&self, sequence: u64, target: &Target) {
+        let desired = Desired {
+            fleet: Id::try_from("f").unwrap(),
+            sequence,
+            expires_s: u64::MAX,
+            rollout: Id::try_from("r").unwrap(),
+            state: RolloutState::Active,
+            targets: [target.clone()].into_iter().collect(),
+            tags: heapless::Vec::new(),
+            share_per_mille: 1000,
+        };
+        let mut bytes = [0; 512];
+        let payload = postcard::to_slice(&desired, &mut bytes).unwrap();
+        let message = signed(3, ContentType::Desired, payload);
+        let topic = topic::desired("f");
+        self.client
+            .publish(topic.as_str(), QoS::AtLeastOnce, true, message)
+            .unwrap();
+    }
+
+    pub fn state(&self) -> String {
+        self.received.lock().unwrap().state.clone()
+    }
+
+    pub fn numbers(&self) -> Vec<u64> {
+        let received = self.received.lock().unwrap();
+        received.frames.keys().copied().collect()
+    }
+
+    pub fn events(&self) -> Vec<Event> {
+        let received = self.received.lock().unwrap();
+        let event = |frame: &BoardFrame| match frame.body {
+            Body::Event(event) => Some(event),
+            _ => None,
+        };
+        received.frames.values().filter_map(event).collect()
+    }
+
+    /// Samples in all summaries.
+    pub fn summarized(&self) -> u32 {
+        let received = self.received.lock().unwrap();
+        let samples = |frame: &BoardFrame| match &frame.body {
+            Body::Summary(summary) => summary.samples,
+            _ => 0,
+        };
+        received.frames.values().map(samples).sum()
+    }
+}
+
+/// Stores a frame and says up to which number there is no gap.
+fn store(frames: &mut BTreeMap<u64, BoardFrame>, bytes: &[u8], key: &PublicKey) -> u64 {
+    let frame: BoardFrame = verify_frame(bytes, key, &RingVerifier).unwrap();
+    let before = frames.insert(frame.sequence, frame.clone());
+    assert!(
+        before.is_none_or(|before| before == frame),
+        "two frames of one number"
+    );
+    (1..).find(|n| !frames.contains_key(n)).unwrap() - 1
+}
+
+fn ack(through: u64) -> Vec<u8> {
+    let ack = Ack {
+        device: Id::try_from("d").unwrap(),
+        through,
+    };
+    let mut bytes = [0; 256];
+    let len = sign_ack(&ack, &key(4), &mut bytes).unwrap();
+    bytes[..len].to_vec()
+}
+
+/// A board: its configuration and the agent's thread.
+pub struct BoardProcess {
+    pub config: Config,
+    stop: Arc<AtomicBool>,
+    agent: Option<JoinHandle<()>>,
+}
+
+impl BoardProcess {
+    pub fn provisioned(folder: &Path, broker: SocketAddr) -> (Self, PublicKey) {
+        let text = format!(
+            r#"
+            fleet = "f"
+            device = "d"
+            flash = {{ bytes = 2097152, outbox_bytes = 262144 }}
+            broker = {{ host = "{}", port = {}, keep_alive_s = 5, reconnect_max_s = 1 }}
+            source = {{ listen = "samples.sock" }}
+            "#,
+            broker.ip(),
+            broker.port()
+        );
+        let config = Config::parse(&text, Path::new("")).unwrap();
+        let (path, key) = provision(folder, &config, &signed_root()).unwrap();
+        let board = Self {
+            config: Config::load(&path).unwrap(),
+            stop: Arc::default(),
+            agent: None,
+        };
+        (board, key)
+    }
+
+    pub fn start(&mut self) {
+        self.stop = Arc::default();
+        let (config, stop) = (self.config.clone(), self.stop.clone());
+        let agent = thread::Builder::new().stack_size(8 << 20);
+        let agent = agent.spawn(move || run(&config, &stop).unwrap()).unwrap();
+        self.agent = Some(agent);
+        until("the agent listens", || self.try_connect().is_some());
+    }
+
+    pub fn stop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.agent.take().unwrap().join().unwrap();
+    }
+
+    fn try_connect(&self) -> Option<UnixStream> {
+        match &self.config.source {
+            Source::Listen(path) => UnixStream::connect(path).ok(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn stats(&self) -> serde_json::Value {
+        let mut stream = self.try_connect().unwrap();
+        stream.write_all(b"stats\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+}
+
+/// A source that streams the test recordings round and round.
+pub struct Feed {
+    write: UnixStream,
+    read: BufReader<UnixStream>,
+    /// Recording and values of each sample.
+    rows: Vec<(&'static str, &'static str)>,
+    at: usize,
+    sequence: u32,
+    pub answers: Vec<String>,
+}
+
+impl Feed {
+    pub fn start(board: &BoardProcess) -> Self {
+        let write = board.try_connect().unwrap();
+        let read = BufReader::new(write.try_clone().unwrap());
+        let row = |line: &'static str| {
+            let (recording, rest) = line.split_once(',').unwrap();
+            (recording, rest.split_once(',').unwrap().1)
+        };
+        let mut feed = Self {
+            write,
+            read,
+            rows: SAMPLES.lines().skip(1).map(row).collect(),
+            at: 0,
+            sequence: 0,
+            answers: vec![],
+        };
+        feed.line("edgeward-source schema=1 dtype=f32 features=ax,ay,az,gx,gy,gz");
+        feed
+    }
+
+    pub fn line(&mut self, line: &str) {
+        let line = format!("{line}\n");
+        self.write.write_all(line.as_bytes()).unwrap();
+    }
+
+    /// Streams some samples and reads what is answered to the last of them.
+    pub fn samples(&mut self, count: usize) {
+        for _ in 0..count {
+            let (recording, values) = self.rows[self.at];
+            let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            self.line(&format!("{},{},{values}", self.sequence, time.as_millis()));
+            self.sequence += 1;
+            self.at = (self.at + 1) % self.rows.len();
+            if self.rows[self.at].0 != recording {
+                self.line("reset");
+            }
+        }
+        // Whatever comes before this line's answer answers the samples.
+        self.line("stats");
+        loop {
+            let mut line = String::new();
+            let read = self.read.read_line(&mut line).unwrap();
+            assert!(read > 0, "the agent hung up");
+            if line.starts_with('{') {
+                return;
+            }
+            self.answers.push(line);
+        }
+    }
+
+    /// Streams until a condition holds.
+    pub fn until(&mut self, what: &str, mut condition: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(Instant::now() < deadline, "in vain: {what}");
+            self.samples(100);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
