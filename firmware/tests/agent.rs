@@ -2,9 +2,10 @@
 
 mod common;
 
-use common::{BoardProcess, Feed, Host, broker, bundle, golden, policy, until};
+use common::{BoardProcess, Feed, Host, broker, broker_v5, bundle, golden, policy, until};
 use edgeward::engine::pool::PoolAllocator;
 use edgeward::telemetry::{Event, Reason, SlotState};
+use edgeward_firmware::linux::config::Protocol;
 use edgeward_firmware::linux::run;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -139,4 +140,24 @@ fn frames_survive_a_restart_without_a_gap() {
     assert_eq!(u64::from(host.summarized()), samples);
     assert_eq!(board.stats()["boot"], 2);
     board.stop();
+}
+
+#[test]
+fn a_board_speaks_mqtt_5_where_it_is_told_to() {
+    let (v4, v5) = broker_v5();
+    let folder = tempfile::tempdir().unwrap();
+    let (mut board, device_key) = BoardProcess::provisioned(folder.path(), v5);
+    board.config.broker.protocol = Protocol::V5;
+    let host = Host::start(v4, device_key);
+    board.start();
+    until("the board is online", || host.state() == "online");
+    let first = host.publish(&bundle(1, &policy(0, 0), golden(1.0)));
+    host.desire(1, &first);
+    let mut feed = Feed::start(&board);
+    feed.until("release 1 is confirmed", || board.stats()["confirmed"] == 0);
+    until("everything is acknowledged", || {
+        board.stats()["outbox_records"] == 0
+    });
+    board.stop();
+    until("the board is offline", || host.state() == "offline");
 }

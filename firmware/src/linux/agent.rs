@@ -42,6 +42,8 @@ pub(super) const BUFFER: usize = max_record_bytes(F, C);
 const CHUNKS: usize = 8;
 /// Longest nap of the control thread.
 const NAP: Duration = Duration::from_millis(100);
+/// How long to wait after a failure of the flash before the next try.
+const TROUBLE: Duration = Duration::from_secs(1);
 /// What one turn of the control thread does at most before it looks at the rest.
 const TURN: usize = 256;
 /// How long the last frames may take on the way down.
@@ -129,6 +131,7 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         ready: [None, None],
         commands: VecDeque::new(),
         connected: false,
+        troubled: false,
         shown: None,
     };
     while !stop.load(Ordering::Relaxed) {
@@ -167,6 +170,7 @@ fn options(config: &Config) -> Result<Options> {
         tls: broker.tls.as_ref().map(load_tls).transpose()?,
         will: Some((state.as_str().to_owned(), OFFLINE.to_owned())),
         reconnect_max: Duration::from_secs(u64::from(broker.reconnect_max_s)),
+        stall: Duration::from_secs(2 * u64::from(broker.keep_alive_s)),
     })
 }
 
@@ -226,6 +230,8 @@ struct Agent<'a> {
     ready: [Option<Loaded<TractEngine>>; 2],
     commands: VecDeque<Command<TractEngine>>,
     connected: bool,
+    /// Flash or journal failed in the last turn.
+    troubled: bool,
     shown: Option<Instant>,
 }
 
@@ -249,6 +255,12 @@ impl Agent<'_> {
     }
 
     fn nap(&self) -> Duration {
+        if self.troubled {
+            return TROUBLE;
+        }
+        if !self.connected {
+            return NAP;
+        }
         let now_ms = now(self.begun).monotonic_ms;
         let deadline = self.control.next_deadline_ms();
         deadline.map_or(NAP, |at_ms| {
@@ -352,6 +364,7 @@ impl Agent<'_> {
 
     /// What the application's head wants.
     fn act(&mut self) -> bool {
+        self.troubled = false;
         for _ in 0..TURN {
             let now = now(self.begun);
             let action = match self.control.poll(now) {
@@ -359,6 +372,7 @@ impl Agent<'_> {
                 Ok(None) => return false,
                 Err(error) => {
                     tracing::error!(%error, "control");
+                    self.troubled = true;
                     return false;
                 }
             };

@@ -287,6 +287,9 @@ impl<E: Engine> Inference<E> {
         }
         if step.window_closed {
             let summary = runtime.take_summary(now_ms);
+            if let Some(trial) = &mut live.trial {
+                trial.on_window(runtime.profile(), &summary);
+            }
             self.summary(summary);
         }
         self.shadow_sample(sequence, time_ms, count, now_ms, &step);

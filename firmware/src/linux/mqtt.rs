@@ -57,6 +57,9 @@ pub struct Options {
     pub will: Option<(String, String)>,
     /// Longest delay before a reconnection.
     pub reconnect_max: Duration,
+    /// Silence, or lack of acknowledgements, after which the connection is given up; longer than
+    /// two pings are apart.
+    pub stall: Duration,
 }
 
 /// What the connection's thread and the user of [`Mqtt`] share.
@@ -326,7 +329,7 @@ async fn reconnect(
             reader,
             client,
             connected: false,
-            stall: Duration::from_secs(u64::from(options.keep_alive_s.max(5)) * 2),
+            stall: options.stall,
         };
         let reason = connection.run(turns).await;
         let connected = connection.connected;
@@ -427,6 +430,8 @@ impl Connection<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
 
     #[test]
     fn jitter_stays_between_half_and_all() {
@@ -437,11 +442,10 @@ mod tests {
         assert!(delays.iter().any(|d| *d != delays[0]));
     }
 
-    #[test]
-    fn without_a_broker_requests_come_back_at_once() {
-        let mut mqtt = Mqtt::new(Options {
+    fn options(port: u16) -> Options {
+        Options {
             host: "127.0.0.1".into(),
-            port: 9,
+            port,
             protocol: Protocol::V4,
             client_id: "t".into(),
             keep_alive_s: 5,
@@ -449,7 +453,69 @@ mod tests {
             tls: None,
             will: None,
             reconnect_max: Duration::from_secs(1),
+            stall: Duration::from_secs(1),
+        }
+    }
+
+    /// Polls until `wanted` happened so often.
+    fn wait(mqtt: &mut Mqtt, wanted: &mut dyn FnMut(Event<'_>) -> bool, times: usize) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut seen = 0;
+        while seen < times {
+            assert!(Instant::now() < deadline, "in vain");
+            if !mqtt.poll(&mut |event| seen += usize::from(wanted(event))) {
+                thread::park_timeout(Duration::from_millis(10));
+            }
+        }
+    }
+
+    /// A broker that takes connections and subscriptions, and acknowledges no publish.
+    fn deaf_broker() -> (u16, Arc<Mutex<Vec<u8>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let hears = heard.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                // CONNACK: no session, accepted.
+                stream.write_all(&[0x20, 2, 0, 0]).unwrap();
+                let mut bytes = [0; 1024];
+                while let Ok(read @ 1..) = stream.read(&mut bytes) {
+                    hears.lock().unwrap().extend(&bytes[..read]);
+                }
+            }
         });
+        (port, heard)
+    }
+
+    #[test]
+    fn a_connection_without_progress_is_given_up_and_subscriptions_are_asked_again() {
+        let (port, heard) = deaf_broker();
+        let mut mqtt = Mqtt::new(options(port));
+        mqtt.subscribe("a/topic").unwrap();
+        mqtt.connect();
+        let connected = &mut |event: Event<'_>| matches!(event, Event::Connected { .. });
+        wait(&mut mqtt, connected, 1);
+        mqtt.publish("lost", b"x", false).unwrap();
+        let disconnected = &mut |event: Event<'_>| event == Event::Disconnected;
+        wait(&mut mqtt, disconnected, 1);
+        wait(&mut mqtt, connected, 1);
+        let asked = || {
+            let heard = heard.lock().unwrap();
+            heard.windows(7).filter(|part| part == b"a/topic").count()
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while asked() < 2 {
+            assert!(Instant::now() < deadline, "asked {} times", asked());
+            mqtt.poll(&mut |_| {});
+            thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn without_a_broker_requests_come_back_at_once() {
+        let mut mqtt = Mqtt::new(options(9));
         mqtt.connect();
         assert_eq!(
             mqtt.publish("a/b", b"x", false),

@@ -1,7 +1,11 @@
 //! A board, its broker and its host in one process.
 
+#![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
+
+mod proxy;
 mod release;
 
+pub use proxy::Proxy;
 pub use release::{CLASSES, bundle, golden, policy};
 use release::{key, signed, signed_root};
 
@@ -21,7 +25,8 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -32,25 +37,43 @@ type BoardFrame = Frame<MAX_FEATURES, MAX_OUTPUTS>;
 const SAMPLES: &str = include_str!("../../../models/motion/test.csv");
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An in-memory broker; it ends with the process.
+/// An in-memory broker for MQTT 3.1.1; it ends with the process.
 pub fn broker() -> SocketAddr {
-    use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings};
+    let listen = free_address();
+    start_broker(listen, free_address());
+    listen
+}
+
+/// The same, with the address for MQTT 5 behind that for 3.1.1.
+pub fn broker_v5() -> (SocketAddr, SocketAddr) {
+    let (v4, v5) = (free_address(), free_address());
+    start_broker(v4, v5);
+    (v4, v5)
+}
+
+fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let listen = listener.local_addr().unwrap();
-    drop(listener);
-    let settings = ServerSettings {
-        name: "v4".into(),
-        listen,
-        tls: None,
-        next_connection_delay_ms: 1,
-        connections: ConnectionSettings {
-            connection_timeout_ms: 10_000,
-            max_payload_size: 64 * 1024,
-            max_inflight_count: 200,
-            auth: None,
-            external_auth: None,
-            dynamic_filters: true,
-        },
+    listener.local_addr().unwrap()
+}
+
+fn start_broker(v4: SocketAddr, v5: SocketAddr) {
+    use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings};
+    let server = |name: &str, listen| {
+        let settings = ServerSettings {
+            name: name.into(),
+            listen,
+            tls: None,
+            next_connection_delay_ms: 1,
+            connections: ConnectionSettings {
+                connection_timeout_ms: 10_000,
+                max_payload_size: 64 * 1024,
+                max_inflight_count: 200,
+                auth: None,
+                external_auth: None,
+                dynamic_filters: true,
+            },
+        };
+        Some([(name.to_owned(), settings)].into_iter().collect())
     };
     let config = Config {
         router: RouterConfig {
@@ -60,12 +83,14 @@ pub fn broker() -> SocketAddr {
             max_segment_count: 4,
             ..RouterConfig::default()
         },
-        v4: Some([("v4".to_owned(), settings)].into_iter().collect()),
+        v4: server("v4", v4),
+        v5: server("v5", v5),
         ..Config::default()
     };
     thread::spawn(move || Broker::new(config).start());
-    until("the broker listens", || TcpStream::connect(listen).is_ok());
-    listen
+    for address in [v4, v5] {
+        until("the broker listens", || TcpStream::connect(address).is_ok());
+    }
 }
 
 /// Waits for a condition; a test that waits in vain says for what.
@@ -135,9 +160,17 @@ impl Host {
     }
 
     pub fn publish(&self, bytes: &[u8]) -> Target {
+        self.publish_but(bytes, &[])
+    }
+
+    /// Publishes a release without some of its chunks.
+    pub fn publish_but(&self, bytes: &[u8], without: &[usize]) -> Target {
         let opened = Bundle::open(bytes).unwrap();
         let digest = opened.head().digest();
         for (n, chunk) in bytes.chunks(4096).enumerate() {
+            if without.contains(&n) {
+                continue;
+            }
             let topic = topic::blob(&digest, n as u32);
             let topic = topic.as_str();
             self.client
@@ -178,6 +211,19 @@ impl Host {
         self.received.lock().unwrap().state.clone()
     }
 
+    /// Up to which number every frame, or one that answers for it, has come.
+    pub fn answered(&self) -> u64 {
+        let received = self.received.lock().unwrap();
+        answered(&received.frames)
+    }
+
+    /// Whether every number up to the last is answered for exactly once.
+    pub fn gapless(&self) -> bool {
+        let received = self.received.lock().unwrap();
+        let last = received.frames.keys().next_back().copied().unwrap_or(0);
+        answered(&received.frames) == last
+    }
+
     pub fn numbers(&self) -> Vec<u64> {
         let received = self.received.lock().unwrap();
         received.frames.keys().copied().collect()
@@ -206,12 +252,25 @@ impl Host {
 /// Stores a frame and says up to which number there is no gap.
 fn store(frames: &mut BTreeMap<u64, BoardFrame>, bytes: &[u8], key: &PublicKey) -> u64 {
     let frame: BoardFrame = verify_frame(bytes, key, &RingVerifier).unwrap();
+    // A merged frame takes the place of those that it answers for.
+    frames.retain(|n, _| !(frame.first_sequence..frame.sequence).contains(n));
     let before = frames.insert(frame.sequence, frame.clone());
     assert!(
-        before.is_none_or(|before| before == frame),
+        before.is_none_or(|before| before == frame || before.first_sequence > frame.first_sequence),
         "two frames of one number"
     );
-    (1..).find(|n| !frames.contains_key(n)).unwrap() - 1
+    answered(frames)
+}
+
+fn answered(frames: &BTreeMap<u64, BoardFrame>) -> u64 {
+    let mut through = 0;
+    for frame in frames.values() {
+        if frame.first_sequence != through + 1 {
+            break;
+        }
+        through = frame.sequence;
+    }
+    through
 }
 
 fn ack(through: u64) -> Vec<u8> {
@@ -227,8 +286,10 @@ fn ack(through: u64) -> Vec<u8> {
 /// A board: its configuration and the agent's thread.
 pub struct BoardProcess {
     pub config: Config,
+    path: PathBuf,
     stop: Arc<AtomicBool>,
     agent: Option<JoinHandle<()>>,
+    child: Option<Child>,
 }
 
 impl BoardProcess {
@@ -248,8 +309,10 @@ impl BoardProcess {
         let (path, key) = provision(folder, &config, &signed_root()).unwrap();
         let board = Self {
             config: Config::load(&path).unwrap(),
+            path,
             stop: Arc::default(),
             agent: None,
+            child: None,
         };
         (board, key)
     }
@@ -261,6 +324,42 @@ impl BoardProcess {
         let agent = agent.spawn(move || run(&config, &stop).unwrap()).unwrap();
         self.agent = Some(agent);
         until("the agent listens", || self.try_connect().is_some());
+    }
+
+    /// Starts the agent as a process.
+    pub fn spawn(&mut self, program: &str) {
+        let mut command = Command::new(program);
+        command.arg("--config").arg(&self.path);
+        self.child = Some(command.spawn().unwrap());
+        until("the agent listens", || self.try_connect().is_some());
+    }
+
+    /// Ends the process as a power cut would.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Asks the process to end, and waits until it did.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let asked = Command::new("kill").arg(child.id().to_string()).status();
+        assert!(asked.unwrap().success());
+        child.wait().unwrap()
+    }
+
+    /// Waits until nothing more is written to the slots' flash.
+    pub fn until_quiet(&self) {
+        let written = || {
+            let metadata = std::fs::metadata(&self.config.flash.path).unwrap();
+            metadata.modified().unwrap()
+        };
+        until("the flash is quiet", || {
+            written()
+                .elapsed()
+                .is_ok_and(|quiet| quiet > Duration::from_secs(1))
+        });
     }
 
     pub fn stop(&mut self) {
@@ -281,6 +380,16 @@ impl BoardProcess {
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap()
+    }
+}
+
+impl Drop for BoardProcess {
+    fn drop(&mut self) {
+        // A test that failed leaves no process behind.
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

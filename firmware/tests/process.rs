@@ -1,0 +1,82 @@
+//! The agent as a process of its own: signals, kills in mid-download, and a broker that goes away.
+
+mod common;
+
+use common::{BoardProcess, Feed, Host, Proxy, broker, bundle, golden, policy, until};
+use edgeward::telemetry::Event;
+
+const AGENT: &str = env!("CARGO_BIN_EXE_edgeward-agent");
+
+#[test]
+fn a_killed_board_goes_on_where_it_was_and_ends_well_on_sigterm() {
+    let broker = broker();
+    let folder = tempfile::tempdir().unwrap();
+    let (mut board, device_key) = BoardProcess::provisioned(folder.path(), broker);
+    let host = Host::start(broker, device_key);
+    board.spawn(AGENT);
+    until("the board is online", || host.state() == "online");
+
+    // All chunks but the last can be had: the board gets as far as that, and is killed.
+    let release = bundle(1, &policy(0, 0), golden(1.0));
+    let last = release.len().div_ceil(4096) - 1;
+    let target = host.publish_but(&release, &[last]);
+    host.desire(1, &target);
+    until("the download begins", || {
+        board.stats()["slots"][0]["state"] == "Receiving"
+    });
+    board.until_quiet();
+    board.kill();
+    until("the broker tells", || host.state() == "offline");
+
+    host.publish_but(&release, &(0..last).collect::<Vec<_>>());
+    board.spawn(AGENT);
+    let mut feed = Feed::start(&board);
+    feed.until("release 1 is confirmed", || board.stats()["confirmed"] == 0);
+    let resumed = host.events().into_iter().find_map(|event| match event {
+        Event::Resumed { kept, total, .. } => Some((kept, total)),
+        _ => None,
+    });
+    let total = last as u32 + 1;
+    assert_eq!(resumed, Some((total - 1, total)));
+
+    drop(feed);
+    assert!(board.terminate().success());
+    until("the board says goodbye", || host.state() == "offline");
+}
+
+#[test]
+fn a_board_predicts_without_a_broker_and_reports_everything_afterwards() {
+    let proxy = Proxy::to(broker());
+    let folder = tempfile::tempdir().unwrap();
+    let (mut board, device_key) = BoardProcess::provisioned(folder.path(), proxy.address());
+    let host = Host::start(proxy.broker(), device_key);
+    board.spawn(AGENT);
+    let release = bundle(1, &policy(0, 0), golden(1.0));
+    let target = host.publish(&release);
+    host.desire(1, &target);
+    let mut feed = Feed::start(&board);
+    feed.until("release 1 is confirmed", || board.stats()["confirmed"] == 0);
+
+    proxy.cut();
+    until("the board notices", || board.stats()["connected"] == false);
+    let before = board.stats()["predictions"].as_u64().unwrap();
+    feed.samples(4000);
+    let stats = board.stats();
+    assert!(stats["predictions"].as_u64().unwrap() > before + 200);
+    assert!(stats["outbox_records"].as_u64().unwrap() > 0);
+
+    proxy.mend();
+    drop(feed);
+    let samples = board.stats()["samples"].as_u64().unwrap();
+    until("the outbox is empty", || {
+        board.stats()["outbox_records"] == 0
+    });
+    assert!(board.terminate().success());
+    until("the last window is stored", || {
+        u64::from(host.summarized()) == samples
+    });
+    let numbers = host.numbers();
+    let sequence = host.answered();
+    assert!(sequence >= numbers.len() as u64);
+    assert!(host.gapless(), "{numbers:?}");
+}
