@@ -12,6 +12,7 @@ pub mod names;
 pub mod npy;
 pub mod pack;
 pub mod profile;
+pub mod release;
 pub mod rollout;
 pub mod spec;
 

@@ -1,0 +1,150 @@
+//! A signed release on its way to the boards: its chunks on the broker, and the desired state that
+//! names it.
+
+use crate::keys::{KeyError, KeyStore, sign_all};
+use crate::mqtt::Mqtt;
+use edgeward::bundle::{Bundle, BundleError, CHUNK_BYTES};
+use edgeward::sync::{Desired, Target};
+use edgeward::telemetry::Text;
+use edgeward::topic;
+use edgeward::trust::cose::ContentType;
+use edgeward::trust::ring::RingVerifier;
+use edgeward::trust::root::{Root, TrustError};
+use edgeward::trust::{Digest32, Role};
+
+/// Why a release can't go out.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// The file is not a whole bundle.
+    #[error("not a bundle: {0}")]
+    Bundle(#[from] BundleError),
+    /// The release keys of the fleet's root did not sign it.
+    #[error("boards would refuse it: {0}; sign it with `edgeward sign`")]
+    Unsigned(TrustError),
+    /// A key is missing.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The message could not be encoded.
+    #[error("the desired state does not fit into its message")]
+    Encode,
+}
+
+/// A bundle that boards of the fleet would accept.
+#[derive(Debug)]
+pub struct Release<'a> {
+    bytes: &'a [u8],
+    target: Target,
+}
+
+impl<'a> Release<'a> {
+    /// Checks a bundle as a board would: structure, every hash, and the release signatures.
+    ///
+    /// # Errors
+    /// [`ReleaseError`] says what a board would refuse it for.
+    pub fn open(bytes: &'a [u8], root: &Root) -> Result<Self, ReleaseError> {
+        let bundle = Bundle::open(bytes)?;
+        bundle.verify_data()?;
+        bundle
+            .head()
+            .verify(root, &RingVerifier)
+            .map_err(ReleaseError::Unsigned)?;
+        Ok(Self {
+            bytes,
+            target: target(&bundle),
+        })
+    }
+
+    /// Takes a bundle as it is, valid or not: for showing that boards refuse it.
+    ///
+    /// # Errors
+    /// [`ReleaseError::Bundle`] when the bytes have not even the structure of a bundle.
+    pub fn open_unchecked(bytes: &'a [u8]) -> Result<Self, ReleaseError> {
+        let bundle = Bundle::open(bytes)?;
+        Ok(Self {
+            bytes,
+            target: target(&bundle),
+        })
+    }
+
+    /// How a desired state names it.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Its digest.
+    #[must_use]
+    pub fn digest(&self) -> &Digest32 {
+        &self.target.digest
+    }
+
+    /// Its chunks, in order.
+    pub fn chunks(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+        self.bytes.chunks(CHUNK_BYTES)
+    }
+
+    /// Publishes the chunks as retained messages and keeps them there; `each` is told after each.
+    pub fn publish(&self, mqtt: &Mqtt, mut each: impl FnMut(usize)) {
+        for (index, chunk) in self.chunks().enumerate() {
+            let number = u32::try_from(index).unwrap_or(u32::MAX);
+            mqtt.maintain(&topic::blob(self.digest(), number), chunk);
+            each(index + 1);
+        }
+    }
+
+    /// Removes the chunks from the broker.
+    pub fn withdraw(&self, mqtt: &Mqtt) {
+        for index in 0..self.chunks().len() {
+            mqtt.clear(&topic::blob(
+                self.digest(),
+                u32::try_from(index).unwrap_or(u32::MAX),
+            ));
+        }
+    }
+}
+
+fn target(bundle: &Bundle<'_>) -> Target {
+    let manifest = bundle.manifest();
+    let mut version = Text::new();
+    // A version longer than a desired state holds is cut; it is there for people only.
+    for letter in manifest.version.chars() {
+        if version.push(letter).is_err() {
+            break;
+        }
+    }
+    Target {
+        class: manifest.class,
+        digest: bundle.head().digest(),
+        counter: manifest.counter,
+        version,
+        head_bytes: bundle.head().head_bytes(),
+        total_bytes: bundle.head().total_bytes(),
+    }
+}
+
+/// Signs a desired state with the rollout keys that the folder holds.
+///
+/// # Errors
+/// [`ReleaseError`] when a key is missing or the state does not fit.
+pub fn sign_desired(keys: &KeyStore, desired: &Desired) -> Result<Vec<u8>, ReleaseError> {
+    let payload = postcard::to_stdvec(desired).map_err(|_| ReleaseError::Encode)?;
+    let signers = keys.signers(Role::Rollout)?;
+    sign_all(&signers, ContentType::Desired, &payload).ok_or(ReleaseError::Encode)
+}
+
+/// Publishes the fleet's desired state and every root that its boards may need, and keeps them there.
+///
+/// # Errors
+/// [`ReleaseError::Keys`] when the roots can't be read.
+pub fn publish_desired(
+    mqtt: &Mqtt,
+    keys: &KeyStore,
+    fleet: &str,
+    signed: &[u8],
+) -> Result<(), ReleaseError> {
+    for (version, root) in keys.history()? {
+        mqtt.maintain(&topic::root(fleet, version), &root);
+    }
+    mqtt.maintain(&topic::desired(fleet), signed);
+    Ok(())
+}
