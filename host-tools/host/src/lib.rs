@@ -15,6 +15,7 @@ pub mod profile;
 pub mod release;
 pub mod rollout;
 pub mod spec;
+pub mod store;
 
 /// Most features of a model; what boards are built for.
 pub const MAX_FEATURES: usize = 128;

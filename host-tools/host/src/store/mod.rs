@@ -1,0 +1,316 @@
+//! What the host remembers: devices, every frame that they signed, releases, rollouts, and who did
+//! what.
+//!
+//! One trait, so that a fleet that outgrows a file can move to a server; [`sqlite::Sqlite`] is the
+//! default. Every implementation must pass the suite in `tests/store.rs`.
+
+pub mod sqlite;
+
+use crate::rollout::Rollout;
+use edgeward::bundle::BoardClass;
+use edgeward::trust::PublicKey;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file can't be opened.
+    #[error("cannot open the store {}: {why}", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// Written by another version of Edgeward, or not by Edgeward at all.
+    #[error(
+        "the store has version {found}, this program needs {expected}; use the program that wrote it, or another store"
+    )]
+    Version {
+        /// The version found.
+        found: i64,
+        /// The version needed.
+        expected: i64,
+    },
+    /// Another process holds it for too long.
+    #[error("the store is locked by another process; stop it, or try again")]
+    Busy,
+    /// No space left.
+    #[error("the disk is full: nothing was stored, and nothing was lost; make room and try again")]
+    Full,
+    /// Damaged.
+    #[error(
+        "the store is damaged ({0}); restore a backup: boards send again what was not acknowledged"
+    )]
+    Corrupt(String),
+    /// A name is enrolled with another key.
+    #[error("{device} is enrolled with another key; `edgeward device forget {device}` comes first")]
+    OtherKey {
+        /// The device.
+        device: String,
+    },
+    /// No such device.
+    #[error("no device {0} is enrolled")]
+    NoDevice(String),
+    /// Anything else that the database says.
+    #[error("the store failed: {0}")]
+    Other(String),
+}
+
+/// An enrolled device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// Its fleet.
+    pub fleet: String,
+    /// The key that its frames must be signed with.
+    #[serde(serialize_with = "as_hex")]
+    pub key: PublicKey,
+    /// Its class.
+    pub class: BoardClass,
+    /// When it was enrolled, in milliseconds since 1970.
+    pub enrolled_ms: u64,
+    /// When its last message came.
+    pub seen_ms: Option<u64>,
+    /// Whether the broker says that it is connected.
+    pub online: bool,
+    /// Frames up to this number are stored without a gap.
+    pub through: u64,
+}
+
+fn as_hex<S: serde::Serializer>(key: &PublicKey, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(&crate::keys::hex(&key.0))
+}
+
+/// What a frame reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Inventory.
+    Birth,
+    /// One or more windows.
+    Summary,
+    /// Something happened.
+    Event,
+}
+
+impl Kind {
+    /// As the store and JSON name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Birth => "birth",
+            Self::Summary => "summary",
+            Self::Event => "event",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Birth, Self::Summary, Self::Event]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+    }
+}
+
+/// A frame whose signature held.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StoredFrame {
+    /// The device that signed it.
+    pub device: String,
+    /// The device's boot.
+    pub boot: u32,
+    /// First number that it answers for.
+    pub first_sequence: u64,
+    /// Its number.
+    pub sequence: u64,
+    /// The device's clock in milliseconds.
+    pub time_ms: u64,
+    /// The host's clock in milliseconds.
+    pub received_ms: u64,
+    /// What it reports.
+    pub kind: Kind,
+    /// The report.
+    pub body: serde_json::Value,
+    /// The signed bytes, so that anyone can verify it again.
+    #[serde(skip)]
+    pub raw: Vec<u8>,
+}
+
+/// Which frames.
+#[derive(Debug, Clone, Default)]
+pub struct FrameQuery {
+    /// Of this device.
+    pub device: Option<String>,
+    /// Of this kind.
+    pub kind: Option<Kind>,
+    /// With a greater number than this (with `device`).
+    pub after: Option<u64>,
+    /// Received at or after this time, in milliseconds since 1970.
+    pub since_ms: Option<u64>,
+    /// The newest first; else the oldest.
+    pub newest_first: bool,
+    /// At most so many; 0 for all.
+    pub limit: usize,
+}
+
+/// What became of the frames of one call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Ingested {
+    /// Stored.
+    pub new: u32,
+    /// Stored before, and left as they are.
+    pub known: u32,
+    /// Stored frames that a merged frame took the place of.
+    pub replaced: u32,
+}
+
+/// A message that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// When, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// On which topic.
+    pub topic: String,
+    /// Why, in one word that metrics can count.
+    pub reason: String,
+    /// Why, in a sentence.
+    pub detail: String,
+}
+
+/// A line of the audit log; each holds the hash of the one before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuditEntry {
+    /// Its number, from 1.
+    pub number: u64,
+    /// When, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// What was done.
+    pub action: String,
+    /// To what.
+    pub detail: String,
+    /// SHA-256 over the hash before, the time, the action and the detail, in hexadecimal digits.
+    pub hash: String,
+}
+
+/// A release that was published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseRecord {
+    /// Its digest in hexadecimal digits.
+    pub digest: String,
+    /// The model.
+    pub name: String,
+    /// The version.
+    pub version: String,
+    /// The release counter.
+    pub counter: u32,
+    /// The class of boards it is for.
+    pub class: BoardClass,
+    /// Bytes of its head.
+    pub head_bytes: u32,
+    /// Bytes in all.
+    pub total_bytes: u32,
+    /// When it was published, in milliseconds since 1970.
+    pub published_ms: u64,
+}
+
+/// The host's memory. All methods are atomic: what they return an error for did not happen.
+pub trait Store: Send + Sync {
+    /// Enrolls a device; again with the same key changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherKey`] when the name is taken.
+    fn enroll(&self, device: &Device) -> Result<(), StoreError>;
+    /// One device.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn device(&self, name: &str) -> Result<Option<Device>, StoreError>;
+    /// All devices, by name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn devices(&self) -> Result<Vec<Device>, StoreError>;
+    /// Removes a device and its frames; whether there was one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn forget(&self, name: &str) -> Result<bool, StoreError>;
+    /// Notes that a device was heard of, and whether it is connected (`None`: as it was).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn seen(&self, name: &str, online: Option<bool>, time_ms: u64) -> Result<(), StoreError>;
+
+    /// Stores frames in one transaction. A frame that is there, or that a stored one covers, is left
+    /// out; a merged frame takes the place of the stored ones that it covers.
+    ///
+    /// # Errors
+    /// [`StoreError::NoDevice`] for a frame of an unknown device; nothing is stored then.
+    fn ingest(&self, frames: &[StoredFrame]) -> Result<Ingested, StoreError>;
+    /// Frames that match.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn frames(&self, query: &FrameQuery) -> Result<Vec<StoredFrame>, StoreError>;
+    /// Ranges of numbers that are missing below the highest stored one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn gaps(&self, device: &str) -> Result<Vec<(u64, u64)>, StoreError>;
+
+    /// Notes a refused message; the newest thousand are kept, the counts for ever.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn refuse(&self, refusal: &Refusal) -> Result<(), StoreError>;
+    /// The refusals kept, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn refusals(&self) -> Result<Vec<Refusal>, StoreError>;
+    /// Refusals by reason since the store was made.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn refusal_counts(&self) -> Result<Vec<(String, u64)>, StoreError>;
+
+    /// Notes a published release.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn save_release(&self, release: &ReleaseRecord) -> Result<(), StoreError>;
+    /// All releases, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn releases(&self) -> Result<Vec<ReleaseRecord>, StoreError>;
+
+    /// Stores a rollout's standing, by its id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn save_rollout(&self, rollout: &Rollout, time_ms: u64) -> Result<(), StoreError>;
+    /// All rollouts of a fleet, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn rollouts(&self, fleet: &str) -> Result<Vec<Rollout>, StoreError>;
+    /// The next sequence number for a fleet's desired state; never the same twice.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn next_desired(&self, fleet: &str) -> Result<u64, StoreError>;
+
+    /// Adds a line to the audit log.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn audit(&self, action: &str, detail: &str, time_ms: u64) -> Result<(), StoreError>;
+    /// The audit log, the oldest first, after its chain of hashes was checked.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when a line was changed or removed.
+    fn audit_log(&self) -> Result<Vec<AuditEntry>, StoreError>;
+}

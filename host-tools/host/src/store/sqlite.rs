@@ -1,0 +1,565 @@
+//! The store in one SQLite file, in write-ahead mode with full syncs: what was acknowledged to a
+//! board is on the disk.
+
+use super::{
+    AuditEntry, Device, FrameQuery, Ingested, Kind, Refusal, ReleaseRecord, Store, StoreError,
+    StoredFrame,
+};
+use crate::keys::{hex, unhex};
+use crate::rollout::Rollout;
+use edgeward::bundle::BoardClass;
+use edgeward::trust::{PublicKey, sha256};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, params};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The schema's version, in `user_version`.
+const VERSION: i64 = 1;
+/// "EDGW", in `application_id`, so that another program's file is not taken for ours.
+const APPLICATION: i64 = 0x4544_4757;
+/// Refusals kept in full.
+const REFUSALS: i64 = 1000;
+/// How long another process may hold the lock.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const SCHEMA: &str = "
+CREATE TABLE devices (
+  name TEXT PRIMARY KEY, fleet TEXT NOT NULL, key BLOB NOT NULL, class TEXT NOT NULL,
+  enrolled_ms INTEGER NOT NULL, seen_ms INTEGER, online INTEGER NOT NULL DEFAULT 0,
+  through INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE frames (
+  device TEXT NOT NULL REFERENCES devices(name) ON DELETE CASCADE,
+  sequence INTEGER NOT NULL, first_sequence INTEGER NOT NULL, boot INTEGER NOT NULL,
+  time_ms INTEGER NOT NULL, received_ms INTEGER NOT NULL, kind TEXT NOT NULL,
+  body TEXT NOT NULL, raw BLOB NOT NULL,
+  PRIMARY KEY (device, sequence)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX frames_by_kind ON frames (kind, received_ms);
+CREATE INDEX frames_by_device ON frames (device, kind, sequence);
+CREATE TABLE refusals (
+  id INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, topic TEXT NOT NULL, reason TEXT NOT NULL,
+  detail TEXT NOT NULL
+) STRICT;
+CREATE TABLE refusal_counts (reason TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT;
+CREATE TABLE releases (digest TEXT PRIMARY KEY, published_ms INTEGER NOT NULL, record TEXT NOT NULL) STRICT;
+CREATE TABLE rollouts (
+  id TEXT NOT NULL, fleet TEXT NOT NULL, started_ms INTEGER NOT NULL, record TEXT NOT NULL,
+  PRIMARY KEY (fleet, id)
+) STRICT;
+CREATE TABLE desired (fleet TEXT PRIMARY KEY, sequence INTEGER NOT NULL) STRICT;
+CREATE TABLE audit (
+  number INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, action TEXT NOT NULL, detail TEXT NOT NULL,
+  hash TEXT NOT NULL
+) STRICT;
+";
+
+/// A store in a file.
+pub struct Sqlite {
+    connection: Mutex<Connection>,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Corrupt(error.to_string())
+            }
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+impl Sqlite {
+    /// Opens the store, and makes it at first use.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the file can't be opened, is damaged, or is not a store of this version.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let failed = |why: String| StoreError::Open {
+            path: path.to_owned(),
+            why,
+        };
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
+        }
+        let connection = Connection::open(path).map_err(|error| failed(error.to_string()))?;
+        connection.busy_timeout(PATIENCE)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        let store = Self {
+            connection: Mutex::new(connection),
+        };
+        store.prepare()?;
+        Ok(store)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the tables, or checks that they are ours.
+    fn prepare(&self) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        // Two processes may open a new store at once; the lock lets one of them make the tables.
+        let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let number = |name: &str| tx.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));
+        let version: i64 = number("user_version")?;
+        let application: i64 = number("application_id")?;
+        let tables: i64 =
+            tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if tables == 0 {
+            tx.execute_batch(SCHEMA)?;
+            tx.pragma_update(None, "user_version", VERSION)?;
+            tx.pragma_update(None, "application_id", APPLICATION)?;
+        } else if application != APPLICATION || version != VERSION {
+            return Err(StoreError::Version {
+                found: version,
+                expected: VERSION,
+            });
+        }
+        tx.commit()?;
+        Ok(())
+    }
+}
+
+fn class_name(class: BoardClass) -> &'static str {
+    match class {
+        BoardClass::Mcu => "mcu",
+        _ => "linux",
+    }
+}
+
+/// SQLite counts in signed numbers; ours stay below their greatest.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let value: i64 = row.get(column)?;
+    Ok(u64::try_from(value).unwrap_or(0))
+}
+
+const DEVICE: &str =
+    "SELECT name, fleet, key, class, enrolled_ms, seen_ms, online, through FROM devices";
+
+fn device(row: &Row<'_>) -> rusqlite::Result<Device> {
+    let class: String = row.get(3)?;
+    let seen: Option<i64> = row.get(5)?;
+    Ok(Device {
+        name: row.get(0)?,
+        fleet: row.get(1)?,
+        key: PublicKey(row.get(2)?),
+        class: if class == "mcu" {
+            BoardClass::Mcu
+        } else {
+            BoardClass::Linux
+        },
+        enrolled_ms: unsigned(row, 4)?,
+        seen_ms: seen.and_then(|value| u64::try_from(value).ok()),
+        online: row.get(6)?,
+        through: unsigned(row, 7)?,
+    })
+}
+
+fn frame(row: &Row<'_>) -> rusqlite::Result<StoredFrame> {
+    let kind: String = row.get(6)?;
+    let body: String = row.get(7)?;
+    Ok(StoredFrame {
+        device: row.get(0)?,
+        boot: row.get(1)?,
+        first_sequence: unsigned(row, 2)?,
+        sequence: unsigned(row, 3)?,
+        time_ms: unsigned(row, 4)?,
+        received_ms: unsigned(row, 5)?,
+        kind: Kind::from_name(&kind).unwrap_or(Kind::Event),
+        body: serde_json::from_str(&body).unwrap_or(serde_json::Value::Null),
+        raw: row.get(8)?,
+    })
+}
+
+/// Stores one frame; see [`Store::ingest`].
+fn ingest_one(
+    tx: &Transaction<'_>,
+    frame: &StoredFrame,
+    counts: &mut Ingested,
+) -> Result<(), StoreError> {
+    let (first, last) = (signed(frame.first_sequence), signed(frame.sequence));
+    let covered: bool = tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM frames
+             WHERE device = ?1 AND first_sequence <= ?2 AND sequence >= ?3)",
+        )?
+        .query_row(params![frame.device, first, last], |row| row.get(0))?;
+    if covered {
+        counts.known += 1;
+        return Ok(());
+    }
+    let replaced = tx
+        .prepare_cached(
+            "DELETE FROM frames WHERE device = ?1 AND first_sequence >= ?2 AND sequence <= ?3",
+        )?
+        .execute(params![frame.device, first, last])?;
+    counts.replaced += u32::try_from(replaced).unwrap_or(u32::MAX);
+    tx.prepare_cached(
+        "INSERT INTO frames (device, sequence, first_sequence, boot, time_ms, received_ms, kind,
+         body, raw) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?
+    .execute(params![
+        frame.device,
+        last,
+        first,
+        frame.boot,
+        signed(frame.time_ms),
+        signed(frame.received_ms),
+        frame.kind.name(),
+        frame.body.to_string(),
+        frame.raw
+    ])?;
+    counts.new += 1;
+    Ok(())
+}
+
+/// Moves a device's mark up to the first gap.
+fn advance(tx: &Transaction<'_>, name: &str) -> Result<(), StoreError> {
+    let mut through: i64 = tx
+        .query_row(
+            "SELECT through FROM devices WHERE name = ?1",
+            [name],
+            |row| row.get(0),
+        )
+        .optional()?
+        .ok_or_else(|| StoreError::NoDevice(name.to_owned()))?;
+    let start = through;
+    let mut rows = tx.prepare_cached(
+        "SELECT first_sequence, sequence FROM frames WHERE device = ?1 AND sequence > ?2
+         ORDER BY sequence",
+    )?;
+    let mut rows = rows.query(params![name, start])?;
+    while let Some(row) = rows.next()? {
+        let (first, last): (i64, i64) = (row.get(0)?, row.get(1)?);
+        if first > through + 1 {
+            break;
+        }
+        through = last;
+    }
+    drop(rows);
+    if through > start {
+        tx.execute(
+            "UPDATE devices SET through = ?2 WHERE name = ?1",
+            params![name, through],
+        )?;
+    }
+    Ok(())
+}
+
+/// The hash of one audit line.
+fn chained(previous: &str, time_ms: u64, action: &str, detail: &str) -> String {
+    hex(&sha256(
+        format!("{previous}\n{time_ms}\n{action}\n{detail}").as_bytes(),
+    ))
+}
+
+impl Store for Sqlite {
+    fn enroll(&self, device: &Device) -> Result<(), StoreError> {
+        let connection = self.lock();
+        connection.execute(
+            "INSERT INTO devices (name, fleet, key, class, enrolled_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (name) DO NOTHING",
+            params![
+                device.name,
+                device.fleet,
+                device.key.0,
+                class_name(device.class),
+                signed(device.enrolled_ms)
+            ],
+        )?;
+        let key: [u8; 32] = connection.query_row(
+            "SELECT key FROM devices WHERE name = ?1",
+            [&device.name],
+            |row| row.get(0),
+        )?;
+        if key != device.key.0 {
+            return Err(StoreError::OtherKey {
+                device: device.name.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    fn device(&self, name: &str) -> Result<Option<Device>, StoreError> {
+        let connection = self.lock();
+        let found = connection
+            .prepare_cached(&format!("{DEVICE} WHERE name = ?1"))?
+            .query_row([name], device)
+            .optional()?;
+        Ok(found)
+    }
+
+    fn devices(&self) -> Result<Vec<Device>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(&format!("{DEVICE} ORDER BY name"))?;
+        let found = statement.query_map([], device)?.collect::<Result<_, _>>()?;
+        Ok(found)
+    }
+
+    fn forget(&self, name: &str) -> Result<bool, StoreError> {
+        Ok(self
+            .lock()
+            .execute("DELETE FROM devices WHERE name = ?1", [name])?
+            > 0)
+    }
+
+    fn seen(&self, name: &str, online: Option<bool>, time_ms: u64) -> Result<(), StoreError> {
+        self.lock().execute(
+            "UPDATE devices SET seen_ms = max(coalesce(seen_ms, 0), ?2),
+             online = coalesce(?3, online) WHERE name = ?1",
+            params![name, signed(time_ms), online],
+        )?;
+        Ok(())
+    }
+
+    fn ingest(&self, frames: &[StoredFrame]) -> Result<Ingested, StoreError> {
+        let mut connection = self.lock();
+        let tx = connection.transaction()?;
+        let mut counts = Ingested::default();
+        let mut names: Vec<&str> = frames.iter().map(|frame| frame.device.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in &names {
+            let there: bool = tx
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM devices WHERE name = ?1)")?
+                .query_row([name], |row| row.get(0))?;
+            if !there {
+                return Err(StoreError::NoDevice((*name).to_owned()));
+            }
+        }
+        for frame in frames {
+            ingest_one(&tx, frame, &mut counts)?;
+        }
+        for name in names {
+            advance(&tx, name)?;
+        }
+        tx.commit()?;
+        Ok(counts)
+    }
+
+    fn frames(&self, query: &FrameQuery) -> Result<Vec<StoredFrame>, StoreError> {
+        let connection = self.lock();
+        let order = if query.newest_first { "DESC" } else { "ASC" };
+        let sql = format!(
+            "SELECT device, boot, first_sequence, sequence, time_ms, received_ms, kind, body, raw
+             FROM frames WHERE (?1 IS NULL OR device = ?1) AND (?2 IS NULL OR kind = ?2)
+             AND (?3 IS NULL OR sequence > ?3) AND (?4 IS NULL OR received_ms >= ?4)
+             ORDER BY received_ms {order}, device {order}, sequence {order} LIMIT ?5"
+        );
+        let limit = if query.limit == 0 {
+            -1
+        } else {
+            i64::try_from(query.limit).unwrap_or(-1)
+        };
+        let mut statement = connection.prepare_cached(&sql)?;
+        let found = statement
+            .query_map(
+                params![
+                    query.device,
+                    query.kind.map(Kind::name),
+                    query.after.map(signed),
+                    query.since_ms.map(signed),
+                    limit
+                ],
+                frame,
+            )?
+            .collect::<Result<_, _>>()?;
+        Ok(found)
+    }
+
+    fn gaps(&self, device: &str) -> Result<Vec<(u64, u64)>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(
+            "SELECT first_sequence, sequence FROM frames WHERE device = ?1 ORDER BY sequence",
+        )?;
+        let ranges = statement
+            .query_map([device], |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)))?
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut gaps = Vec::new();
+        let mut next = 1;
+        for (first, last) in ranges {
+            if first > next {
+                gaps.push((next, first - 1));
+            }
+            next = next.max(last + 1);
+        }
+        Ok(gaps)
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let tx = connection.transaction()?;
+        tx.execute(
+            "INSERT INTO refusals (time_ms, topic, reason, detail) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                signed(refusal.time_ms),
+                refusal.topic,
+                refusal.reason,
+                refusal.detail
+            ],
+        )?;
+        tx.execute(
+            "DELETE FROM refusals WHERE id <= (SELECT max(id) FROM refusals) - ?1",
+            [REFUSALS],
+        )?;
+        tx.execute(
+            "INSERT INTO refusal_counts VALUES (?1, 1)
+             ON CONFLICT (reason) DO UPDATE SET count = count + 1",
+            [&refusal.reason],
+        )?;
+        tx.commit()?;
+        Ok(())
+    }
+
+    fn refusals(&self) -> Result<Vec<Refusal>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(
+            "SELECT time_ms, topic, reason, detail FROM refusals ORDER BY id DESC",
+        )?;
+        let found = statement
+            .query_map([], |row| {
+                Ok(Refusal {
+                    time_ms: unsigned(row, 0)?,
+                    topic: row.get(1)?,
+                    reason: row.get(2)?,
+                    detail: row.get(3)?,
+                })
+            })?
+            .collect::<Result<_, _>>()?;
+        Ok(found)
+    }
+
+    fn refusal_counts(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare_cached("SELECT reason, count FROM refusal_counts ORDER BY reason")?;
+        let found = statement
+            .query_map([], |row| Ok((row.get(0)?, unsigned(row, 1)?)))?
+            .collect::<Result<_, _>>()?;
+        Ok(found)
+    }
+
+    fn save_release(&self, release: &ReleaseRecord) -> Result<(), StoreError> {
+        self.lock().execute(
+            "INSERT INTO releases VALUES (?1, ?2, ?3) ON CONFLICT (digest) DO NOTHING",
+            params![release.digest, signed(release.published_ms), json(release)?],
+        )?;
+        Ok(())
+    }
+
+    fn releases(&self) -> Result<Vec<ReleaseRecord>, StoreError> {
+        let connection = self.lock();
+        let mut statement =
+            connection.prepare_cached("SELECT record FROM releases ORDER BY published_ms DESC")?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+        rows.map(|row| from_json(&row?)).collect()
+    }
+
+    fn save_rollout(&self, rollout: &Rollout, time_ms: u64) -> Result<(), StoreError> {
+        self.lock().execute(
+            "INSERT INTO rollouts (id, fleet, started_ms, record) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (fleet, id) DO UPDATE SET record = ?4",
+            params![
+                rollout.plan.id.as_str(),
+                rollout.plan.fleet.as_str(),
+                signed(time_ms),
+                json(rollout)?
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn rollouts(&self, fleet: &str) -> Result<Vec<Rollout>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(
+            "SELECT record FROM rollouts WHERE fleet = ?1 ORDER BY started_ms DESC, rowid DESC",
+        )?;
+        let rows = statement.query_map([fleet], |row| row.get::<_, String>(0))?;
+        rows.map(|row| from_json(&row?)).collect()
+    }
+
+    fn next_desired(&self, fleet: &str) -> Result<u64, StoreError> {
+        let next = self.lock().query_row(
+            "INSERT INTO desired VALUES (?1, 1)
+             ON CONFLICT (fleet) DO UPDATE SET sequence = sequence + 1 RETURNING sequence",
+            [fleet],
+            |row| unsigned(row, 0),
+        )?;
+        Ok(next)
+    }
+
+    fn audit(&self, action: &str, detail: &str, time_ms: u64) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let previous: Option<String> = tx
+            .query_row(
+                "SELECT hash FROM audit ORDER BY number DESC LIMIT 1",
+                [],
+                |row| row.get(0),
+            )
+            .optional()?;
+        let hash = chained(&previous.unwrap_or_default(), time_ms, action, detail);
+        tx.execute(
+            "INSERT INTO audit (time_ms, action, detail, hash) VALUES (?1, ?2, ?3, ?4)",
+            params![signed(time_ms), action, detail, hash],
+        )?;
+        tx.commit()?;
+        Ok(())
+    }
+
+    fn audit_log(&self) -> Result<Vec<AuditEntry>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(
+            "SELECT number, time_ms, action, detail, hash FROM audit ORDER BY number",
+        )?;
+        let entries = statement
+            .query_map([], |row| {
+                Ok(AuditEntry {
+                    number: unsigned(row, 0)?,
+                    time_ms: unsigned(row, 1)?,
+                    action: row.get(2)?,
+                    detail: row.get(3)?,
+                    hash: row.get(4)?,
+                })
+            })?
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut previous = String::new();
+        for (expected, entry) in (1..).zip(&entries) {
+            let hash = chained(&previous, entry.time_ms, &entry.action, &entry.detail);
+            if entry.number != expected || entry.hash != hash {
+                return Err(StoreError::Corrupt(format!(
+                    "line {expected} of the audit log was changed or removed"
+                )));
+            }
+            previous = hash;
+        }
+        Ok(entries)
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Other(error.to_string()))
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+/// Reads a public key from hexadecimal digits, as `edgeward device enroll` takes it.
+#[must_use]
+pub fn key_from_hex(text: &str) -> Option<PublicKey> {
+    unhex(text).map(PublicKey)
+}

@@ -1,0 +1,190 @@
+//! What every store must do. The suite takes a fresh store, so that a second implementation is one
+//! more call.
+
+use edgeward::bundle::BoardClass;
+use edgeward::trust::PublicKey;
+use edgeward_host::store::sqlite::Sqlite;
+use edgeward_host::store::{Device, FrameQuery, Kind, Refusal, Store, StoreError, StoredFrame};
+
+fn device(name: &str, key: u8) -> Device {
+    Device {
+        name: name.to_owned(),
+        fleet: "f".to_owned(),
+        key: PublicKey([key; 32]),
+        class: BoardClass::Linux,
+        enrolled_ms: 5,
+        seen_ms: None,
+        online: false,
+        through: 0,
+    }
+}
+
+fn frame(device: &str, first: u64, last: u64) -> StoredFrame {
+    StoredFrame {
+        device: device.to_owned(),
+        boot: 1,
+        first_sequence: first,
+        sequence: last,
+        time_ms: last,
+        received_ms: last,
+        kind: if last.is_multiple_of(3) {
+            Kind::Event
+        } else {
+            Kind::Summary
+        },
+        body: serde_json::json!({ "n": last }),
+        raw: vec![last as u8; 3],
+    }
+}
+
+fn suite(store: &dyn Store) {
+    store.enroll(&device("a", 1)).expect("enrolled");
+    store
+        .enroll(&device("a", 1))
+        .expect("again with the same key");
+    assert!(matches!(
+        store.enroll(&device("a", 2)),
+        Err(StoreError::OtherKey { .. })
+    ));
+    store.enroll(&device("b", 2)).expect("enrolled");
+
+    // Out of order, doubled, with a gap.
+    let counts = store.ingest(&[frame("a", 1, 1), frame("a", 3, 3), frame("a", 1, 1)]);
+    let counts = counts.expect("stored");
+    assert_eq!((counts.new, counts.known), (2, 1));
+    assert_eq!(store.device("a").expect("read").expect("there").through, 1);
+    assert_eq!(store.gaps("a").expect("read"), [(2, 2)]);
+    store
+        .ingest(&[frame("a", 2, 2), frame("b", 1, 1)])
+        .expect("stored");
+    assert_eq!(store.device("a").expect("read").expect("there").through, 3);
+    assert!(store.gaps("a").expect("read").is_empty());
+
+    // A merged frame takes the place of what it covers, and is covered for ever.
+    let counts = store.ingest(&[frame("a", 2, 5)]).expect("stored");
+    assert_eq!((counts.new, counts.replaced), (1, 2));
+    let counts = store
+        .ingest(&[frame("a", 4, 4), frame("a", 2, 3)])
+        .expect("stored");
+    assert_eq!((counts.new, counts.known), (0, 2));
+    assert_eq!(store.device("a").expect("read").expect("there").through, 5);
+    let all = store.frames(&FrameQuery {
+        device: Some("a".into()),
+        ..FrameQuery::default()
+    });
+    let numbers: Vec<_> = all
+        .expect("read")
+        .iter()
+        .map(|f| (f.first_sequence, f.sequence))
+        .collect();
+    assert_eq!(numbers, [(1, 1), (2, 5)]);
+
+    // One frame of an unknown device keeps all of its call out.
+    let refused = store.ingest(&[frame("b", 2, 2), frame("nobody", 1, 1)]);
+    assert!(matches!(refused, Err(StoreError::NoDevice(name)) if name == "nobody"));
+    assert_eq!(store.device("b").expect("read").expect("there").through, 1);
+
+    store.seen("a", Some(true), 9).expect("noted");
+    store.seen("a", None, 7).expect("noted");
+    let seen = store.device("a").expect("read").expect("there");
+    assert_eq!((seen.online, seen.seen_ms), (true, Some(9)));
+
+    for n in 0..3 {
+        let refusal = Refusal {
+            time_ms: n,
+            topic: "t".into(),
+            reason: "signature".into(),
+            detail: n.to_string(),
+        };
+        store.refuse(&refusal).expect("noted");
+    }
+    assert_eq!(
+        store.refusal_counts().expect("read"),
+        [("signature".to_owned(), 3)]
+    );
+    assert_eq!(store.refusals().expect("read")[0].detail, "2");
+
+    assert_eq!(store.next_desired("f").expect("counted"), 1);
+    assert_eq!(store.next_desired("f").expect("counted"), 2);
+    assert_eq!(store.next_desired("g").expect("counted"), 1);
+
+    store.audit("enroll", "a", 1).expect("noted");
+    store.audit("rollout", "r-1", 2).expect("noted");
+    assert_eq!(store.audit_log().expect("read").len(), 2);
+
+    assert!(store.forget("a").expect("removed"));
+    assert!(!store.forget("a").expect("nothing there"));
+    assert!(
+        store
+            .frames(&FrameQuery {
+                device: Some("a".into()),
+                ..FrameQuery::default()
+            })
+            .expect("read")
+            .is_empty()
+    );
+}
+
+#[test]
+fn sqlite_does_what_every_store_must() {
+    let folder = tempfile::tempdir().expect("a folder");
+    suite(&Sqlite::open(&folder.path().join("deep/store.db")).expect("opened"));
+}
+
+#[test]
+fn what_was_stored_is_there_after_opening_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.db");
+    {
+        let store = Sqlite::open(&path).expect("opened");
+        store.enroll(&device("a", 1)).expect("enrolled");
+        store.ingest(&[frame("a", 1, 1)]).expect("stored");
+    }
+    let store = Sqlite::open(&path).expect("opened again");
+    assert_eq!(store.device("a").expect("read").expect("there").through, 1);
+    assert_eq!(
+        store.frames(&FrameQuery::default()).expect("read")[0].raw,
+        [1; 3]
+    );
+}
+
+#[test]
+fn a_changed_audit_log_is_noticed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.db");
+    let store = Sqlite::open(&path).expect("opened");
+    for n in 0..3 {
+        store.audit("act", &n.to_string(), n).expect("noted");
+    }
+    let other = rusqlite::Connection::open(&path).expect("opened");
+    other
+        .execute("DELETE FROM audit WHERE number = 2", [])
+        .expect("removed");
+    assert!(matches!(store.audit_log(), Err(StoreError::Corrupt(_))));
+}
+
+#[test]
+fn what_is_not_a_store_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = folder.path().join("text.db");
+    std::fs::write(
+        &text,
+        "a text that is longer than the header of a database".repeat(40),
+    )
+    .expect("written");
+    let before = std::fs::read(&text).expect("read");
+    assert!(matches!(Sqlite::open(&text), Err(StoreError::Corrupt(_))));
+    assert_eq!(std::fs::read(&text).expect("read"), before);
+
+    let other = folder.path().join("other.db");
+    rusqlite::Connection::open(&other)
+        .and_then(|c| c.execute_batch("CREATE TABLE t (x); PRAGMA user_version = 7"))
+        .expect("another program's database");
+    assert!(matches!(
+        Sqlite::open(&other),
+        Err(StoreError::Version {
+            found: 7,
+            expected: 1
+        })
+    ));
+}
