@@ -1,6 +1,8 @@
 //! The library behind `edgeward`, the host command: everything a person does, without a terminal.
 
 pub mod broker;
+pub mod collector;
+pub mod controller;
 pub mod data;
 pub mod devices;
 pub mod eval;
@@ -16,6 +18,7 @@ pub mod release;
 pub mod rollout;
 pub mod spec;
 pub mod store;
+pub mod web;
 
 /// Most features of a model; what boards are built for.
 pub const MAX_FEATURES: usize = 128;

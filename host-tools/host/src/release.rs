@@ -3,7 +3,9 @@
 
 use crate::keys::{KeyError, KeyStore, sign_all};
 use crate::mqtt::Mqtt;
-use edgeward::bundle::{Bundle, BundleError, CHUNK_BYTES};
+use edgeward::bundle::{
+    BoardClass, Bundle, BundleError, BundleWriter, CHUNK_BYTES, Description, WriteError,
+};
 use edgeward::sync::{Desired, Target};
 use edgeward::telemetry::Text;
 use edgeward::topic;
@@ -21,6 +23,9 @@ pub enum ReleaseError {
     /// The release keys of the fleet's root did not sign it.
     #[error("boards would refuse it: {0}; sign it with `edgeward sign`")]
     Unsigned(TrustError),
+    /// It could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// A key is missing.
     #[error(transparent)]
     Keys(#[from] KeyError),
@@ -147,4 +152,42 @@ pub fn publish_desired(
     }
     mqtt.maintain(&topic::desired(fleet), signed);
     Ok(())
+}
+
+/// What a copy of a bundle shall differ in.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// Another version.
+    pub version: Option<String>,
+    /// Another release counter.
+    pub counter: Option<u32>,
+    /// Another board class.
+    pub class: Option<BoardClass>,
+}
+
+/// Old content as a new release, unsigned: what a rollback sends, since no board goes below the
+/// counter that it confirmed.
+///
+/// # Errors
+/// [`ReleaseError`] when `bytes` are no bundle.
+pub fn repack(bytes: &[u8], changes: &Changes) -> Result<Vec<u8>, ReleaseError> {
+    let bundle = Bundle::open(bytes)?;
+    bundle.verify_data()?;
+    let old = bundle.manifest();
+    let mut writer = BundleWriter::new(Description {
+        name: old.name.to_owned(),
+        version: changes
+            .version
+            .clone()
+            .unwrap_or_else(|| old.version.to_owned()),
+        counter: changes.counter.unwrap_or(old.counter),
+        class: changes.class.unwrap_or(old.class),
+        kernels: old.kernels.to_owned(),
+        arena_bytes: old.arena_bytes,
+        min_runtime: old.min_runtime,
+    })?;
+    for section in &old.sections {
+        writer.section(section.kind, bundle.require(section.kind)?)?;
+    }
+    Ok(writer.finish()?)
 }

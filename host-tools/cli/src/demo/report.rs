@@ -29,7 +29,7 @@ pub struct Report {
     /// The broker that was used.
     pub broker: String,
     /// System allocations an inference, the greatest over all boards.
-    pub allocations_per_inference: f64,
+    pub allocations_per_inference: Option<f64>,
     /// Seconds in all.
     pub seconds: f64,
     /// The steps.
@@ -46,7 +46,7 @@ impl Report {
         Self {
             ok: true,
             broker: broker.to_owned(),
-            allocations_per_inference: 0.0,
+            allocations_per_inference: None,
             seconds: 0.0,
             steps: Vec::new(),
             start: Instant::now(),
@@ -118,7 +118,7 @@ impl Report {
             "\n{good} of {} as expected in {} s; allocations an inference: {}",
             self.steps.len(),
             self.seconds,
-            self.allocations_per_inference
+            self.allocations_per_inference.map_or("not counted".to_owned(), |n| n.to_string())
         );
         text
     }

@@ -192,7 +192,7 @@ fn ingest_one(
 ) -> Result<(), StoreError> {
     let (first, last) = (signed(frame.first_sequence), signed(frame.sequence));
     let covered: bool = tx
-        .prepare_cached(
+        .prepare(
             "SELECT EXISTS (SELECT 1 FROM frames
              WHERE device = ?1 AND first_sequence <= ?2 AND sequence >= ?3)",
         )?
@@ -202,12 +202,12 @@ fn ingest_one(
         return Ok(());
     }
     let replaced = tx
-        .prepare_cached(
+        .prepare(
             "DELETE FROM frames WHERE device = ?1 AND first_sequence >= ?2 AND sequence <= ?3",
         )?
         .execute(params![frame.device, first, last])?;
     counts.replaced += u32::try_from(replaced).unwrap_or(u32::MAX);
-    tx.prepare_cached(
+    tx.prepare(
         "INSERT INTO frames (device, sequence, first_sequence, boot, time_ms, received_ms, kind,
          body, raw) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
@@ -237,7 +237,7 @@ fn advance(tx: &Transaction<'_>, name: &str) -> Result<(), StoreError> {
         .optional()?
         .ok_or_else(|| StoreError::NoDevice(name.to_owned()))?;
     let start = through;
-    let mut rows = tx.prepare_cached(
+    let mut rows = tx.prepare(
         "SELECT first_sequence, sequence FROM frames WHERE device = ?1 AND sequence > ?2
          ORDER BY sequence",
     )?;
@@ -296,7 +296,7 @@ impl Store for Sqlite {
     fn device(&self, name: &str) -> Result<Option<Device>, StoreError> {
         let connection = self.lock();
         let found = connection
-            .prepare_cached(&format!("{DEVICE} WHERE name = ?1"))?
+            .prepare(&format!("{DEVICE} WHERE name = ?1"))?
             .query_row([name], device)
             .optional()?;
         Ok(found)
@@ -304,7 +304,7 @@ impl Store for Sqlite {
 
     fn devices(&self) -> Result<Vec<Device>, StoreError> {
         let connection = self.lock();
-        let mut statement = connection.prepare_cached(&format!("{DEVICE} ORDER BY name"))?;
+        let mut statement = connection.prepare(&format!("{DEVICE} ORDER BY name"))?;
         let found = statement.query_map([], device)?.collect::<Result<_, _>>()?;
         Ok(found)
     }
@@ -334,7 +334,7 @@ impl Store for Sqlite {
         names.dedup();
         for name in &names {
             let there: bool = tx
-                .prepare_cached("SELECT EXISTS (SELECT 1 FROM devices WHERE name = ?1)")?
+                .prepare("SELECT EXISTS (SELECT 1 FROM devices WHERE name = ?1)")?
                 .query_row([name], |row| row.get(0))?;
             if !there {
                 return Err(StoreError::NoDevice((*name).to_owned()));
@@ -364,7 +364,7 @@ impl Store for Sqlite {
         } else {
             i64::try_from(query.limit).unwrap_or(-1)
         };
-        let mut statement = connection.prepare_cached(&sql)?;
+        let mut statement = connection.prepare(&sql)?;
         let found = statement
             .query_map(
                 params![
@@ -382,7 +382,7 @@ impl Store for Sqlite {
 
     fn gaps(&self, device: &str) -> Result<Vec<(u64, u64)>, StoreError> {
         let connection = self.lock();
-        let mut statement = connection.prepare_cached(
+        let mut statement = connection.prepare(
             "SELECT first_sequence, sequence FROM frames WHERE device = ?1 ORDER BY sequence",
         )?;
         let ranges = statement
@@ -426,7 +426,7 @@ impl Store for Sqlite {
 
     fn refusals(&self) -> Result<Vec<Refusal>, StoreError> {
         let connection = self.lock();
-        let mut statement = connection.prepare_cached(
+        let mut statement = connection.prepare(
             "SELECT time_ms, topic, reason, detail FROM refusals ORDER BY id DESC",
         )?;
         let found = statement
@@ -445,7 +445,7 @@ impl Store for Sqlite {
     fn refusal_counts(&self) -> Result<Vec<(String, u64)>, StoreError> {
         let connection = self.lock();
         let mut statement = connection
-            .prepare_cached("SELECT reason, count FROM refusal_counts ORDER BY reason")?;
+            .prepare("SELECT reason, count FROM refusal_counts ORDER BY reason")?;
         let found = statement
             .query_map([], |row| Ok((row.get(0)?, unsigned(row, 1)?)))?
             .collect::<Result<_, _>>()?;
@@ -463,7 +463,7 @@ impl Store for Sqlite {
     fn releases(&self) -> Result<Vec<ReleaseRecord>, StoreError> {
         let connection = self.lock();
         let mut statement =
-            connection.prepare_cached("SELECT record FROM releases ORDER BY published_ms DESC")?;
+            connection.prepare("SELECT record FROM releases ORDER BY published_ms DESC")?;
         let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
         rows.map(|row| from_json(&row?)).collect()
     }
@@ -484,7 +484,7 @@ impl Store for Sqlite {
 
     fn rollouts(&self, fleet: &str) -> Result<Vec<Rollout>, StoreError> {
         let connection = self.lock();
-        let mut statement = connection.prepare_cached(
+        let mut statement = connection.prepare(
             "SELECT record FROM rollouts WHERE fleet = ?1 ORDER BY started_ms DESC, rowid DESC",
         )?;
         let rows = statement.query_map([fleet], |row| row.get::<_, String>(0))?;
@@ -522,7 +522,7 @@ impl Store for Sqlite {
 
     fn audit_log(&self) -> Result<Vec<AuditEntry>, StoreError> {
         let connection = self.lock();
-        let mut statement = connection.prepare_cached(
+        let mut statement = connection.prepare(
             "SELECT number, time_ms, action, detail, hash FROM audit ORDER BY number",
         )?;
         let entries = statement

@@ -1,0 +1,117 @@
+//! The power goes in mid-download; the broker goes for a while.
+
+use super::attacks::Damaged;
+use super::report::Report;
+use super::world::{PATIENCE, World, must, wait_until};
+use anyhow::{Context, Result};
+use edgeward::bundle::CHUNK_BYTES;
+use edgeward::topic;
+use edgeward_host::release::Release;
+use edgeward_host::store::{FrameQuery, Kind};
+use serde_json::json;
+use std::time::Duration;
+
+const ASK: Duration = Duration::from_secs(5);
+
+/// Kills the first board while its download hangs at the damaged chunk, starts it again, and repairs
+/// the chunk.
+pub fn killed(world: &mut World, report: &mut Report, fourth: &Damaged) -> Result<()> {
+    let name = world.boards[0].name.clone();
+    let after = world.newest(&name)?;
+    world.boards[0].kill()?;
+    world.boards[0].restart()?;
+    let resumed = world.event(&name, after, |event| !event["Resumed"].is_null())?;
+    let figures = resumed.as_ref().map(|frame| &frame.body["Resumed"]);
+    let number = |key: &str| figures.and_then(|figures| figures[key].as_u64());
+    let release = Release::open(&fourth.bundle, &world.keys.root()?)?;
+    let good = fourth.bundle.chunks(CHUNK_BYTES).nth(fourth.chunk as usize).context("the chunk")?;
+    fourth.saboteur.publish(&topic::blob(release.digest(), fourth.chunk), good, true);
+    fourth.saboteur.flush(PATIENCE)?;
+    let mut confirmed = 0;
+    for board in &world.boards {
+        confirmed += usize::from(world.confirmed(&board.name, fourth.release)?);
+    }
+    let kept = number("kept").unwrap_or(0);
+    report.step(
+        "board killed in mid-download",
+        "resumes with all good chunks, then confirms",
+        match (number("kept"), number("total")) {
+            (Some(kept), Some(total)) => {
+                format!("kept {kept} of {total} chunks; after the repair {confirmed} boards confirmed")
+            }
+            _ => format!("no report of a resumed download; {confirmed} boards confirmed"),
+        },
+        kept > 0 && confirmed == world.boards.len(),
+        json!({ "resumed": resumed, "birth": world.birth(&name)? }),
+    );
+    Ok(())
+}
+
+/// Stops the broker; boards go on, and afterwards every summary is there once, without a gap.
+pub fn broker_gone(world: &mut World, report: &mut Report) -> Result<()> {
+    let before: Vec<u64> = world.boards.iter().map(|board| board.feeder.peek().predictions).collect();
+    let windows = |world: &World| -> Result<Vec<u64>> {
+        let stats = world.boards.iter().map(|board| board.feeder.stats(ASK));
+        let stats = stats.collect::<Result<Vec<_>>>()?;
+        Ok(stats.iter().map(|stats| stats["windows"].as_u64().unwrap_or(0)).collect())
+    };
+    let at_stop = windows(world)?;
+    world.broker.down()?;
+    // Long enough for every board to end several windows without a broker.
+    let went_on = wait_until(PATIENCE, || {
+        Ok(windows(world)?.iter().zip(&at_stop).all(|(now, then)| *now >= then + 4))
+    })?;
+    must(went_on, "four windows without a broker", world)?;
+    let during: Vec<u64> = world.boards.iter().map(|board| board.feeder.peek().predictions).collect();
+    world.broker.up()?;
+    let mut evidence = Vec::new();
+    let mut good = 0;
+    for index in 0..world.boards.len() {
+        let (ok, proof) = complete(world, index)?;
+        good += usize::from(ok);
+        evidence.push(proof);
+    }
+    let made: u64 = during.iter().zip(&before).map(|(now, then)| now - then).sum();
+    report.step(
+        "broker stops for a while",
+        "predictions go on; every window stored once, no gap",
+        format!("{made} predictions without a broker; {good} of 3 boards complete and gapless"),
+        good == world.boards.len() && made > 0,
+        json!(evidence),
+    );
+    Ok(())
+}
+
+/// Whether the store holds every window that a board ended since it booted, each once.
+fn complete(world: &World, index: usize) -> Result<(bool, serde_json::Value)> {
+    let board = &world.boards[index];
+    let stats = board.feeder.stats(ASK)?;
+    let ended = stats["windows"].as_u64().context("windows in stats")?;
+    let next = stats["next_sequence"].as_u64().context("next_sequence in stats")?;
+    let boot = stats["boot"].as_u64().context("boot in stats")?;
+    let stored = wait_until(PATIENCE, || {
+        let device = world.store.device(&board.name)?.context("enrolled")?;
+        Ok(device.through + 1 >= next)
+    })?;
+    let query = FrameQuery {
+        device: Some(board.name.clone()),
+        kind: Some(Kind::Summary),
+        ..FrameQuery::default()
+    };
+    let frames = world.store.frames(&query)?;
+    let of_boot = frames.iter().filter(|frame| u64::from(frame.boot) == boot);
+    let windows: u64 = of_boot.filter_map(|frame| frame.body["windows"].as_u64()).sum();
+    let gaps = world.store.gaps(&board.name)?;
+    // Windows went on while we looked: the store's count lies between the board's before and after.
+    let later = board.feeder.stats(ASK)?["windows"].as_u64().context("windows in stats")?;
+    let ok = stored && gaps.is_empty() && (ended..=later).contains(&windows);
+    let proof = json!({
+        "device": board.name,
+        "windows the board ended by then": ended,
+        "windows stored": windows,
+        "windows the board ended afterwards": later,
+        "frames stored": frames.len(),
+        "gaps": gaps,
+    });
+    Ok((ok, proof))
+}

@@ -1,0 +1,118 @@
+//! Real-world faults in one board's sensor, and the board's own alarms for them.
+
+use super::feeder::Fault;
+use super::report::Report;
+use super::world::{PATIENCE, World, must, wait_until};
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+/// The gain that release 1 suffers from and release 2 was trained for.
+pub const GAIN: f32 = 0.5;
+/// Predictions over which an accuracy is taken: each test recording about once.
+const PREDICTIONS: u64 = 240;
+
+/// A fault and the alarm that must follow.
+struct Case {
+    name: &'static str,
+    fault: Fault,
+    /// The violation's kind; nothing means drift of a feature.
+    kind: Option<&'static str>,
+}
+
+const CASES: [Case; 8] = [
+    Case { name: "gain drift", fault: Fault::Gain(GAIN), kind: None },
+    Case { name: "swapped axes", fault: Fault::SwappedAxes, kind: None },
+    Case { name: "stuck channel", fault: Fault::Stuck(1), kind: Some("Stuck") },
+    Case { name: "missing samples", fault: Fault::MissingSamples, kind: Some("Gap") },
+    Case { name: "missing values", fault: Fault::MissingValues(2), kind: Some("Missing") },
+    Case { name: "NaN", fault: Fault::NotANumber(0), kind: Some("NotFinite") },
+    Case { name: "stale sample", fault: Fault::Stale, kind: Some("Stale") },
+    Case { name: "duplicate", fault: Fault::Duplicate, kind: Some("Duplicate") },
+];
+
+/// Injects each fault and waits for its alarm in the store. Returns the accuracy under gain drift.
+pub fn run(world: &World, report: &mut Report, drift_window: u32) -> Result<f64> {
+    let name = world.boards[0].name.clone();
+    let mut hurt = 0.0;
+    for case in &CASES {
+        calm(world, &name)?;
+        let after = world.newest(&name)?;
+        world.board(&name)?.feeder.inject(case.fault);
+        let frame = world.event(&name, after, |event| is_alarm(event, case.kind))?;
+        if matches!(case.fault, Fault::Gain(_)) {
+            hurt = accuracy(world, &name)?;
+        }
+        world.board(&name)?.feeder.inject(Fault::None);
+        let expected = match case.kind {
+            Some(kind) => format!("alarm {kind}, signed and stored"),
+            None => "alarm Drift of a feature, signed and stored".to_owned(),
+        };
+        let seen = match &frame {
+            Some(frame) => format!("frame {}: {}", frame.sequence, words(&frame.body)),
+            None => "no such alarm".to_owned(),
+        };
+        let evidence = json!({ "frame": frame, "drift window in samples": drift_window });
+        report.step(case.name, expected, seen, frame.is_some(), evidence);
+    }
+    calm(world, &name)?;
+    Ok(hurt)
+}
+
+/// Waits until a window passed without alarms, so that the next alarm belongs to the next fault.
+fn calm(world: &World, name: &str) -> Result<()> {
+    let board = world.board(name)?;
+    let windows = |stats: &Value| stats["windows"].as_u64().unwrap_or(0);
+    let patience = std::time::Duration::from_secs(5);
+    let first = windows(&board.feeder.stats(patience)?);
+    // The window in which the fault ended, and a whole one after it.
+    let done = wait_until(PATIENCE, || Ok(windows(&board.feeder.stats(patience)?) >= first + 2))?;
+    must(done, "two windows after a fault", world)?;
+    // What the windows reported must be stored before it can be told from what comes next.
+    let stats = board.feeder.stats(patience)?;
+    let next = stats["next_sequence"].as_u64().context("next_sequence in stats")?;
+    let stored = wait_until(PATIENCE, || Ok(world.newest(name)? + 1 >= next))?;
+    must(stored, "storing the reports before a fault", world)
+}
+
+/// Accuracy over about all test recordings, with the fault that is in force.
+fn accuracy(world: &World, name: &str) -> Result<f64> {
+    let feeder = &world.board(name)?.feeder;
+    feeder.take();
+    let done = wait_until(PATIENCE, || Ok(feeder.peek().predictions >= PREDICTIONS))?;
+    must(done, "240 predictions under a fault", world)?;
+    Ok(feeder.take().accuracy())
+}
+
+/// Accuracy at [`GAIN`], after which the sensor is whole again.
+pub fn accuracy_under_gain(world: &World, name: &str) -> Result<f64> {
+    world.board(name)?.feeder.inject(Fault::Gain(GAIN));
+    let result = accuracy(world, name);
+    world.board(name)?.feeder.inject(Fault::None);
+    result
+}
+
+fn is_alarm(event: &Value, kind: Option<&str>) -> bool {
+    let alarm = &event["Alarm"]["alarm"];
+    match kind {
+        Some(kind) => alarm["Violation"]["kind"] == kind,
+        None => !alarm["Drift"]["feature"].is_null(),
+    }
+}
+
+/// The alarm in a few words.
+fn words(event: &Value) -> String {
+    let alarm = &event["Alarm"]["alarm"];
+    let feature = |of: &Value| of["feature"].as_u64().map_or(String::new(), |n| format!(" of feature {n}"));
+    let violation = &alarm["Violation"];
+    if let Some(kind) = violation["kind"].as_str() {
+        return format!("{kind}{} at sample {}", feature(violation), violation["sample"]);
+    }
+    let drift = &alarm["Drift"];
+    format!(
+        "{}{}: {:.3} above {:.3}",
+        drift["statistic"].as_str().unwrap_or("?"),
+        feature(drift),
+        drift["value"].as_f64().unwrap_or(f64::NAN),
+        drift["limit"].as_f64().unwrap_or(f64::NAN)
+    )
+}

@@ -1,0 +1,257 @@
+//! Releases reach the fleet: the first, a better one, and one that goes wrong.
+
+use super::report::Report;
+use super::world::{FLEET, PATIENCE, World, must, running, slots, wait_until};
+use crate::demo::faults::{GAIN, accuracy_under_gain};
+use anyhow::{Context, Result};
+use edgeward::sync::cohort_per_mille;
+use edgeward::telemetry::{Id, Reason, ReleaseId, SlotState, release_id};
+use edgeward_host::collector::now_ms;
+use edgeward_host::keys::hex;
+use edgeward_host::release::Release;
+use edgeward_host::rollout::{Plan, Rollout, State};
+use serde_json::json;
+use std::time::Duration;
+
+/// Share of the first phase: a third of the fleet.
+const THIRD: u16 = 333;
+
+/// Every board reports its first birth.
+pub fn boards_come_up(world: &World, report: &mut Report) -> Result<()> {
+    let mut births = Vec::new();
+    for board in &world.boards {
+        let up = wait_until(PATIENCE, || Ok(world.birth(&board.name)?.is_some()))?;
+        must(up, "the first birth of a board", world)?;
+        births.push(json!({ "device": board.name, "birth": world.birth(&board.name)? }));
+    }
+    let seen = format!("{} boards reported, each with its own key", births.len());
+    report.step("boards come up", "3 signed births", seen, births.len() == 3, json!(births));
+    Ok(())
+}
+
+/// Starts a rollout as `edgeward rollout start` does.
+pub fn start(world: &World, id: &str, bundle: &[u8], phases: &[u16]) -> Result<ReleaseId> {
+    let release = Release::open(bundle, &world.keys.root()?)?;
+    let plan = Plan {
+        id: Id::try_from(id).unwrap_or_default(),
+        fleet: Id::try_from(FLEET).unwrap_or_default(),
+        targets: vec![release.target().clone()],
+        tags: Vec::new(),
+        phases: phases.to_vec(),
+        soak_ms: 300,
+        max_failures: 0,
+        deadline_ms: 0,
+        expires_after_s: 3600,
+    };
+    let rollout = Rollout::start(plan, now_ms())?;
+    world.store.save_rollout(&rollout, now_ms())?;
+    Ok(release_id(release.digest()))
+}
+
+/// Release 1 to every board.
+pub fn first_release(world: &World, report: &mut Report, bundle: Vec<u8>) -> Result<ReleaseId> {
+    let bundle = world.sign(bundle)?;
+    let release = start(world, "first", &bundle, &[1000])?;
+    let mut evidence = Vec::new();
+    for board in &world.boards {
+        must(world.confirmed(&board.name, release)?, "confirming release 1", world)?;
+        let birth = world.birth(&board.name)?.context("a birth")?;
+        evidence.push(json!({ "device": board.name, "slots": slots(&birth), "floor": birth.floor }));
+    }
+    let done = wait_until(PATIENCE, || Ok(newest(world)?.state == State::Done))?;
+    report.step(
+        "release 1 reaches the fleet",
+        "fetched, verified, self-tested, tried, confirmed by 3",
+        format!("{} boards confirmed {}", evidence.len(), hex(&release)),
+        done && evidence.len() == 3,
+        json!({ "boards": evidence, "rollout": newest(world)? }),
+    );
+    Ok(release)
+}
+
+fn newest(world: &World) -> Result<Rollout> {
+    world.store.rollouts(FLEET)?.into_iter().next().context("a rollout")
+}
+
+/// Predictions a second, latency, accuracy.
+pub fn live(world: &World, report: &mut Report) -> Result<()> {
+    for board in &world.boards {
+        board.feeder.take();
+    }
+    let enough = 240;
+    let done = wait_until(PATIENCE, || {
+        Ok(world.boards.iter().all(|board| board.feeder.peek().predictions >= enough))
+    })?;
+    must(done, "240 predictions a board", world)?;
+    let mut evidence = Vec::new();
+    let (mut right, mut all, mut rate) = (0, 0, 0.0);
+    for board in &world.boards {
+        let answers = board.feeder.peek();
+        right += answers.right;
+        all += answers.predictions;
+        rate += answers.rate();
+        evidence.push(json!({
+            "device": board.name,
+            "predictions": answers.predictions,
+            "predictions_per_s": answers.rate().round(),
+            "accuracy": answers.accuracy(),
+            "latency_us": {
+                "p50": answers.latency_us(0.5), "p99": answers.latency_us(0.99),
+                "p99.9": answers.latency_us(0.999),
+            },
+            "agent": board.feeder.stats(Duration::from_secs(5))?,
+        }));
+    }
+    let accuracy = right as f64 / all.max(1) as f64;
+    let latency = &evidence[0]["latency_us"];
+    report.step(
+        "live accuracy, latency, rate",
+        "accuracy at least 95 %",
+        format!(
+            "{:.1} % of {all} predictions right, {rate:.0} a second; p50 {} us, p99 {} us, p99.9 {} us",
+            accuracy * 100.0, latency["p50"], latency["p99"], latency["p99.9"]
+        ),
+        accuracy >= 0.95,
+        json!(evidence),
+    );
+    Ok(())
+}
+
+/// A rollout's name that puts exactly one board into the first third, by the boards' own hash.
+fn name_with_one_in_a_third(world: &World, stem: &str) -> Result<(String, String)> {
+    for n in 1..1000 {
+        let id = format!("{stem}-{n}");
+        let inside = world.boards.iter().filter(|board| cohort_per_mille(&id, &board.name) < THIRD);
+        let names: Vec<_> = inside.map(|board| board.name.clone()).collect();
+        if let [only] = &names[..] {
+            return Ok((id, only.clone()));
+        }
+    }
+    anyhow::bail!("no name found for the rollout {stem}")
+}
+
+/// Slots of every board, in words.
+fn all_slots(world: &World) -> Result<serde_json::Value> {
+    let mut boards = serde_json::Map::new();
+    for board in &world.boards {
+        let birth = world.birth(&board.name)?.context("a birth")?;
+        boards.insert(board.name.clone(), json!(slots(&birth)));
+    }
+    Ok(boards.into())
+}
+
+/// Release 2 in two phases; `hurt` is release 1's accuracy under gain drift on the first board.
+pub fn better_release(
+    world: &World,
+    report: &mut Report,
+    bundle: Vec<u8>,
+    hurt: f64,
+) -> Result<ReleaseId> {
+    let bundle = world.sign(bundle)?;
+    let before = all_slots(world)?;
+    let (id, first) = name_with_one_in_a_third(world, "better")?;
+    let release = start(world, &id, &bundle, &[THIRD, 1000])?;
+    must(world.confirmed(&first, release)?, "confirming release 2 in the first phase", world)?;
+    let middle = all_slots(world)?;
+    let alone = world.boards.iter().filter(|board| board.name != first);
+    let mut waiting = 0;
+    for board in alone {
+        let birth = world.birth(&board.name)?.context("a birth")?;
+        waiting += usize::from(running(&birth).is_some_and(|(running, _)| running != release));
+    }
+    for board in &world.boards {
+        must(world.confirmed(&board.name, release)?, "confirming release 2", world)?;
+    }
+    let after = all_slots(world)?;
+    report.step(
+        "release 2, a third and then all",
+        "one board first, then all three",
+        format!("{first} first while {waiting} waited; after: {}", after[&first].as_str().unwrap_or("?")),
+        waiting == 2,
+        json!({ "before": before, "first phase": middle, "after": after, "rollout": newest(world)? }),
+    );
+    let better = accuracy_under_gain(world, &world.boards[0].name)?;
+    report.step(
+        "release 2 stands gain drift better",
+        format!("more than release 1's {:.1} % at a gain of {GAIN}", hurt * 100.0),
+        format!("{:.1} %", better * 100.0),
+        better > hurt,
+        json!({ "release 1": hurt, "release 2": better, "gain": GAIN }),
+    );
+    Ok(release)
+}
+
+/// Release 3: signed, reproduces its golden vectors, and collapses on live data.
+pub fn bad_release(
+    world: &World,
+    report: &mut Report,
+    bundle: Vec<u8>,
+    good: ReleaseId,
+) -> Result<()> {
+    let bundle = world.sign(bundle)?;
+    let (id, first) = name_with_one_in_a_third(world, "bad")?;
+    let after = world.newest(&first)?;
+    let release = start(world, &id, &bundle, &[THIRD, 1000])?;
+    let tried = world.event(&first, after, |event| event["Slot"]["state"] == "Trial")?;
+    let reverted = world.event(&first, after, |event| !event["Reverted"].is_null())?;
+    let reason = reverted.as_ref().map(|frame| frame.body["Reverted"]["reason"].clone());
+    let reason = reason.and_then(|reason| serde_json::from_value::<Reason>(reason).ok());
+    let back = world.confirmed(&first, good)?;
+    report.step(
+        "release 3 fails its trial",
+        "self-test passes, trial reverts for prediction drift",
+        format!(
+            "{first}: {}, {}, back to release 2: {back}",
+            if tried.is_some() { "trial began" } else { "no trial" },
+            reason.map_or("no revert".to_owned(), |reason| format!("reverted for {reason:?}")),
+        ),
+        tried.is_some() && reason == Some(Reason::PredictionDrift) && back,
+        json!({ "trial": tried, "reverted": reverted, "birth": world.birth(&first)? }),
+    );
+    let stopped = wait_until(PATIENCE, || Ok(matches!(newest(world)?.state, State::Aborted { .. })))?;
+    let rollout = newest(world)?;
+    let mut untouched = 0;
+    for board in &world.boards {
+        let birth = world.birth(&board.name)?.context("a birth")?;
+        untouched += usize::from(running(&birth) == Some((good, SlotState::Confirmed)));
+    }
+    report.step(
+        "the rollout stops by itself",
+        "aborted in its first phase; all run release 2",
+        match &rollout.state {
+            State::Aborted { why } => format!("phase {}: {why}; {untouched} run release 2", rollout.phase + 1),
+            state => format!("{state:?}"),
+        },
+        stopped && rollout.phase == 0 && untouched == 3,
+        json!({ "rollout": rollout, "release": hex(&release) }),
+    );
+    Ok(())
+}
+
+/// Allocations an inference over the whole demo, as each agent counted them.
+pub fn allocations(world: &World, report: &mut Report) -> Result<()> {
+    let mut worst: Option<f64> = Some(0.0);
+    let mut evidence = Vec::new();
+    let mut fewest = u64::MAX;
+    for board in &world.boards {
+        let stats = board.feeder.stats(Duration::from_secs(5))?;
+        let counted = [&stats["allocations_per_inference"], &stats["frees_per_inference"]];
+        for figure in counted {
+            worst = worst.zip(figure.as_f64()).map(|(worst, figure)| worst.max(figure));
+        }
+        fewest = fewest.min(stats["steady_inferences"].as_u64().unwrap_or(0));
+        evidence.push(json!({ "device": board.name, "stats": stats }));
+    }
+    report.allocations_per_inference = worst;
+    report.step(
+        "allocations an inference",
+        "0 calls to the system's allocator, 0 frees",
+        match worst {
+            Some(worst) => format!("{worst} over at least {fewest} inferences a board"),
+            None => "not counted".to_owned(),
+        },
+        worst == Some(0.0) && fewest > 0,
+        json!(evidence),
+    );
+    Ok(())
+}

@@ -1,0 +1,307 @@
+//! The collector: verifies what boards report, stores it, and only then acknowledges it.
+//!
+//! It keeps no state but the store's, so it may be killed at any time: boards send again what was
+//! not acknowledged, and the store knows what it has.
+
+use crate::keys::{KeyError, KeyStore, sign_all};
+use crate::mqtt::{Event, Message, Mqtt, Options};
+use crate::store::{Device, Kind, Refusal, Store, StoreError, StoredFrame};
+use crate::{MAX_FEATURES, MAX_OUTPUTS};
+use edgeward::telemetry::codec::{DecodeError, verify_frame};
+use edgeward::telemetry::{Ack, Body, Frame, Id};
+use edgeward::topic::{self, Channel, Parsed};
+use edgeward::trust::Role;
+use edgeward::trust::cose::ContentType;
+use edgeward::trust::ring::{RingSigner, RingVerifier};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Frames stored in one transaction at most: a hundred rows a transaction are twenty times as fast as
+/// one, and more hardly gain.
+const BATCH: usize = 100;
+/// How long a frame may wait for others to share its transaction.
+const LINGER: Duration = Duration::from_millis(20);
+/// Pause after the store failed, before it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A running collector; it stops when this is dropped.
+pub struct Collector {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Milliseconds since 1970.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Collector {
+    /// Starts to collect what the boards of `fleet` report.
+    ///
+    /// # Errors
+    /// [`KeyError`] when the folder holds no collector key: nothing could be acknowledged.
+    pub fn start(
+        broker: &Options,
+        store: Arc<dyn Store>,
+        keys: &KeyStore,
+        fleet: &str,
+    ) -> Result<Self, KeyError> {
+        let signers = keys.signers(Role::Collector)?;
+        let mqtt = Mqtt::connect(broker);
+        for channel in [
+            Channel::Birth,
+            Channel::State,
+            Channel::Summary,
+            Channel::Event,
+        ] {
+            mqtt.subscribe(&topic::devices(fleet, channel));
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let work = Work {
+            store,
+            signers,
+            fleet: fleet.to_owned(),
+            devices: BTreeMap::new(),
+        };
+        let thread = std::thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || work.run(&mqtt, &stop)
+        });
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            // A panic in the thread has been reported by its own message.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    store: Arc<dyn Store>,
+    signers: Vec<RingSigner>,
+    fleet: String,
+    /// Enrolled devices as last read; read again for a name or a signature that does not fit.
+    devices: BTreeMap<String, Device>,
+}
+
+/// Why a message was refused: a word for metrics, a sentence for people.
+struct Refused(&'static str, String);
+
+impl Work {
+    fn run(mut self, mqtt: &Mqtt, stop: &AtomicBool) {
+        let mut batch = Vec::new();
+        while !stop.load(Ordering::Acquire) {
+            self.gather(mqtt, &mut batch);
+            let mut names: BTreeSet<String> = BTreeSet::new();
+            names.extend(batch.iter().map(|frame: &StoredFrame| frame.device.clone()));
+            while !batch.is_empty() && !stop.load(Ordering::Acquire) {
+                match self.store.ingest(&batch) {
+                    Ok(_) => batch.clear(),
+                    // Forgotten since it was verified: the others' frames must not suffer.
+                    Err(StoreError::NoDevice(name)) => batch.retain(|frame| frame.device != name),
+                    Err(error) => {
+                        tracing::error!(%error, "frames wait; nothing is acknowledged");
+                        std::thread::sleep(RETRY);
+                    }
+                }
+            }
+            for name in &names {
+                self.acknowledge(mqtt, name);
+            }
+        }
+    }
+
+    /// Takes messages until a batch is full or nothing more comes for a moment.
+    fn gather(&mut self, mqtt: &Mqtt, batch: &mut Vec<StoredFrame>) {
+        let mut patience = Duration::from_millis(200);
+        let mut first = None;
+        while batch.len() < BATCH {
+            if let Some(since) = first
+                && Instant::now().duration_since(since) > LINGER
+            {
+                return;
+            }
+            let Some(event) = mqtt.recv_timeout(patience) else {
+                return;
+            };
+            let Event::Message(message) = event else {
+                continue;
+            };
+            match self.take(&message) {
+                Ok(Some(frame)) => {
+                    batch.push(frame);
+                    first.get_or_insert_with(Instant::now);
+                    patience = LINGER;
+                }
+                Ok(None) => {}
+                Err(Refused(reason, detail)) => self.refuse(&message, reason, detail),
+            }
+        }
+    }
+
+    fn refuse(&self, message: &Message, reason: &str, detail: String) {
+        tracing::warn!(topic = message.topic, reason, detail, "refused");
+        let refusal = Refusal {
+            time_ms: now_ms(),
+            topic: message.topic.clone(),
+            reason: reason.to_owned(),
+            detail,
+        };
+        if let Err(error) = self.store.refuse(&refusal) {
+            tracing::error!(%error, "the refusal was not stored");
+        }
+    }
+
+    /// Verifies one message; a state message is dealt with here, a frame is returned.
+    fn take(&mut self, message: &Message) -> Result<Option<StoredFrame>, Refused> {
+        let Some(Parsed::Device {
+            fleet,
+            device,
+            channel,
+        }) = topic::parse(&message.topic)
+        else {
+            return Err(Refused("topic", "no topic of a device".to_owned()));
+        };
+        if fleet != self.fleet {
+            return Err(Refused("topic", format!("of fleet {fleet}")));
+        }
+        if channel == Channel::State {
+            self.state(device, &message.payload);
+            return Ok(None);
+        }
+        if message.payload.is_empty() {
+            return Ok(None);
+        }
+        let frame = self.verified(device, &message.payload)?;
+        let kind = match (&frame.body, channel) {
+            (Body::Birth(_), Channel::Birth) => Kind::Birth,
+            (Body::Summary(_), Channel::Summary) => Kind::Summary,
+            (Body::Event(_), Channel::Event) => Kind::Event,
+            _ => {
+                return Err(Refused(
+                    "kind",
+                    "a report of another kind than its topic".to_owned(),
+                ));
+            }
+        };
+        if frame.device != device {
+            let detail = format!("{} signed it, on the topic of {device}", frame.device);
+            return Err(Refused("device", detail));
+        }
+        let received_ms = now_ms();
+        // A retained birth says nothing of when the board was last alive.
+        if !message.retain
+            && let Err(error) = self.store.seen(device, None, received_ms)
+        {
+            tracing::error!(%error, "the device's last message was not noted");
+        }
+        let body = json_body(&frame)?;
+        Ok(Some(StoredFrame {
+            device: device.to_owned(),
+            boot: frame.boot,
+            first_sequence: frame.first_sequence,
+            sequence: frame.sequence,
+            time_ms: frame.time_ms,
+            received_ms,
+            kind,
+            body,
+            raw: message.payload.clone(),
+        }))
+    }
+
+    fn state(&mut self, device: &str, payload: &[u8]) {
+        let online = match payload {
+            b"online" => true,
+            b"offline" => false,
+            _ => return,
+        };
+        if let Err(error) = self.store.seen(device, Some(online), now_ms()) {
+            tracing::error!(%error, "the device's state was not noted");
+        }
+    }
+
+    /// The frame, when the device's enrolled key signed it.
+    fn verified(
+        &mut self,
+        device: &str,
+        bytes: &[u8],
+    ) -> Result<Box<Frame<MAX_FEATURES, MAX_OUTPUTS>>, Refused> {
+        let decode = |key| {
+            verify_frame::<_, MAX_FEATURES, MAX_OUTPUTS>(bytes, key, &RingVerifier).map(Box::new)
+        };
+        if let Some(known) = self.devices.get(device)
+            && let Ok(frame) = decode(&known.key)
+        {
+            return Ok(frame);
+        }
+        // Unknown, or enrolled anew since: the store decides.
+        let enrolled = self.store.device(device);
+        let enrolled = enrolled.map_err(|error| Refused("store", error.to_string()))?;
+        let Some(enrolled) = enrolled.filter(|enrolled| enrolled.fleet == self.fleet) else {
+            self.devices.remove(device);
+            return Err(Refused("unknown", format!("{device} is not enrolled")));
+        };
+        let result = decode(&enrolled.key);
+        self.devices.insert(device.to_owned(), enrolled);
+        result.map_err(|error| match error {
+            DecodeError::Cose(_) => Refused("signature", format!("{error:?}")),
+            _ => Refused("malformed", format!("{error:?}")),
+        })
+    }
+
+    /// Tells a device how far its frames are stored.
+    fn acknowledge(&self, mqtt: &Mqtt, name: &str) {
+        let through = match self.store.device(name) {
+            Ok(Some(device)) => device.through,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!(%error, "no acknowledgement");
+                return;
+            }
+        };
+        let Ok(device) = Id::try_from(name) else {
+            return;
+        };
+        let Ok(payload) = postcard::to_stdvec(&Ack { device, through }) else {
+            return;
+        };
+        if let Some(signed) = sign_all(&self.signers, ContentType::Ack, &payload) {
+            mqtt.publish(
+                &topic::device(&self.fleet, name, Channel::Ack),
+                &signed,
+                false,
+            );
+        }
+    }
+}
+
+/// The report as JSON: what the store can be asked for without this program.
+fn json_body(frame: &Frame<MAX_FEATURES, MAX_OUTPUTS>) -> Result<serde_json::Value, Refused> {
+    let value = match &frame.body {
+        Body::Birth(birth) => serde_json::to_value(birth),
+        Body::Summary(summary) => serde_json::to_value(summary),
+        Body::Event(event) => serde_json::to_value(event),
+        _ => {
+            return Err(Refused(
+                "kind",
+                "a kind that this program does not know".to_owned(),
+            ));
+        }
+    };
+    value.map_err(|error| Refused("malformed", error.to_string()))
+}

@@ -1,0 +1,287 @@
+//! The rollout controller: looks at what the boards report, advances a rollout or stops it, and keeps
+//! its desired state and its bundles on the broker.
+
+use crate::collector::now_ms;
+use crate::keys::{KeyStore, hex};
+use crate::mqtt::{Mqtt, Options};
+use crate::release::{Release, ReleaseError, publish_desired, sign_desired};
+use crate::rollout::{BoardView, Counts, Decision, PlanError, Rollout, State};
+use crate::store::{FrameQuery, Kind, Store, StoreError};
+use edgeward::sync::cohort_per_mille;
+use edgeward::telemetry::{Birth, Id};
+use edgeward::trust::root::Root;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Pause between two looks at the fleet.
+const PERIOD: Duration = Duration::from_millis(250);
+
+/// Why a rollout could not be driven.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The release or its keys.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    /// The plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A file.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Whether `device` is in the cohort of `rollout` at a share in per mille: the boards' own rule.
+#[must_use]
+pub fn in_cohort(rollout: &str, device: &str, share: u16) -> bool {
+    cohort_per_mille(rollout, device) < share
+}
+
+/// The boards of a fleet as their newest births describe them; boards that never reported are left
+/// out.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn boards(store: &dyn Store, fleet: &str) -> Result<Vec<BoardView>, StoreError> {
+    let mut views = Vec::new();
+    for device in store
+        .devices()?
+        .into_iter()
+        .filter(|device| device.fleet == fleet)
+    {
+        let query = FrameQuery {
+            device: Some(device.name.clone()),
+            kind: Some(Kind::Birth),
+            newest_first: true,
+            limit: 1,
+            ..FrameQuery::default()
+        };
+        let Some(frame) = store.frames(&query)?.into_iter().next() else {
+            continue;
+        };
+        let birth: Birth = serde_json::from_value(frame.body)
+            .map_err(|error| StoreError::Corrupt(format!("birth of {}: {error}", device.name)))?;
+        views.push(BoardView {
+            device: Id::try_from(device.name.as_str()).unwrap_or_default(),
+            class: birth.class,
+            tags: birth.tags.to_vec(),
+            slots: birth
+                .slots
+                .each_ref()
+                .map(|slot| (slot.release, slot.state)),
+            last_failure: birth.last_failure,
+        });
+    }
+    Ok(views)
+}
+
+/// What drives the rollouts of one fleet.
+pub struct Controller {
+    store: Arc<dyn Store>,
+    keys: KeyStore,
+    releases: PathBuf,
+    fleet: String,
+    mqtt: Mqtt,
+    /// Bundles whose chunks this process keeps on the broker.
+    kept: BTreeSet<String>,
+    /// The rollout standing published last, and until when it holds.
+    published: Option<(Rollout, u64)>,
+}
+
+impl Controller {
+    /// A controller for `fleet`, with keys and published bundles in `home`.
+    #[must_use]
+    pub fn new(broker: &Options, store: Arc<dyn Store>, home: &Path, fleet: &str) -> Self {
+        Self {
+            store,
+            keys: KeyStore::at(home),
+            releases: releases_folder(home),
+            fleet: fleet.to_owned(),
+            mqtt: Mqtt::connect(broker),
+            kept: BTreeSet::new(),
+            published: None,
+        }
+    }
+
+    /// The client it publishes with.
+    #[must_use]
+    pub fn mqtt(&self) -> &Mqtt {
+        &self.mqtt
+    }
+
+    /// Looks at the newest rollout once, and does what follows. Returns its standing and counts.
+    ///
+    /// # Errors
+    /// [`ControlError`]; the next call tries again.
+    pub fn step(&mut self) -> Result<Option<(Rollout, Counts)>, ControlError> {
+        let Some(mut rollout) = self.store.rollouts(&self.fleet)?.into_iter().next() else {
+            return Ok(None);
+        };
+        let now = now_ms();
+        let boards = boards(self.store.as_ref(), &self.fleet)?;
+        let counts = rollout.counts(&boards, &in_cohort);
+        let before = rollout.clone();
+        rollout.observe(&counts, now);
+        let decision = rollout.assess(&counts, now);
+        if decision != Decision::Wait {
+            let what = format!("{}: {decision:?}, {counts:?}", rollout.plan.id);
+            self.store.audit("rollout", &what, now)?;
+            tracing::info!(rollout = %rollout.plan.id, ?decision, "rollout");
+        }
+        rollout.apply(decision, now);
+        if rollout != before {
+            self.store.save_rollout(&rollout, now)?;
+        }
+        self.publish(&rollout, now)?;
+        Ok(Some((rollout, counts)))
+    }
+
+    /// Publishes the standing unless it is published and holds for long enough.
+    fn publish(&mut self, rollout: &Rollout, now: u64) -> Result<(), ControlError> {
+        let same = |published: &Rollout| {
+            published.plan == rollout.plan
+                && published.phase == rollout.phase
+                && published.state == rollout.state
+        };
+        if let Some((published, renew_ms)) = &self.published
+            && same(published)
+            && now < *renew_ms
+        {
+            return Ok(());
+        }
+        for target in &rollout.plan.targets {
+            self.keep(&hex(&target.digest))?;
+        }
+        let sequence = self.store.next_desired(&self.fleet)?;
+        let desired = rollout.desired(sequence, now / 1000)?;
+        let signed = sign_desired(&self.keys, &desired)?;
+        publish_desired(&self.mqtt, &self.keys, &self.fleet, &signed)?;
+        // Renewed at half of its life, so that boards never see it expire while the host lives.
+        let renew = now + rollout.plan.expires_after_s * 500;
+        self.published = Some((rollout.clone(), renew));
+        Ok(())
+    }
+
+    /// Keeps a published bundle's chunks on the broker, also after the broker forgot them.
+    fn keep(&mut self, digest: &str) -> Result<(), ControlError> {
+        if self.kept.contains(digest) {
+            return Ok(());
+        }
+        let path = self.releases.join(format!("{digest}.bundle"));
+        let failed = |why: String| ControlError::File {
+            path: path.clone(),
+            why,
+        };
+        let bytes = std::fs::read(&path).map_err(|error| {
+            failed(format!(
+                "{error}; `edgeward publish` puts published bundles there"
+            ))
+        })?;
+        let release = Release::open_unchecked(&bytes)?;
+        release.publish(&self.mqtt, |_| {});
+        self.kept.insert(digest.to_owned());
+        Ok(())
+    }
+
+    /// Drives the rollouts on a thread of its own until the handle is dropped.
+    #[must_use]
+    pub fn spawn(mut self) -> ControllerHandle {
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || {
+                while !stop.load(Ordering::Acquire) {
+                    if let Err(error) = self.step() {
+                        tracing::error!(%error, "the rollout waits");
+                    }
+                    std::thread::park_timeout(PERIOD);
+                }
+            }
+        });
+        ControllerHandle {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+/// A controller's thread; it stops when this is dropped.
+pub struct ControllerHandle {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for ControllerHandle {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A panic in the thread has been reported by its own message.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Where published bundles are kept.
+#[must_use]
+pub fn releases_folder(home: &Path) -> PathBuf {
+    home.join("releases")
+}
+
+/// Checks a bundle as boards would and keeps a copy for the broker; the copy's path.
+///
+/// # Errors
+/// [`ControlError`] when boards would refuse it or the copy can't be written.
+pub fn keep_release(home: &Path, bytes: &[u8], root: &Root) -> Result<PathBuf, ControlError> {
+    let release = Release::open(bytes, root)?;
+    let folder = releases_folder(home);
+    let path = folder.join(format!("{}.bundle", hex(release.digest())));
+    let failed = |error: std::io::Error| ControlError::File {
+        path: path.clone(),
+        why: error.to_string(),
+    };
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    // Written beside and renamed, so that a full disk leaves no half bundle under the name.
+    let part = path.with_extension("part");
+    std::fs::write(&part, bytes)
+        .and_then(|()| std::fs::rename(&part, &path))
+        .map_err(failed)?;
+    Ok(path)
+}
+
+/// Changes the standing of the fleet's newest rollout by hand; the standing before.
+///
+/// # Errors
+/// [`ControlError::Store`].
+pub fn set_state(
+    store: &dyn Store,
+    fleet: &str,
+    change: impl FnOnce(&State) -> Option<State>,
+) -> Result<Option<Rollout>, ControlError> {
+    let Some(mut rollout) = store.rollouts(fleet)?.into_iter().next() else {
+        return Ok(None);
+    };
+    let before = rollout.clone();
+    if let Some(state) = change(&rollout.state) {
+        let now = now_ms();
+        store.audit(
+            "rollout",
+            &format!("{}: {state:?} by hand", rollout.plan.id),
+            now,
+        )?;
+        rollout.state = state;
+        store.save_rollout(&rollout, now)?;
+    }
+    Ok(Some(before))
+}

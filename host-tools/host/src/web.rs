@@ -1,0 +1,432 @@
+//! A page, an API and Prometheus metrics over the store.
+
+use crate::collector::now_ms;
+use crate::controller::{boards, in_cohort};
+use crate::store::{Device, FrameQuery, Kind, Store, StoreError, StoredFrame};
+use edgeward::telemetry::{Birth, SlotState};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use tiny_http::{Header, Response};
+
+/// Events shown on the page.
+const EVENTS: usize = 30;
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot serve on {address}: {why}; choose another address with --http")]
+pub struct WebError {
+    address: SocketAddr,
+    why: String,
+}
+
+/// A running server; it stops when this is dropped.
+pub struct Server {
+    http: Arc<tiny_http::Server>,
+    address: SocketAddr,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Serves what `store` knows of `fleet`.
+    ///
+    /// # Errors
+    /// [`WebError`] when the address can't be had.
+    pub fn start(
+        address: SocketAddr,
+        store: Arc<dyn Store>,
+        fleet: &str,
+    ) -> Result<Self, WebError> {
+        let http = tiny_http::Server::http(address).map_err(|error| WebError {
+            address,
+            why: error.to_string(),
+        })?;
+        let http = Arc::new(http);
+        let bound = http.server_addr().to_ip().unwrap_or(address);
+        let thread = std::thread::spawn({
+            let (http, fleet) = (Arc::clone(&http), fleet.to_owned());
+            move || {
+                for request in http.incoming_requests() {
+                    let (status, kind, text) = answer(request.url(), store.as_ref(), &fleet);
+                    let header = Header::from_bytes("Content-Type", kind);
+                    let mut response = Response::from_string(text).with_status_code(status);
+                    if let Ok(header) = header {
+                        response = response.with_header(header);
+                    }
+                    // The reader may have gone; the next request is another's.
+                    let _ = request.respond(response);
+                }
+            }
+        });
+        Ok(Self {
+            http,
+            address: bound,
+            thread: Some(thread),
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.http.unblock();
+        if let Some(thread) = self.thread.take() {
+            // A panic in the thread has been reported by its own message.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Status, content type and body for a path.
+fn answer(url: &str, store: &dyn Store, fleet: &str) -> (u16, &'static str, String) {
+    let made = match url.split('?').next().unwrap_or("") {
+        "/" => overview(store, fleet).map(|view| ("text/html; charset=utf-8", page(&view))),
+        "/metrics" => overview(store, fleet)
+            .map(|view| ("text/plain; version=0.0.4; charset=utf-8", metrics(&view))),
+        "/api/fleet" => overview(store, fleet).map(|view| {
+            (
+                "application/json",
+                serde_json::to_string(&view).unwrap_or_else(|_| "{}".to_owned()),
+            )
+        }),
+        _ => {
+            return (
+                404,
+                "text/plain",
+                "there are /, /metrics and /api/fleet\n".to_owned(),
+            );
+        }
+    };
+    match made {
+        Ok((kind, text)) => (200, kind, text),
+        Err(error) => (503, "text/plain", format!("{error}\n")),
+    }
+}
+
+/// What is shown of one board.
+#[derive(Debug, Serialize)]
+pub struct BoardOverview {
+    /// The device.
+    pub device: Device,
+    /// Its newest birth.
+    pub birth: Option<serde_json::Value>,
+    /// Versions and states of its slots, the running one marked.
+    pub slots: Vec<String>,
+    /// Its newest summary.
+    pub summary: Option<serde_json::Value>,
+    /// 99th percentile of the latency in the newest summary, in microseconds.
+    pub latency_p99_us: Option<u32>,
+    /// Accuracy estimated from calibrated confidence in the newest summary.
+    pub estimated_accuracy: Option<f64>,
+}
+
+/// What is shown of the fleet.
+#[derive(Debug, Serialize)]
+pub struct Overview {
+    /// The fleet.
+    pub fleet: String,
+    /// Its boards.
+    pub boards: Vec<BoardOverview>,
+    /// The newest rollout and its counts.
+    pub rollout: Option<serde_json::Value>,
+    /// The newest events.
+    pub events: Vec<StoredFrame>,
+    /// Refused messages by reason.
+    pub refusals: BTreeMap<String, u64>,
+    /// When this was made, in milliseconds since 1970.
+    pub time_ms: u64,
+}
+
+fn newest(store: &dyn Store, device: &str, kind: Kind) -> Result<Option<StoredFrame>, StoreError> {
+    let query = FrameQuery {
+        device: Some(device.to_owned()),
+        kind: Some(kind),
+        newest_first: true,
+        limit: 1,
+        ..FrameQuery::default()
+    };
+    Ok(store.frames(&query)?.into_iter().next())
+}
+
+/// Reads the fleet's present standing.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn overview(store: &dyn Store, fleet: &str) -> Result<Overview, StoreError> {
+    let mut views = Vec::new();
+    for device in store
+        .devices()?
+        .into_iter()
+        .filter(|device| device.fleet == fleet)
+    {
+        let birth = newest(store, &device.name, Kind::Birth)?.map(|frame| frame.body);
+        let summary = newest(store, &device.name, Kind::Summary)?;
+        let slots = birth
+            .clone()
+            .and_then(|birth| serde_json::from_value::<Birth>(birth).ok())
+            .map_or_else(Vec::new, |birth| slot_words(&birth));
+        let decoded = summary.as_ref().and_then(|frame| {
+            type Summary =
+                edgeward::telemetry::Summary<{ crate::MAX_FEATURES }, { crate::MAX_OUTPUTS }>;
+            serde_json::from_value::<Summary>(frame.body.clone()).ok()
+        });
+        let estimated = decoded
+            .as_ref()
+            .filter(|summary| summary.output.n > 0)
+            .map(|summary| f64::from(summary.output.expected_right) / f64::from(summary.output.n));
+        views.push(BoardOverview {
+            device,
+            birth,
+            slots,
+            latency_p99_us: decoded
+                .as_ref()
+                .and_then(|summary| summary.latency.quantile_us(990)),
+            estimated_accuracy: estimated,
+            summary: summary.map(|frame| frame.body),
+        });
+    }
+    let rollout = match store.rollouts(fleet)?.into_iter().next() {
+        Some(rollout) => {
+            let counts = rollout.counts(&boards(store, fleet)?, &in_cohort);
+            Some(serde_json::json!({ "rollout": rollout, "counts": counts }))
+        }
+        None => None,
+    };
+    let query = FrameQuery {
+        kind: Some(Kind::Event),
+        newest_first: true,
+        limit: EVENTS,
+        ..FrameQuery::default()
+    };
+    Ok(Overview {
+        fleet: fleet.to_owned(),
+        boards: views,
+        rollout,
+        events: store.frames(&query)?,
+        refusals: store.refusal_counts()?.into_iter().collect(),
+        time_ms: now_ms(),
+    })
+}
+
+fn slot_words(birth: &Birth) -> Vec<String> {
+    let words = birth.slots.iter().enumerate().map(|(index, slot)| {
+        let mark = if birth.running == u8::try_from(index).ok() {
+            "*"
+        } else {
+            ""
+        };
+        match slot.state {
+            SlotState::Empty => "empty".to_owned(),
+            state => format!("{mark}{} {state:?}", slot.version),
+        }
+    });
+    words.collect()
+}
+
+/// Prometheus' text format. Labels are names of devices and reasons, escaped.
+fn metrics(view: &Overview) -> String {
+    let mut text = String::new();
+    let label = |value: &str| {
+        value
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', "\\n")
+    };
+    let mut family = |name: &str, kind: &str, help: &str, rows: Vec<(String, f64)>| {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value) in rows {
+            let _ = writeln!(text, "{name}{{{labels}}} {value}");
+        }
+    };
+    let per_board = |of: &dyn Fn(&BoardOverview) -> Option<f64>| -> Vec<(String, f64)> {
+        let rows = view.boards.iter().filter_map(|board| {
+            let labels = format!("device=\"{}\"", label(&board.device.name));
+            of(board).map(|value| (labels, value))
+        });
+        rows.collect()
+    };
+    let of_summary = |board: &BoardOverview, key: &str| {
+        board
+            .summary
+            .as_ref()
+            .and_then(|summary| summary[key].as_f64())
+    };
+    family(
+        "edgeward_board_online",
+        "gauge",
+        "1 while the broker has the board's connection.",
+        per_board(&|board| Some(f64::from(u8::from(board.device.online)))),
+    );
+    family(
+        "edgeward_board_seen_seconds",
+        "gauge",
+        "Time of the board's last message, since 1970.",
+        per_board(&|board| board.device.seen_ms.map(|ms| ms as f64 / 1000.0)),
+    );
+    family(
+        "edgeward_frames_stored",
+        "counter",
+        "Frames stored without a gap.",
+        per_board(&|board| Some(board.device.through as f64)),
+    );
+    for (name, key, help) in [
+        (
+            "edgeward_window_samples",
+            "samples",
+            "Samples in the newest summary.",
+        ),
+        (
+            "edgeward_window_rejected",
+            "rejected",
+            "Samples kept out by the policy.",
+        ),
+        (
+            "edgeward_window_inferences",
+            "inferences",
+            "Inferences in the newest summary.",
+        ),
+        ("edgeward_window_errors", "errors", "Failed inferences."),
+        (
+            "edgeward_window_alarms",
+            "alarms",
+            "Alarms in the newest summary.",
+        ),
+    ] {
+        family(
+            name,
+            "gauge",
+            help,
+            per_board(&|board| of_summary(board, key)),
+        );
+    }
+    family(
+        "edgeward_latency_p99_microseconds",
+        "gauge",
+        "99th percentile of the latency.",
+        per_board(&|board| board.latency_p99_us.map(f64::from)),
+    );
+    family(
+        "edgeward_estimated_accuracy",
+        "gauge",
+        "Accuracy estimated without labels (CBPE).",
+        per_board(&|board| board.estimated_accuracy),
+    );
+    let refusals = view.refusals.iter();
+    family(
+        "edgeward_refused_total",
+        "counter",
+        "Messages refused, by reason.",
+        refusals
+            .map(|(reason, n)| (format!("reason=\"{}\"", label(reason)), *n as f64))
+            .collect(),
+    );
+    text
+}
+
+/// Text that cannot be markup.
+fn escape(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            letter => safe.push(letter),
+        }
+    }
+    safe
+}
+
+/// The page: no script, reloaded by the browser.
+fn page(view: &Overview) -> String {
+    let mut body = String::new();
+    let cells = |cells: &[String]| {
+        let cells: String = cells
+            .iter()
+            .map(|cell| format!("<td>{}</td>", escape(cell)))
+            .collect();
+        format!("<tr>{cells}</tr>\n")
+    };
+    let dash = || "-".to_owned();
+    for board in &view.boards {
+        let age = board
+            .device
+            .seen_ms
+            .map(|ms| view.time_ms.saturating_sub(ms) / 1000);
+        let of = |key: &str| {
+            board
+                .summary
+                .as_ref()
+                .map_or_else(dash, |s| s[key].to_string())
+        };
+        body.push_str(&cells(&[
+            board.device.name.clone(),
+            if board.device.online {
+                "online"
+            } else {
+                "offline"
+            }
+            .to_owned(),
+            age.map_or_else(dash, |age| format!("{age} s ago")),
+            board.slots.join(", "),
+            of("inferences"),
+            of("errors"),
+            of("alarms"),
+            board.latency_p99_us.map_or_else(dash, |us| us.to_string()),
+            board
+                .estimated_accuracy
+                .map_or_else(dash, |share| format!("{:.1} %", share * 100.0)),
+        ]));
+    }
+    let events: String = view
+        .events
+        .iter()
+        .map(|event| {
+            cells(&[
+                event.device.clone(),
+                event.sequence.to_string(),
+                event.body.to_string(),
+            ])
+        })
+        .collect();
+    let rollout = view.rollout.as_ref().map_or("none".to_owned(), |rollout| {
+        let plan = &rollout["rollout"];
+        format!(
+            "{}: {}, boards {}",
+            plan["plan"]["id"], plan["state"], rollout["counts"]
+        )
+    });
+    format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=5>\n\
+         <title>Edgeward: {fleet}</title>\n<style>body{{font:14px/1.5 system-ui,sans-serif;margin:2rem;\
+         color:#1b1f24;background:#fff}}table{{border-collapse:collapse;margin:0 0 2rem}}\
+         th,td{{text-align:left;padding:.2rem .8rem;border-bottom:1px solid #d8dee4;vertical-align:top}}\
+         td:last-child{{overflow-wrap:anywhere}}h1{{font-size:1.3rem}}h2{{font-size:1rem}}</style>\n\
+         <h1>Fleet {fleet}</h1>\n<table><tr><th>board<th>state<th>heard<th>slots<th>inferences\
+         <th>errors<th>alarms<th>p99 us<th>est. accuracy</tr>\n{body}</table>\n\
+         <h2>Rollout</h2><p>{rollout}</p>\n<h2>Events</h2>\n\
+         <table><tr><th>board<th>frame<th>event</tr>\n{events}</table></html>\n",
+        fleet = escape(&view.fleet),
+        rollout = escape(&rollout),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_from_outside_becomes_markup() {
+        assert_eq!(escape("<b a='\"'>&"), "&lt;b a=&#39;&quot;&#39;&gt;&amp;");
+    }
+}
