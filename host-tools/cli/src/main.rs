@@ -7,11 +7,14 @@ mod agent;
 mod commands;
 mod config;
 mod context;
+mod demo;
 mod exit;
 mod output;
 
 use clap::{Parser, Subcommand};
-use commands::{completions, device, eval, import, inspect, keys, pack};
+use commands::{
+    broker, completions, device, eval, import, inspect, keys, pack, publish, rollout, serve, watch,
+};
 use context::Context;
 use exit::{Exit, Failure};
 use output::OutputArg;
@@ -70,6 +73,8 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the whole loop on this machine: three boards, a broker, a collector, updates, failures.
+    Demo(demo::Args),
     /// Say what a model is, and which boards can run it.
     Import(import::Args),
     /// Measure the profile of a model's training data.
@@ -90,6 +95,19 @@ enum Command {
     Keys(keys::Args),
     /// Enroll, list, show and forget boards.
     Device(device::Args),
+    /// Put a signed bundle's chunks onto the broker.
+    Publish(publish::Args),
+    /// Bring a release to the fleet in phases, and see how far it is.
+    #[command(subcommand)]
+    Rollout(rollout::Command),
+    /// Send old content to the whole fleet as a new release.
+    Rollback(rollout::Rollback),
+    /// Follow what boards report.
+    Watch(watch::Args),
+    /// Collect, acknowledge, drive rollouts, serve dashboard and metrics.
+    Serve(serve::Args),
+    /// Run the embedded MQTT broker.
+    Broker(broker::Args),
     /// Print a script that completes this command in a shell.
     Completions(completions::Args),
 }
@@ -104,6 +122,13 @@ fn dispatch(command: Command, context: &Context) -> anyhow::Result<Exit> {
             .into());
     }
     match command {
+        Command::Demo(args) => demo::run(&args, context),
+        Command::Publish(args) => publish::run(&args, context),
+        Command::Rollout(command) => rollout::run(&command, context),
+        Command::Rollback(args) => rollout::rollback(&args, context),
+        Command::Watch(args) => watch::run(&args, context),
+        Command::Serve(args) => serve::run(&args, context),
+        Command::Broker(args) => broker::run(&args, context),
         Command::Import(args) => import::run(&args, context),
         Command::Profile(args) => pack::run_profile(&args, context),
         Command::Pack(args) => pack::run(args, context),

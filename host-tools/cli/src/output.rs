@@ -68,6 +68,11 @@ impl Out {
         self.format
     }
 
+    /// Whether progress is kept silent.
+    pub fn quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Prints a result: `value` as JSON, or what `human` writes.
     pub fn emit<T: Serialize>(
         &self,

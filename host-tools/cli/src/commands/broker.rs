@@ -9,7 +9,9 @@ use std::net::IpAddr;
 /// Run the embedded MQTT broker until it is stopped. It keeps everything in memory; a site runs
 /// Mosquitto.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  edgeward broker\n  edgeward broker --port 0 -o json   # a free port, printed")]
+#[command(
+    after_help = "Examples:\n  edgeward broker\n  edgeward broker --port 0 -o json   # a free port, printed"
+)]
 pub struct Args {
     /// Where to listen. Anything but loopback opens the broker to the network, without passwords.
     #[arg(long, default_value = "127.0.0.1")]
@@ -24,7 +26,11 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
-    let options = Options { address: args.address, port: args.port, port_v5: args.port_v5 };
+    let options = Options {
+        address: args.address,
+        port: args.port,
+        port_v5: args.port_v5,
+    };
     let listening = start(&options)?;
     let value = serde_json::json!({ "mqtt_3_1_1": listening.v4, "mqtt_5": listening.v5 });
     context.out.emit(&value, |_, w| {

@@ -25,12 +25,18 @@ impl Fleet {
     /// How to reach the broker, under a name that no other process has.
     pub fn mqtt(&self, role: &str) -> Result<Options> {
         if !is_name(&self.fleet) {
-            bail!("--fleet {:?}: 1 to 32 letters, digits, `-` and `_`", self.fleet);
+            bail!(
+                "--fleet {:?}: 1 to 32 letters, digits, `-` and `_`",
+                self.fleet
+            );
         }
         let (host, port) = match self.broker.rsplit_once(':') {
             Some((host, port)) => match port.parse() {
                 Ok(port) => (host, port),
-                Err(_) => bail!("--broker {:?}: {port:?} is no port; write host:port", self.broker),
+                Err(_) => bail!(
+                    "--broker {:?}: {port:?} is no port; write host:port",
+                    self.broker
+                ),
             },
             None => (self.broker.as_str(), 1883),
         };

@@ -1,10 +1,16 @@
 //! The commands, a file a group.
 
+pub mod broker;
 pub mod completions;
 pub mod device;
 pub mod eval;
+pub mod fleet;
 pub mod import;
 pub mod inspect;
 pub mod keys;
 pub mod pack;
+pub mod publish;
 pub mod release;
+pub mod rollout;
+pub mod serve;
+pub mod watch;

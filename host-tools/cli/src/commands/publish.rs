@@ -17,7 +17,9 @@ use std::time::Duration;
 /// Publish a signed bundle: its chunks become retained messages that boards fetch at their own pace.
 /// Nothing is installed by it; `edgeward rollout start` does that.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  edgeward publish motion.bundle --broker site-broker:1883\n  edgeward publish motion.bundle --dry-run")]
+#[command(
+    after_help = "Examples:\n  edgeward publish motion.bundle --broker site-broker:1883\n  edgeward publish motion.bundle --dry-run"
+)]
 pub struct Args {
     /// The bundle.
     bundle: PathBuf,
@@ -75,8 +77,18 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         "dry_run": args.dry_run,
     });
     context.out.emit(&value, |value, w| {
-        let verb = if args.dry_run { "would publish" } else { "published" };
-        writeln!(w, "{verb} {} ({} chunks, {} bytes)", value["version"], chunks, bytes.len())?;
+        let verb = if args.dry_run {
+            "would publish"
+        } else {
+            "published"
+        };
+        writeln!(
+            w,
+            "{verb} {} ({} chunks, {} bytes)",
+            value["version"],
+            chunks,
+            bytes.len()
+        )?;
         writeln!(w, "digest {}", hex(release.digest()))
     })?;
     Ok(Exit::Ok)

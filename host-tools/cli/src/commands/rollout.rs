@@ -38,7 +38,9 @@ pub enum Command {
 
 /// `rollout start`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  edgeward rollout start motion.bundle --phases 1%,10%,50%,100% --soak 3600\n  edgeward rollout start motion.bundle --tag site-a --phases 100% --dry-run")]
+#[command(
+    after_help = "Examples:\n  edgeward rollout start motion.bundle --phases 1%,10%,50%,100% --soak 3600\n  edgeward rollout start motion.bundle --tag site-a --phases 100% --dry-run"
+)]
 pub struct Start {
     /// A signed bundle for each board class; they are published too.
     #[arg(required = true)]
@@ -121,15 +123,17 @@ pub fn run(command: &Command, context: &Context) -> Result<Exit> {
     match command {
         Command::Start(args) => start(args, context),
         Command::Status(args) => status(args, context),
-        Command::Pause(args) => {
-            change(args, context, "paused", |state| (*state == State::Running).then_some(State::Paused))
-        }
-        Command::Resume(args) => {
-            change(args, context, "resumed", |state| (*state == State::Paused).then_some(State::Running))
-        }
+        Command::Pause(args) => change(args, context, "paused", |state| {
+            (*state == State::Running).then_some(State::Paused)
+        }),
+        Command::Resume(args) => change(args, context, "resumed", |state| {
+            (*state == State::Paused).then_some(State::Running)
+        }),
         Command::Abort(args) => change(args, context, "aborted", |state| {
             let over = matches!(state, State::Aborted { .. });
-            (!over).then(|| State::Aborted { why: "by hand".to_owned() })
+            (!over).then(|| State::Aborted {
+                why: "by hand".to_owned(),
+            })
         }),
         Command::History(args) => history(args, context),
     }
@@ -141,16 +145,22 @@ fn start(args: &Start, context: &Context) -> Result<Exit> {
     let mut files = Vec::new();
     for path in &args.bundles {
         let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-        let release = Release::open(&bytes, &root).map_err(|error| {
-            Failure::new(Exit::Refused, format!("{}: {error}", path.display()))
-        })?;
+        let release = Release::open(&bytes, &root)
+            .map_err(|error| Failure::new(Exit::Refused, format!("{}: {error}", path.display())))?;
         targets.push(release.target().clone());
         files.push(bytes);
     }
     let version = targets[0].version.as_str();
-    let id = args.id.clone().unwrap_or_else(|| default_id(version, now_ms()));
+    let id = args
+        .id
+        .clone()
+        .unwrap_or_else(|| default_id(version, now_ms()));
     if !is_name(&id) {
-        return Err(Failure::new(Exit::Usage, format!("--id {id:?}: 1 to 32 letters, digits, `-`, `_`")).into());
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("--id {id:?}: 1 to 32 letters, digits, `-`, `_`"),
+        )
+        .into());
     }
     let plan = Plan {
         id: Id::try_from(id.as_str()).unwrap_or_default(),
@@ -196,8 +206,9 @@ fn publish_now(fleet: &Fleet, context: &Context, store: std::sync::Arc<dyn Store
 fn tags(tags: &[String]) -> Result<Vec<Text>> {
     tags.iter()
         .map(|tag| {
-            Text::try_from(tag.as_str())
-                .map_err(|_| Failure::new(Exit::Usage, format!("--tag {tag:?}: at most 32 bytes")).into())
+            Text::try_from(tag.as_str()).map_err(|_| {
+                Failure::new(Exit::Usage, format!("--tag {tag:?}: at most 32 bytes")).into()
+            })
         })
         .collect()
 }
@@ -206,7 +217,13 @@ fn tags(tags: &[String]) -> Result<Vec<Text>> {
 fn default_id(version: &str, now_ms: u64) -> String {
     let version: String = version
         .chars()
-        .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' })
+        .map(|letter| {
+            if letter.is_ascii_alphanumeric() {
+                letter
+            } else {
+                '-'
+            }
+        })
         .take(16)
         .collect();
     format!("{version}-{}", now_ms / 1000)
@@ -231,7 +248,9 @@ fn show(context: &Context, store: &dyn Store, rollout: &Rollout, dry_run: bool) 
             w,
             "{}: version {}, phase {} of {} ({:.1} % of the fleet), {}",
             plan.id,
-            plan.targets.first().map_or("?", |target| target.version.as_str()),
+            plan.targets
+                .first()
+                .map_or("?", |target| target.version.as_str()),
             rollout.phase + 1,
             plan.phases.len(),
             f64::from(rollout.share()) / 10.0,
@@ -295,7 +314,11 @@ fn change(
     if after.state == before.state {
         return Err(Failure::new(
             Exit::Error,
-            format!("{} is {}; it can't be {verb}", before.plan.id, state_words(&before.state)),
+            format!(
+                "{} is {}; it can't be {verb}",
+                before.plan.id,
+                state_words(&before.state)
+            ),
         )
         .into());
     }
@@ -306,20 +329,22 @@ fn change(
 
 fn history(args: &Named, context: &Context) -> Result<Exit> {
     let rollouts = args.fleet.store(context)?.rollouts(&args.fleet.fleet)?;
-    context.out.emit(&serde_json::json!({ "rollouts": rollouts }), |_, w| {
-        let mut table = Table::new(["rollout", "version", "counter", "phase", "state"]);
-        for rollout in &rollouts {
-            let target = rollout.plan.targets.first();
-            table.row([
-                rollout.plan.id.to_string(),
-                target.map_or(String::new(), |target| target.version.to_string()),
-                target.map_or(String::new(), |target| target.counter.to_string()),
-                format!("{} of {}", rollout.phase + 1, rollout.plan.phases.len()),
-                state_words(&rollout.state),
-            ]);
-        }
-        table.write(w)
-    })?;
+    context
+        .out
+        .emit(&serde_json::json!({ "rollouts": rollouts }), |_, w| {
+            let mut table = Table::new(["rollout", "version", "counter", "phase", "state"]);
+            for rollout in &rollouts {
+                let target = rollout.plan.targets.first();
+                table.row([
+                    rollout.plan.id.to_string(),
+                    target.map_or(String::new(), |target| target.version.to_string()),
+                    target.map_or(String::new(), |target| target.counter.to_string()),
+                    format!("{} of {}", rollout.phase + 1, rollout.plan.phases.len()),
+                    state_words(&rollout.state),
+                ]);
+            }
+            table.write(w)
+        })?;
     Ok(Exit::Ok)
 }
 
@@ -331,7 +356,13 @@ pub fn rollback(args: &Rollback, context: &Context) -> Result<Exit> {
     Release::open(&old, &keys.root()?)
         .map_err(|error| Failure::new(Exit::Refused, format!("{}: {error}", args.to.display())))?;
     let counter = next_counter(store.as_ref(), &args.fleet.fleet, &old)?;
-    let mut bundle = repack(&old, &Changes { counter: Some(counter), ..Changes::default() })?;
+    let mut bundle = repack(
+        &old,
+        &Changes {
+            counter: Some(counter),
+            ..Changes::default()
+        },
+    )?;
     for signer in keys.signers(Role::Release)? {
         write::sign(&mut bundle, &signer)?;
     }
@@ -350,7 +381,10 @@ pub fn rollback(args: &Rollback, context: &Context) -> Result<Exit> {
     let rollout = Rollout::start(plan, now_ms())?;
     if !args.dry_run {
         let path = keep_release(&context.home, &bundle, &keys.root()?)?;
-        context.out.say(format!("packed again as counter {counter}: {}", named(&path)));
+        context.out.say(format!(
+            "packed again as counter {counter}: {}",
+            named(&path)
+        ));
         begin(&args.fleet, context, &rollout)?;
     }
     show(context, store.as_ref(), &rollout, args.dry_run)?;
@@ -364,12 +398,23 @@ fn named(path: &Path) -> String {
 /// One more than any counter that the host knows of.
 fn next_counter(store: &dyn Store, fleet: &str, old: &[u8]) -> Result<u32> {
     let known = store.releases()?.into_iter().map(|release| release.counter);
-    let rolled = store.rollouts(fleet)?.into_iter().flat_map(|rollout| rollout.plan.targets);
+    let rolled = store
+        .rollouts(fleet)?
+        .into_iter()
+        .flat_map(|rollout| rollout.plan.targets);
     let own = Bundle::open(old)?.manifest().counter;
-    let highest = known.chain(rolled.map(|target| target.counter)).chain([own]).max();
+    let highest = known
+        .chain(rolled.map(|target| target.counter))
+        .chain([own])
+        .max();
     highest
         .and_then(|counter| counter.checked_add(1))
-        .with_context(|| format!("no counter is left for fleet {fleet} ({})", hex(&own.to_be_bytes())))
+        .with_context(|| {
+            format!(
+                "no counter is left for fleet {fleet} ({})",
+                hex(&own.to_be_bytes())
+            )
+        })
 }
 
 #[cfg(test)]

@@ -14,7 +14,9 @@ use std::sync::Arc;
 /// Collect what boards report, acknowledge it, drive rollouts, and show the fleet on a page and as
 /// Prometheus metrics. Runs until it is stopped; stopping it loses nothing.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  edgeward serve --with-broker\n  edgeward serve --broker site-broker:1883 --http 0.0.0.0:9464")]
+#[command(
+    after_help = "Examples:\n  edgeward serve --with-broker\n  edgeward serve --broker site-broker:1883 --http 0.0.0.0:9464"
+)]
 pub struct Args {
     #[command(flatten)]
     fleet: Fleet,
@@ -30,7 +32,10 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let mqtt = args.fleet.mqtt("collector")?;
     if args.with_broker {
-        broker::start(&broker::Options { port: mqtt.port, ..broker::Options::default() })?;
+        broker::start(&broker::Options {
+            port: mqtt.port,
+            ..broker::Options::default()
+        })?;
     }
     let store = args.fleet.store(context)?;
     let keys = args.fleet.keys(context);
@@ -50,7 +55,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         writeln!(
             w,
             "collecting fleet {} from {}; dashboard http://{}/, metrics http://{}/metrics",
-            args.fleet.fleet, args.fleet.broker, server.address(), server.address()
+            args.fleet.fleet,
+            args.fleet.broker,
+            server.address(),
+            server.address()
         )
     })?;
     loop {

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 /// Follow what boards report, as `edgeward serve` stores it: events by default.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  edgeward watch\n  edgeward watch --device wrist-1 --summaries -o json | jq .body.alarms")]
+#[command(
+    after_help = "Examples:\n  edgeward watch\n  edgeward watch --device wrist-1 --summaries -o json | jq .body.alarms"
+)]
 pub struct Args {
     #[command(flatten)]
     fleet: Fleet,
@@ -59,7 +61,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         for frame in frames.iter().filter(|frame| names.contains(&frame.device)) {
             let key = (frame.device.clone(), frame.sequence);
             if !shown.contains(&key) {
-                context.out.emit_line(frame, |frame, w| writeln!(w, "{}", line(frame)))?;
+                context
+                    .out
+                    .emit_line(frame, |frame, w| writeln!(w, "{}", line(frame)))?;
             }
             seen.insert(key);
         }
@@ -77,7 +81,10 @@ fn line(frame: &StoredFrame) -> String {
     let body = match frame.kind {
         Kind::Summary => format!(
             "{} samples, {} inferences, {} errors, {} alarms",
-            frame.body["samples"], frame.body["inferences"], frame.body["errors"], frame.body["alarms"]
+            frame.body["samples"],
+            frame.body["inferences"],
+            frame.body["errors"],
+            frame.body["alarms"]
         ),
         _ => frame.body.to_string(),
     };

@@ -37,23 +37,50 @@ pub fn run(
     let mqtt = Mqtt::connect(&world.mqtt("attacker"));
     let renumbered = |counter, class| {
         let version = Some(format!("{counter}.0.0"));
-        repack(good, &Changes { version, counter: Some(counter), class })
+        repack(
+            good,
+            &Changes {
+                version,
+                counter: Some(counter),
+                class,
+            },
+        )
     };
 
     let mut forged = renumbered(10, None)?;
     let stranger = RingSigner::from_pkcs8(&RingSigner::generate()?)?;
     edgeward::bundle::write::sign(&mut forged, &stranger)?;
-    offer(world, report, &mqtt, "forged signature", &forged, "Signature", second)?;
+    offer(
+        world,
+        report,
+        &mqtt,
+        "forged signature",
+        &forged,
+        "Signature",
+        second,
+    )?;
 
     // Old content under its old counter, with other bytes than the release that was confirmed.
     let old = world.sign(repack(
         good,
-        &Changes { version: Some("1.0.1".into()), counter: Some(1), class: None },
+        &Changes {
+            version: Some("1.0.1".into()),
+            counter: Some(1),
+            class: None,
+        },
     )?)?;
     offer(world, report, &mqtt, "downgrade", &old, "Downgrade", second)?;
 
     let other = world.sign(renumbered(11, Some(BoardClass::Mcu))?)?;
-    offer(world, report, &mqtt, "another board class", &other, "WrongClass", second)?;
+    offer(
+        world,
+        report,
+        &mqtt,
+        "another board class",
+        &other,
+        "WrongClass",
+        second,
+    )?;
     let _ = first;
 
     damaged(world, report, world.sign(renumbered(12, None)?)?, second)
@@ -98,7 +125,10 @@ fn offer(
         name,
         format!("refused: {reason}; the confirmed slot untouched"),
         match &refused {
-            Some(frame) => format!("frame {}: refused for {reason}; release 2 runs: {untouched}", frame.sequence),
+            Some(frame) => format!(
+                "frame {}: refused for {reason}; release 2 runs: {untouched}",
+                frame.sequence
+            ),
             None => "not refused".to_owned(),
         },
         refused.is_some() && untouched,
@@ -138,7 +168,11 @@ fn damaged(
                 after: Some(after),
                 ..Default::default()
             };
-            refused = world.store.frames(&query)?.into_iter().find(|frame| is_chunk(&frame.body));
+            refused = world
+                .store
+                .frames(&query)?
+                .into_iter()
+                .find(|frame| is_chunk(&frame.body));
             if refused.is_some() {
                 break;
             }
@@ -161,7 +195,12 @@ fn damaged(
         refused.is_some() && untouched,
         json!({ "frame": refused, "birth": birth, "chunks": chunks }),
     );
-    Ok(Damaged { bundle, release: id, chunk, saboteur })
+    Ok(Damaged {
+        bundle,
+        release: id,
+        chunk,
+        saboteur,
+    })
 }
 
 fn is_chunk(event: &Value) -> bool {

@@ -24,8 +24,14 @@ pub fn killed(world: &mut World, report: &mut Report, fourth: &Damaged) -> Resul
     let figures = resumed.as_ref().map(|frame| &frame.body["Resumed"]);
     let number = |key: &str| figures.and_then(|figures| figures[key].as_u64());
     let release = Release::open(&fourth.bundle, &world.keys.root()?)?;
-    let good = fourth.bundle.chunks(CHUNK_BYTES).nth(fourth.chunk as usize).context("the chunk")?;
-    fourth.saboteur.publish(&topic::blob(release.digest(), fourth.chunk), good, true);
+    let good = fourth
+        .bundle
+        .chunks(CHUNK_BYTES)
+        .nth(fourth.chunk as usize)
+        .context("the chunk")?;
+    fourth
+        .saboteur
+        .publish(&topic::blob(release.digest(), fourth.chunk), good, true);
     fourth.saboteur.flush(PATIENCE)?;
     let mut confirmed = 0;
     for board in &world.boards {
@@ -37,7 +43,9 @@ pub fn killed(world: &mut World, report: &mut Report, fourth: &Damaged) -> Resul
         "resumes with all good chunks, then confirms",
         match (number("kept"), number("total")) {
             (Some(kept), Some(total)) => {
-                format!("kept {kept} of {total} chunks; after the repair {confirmed} boards confirmed")
+                format!(
+                    "kept {kept} of {total} chunks; after the repair {confirmed} boards confirmed"
+                )
             }
             _ => format!("no report of a resumed download; {confirmed} boards confirmed"),
         },
@@ -49,20 +57,34 @@ pub fn killed(world: &mut World, report: &mut Report, fourth: &Damaged) -> Resul
 
 /// Stops the broker; boards go on, and afterwards every summary is there once, without a gap.
 pub fn broker_gone(world: &mut World, report: &mut Report) -> Result<()> {
-    let before: Vec<u64> = world.boards.iter().map(|board| board.feeder.peek().predictions).collect();
+    let before: Vec<u64> = world
+        .boards
+        .iter()
+        .map(|board| board.feeder.peek().predictions)
+        .collect();
     let windows = |world: &World| -> Result<Vec<u64>> {
         let stats = world.boards.iter().map(|board| board.feeder.stats(ASK));
         let stats = stats.collect::<Result<Vec<_>>>()?;
-        Ok(stats.iter().map(|stats| stats["windows"].as_u64().unwrap_or(0)).collect())
+        Ok(stats
+            .iter()
+            .map(|stats| stats["windows"].as_u64().unwrap_or(0))
+            .collect())
     };
     let at_stop = windows(world)?;
     world.broker.down()?;
     // Long enough for every board to end several windows without a broker.
     let went_on = wait_until(PATIENCE, || {
-        Ok(windows(world)?.iter().zip(&at_stop).all(|(now, then)| *now >= then + 4))
+        Ok(windows(world)?
+            .iter()
+            .zip(&at_stop)
+            .all(|(now, then)| *now >= then + 4))
     })?;
     must(went_on, "four windows without a broker", world)?;
-    let during: Vec<u64> = world.boards.iter().map(|board| board.feeder.peek().predictions).collect();
+    let during: Vec<u64> = world
+        .boards
+        .iter()
+        .map(|board| board.feeder.peek().predictions)
+        .collect();
     world.broker.up()?;
     let mut evidence = Vec::new();
     let mut good = 0;
@@ -71,7 +93,11 @@ pub fn broker_gone(world: &mut World, report: &mut Report) -> Result<()> {
         good += usize::from(ok);
         evidence.push(proof);
     }
-    let made: u64 = during.iter().zip(&before).map(|(now, then)| now - then).sum();
+    let made: u64 = during
+        .iter()
+        .zip(&before)
+        .map(|(now, then)| now - then)
+        .sum();
     report.step(
         "broker stops for a while",
         "predictions go on; every window stored once, no gap",
@@ -87,7 +113,9 @@ fn complete(world: &World, index: usize) -> Result<(bool, serde_json::Value)> {
     let board = &world.boards[index];
     let stats = board.feeder.stats(ASK)?;
     let ended = stats["windows"].as_u64().context("windows in stats")?;
-    let next = stats["next_sequence"].as_u64().context("next_sequence in stats")?;
+    let next = stats["next_sequence"]
+        .as_u64()
+        .context("next_sequence in stats")?;
     let boot = stats["boot"].as_u64().context("boot in stats")?;
     let stored = wait_until(PATIENCE, || {
         let device = world.store.device(&board.name)?.context("enrolled")?;
@@ -100,10 +128,14 @@ fn complete(world: &World, index: usize) -> Result<(bool, serde_json::Value)> {
     };
     let frames = world.store.frames(&query)?;
     let of_boot = frames.iter().filter(|frame| u64::from(frame.boot) == boot);
-    let windows: u64 = of_boot.filter_map(|frame| frame.body["windows"].as_u64()).sum();
+    let windows: u64 = of_boot
+        .filter_map(|frame| frame.body["windows"].as_u64())
+        .sum();
     let gaps = world.store.gaps(&board.name)?;
     // Windows went on while we looked: the store's count lies between the board's before and after.
-    let later = board.feeder.stats(ASK)?["windows"].as_u64().context("windows in stats")?;
+    let later = board.feeder.stats(ASK)?["windows"]
+        .as_u64()
+        .context("windows in stats")?;
     let ok = stored && gaps.is_empty() && (ended..=later).contains(&windows);
     let proof = json!({
         "device": board.name,

@@ -20,14 +20,46 @@ struct Case {
 }
 
 const CASES: [Case; 8] = [
-    Case { name: "gain drift", fault: Fault::Gain(GAIN), kind: None },
-    Case { name: "swapped axes", fault: Fault::SwappedAxes, kind: None },
-    Case { name: "stuck channel", fault: Fault::Stuck(1), kind: Some("Stuck") },
-    Case { name: "missing samples", fault: Fault::MissingSamples, kind: Some("Gap") },
-    Case { name: "missing values", fault: Fault::MissingValues(2), kind: Some("Missing") },
-    Case { name: "NaN", fault: Fault::NotANumber(0), kind: Some("NotFinite") },
-    Case { name: "stale sample", fault: Fault::Stale, kind: Some("Stale") },
-    Case { name: "duplicate", fault: Fault::Duplicate, kind: Some("Duplicate") },
+    Case {
+        name: "gain drift",
+        fault: Fault::Gain(GAIN),
+        kind: None,
+    },
+    Case {
+        name: "swapped axes",
+        fault: Fault::SwappedAxes,
+        kind: None,
+    },
+    Case {
+        name: "stuck channel",
+        fault: Fault::Stuck(1),
+        kind: Some("Stuck"),
+    },
+    Case {
+        name: "missing samples",
+        fault: Fault::MissingSamples,
+        kind: Some("Gap"),
+    },
+    Case {
+        name: "missing values",
+        fault: Fault::MissingValues(2),
+        kind: Some("Missing"),
+    },
+    Case {
+        name: "NaN",
+        fault: Fault::NotANumber(0),
+        kind: Some("NotFinite"),
+    },
+    Case {
+        name: "stale sample",
+        fault: Fault::Stale,
+        kind: Some("Stale"),
+    },
+    Case {
+        name: "duplicate",
+        fault: Fault::Duplicate,
+        kind: Some("Duplicate"),
+    },
 ];
 
 /// Injects each fault and waits for its alarm in the store. Returns the accuracy under gain drift.
@@ -65,11 +97,15 @@ fn calm(world: &World, name: &str) -> Result<()> {
     let patience = std::time::Duration::from_secs(5);
     let first = windows(&board.feeder.stats(patience)?);
     // The window in which the fault ended, and a whole one after it.
-    let done = wait_until(PATIENCE, || Ok(windows(&board.feeder.stats(patience)?) >= first + 2))?;
+    let done = wait_until(PATIENCE, || {
+        Ok(windows(&board.feeder.stats(patience)?) >= first + 2)
+    })?;
     must(done, "two windows after a fault", world)?;
     // What the windows reported must be stored before it can be told from what comes next.
     let stats = board.feeder.stats(patience)?;
-    let next = stats["next_sequence"].as_u64().context("next_sequence in stats")?;
+    let next = stats["next_sequence"]
+        .as_u64()
+        .context("next_sequence in stats")?;
     let stored = wait_until(PATIENCE, || Ok(world.newest(name)? + 1 >= next))?;
     must(stored, "storing the reports before a fault", world)
 }
@@ -102,10 +138,18 @@ fn is_alarm(event: &Value, kind: Option<&str>) -> bool {
 /// The alarm in a few words.
 fn words(event: &Value) -> String {
     let alarm = &event["Alarm"]["alarm"];
-    let feature = |of: &Value| of["feature"].as_u64().map_or(String::new(), |n| format!(" of feature {n}"));
+    let feature = |of: &Value| {
+        of["feature"]
+            .as_u64()
+            .map_or(String::new(), |n| format!(" of feature {n}"))
+    };
     let violation = &alarm["Violation"];
     if let Some(kind) = violation["kind"].as_str() {
-        return format!("{kind}{} at sample {}", feature(violation), violation["sample"]);
+        return format!(
+            "{kind}{} at sample {}",
+            feature(violation),
+            violation["sample"]
+        );
     }
     let drift = &alarm["Drift"];
     format!(

@@ -62,19 +62,23 @@ pub struct Answers {
 impl Answers {
     /// Share of right predictions; 0 when there is none.
     pub fn accuracy(&self) -> f64 {
-        if self.predictions == 0 { 0.0 } else { self.right as f64 / self.predictions as f64 }
-    }
-
-    /// The greatest share of one class.
-    pub fn top_share(&self) -> f64 {
-        let top = self.classes.iter().copied().max().unwrap_or(0);
-        if self.predictions == 0 { 0.0 } else { top as f64 / self.predictions as f64 }
+        if self.predictions == 0 {
+            0.0
+        } else {
+            self.right as f64 / self.predictions as f64
+        }
     }
 
     /// Predictions a second since the counters were taken.
     pub fn rate(&self) -> f64 {
-        let seconds = self.since.map_or(0.0, |since| since.elapsed().as_secs_f64());
-        if seconds == 0.0 { 0.0 } else { self.predictions as f64 / seconds }
+        let seconds = self
+            .since
+            .map_or(0.0, |since| since.elapsed().as_secs_f64());
+        if seconds == 0.0 {
+            0.0
+        } else {
+            self.predictions as f64 / seconds
+        }
     }
 
     /// A quantile of the latency in microseconds, by nearest rank.
@@ -139,7 +143,10 @@ impl Feeder {
             let shared = Arc::clone(&shared);
             move || feed_until_stopped(&stream, &shared)
         });
-        Self { shared, thread: Some(thread) }
+        Self {
+            shared,
+            thread: Some(thread),
+        }
     }
 
     /// Injects a fault, or ends it with [`Fault::None`].
@@ -149,7 +156,10 @@ impl Feeder {
 
     /// Takes the counters and starts them anew.
     pub fn take(&self) -> Answers {
-        let fresh = Answers { since: Some(Instant::now()), ..Answers::default() };
+        let fresh = Answers {
+            since: Some(Instant::now()),
+            ..Answers::default()
+        };
         std::mem::replace(&mut *lock(&self.shared.answers), fresh)
     }
 
@@ -189,12 +199,16 @@ impl Drop for Feeder {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -206,7 +220,9 @@ fn feed_until_stopped(stream: &Stream, shared: &Arc<Shared>) {
             std::thread::sleep(Duration::from_millis(20));
             continue;
         };
-        let Ok(reading) = socket.try_clone() else { continue };
+        let Ok(reading) = socket.try_clone() else {
+            continue;
+        };
         let reader = std::thread::spawn({
             let shared = Arc::clone(shared);
             let classes = stream.classes.clone();

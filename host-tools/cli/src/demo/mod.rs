@@ -19,7 +19,9 @@ use world::World;
 
 /// What the demo may use.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  edgeward demo\n  edgeward demo -o json | jq '.steps[].seen'\n  edgeward demo --mosquitto /usr/sbin/mosquitto")]
+#[command(
+    after_help = "Examples:\n  edgeward demo\n  edgeward demo -o json | jq '.steps[].seen'\n  edgeward demo --mosquitto /usr/sbin/mosquitto"
+)]
 pub struct Args {
     /// Run on this Mosquitto instead of the embedded broker.
     #[arg(long, value_name = "PROGRAM")]
@@ -53,7 +55,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
 
 fn story(args: &Args, report: &mut Report) -> Result<()> {
     report.title("packing three releases of the example model");
-    let files = tempfile::Builder::new().prefix("edgeward-model-").tempdir()?;
+    let files = tempfile::Builder::new()
+        .prefix("edgeward-model-")
+        .tempdir()?;
     model::unpack(files.path())?;
     let releases = model::releases(files.path())?;
     let sensor = model::sensor(files.path())?;

@@ -15,13 +15,23 @@ macro_rules! files {
 }
 
 const FILES: &[(&str, &[u8])] = files![
-    "v1.toml", "v2.toml", "bad.toml",
-    "motion-v1.onnx", "motion-v2.onnx", "motion-bad.onnx",
-    "train.csv", "test.csv",
-    "outputs-v1.npy", "outputs-v2.npy", "outputs-bad.npy",
-    "golden-v1-input.npy", "golden-v1-output.npy",
-    "golden-v2-input.npy", "golden-v2-output.npy",
-    "golden-bad-input.npy", "golden-bad-output.npy",
+    "v1.toml",
+    "v2.toml",
+    "bad.toml",
+    "motion-v1.onnx",
+    "motion-v2.onnx",
+    "motion-bad.onnx",
+    "train.csv",
+    "test.csv",
+    "outputs-v1.npy",
+    "outputs-v2.npy",
+    "outputs-bad.npy",
+    "golden-v1-input.npy",
+    "golden-v1-output.npy",
+    "golden-v2-input.npy",
+    "golden-v2-output.npy",
+    "golden-bad-input.npy",
+    "golden-bad-output.npy",
 ];
 
 /// Unsigned bundles of the three releases.
@@ -51,7 +61,10 @@ pub fn releases(folder: &Path) -> Result<Releases> {
         let mut spec = Spec::load(&folder.join(file))?;
         spec.policy.trial.min_inferences = Some(120);
         spec.policy.trial.min_windows = Some(2);
-        let options = Options { allow_skew, ..Options::default() };
+        let options = Options {
+            allow_skew,
+            ..Options::default()
+        };
         let packed = pack(&spec, options).with_context(|| format!("packing {file}"))?;
         Ok((packed.bytes, packed.report.profile.drift_window))
     };
@@ -59,7 +72,12 @@ pub fn releases(folder: &Path) -> Result<Releases> {
     let (v2, _) = build("v2.toml", false)?;
     // Packing refuses the bad release for its skew against the lab's outputs; somebody overrode it.
     let (bad, _) = build("bad.toml", true)?;
-    Ok(Releases { v1, v2, bad, drift_window })
+    Ok(Releases {
+        v1,
+        v2,
+        bad,
+        drift_window,
+    })
 }
 
 /// The test recordings.
@@ -67,7 +85,10 @@ pub fn sensor(folder: &Path) -> Result<Sensor> {
     let spec = Spec::load(&folder.join("v1.toml"))?;
     let columns = Columns::of(&spec.input.features);
     let samples = Samples::load(&folder.join("test.csv"), columns)?;
-    let labels = samples.labels.as_ref().context("the test recordings are labelled")?;
+    let labels = samples
+        .labels
+        .as_ref()
+        .context("the test recordings are labelled")?;
     let mut recordings = Vec::new();
     for rows in samples.recordings.clone() {
         let label = labels.get(rows.start).context("a label a row")?;

@@ -96,8 +96,11 @@ impl Report {
         const WIDTHS: [usize; 3] = [34, 38, 62];
         let mut text = String::new();
         let mut row = |cells: [&str; 4]| {
-            let wrapped: Vec<Vec<String>> =
-                cells[..3].iter().zip(WIDTHS).map(|(cell, width)| wrap(cell, width)).collect();
+            let wrapped: Vec<Vec<String>> = cells[..3]
+                .iter()
+                .zip(WIDTHS)
+                .map(|(cell, width)| wrap(cell, width))
+                .collect();
             let height = wrapped.iter().map(Vec::len).max().unwrap_or(1);
             for line in 0..height {
                 for (column, width) in wrapped.iter().zip(WIDTHS) {
@@ -110,7 +113,12 @@ impl Report {
         row(["step", "expected", "seen", "ok"]);
         row(["----", "--------", "----", "--"]);
         for step in &self.steps {
-            row([&step.name, &step.expected, &step.seen, if step.ok { "yes" } else { "NO" }]);
+            row([
+                &step.name,
+                &step.expected,
+                &step.seen,
+                if step.ok { "yes" } else { "NO" },
+            ]);
         }
         let good = self.steps.iter().filter(|step| step.ok).count();
         let _ = writeln!(
@@ -118,7 +126,8 @@ impl Report {
             "\n{good} of {} as expected in {} s; allocations an inference: {}",
             self.steps.len(),
             self.seconds,
-            self.allocations_per_inference.map_or("not counted".to_owned(), |n| n.to_string())
+            self.allocations_per_inference
+                .map_or("not counted".to_owned(), |n| n.to_string())
         );
         text
     }

@@ -25,7 +25,13 @@ pub fn boards_come_up(world: &World, report: &mut Report) -> Result<()> {
         births.push(json!({ "device": board.name, "birth": world.birth(&board.name)? }));
     }
     let seen = format!("{} boards reported, each with its own key", births.len());
-    report.step("boards come up", "3 signed births", seen, births.len() == 3, json!(births));
+    report.step(
+        "boards come up",
+        "3 signed births",
+        seen,
+        births.len() == 3,
+        json!(births),
+    );
     Ok(())
 }
 
@@ -54,9 +60,14 @@ pub fn first_release(world: &World, report: &mut Report, bundle: Vec<u8>) -> Res
     let release = start(world, "first", &bundle, &[1000])?;
     let mut evidence = Vec::new();
     for board in &world.boards {
-        must(world.confirmed(&board.name, release)?, "confirming release 1", world)?;
+        must(
+            world.confirmed(&board.name, release)?,
+            "confirming release 1",
+            world,
+        )?;
         let birth = world.birth(&board.name)?.context("a birth")?;
-        evidence.push(json!({ "device": board.name, "slots": slots(&birth), "floor": birth.floor }));
+        evidence
+            .push(json!({ "device": board.name, "slots": slots(&birth), "floor": birth.floor }));
     }
     let done = wait_until(PATIENCE, || Ok(newest(world)?.state == State::Done))?;
     report.step(
@@ -70,7 +81,12 @@ pub fn first_release(world: &World, report: &mut Report, bundle: Vec<u8>) -> Res
 }
 
 fn newest(world: &World) -> Result<Rollout> {
-    world.store.rollouts(FLEET)?.into_iter().next().context("a rollout")
+    world
+        .store
+        .rollouts(FLEET)?
+        .into_iter()
+        .next()
+        .context("a rollout")
 }
 
 /// Predictions a second, latency, accuracy.
@@ -80,7 +96,10 @@ pub fn live(world: &World, report: &mut Report) -> Result<()> {
     }
     let enough = 240;
     let done = wait_until(PATIENCE, || {
-        Ok(world.boards.iter().all(|board| board.feeder.peek().predictions >= enough))
+        Ok(world
+            .boards
+            .iter()
+            .all(|board| board.feeder.peek().predictions >= enough))
     })?;
     must(done, "240 predictions a board", world)?;
     let mut evidence = Vec::new();
@@ -121,7 +140,10 @@ pub fn live(world: &World, report: &mut Report) -> Result<()> {
 fn name_with_one_in_a_third(world: &World, stem: &str) -> Result<(String, String)> {
     for n in 1..1000 {
         let id = format!("{stem}-{n}");
-        let inside = world.boards.iter().filter(|board| cohort_per_mille(&id, &board.name) < THIRD);
+        let inside = world
+            .boards
+            .iter()
+            .filter(|board| cohort_per_mille(&id, &board.name) < THIRD);
         let names: Vec<_> = inside.map(|board| board.name.clone()).collect();
         if let [only] = &names[..] {
             return Ok((id, only.clone()));
@@ -151,7 +173,11 @@ pub fn better_release(
     let before = all_slots(world)?;
     let (id, first) = name_with_one_in_a_third(world, "better")?;
     let release = start(world, &id, &bundle, &[THIRD, 1000])?;
-    must(world.confirmed(&first, release)?, "confirming release 2 in the first phase", world)?;
+    must(
+        world.confirmed(&first, release)?,
+        "confirming release 2 in the first phase",
+        world,
+    )?;
     let middle = all_slots(world)?;
     let alone = world.boards.iter().filter(|board| board.name != first);
     let mut waiting = 0;
@@ -160,7 +186,11 @@ pub fn better_release(
         waiting += usize::from(running(&birth).is_some_and(|(running, _)| running != release));
     }
     for board in &world.boards {
-        must(world.confirmed(&board.name, release)?, "confirming release 2", world)?;
+        must(
+            world.confirmed(&board.name, release)?,
+            "confirming release 2",
+            world,
+        )?;
     }
     let after = all_slots(world)?;
     report.step(
@@ -173,7 +203,10 @@ pub fn better_release(
     let better = accuracy_under_gain(world, &world.boards[0].name)?;
     report.step(
         "release 2 stands gain drift better",
-        format!("more than release 1's {:.1} % at a gain of {GAIN}", hurt * 100.0),
+        format!(
+            "more than release 1's {:.1} % at a gain of {GAIN}",
+            hurt * 100.0
+        ),
         format!("{:.1} %", better * 100.0),
         better > hurt,
         json!({ "release 1": hurt, "release 2": better, "gain": GAIN }),
@@ -194,7 +227,9 @@ pub fn bad_release(
     let release = start(world, &id, &bundle, &[THIRD, 1000])?;
     let tried = world.event(&first, after, |event| event["Slot"]["state"] == "Trial")?;
     let reverted = world.event(&first, after, |event| !event["Reverted"].is_null())?;
-    let reason = reverted.as_ref().map(|frame| frame.body["Reverted"]["reason"].clone());
+    let reason = reverted
+        .as_ref()
+        .map(|frame| frame.body["Reverted"]["reason"].clone());
     let reason = reason.and_then(|reason| serde_json::from_value::<Reason>(reason).ok());
     let back = world.confirmed(&first, good)?;
     report.step(
@@ -202,13 +237,21 @@ pub fn bad_release(
         "self-test passes, trial reverts for prediction drift",
         format!(
             "{first}: {}, {}, back to release 2: {back}",
-            if tried.is_some() { "trial began" } else { "no trial" },
-            reason.map_or("no revert".to_owned(), |reason| format!("reverted for {reason:?}")),
+            if tried.is_some() {
+                "trial began"
+            } else {
+                "no trial"
+            },
+            reason.map_or("no revert".to_owned(), |reason| format!(
+                "reverted for {reason:?}"
+            )),
         ),
         tried.is_some() && reason == Some(Reason::PredictionDrift) && back,
         json!({ "trial": tried, "reverted": reverted, "birth": world.birth(&first)? }),
     );
-    let stopped = wait_until(PATIENCE, || Ok(matches!(newest(world)?.state, State::Aborted { .. })))?;
+    let stopped = wait_until(PATIENCE, || {
+        Ok(matches!(newest(world)?.state, State::Aborted { .. }))
+    })?;
     let rollout = newest(world)?;
     let mut untouched = 0;
     for board in &world.boards {
@@ -219,7 +262,10 @@ pub fn bad_release(
         "the rollout stops by itself",
         "aborted in its first phase; all run release 2",
         match &rollout.state {
-            State::Aborted { why } => format!("phase {}: {why}; {untouched} run release 2", rollout.phase + 1),
+            State::Aborted { why } => format!(
+                "phase {}: {why}; {untouched} run release 2",
+                rollout.phase + 1
+            ),
             state => format!("{state:?}"),
         },
         stopped && rollout.phase == 0 && untouched == 3,
@@ -235,9 +281,14 @@ pub fn allocations(world: &World, report: &mut Report) -> Result<()> {
     let mut fewest = u64::MAX;
     for board in &world.boards {
         let stats = board.feeder.stats(Duration::from_secs(5))?;
-        let counted = [&stats["allocations_per_inference"], &stats["frees_per_inference"]];
+        let counted = [
+            &stats["allocations_per_inference"],
+            &stats["frees_per_inference"],
+        ];
         for figure in counted {
-            worst = worst.zip(figure.as_f64()).map(|(worst, figure)| worst.max(figure));
+            worst = worst
+                .zip(figure.as_f64())
+                .map(|(worst, figure)| worst.max(figure));
         }
         fewest = fewest.min(stats["steady_inferences"].as_u64().unwrap_or(0));
         evidence.push(json!({ "device": board.name, "stats": stats }));

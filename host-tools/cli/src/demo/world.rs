@@ -37,11 +37,18 @@ pub struct BrokerProcess {
 impl BrokerProcess {
     /// Starts the embedded broker, or Mosquitto when a path is given.
     fn start(folder: &Path, mosquitto: Option<&Path>) -> Result<Self> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+            .local_addr()?
+            .port();
         let command = match mosquitto {
             None => {
                 let me = std::env::current_exe()?;
-                vec![me.display().to_string(), "broker".into(), "--port".into(), port.to_string()]
+                vec![
+                    me.display().to_string(),
+                    "broker".into(),
+                    "--port".into(),
+                    port.to_string(),
+                ]
             }
             Some(path) => {
                 let config = folder.join("mosquitto.conf");
@@ -50,11 +57,19 @@ impl BrokerProcess {
                      max_queued_messages 0\nlog_dest none\n"
                 );
                 std::fs::write(&config, text)?;
-                vec![path.display().to_string(), "-c".into(), config.display().to_string()]
+                vec![
+                    path.display().to_string(),
+                    "-c".into(),
+                    config.display().to_string(),
+                ]
             }
         };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut broker = Self { command, address, child: None };
+        let mut broker = Self {
+            command,
+            address,
+            child: None,
+        };
         broker.up()?;
         Ok(broker)
     }
@@ -179,10 +194,15 @@ pub struct Sensor {
 impl World {
     /// Builds it: keys, broker, collector, controller, boards with their own keys, enrolled.
     pub fn start(mosquitto: Option<&Path>, names: &[&str], sensor: &Sensor) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("edgeward-demo-").tempdir()?;
+        let folder = tempfile::Builder::new()
+            .prefix("edgeward-demo-")
+            .tempdir()?;
         let home = folder.path().join("host");
         let keys = KeyStore::at(&home);
-        keys.init(|_| Quorum { threshold: 1, keys: 1 })?;
+        keys.init(|_| Quorum {
+            threshold: 1,
+            keys: 1,
+        })?;
         let store: Arc<dyn Store> = Arc::new(Sqlite::open(&home.join("store.db"))?);
         let broker = BrokerProcess::start(folder.path(), mosquitto)?;
         let options = mqtt_options(&broker, "collector");
@@ -226,7 +246,10 @@ impl World {
                 password_file: None,
                 tls: None,
             },
-            flash: Flash { bytes: 2 << 20, ..Flash::default() },
+            flash: Flash {
+                bytes: 2 << 20,
+                ..Flash::default()
+            },
             source: Source::Listen(socket.clone()),
         };
         let root = self.keys.root_bytes()?;
@@ -252,7 +275,13 @@ impl World {
             rate: RATE,
             classes: sensor.classes.clone(),
         });
-        let mut board = Board { name: name.to_owned(), feeder, folder, config, child: None };
+        let mut board = Board {
+            name: name.to_owned(),
+            feeder,
+            folder,
+            config,
+            child: None,
+        };
         board.boot()?;
         Ok(board)
     }
@@ -280,7 +309,9 @@ impl World {
             limit: 1,
             ..FrameQuery::default()
         };
-        let Some(frame) = self.store.frames(&query)?.into_iter().next() else { return Ok(None) };
+        let Some(frame) = self.store.frames(&query)?.into_iter().next() else {
+            return Ok(None);
+        };
         Ok(Some(serde_json::from_value(frame.body)?))
     }
 
@@ -292,7 +323,11 @@ impl World {
             limit: 1,
             ..FrameQuery::default()
         };
-        Ok(self.store.frames(&query)?.first().map_or(0, |frame| frame.sequence))
+        Ok(self
+            .store
+            .frames(&query)?
+            .first()
+            .map_or(0, |frame| frame.sequence))
     }
 
     /// Waits for a stored event of a board that `wanted` likes, numbered above `after`.
@@ -310,7 +345,11 @@ impl World {
         };
         let mut found = None;
         wait_until(PATIENCE, || {
-            found = self.store.frames(&query)?.into_iter().find(|frame| wanted(&frame.body));
+            found = self
+                .store
+                .frames(&query)?
+                .into_iter()
+                .find(|frame| wanted(&frame.body));
             Ok(found.is_some())
         })?;
         Ok(found)
@@ -382,7 +421,14 @@ pub fn must(happened: bool, what: &str, world: &World) -> Result<()> {
     if happened {
         return Ok(());
     }
-    let logs: Vec<String> =
-        world.boards.iter().map(|board| format!("{}: {}", board.name, board.log_tail())).collect();
-    bail!("{what} did not happen in {} s; logs: {}", PATIENCE.as_secs(), logs.join("; "))
+    let logs: Vec<String> = world
+        .boards
+        .iter()
+        .map(|board| format!("{}: {}", board.name, board.log_tail()))
+        .collect();
+    bail!(
+        "{what} did not happen in {} s; logs: {}",
+        PATIENCE.as_secs(),
+        logs.join("; ")
+    )
 }

@@ -426,9 +426,8 @@ impl Store for Sqlite {
 
     fn refusals(&self) -> Result<Vec<Refusal>, StoreError> {
         let connection = self.lock();
-        let mut statement = connection.prepare(
-            "SELECT time_ms, topic, reason, detail FROM refusals ORDER BY id DESC",
-        )?;
+        let mut statement = connection
+            .prepare("SELECT time_ms, topic, reason, detail FROM refusals ORDER BY id DESC")?;
         let found = statement
             .query_map([], |row| {
                 Ok(Refusal {
@@ -444,8 +443,8 @@ impl Store for Sqlite {
 
     fn refusal_counts(&self) -> Result<Vec<(String, u64)>, StoreError> {
         let connection = self.lock();
-        let mut statement = connection
-            .prepare("SELECT reason, count FROM refusal_counts ORDER BY reason")?;
+        let mut statement =
+            connection.prepare("SELECT reason, count FROM refusal_counts ORDER BY reason")?;
         let found = statement
             .query_map([], |row| Ok((row.get(0)?, unsigned(row, 1)?)))?
             .collect::<Result<_, _>>()?;
@@ -522,9 +521,8 @@ impl Store for Sqlite {
 
     fn audit_log(&self) -> Result<Vec<AuditEntry>, StoreError> {
         let connection = self.lock();
-        let mut statement = connection.prepare(
-            "SELECT number, time_ms, action, detail, hash FROM audit ORDER BY number",
-        )?;
+        let mut statement = connection
+            .prepare("SELECT number, time_ms, action, detail, hash FROM audit ORDER BY number")?;
         let entries = statement
             .query_map([], |row| {
                 Ok(AuditEntry {
