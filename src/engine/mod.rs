@@ -4,6 +4,8 @@
 //! that tract does, with its memory recycled by `pool`; `onnx` describes a file before it is loaded.
 
 #[cfg(feature = "tract")]
+mod fence;
+#[cfg(feature = "tract")]
 pub mod onnx;
 #[cfg(feature = "std")]
 pub mod pool;

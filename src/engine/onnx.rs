@@ -293,17 +293,16 @@ fn float_nodes(graph: &pb::GraphProto, initializers: &BTreeSet<&str>) -> Vec<Str
         }
         false
     };
+    let all = |names: &[String], holds: &dyn Fn(&str) -> bool| {
+        names
+            .iter()
+            .filter(|name| !name.is_empty())
+            .all(|name| holds(name))
+    };
     let computes_in_float = |node: &&pb::NodeProto| {
-        let named = |names: &'_ [String], holds: &dyn Fn(&str) -> bool| {
-            names
-                .iter()
-                .filter(|name| !name.is_empty())
-                .all(|name| holds(name))
-        };
-        !is_edge(node)
-            && !is_integer(&node.op_type)
-            && !TRANSPARENT.contains(&&*node.op_type)
-            && !(named(&node.input, &from_integers) && named(&node.output, &to_integers))
+        let between = all(&node.input, &from_integers) && all(&node.output, &to_integers);
+        let moves = TRANSPARENT.contains(&&*node.op_type);
+        !(between || moves || is_edge(node) || is_integer(&node.op_type))
     };
     graph
         .node

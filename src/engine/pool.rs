@@ -75,6 +75,8 @@ pub struct Stats {
     pub live_bytes: usize,
     /// Blocks in use.
     pub live_blocks: usize,
+    /// Allocations that the pool served.
+    pub served: u64,
     /// Allocations inside a scope that the pool could not serve and passed on.
     pub passed_on: u64,
 }
@@ -267,6 +269,7 @@ struct Lists {
     heads: [[usize; CLASSES]; ALIGNS.len()],
     live_bytes: usize,
     live_blocks: usize,
+    served: u64,
 }
 
 /// One region and its free lists.
@@ -296,6 +299,7 @@ impl Pool {
                 heads: [[NONE; CLASSES]; ALIGNS.len()],
                 live_bytes: 0,
                 live_blocks: 0,
+                served: 0,
             }),
             passed_on: AtomicU64::new(0),
         }
@@ -402,6 +406,7 @@ impl Pool {
             };
             lists.live_bytes += bytes;
             lists.live_blocks += 1;
+            lists.served += 1;
             Some(offset)
         })?;
         // SAFETY: the offset and the whole block behind it lie inside the region.
@@ -440,15 +445,16 @@ impl Pool {
     }
 
     fn stats(&self) -> Stats {
-        let (carved_bytes, live_bytes, live_blocks) =
-            self.lock(|lists| (lists.carved, lists.live_bytes, lists.live_blocks));
-        Stats {
-            reserved_bytes: self.len(),
-            carved_bytes,
-            live_bytes,
-            live_blocks,
-            passed_on: self.passed_on.load(Ordering::Relaxed),
-        }
+        let passed_on = self.passed_on.load(Ordering::Relaxed);
+        let reserved_bytes = self.len();
+        self.lock(|lists| Stats {
+            reserved_bytes,
+            carved_bytes: lists.carved,
+            live_bytes: lists.live_bytes,
+            live_blocks: lists.live_blocks,
+            served: lists.served,
+            passed_on,
+        })
     }
 }
 
@@ -625,11 +631,8 @@ mod tests {
     fn check(held: &Held, len: usize) {
         for index in 0..len {
             // SAFETY: the block is held, and `len` is at most its layout's size.
-            assert_eq!(
-                unsafe { held.block.add(index).read() },
-                held.mark,
-                "overwritten at {index}"
-            );
+            let byte = unsafe { held.block.add(index).read() };
+            assert_eq!(byte, held.mark, "overwritten at {index}");
         }
     }
 

@@ -6,9 +6,10 @@
 //! * **A Softmax inside a quantized graph.** tract folds DequantizeLinear, operators that work
 //!   element by element, QuantizeLinear into a table of 256 entries, and takes Softmax, which looks
 //!   at a whole row, for such an operator. A classifier that ends in Softmax and QuantizeLinear then
-//!   gives nonsense without a word. The engine puts a [`Fence`] behind each operator that tract
+//!   gives nonsense without a word. The engine puts a fence behind each operator that tract
 //!   mistakes so: it does nothing when run, and tract does not fold across it. The rest of the graph
-//!   keeps all optimisations. [`TractEngine::mode`] tells where fences stand.
+//!   keeps all optimisations. [`TractEngine::mode`] tells where fences stand. One stands too where
+//!   uint8 becomes int8 or the reverse, since tract's tables can't.
 //! * **An open batch.** Left open, tract keeps slower general operators; the batch is made 1.
 //! * **The heap.** tract allocates each tensor as it runs; every inference runs inside
 //!   [`pool::scope`], so that with [`pool::PoolAllocator`] installed the system is asked for nothing.
@@ -23,12 +24,8 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 use tract_onnx::prelude::{Framework, InferenceModelExt, Tensor, TypedModel};
 use tract_onnx::tract_hir::internal::*;
-use tract_onnx::tract_hir::tract_core::ops::cast::Cast;
-use tract_onnx::tract_hir::tract_core::ops::element_wise::ElementWiseOp;
-use tract_onnx::tract_hir::tract_core::ops::quant::{
-    DequantizeLinearF32, QuantizeLinearI8, QuantizeLinearU8,
-};
 
+use super::fence::fence;
 use super::onnx::{self, Description};
 use super::{Engine, EngineError, pool};
 
@@ -81,8 +78,7 @@ impl fmt::Display for Mode {
             Self::Optimised => f.write_str("optimised"),
             Self::Fenced { after } => write!(
                 f,
-                "optimised, but not across {}: tract would take it for an operator that works \
-                 element by element",
+                "optimised, but not across {}, which tract would fold into a wrong table",
                 after.join(", ")
             ),
             Self::Plain { reason } => write!(f, "not optimised: {reason}"),
@@ -564,88 +560,4 @@ fn optimise(mut model: TypedModel) -> TractResult<(TypedModel, Mode)> {
             },
         )),
     }
-}
-
-/// Puts a [`Fence`] behind every node that tract would wrongly fold into a table of its 256 inputs,
-/// and names those nodes.
-fn fence(model: &mut TypedModel) -> TractResult<Vec<String>> {
-    let quantizes = |node: &TypedNode| {
-        node.op_as::<ElementWiseOp>().is_some_and(|op| {
-            op.0.downcast_ref::<QuantizeLinearI8>().is_some()
-                || op.0.downcast_ref::<QuantizeLinearU8>().is_some()
-        })
-    };
-    if !model.nodes().iter().any(quantizes) {
-        return Ok(Vec::new());
-    }
-    let mut mistaken = Vec::new();
-    for id in 0..model.nodes().len() {
-        if is_mistaken(model, id)? {
-            mistaken.push(id);
-        }
-    }
-    let mut names = Vec::new();
-    for id in mistaken {
-        let node = model.node(id);
-        names.push(format!("{} ({})", node.op.name(), node.name));
-        let (name, fact) = (
-            format!("{}.fence", node.name),
-            node.outputs[0].fact.without_value(),
-        );
-        let successors = node.outputs[0].successors.clone();
-        let fence = model.add_node(name, Fence, tvec!(fact))?;
-        for successor in successors {
-            // An inlet has one edge, so this takes the place of the one from `id`.
-            model.add_edge(fence.into(), successor)?;
-        }
-        model.add_edge(id.into(), InletId::new(fence, 0))?;
-        for output in &mut model.outputs {
-            if *output == OutletId::new(id, 0) {
-                *output = fence.into();
-            }
-        }
-    }
-    Ok(names)
-}
-
-/// Whether tract's test for an element-wise operator passes on a node that is none.
-fn is_mistaken(model: &TypedModel, id: usize) -> TractResult<bool> {
-    let node = model.node(id);
-    let truly = node.op_is::<ElementWiseOp>()
-        || node.op_is::<Cast>()
-        || node.op_is::<DequantizeLinearF32>();
-    if truly || node.inputs.len() != 1 || node.outputs.len() != 1 {
-        return Ok(false);
-    }
-    Ok(model.node_axes_mapping(id)?.is_element_wise_unary())
-}
-
-/// Hands its input on, and keeps tract from folding operators before and behind it into one.
-///
-/// It says nothing about how its output's axes relate to its input's, which is what tract asks.
-#[derive(Debug, Clone, Hash, PartialEq, Eq)]
-struct Fence;
-
-impl Op for Fence {
-    fn name(&self) -> StaticName {
-        "Fence".into()
-    }
-    op_as_typed_op!();
-}
-
-impl EvalOp for Fence {
-    fn eval(&self, _context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        Ok(inputs)
-    }
-    fn forwards_input(&self) -> Option<usize> {
-        Some(0)
-    }
-    op_out_of_plan!();
-}
-
-impl TypedOp for Fence {
-    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        Ok(tvec!(inputs[0].without_value()))
-    }
-    as_op!();
 }

@@ -1,0 +1,54 @@
+//! What the runtime adds to an inference of tract: bare engine and whole runtime take turns in one
+//! process, and the overhead is printed as their ratio.
+//!
+//! One inference of the runtime is ten samples of six features through contract and drift, the model
+//! on the tensor, the guard on its output, and a hundredth part of a window's report.
+//! The bound is 5 % of bare tract or 2 microseconds an inference, whichever is larger.
+
+#[path = "../tests/engine/contenders.rs"]
+mod contenders;
+#[path = "../tests/engine/support.rs"]
+mod support;
+
+use contenders::{Bare, INFERENCES, Whole, compare, contenders, quantile};
+use criterion::{Criterion, Throughput};
+use edgeward::engine::pool::{self, PoolAllocator};
+
+#[global_allocator]
+static ALLOCATOR: PoolAllocator = PoolAllocator::system();
+
+const ROUNDS: usize = 4000;
+
+fn overhead(bare: &mut Bare, whole: &mut Whole) {
+    compare(bare, whole, 100);
+    let before = pool::calls();
+    let (mut alone, mut within) = compare(bare, whole, ROUNDS);
+    // The two vectors of results are the bench's own.
+    let calls = pool::calls().allocations - before.allocations - 2;
+    let mut added: Vec<f64> = alone.iter().zip(&within).map(|(a, b)| b - a).collect();
+    let added = quantile(&mut added, 0.5);
+    let quiet = quantile(&mut within, 0.1) - quantile(&mut alone, 0.1);
+    let (alone, within) = (quantile(&mut alone, 0.5), quantile(&mut within, 0.5));
+    let bound = f64::max(0.05 * alone, 2000.0);
+    let (share, kept) = (added / alone * 100.0, added <= bound);
+    println!("overhead of the runtime, medians of {ROUNDS} pairs of {INFERENCES} inferences:");
+    println!("  tract alone {alone:8.0} ns");
+    println!("  runtime     {within:8.0} ns");
+    println!(
+        "  added       {added:8.0} ns, {share:.2} % of tract; {quiet:.0} ns in the fastest tenth"
+    );
+    println!("  bound       {bound:8.0} ns, the larger of 5 % and 2 us; kept: {kept}");
+    println!("  meanwhile   {calls:8} allocations by the system");
+}
+
+fn main() {
+    let (mut bare, mut whole) = contenders();
+    overhead(&mut bare, &mut whole);
+    let mut criterion = Criterion::default().configure_from_args();
+    let mut group = criterion.benchmark_group("inference");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("tract", |b| b.iter(|| bare.infer()));
+    group.bench_function("runtime", |b| b.iter(|| whole.infer()));
+    group.finish();
+    criterion.final_summary();
+}
