@@ -3,6 +3,8 @@
 //! A block that begins with "```hex NAME" holds bytes in hexadecimal; text after `;` is a comment.
 
 use edgeward::bundle::{BoardClass, BundleWriter, Description, Head, SectionKind};
+use edgeward::contract::ViolationKind;
+use edgeward::telemetry::{Alarm, Body, Event, Frame};
 use edgeward::trust::Signer;
 use edgeward::trust::cose::{self, ContentType};
 use edgeward::trust::ring::RingSigner;
@@ -53,4 +55,28 @@ fn the_signature_example_is_what_we_sign() {
     cose::sign_embedded(&key, ContentType::Ack, b"hi", &mut out).expect("it fits");
     check(WIRE, "cose-ack", &out);
     assert_eq!(key.public_key().id().0[..], out[36..44]);
+}
+
+#[test]
+fn the_frame_example_is_what_a_board_writes() {
+    let event = Event::Alarm {
+        release: [2; 8],
+        alarm: Alarm::Violation {
+            kind: ViolationKind::Stuck,
+            feature: Some(2),
+            value: 1.5,
+            sample: 99,
+        },
+    };
+    let frame: Frame<4, 3> = Frame {
+        device: "board-1".try_into().expect("short"),
+        boot: 3,
+        first_sequence: 9,
+        sequence: 9,
+        time_ms: 1_700_000_000_000,
+        body: Body::Event(event),
+    };
+    let mut bytes = [0; 64];
+    let bytes = postcard::to_slice(&frame, &mut bytes).expect("it fits");
+    check(WIRE, "frame-event", bytes);
 }
