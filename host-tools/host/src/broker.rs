@@ -4,10 +4,11 @@
 //! again. It cannot be stopped but with its process; `edgeward broker` is that process. A site runs
 //! Mosquitto.
 //!
-//! What rumqttd 0.20 does with retained messages: an exact-topic subscription delivers the retained
-//! message at once and at each renewed subscription; a wildcard subscription delivers at most as many
-//! as the connection has room in flight and drops the others without a word. So boards subscribe to
-//! chunks one by one, which a small receive window asks for anyway.
+//! What rumqttd 0.20 does with retained messages: a new subscription delivers them at once; one that
+//! stands already delivers nothing when it is asked for again, so unsubscribe first; a wildcard
+//! subscription delivers at most as many as the connection has room in flight (100) and drops the
+//! others without a word. So boards subscribe to chunks one by one, which a small receive window asks
+//! for anyway. An empty message clears the retained one even when it is not sent as retained.
 
 use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings};
 use std::collections::HashMap;

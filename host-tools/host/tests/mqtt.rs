@@ -15,6 +15,14 @@ fn client(name: &str, port: u16) -> Mqtt {
     })
 }
 
+fn start() -> u16 {
+    let options = BrokerOptions {
+        port: 0,
+        ..BrokerOptions::default()
+    };
+    broker::start(&options).expect("broker").v4.port()
+}
+
 fn next_message(mqtt: &Mqtt) -> Message {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
@@ -27,11 +35,7 @@ fn next_message(mqtt: &Mqtt) -> Message {
 
 #[test]
 fn retained_chunks_reach_a_late_subscriber_one_by_one_and_again() {
-    let options = BrokerOptions {
-        port: 0,
-        ..BrokerOptions::default()
-    };
-    let port = broker::start(&options).expect("broker").v4.port();
+    let port = start();
     let publisher = client("publisher", port);
     let chunk = vec![0xa5; 4096];
     for n in 0..300 {
@@ -88,4 +92,124 @@ fn nothing_is_acknowledged_by_nobody() {
         .expect_err("nobody listens");
     assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
     assert_eq!(mqtt.waiting(), 1);
+}
+
+#[test]
+fn a_subscription_that_stands_brings_the_retained_message_once() {
+    let port = start();
+    let publisher = client("publisher", port);
+    publisher.publish("a", b"1", true);
+    publisher.flush(PATIENCE).expect("acknowledged");
+    let subscriber = client("subscriber", port);
+    subscriber
+        .subscribe_and_wait("a", PATIENCE)
+        .expect("granted");
+    assert_eq!(next_message(&subscriber).payload, b"1");
+    // Again: the next message that comes is a new one.
+    subscriber
+        .subscribe_and_wait("a", PATIENCE)
+        .expect("granted");
+    publisher.publish("a", b"2", false);
+    assert_eq!(next_message(&subscriber).payload, b"2");
+    // After the end of the subscription, a new one brings it again.
+    subscriber.unsubscribe("a");
+    subscriber
+        .subscribe_and_wait("a", PATIENCE)
+        .expect("granted");
+    assert_eq!(next_message(&subscriber).payload, b"1");
+}
+
+#[test]
+fn what_a_slow_owner_leaves_is_kept_in_order() {
+    let port = start();
+    let publisher = client("publisher", port);
+    let subscriber = client("subscriber", port);
+    subscriber
+        .subscribe_and_wait("n", PATIENCE)
+        .expect("granted");
+    for n in 0..3000u32 {
+        publisher.publish("n", &n.to_le_bytes(), false);
+    }
+    publisher.flush(PATIENCE).expect("acknowledged");
+    for n in 0..3000u32 {
+        assert_eq!(next_message(&subscriber).payload, n.to_le_bytes());
+    }
+}
+
+/// A broker that takes half a second to answer each connection, and forwards what it says.
+fn slow_gate(target: u16, cuts: std::sync::Arc<std::sync::atomic::AtomicBool>) -> u16 {
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::sync::atomic::Ordering;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    std::thread::spawn(move || {
+        for incoming in listener.incoming() {
+            let Ok(near) = incoming else { return };
+            let Ok(far) = TcpStream::connect(("127.0.0.1", target)) else {
+                continue;
+            };
+            std::thread::sleep(Duration::from_millis(500));
+            for (mut from, mut to) in [
+                (
+                    near.try_clone().expect("open"),
+                    far.try_clone().expect("open"),
+                ),
+                (far, near),
+            ] {
+                let cuts = std::sync::Arc::clone(&cuts);
+                std::thread::spawn(move || {
+                    use std::io::{Read, Write};
+                    let mut buffer = [0; 4096];
+                    while let Ok(len @ 1..) = from.read(&mut buffer) {
+                        if cuts.swap(false, Ordering::SeqCst)
+                            || to.write_all(&buffer[..len]).is_err()
+                        {
+                            break;
+                        }
+                    }
+                    let _ = from.shutdown(Shutdown::Both);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+            }
+        }
+    });
+    port
+}
+
+#[test]
+fn over_a_slow_line_that_breaks_everything_arrives() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let port = start();
+    let cuts = Arc::new(AtomicBool::new(false));
+    let gate = slow_gate(port, Arc::clone(&cuts));
+    let subscriber = client("subscriber", port);
+    subscriber
+        .subscribe_and_wait("n", PATIENCE)
+        .expect("granted");
+    let publisher = client("publisher", gate);
+    publisher.maintain("kept", b"yes");
+    for n in 0..300u32 {
+        publisher.publish("n", &n.to_le_bytes(), false);
+        if n % 100 == 50 {
+            publisher.flush(PATIENCE).expect("acknowledged");
+            cuts.store(true, Ordering::SeqCst);
+        }
+    }
+    publisher.flush(PATIENCE).expect("acknowledged");
+    let mut missing: std::collections::BTreeSet<u32> = (0..300).collect();
+    while !missing.is_empty() {
+        let payload = next_message(&subscriber).payload;
+        let n = u32::from_le_bytes(payload.try_into().expect("four bytes"));
+        missing.remove(&n);
+    }
+    // Cleared behind its back, the maintained message is there again after the next connection.
+    let other = client("other", port);
+    other.publish("kept", b"", true);
+    other.flush(PATIENCE).expect("acknowledged");
+    cuts.store(true, Ordering::SeqCst);
+    publisher.publish("n", &[0; 4], false);
+    publisher.flush(PATIENCE).expect("acknowledged");
+    other.subscribe("kept");
+    assert_eq!(next_message(&other).payload, b"yes");
 }
