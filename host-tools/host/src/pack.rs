@@ -8,7 +8,7 @@ use crate::Profile;
 use crate::data::{self, Columns, DataError, Samples};
 use crate::keys::hex;
 use crate::npy::Array;
-use crate::profile::{self, Fit, Outputs, ProfileError};
+use crate::profile::{self, Fit, HeldOut, Outputs, ProfileError};
 use crate::spec::{KindSpec, LayoutSpec, Spec};
 use edgeward::RUNTIME_VERSION;
 use edgeward::bundle::decode::{encode_policy, encode_profile};
@@ -266,7 +266,7 @@ pub struct ProfileReport {
     pub drift_window: u32,
     pub temperature: f32,
     pub temperature_fitted: bool,
-    pub training_accuracy: Option<f32>,
+    pub accuracy: Option<f32>,
 }
 
 /// Training data, model and lab outputs, loaded and checked against each other.
@@ -282,6 +282,8 @@ pub struct Lab<'a> {
     engine: TractEngine,
     /// The lab's outputs, where the specification names them.
     reference: Option<(PathBuf, Outputs)>,
+    /// Samples that the model was not trained on, where the specification names them.
+    validation: Option<(PathBuf, Samples)>,
 }
 
 /// Loads the ONNX model as Linux boards load it.
@@ -360,6 +362,11 @@ impl<'a> Lab<'a> {
         check_shapes(spec, &path, &engine)?;
         let columns = Columns::of(&spec.input.features);
         let training = Samples::load(&spec.path(&spec.data.training), columns)?;
+        let validation = spec.data.validation.as_ref().map(|path| {
+            let path = spec.path(path);
+            let samples = Samples::load(&path, columns)?;
+            Ok::<_, DataError>((path, samples))
+        });
         let (window, hop) = (usize::from(spec.input.window), usize::from(spec.input.hop));
         let reference = spec.data.outputs.as_ref().map(|outputs| {
             let path = spec.path(outputs);
@@ -374,6 +381,7 @@ impl<'a> Lab<'a> {
             model,
             engine,
             reference: reference.transpose()?,
+            validation: validation.transpose()?,
         })
     }
 
@@ -382,37 +390,30 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// [`PackError::Run`] when an inference fails.
     pub fn outputs(&mut self) -> Result<Outputs, PackError> {
-        let width = self.engine.output_len();
-        let mut values = vec![0.0; self.windows.len() * width];
-        for (index, (rows, output)) in self
-            .windows
-            .iter()
-            .zip(values.chunks_mut(width))
-            .enumerate()
-        {
-            let input = profile::tensor(self.spec, &self.training, rows.clone(), |column| {
-                self.means[column]
-            });
-            self.engine
-                .run(&input, output)
-                .map_err(|error| PackError::Run {
-                    what: format!("training window {index}"),
-                    error,
-                })?;
-        }
-        Ok(Outputs { width, values })
+        run_windows(self.spec, &mut self.engine, &self.training, &self.means)
     }
 
-    /// The profile, from the lab's outputs or else from the model's own.
+    /// The profile: of the predictions from the validation data, else from the lab's outputs, else
+    /// from `own`, the model's on the training data.
     ///
     /// # Errors
-    /// [`PackError::Profile`] says what is wrong with the training data.
-    pub fn profile(&self, own: &Outputs) -> Result<(Profile, Fit), PackError> {
+    /// [`PackError::Profile`] says what is wrong with the data.
+    pub fn profile(&mut self, own: &Outputs) -> Result<(Profile, Fit), PackError> {
         let outputs = self.reference.as_ref().map_or(own, |(_, outputs)| outputs);
-        profile::build(self.spec, &self.training, outputs).map_err(|source| PackError::Profile {
-            path: self.spec.path(&self.spec.data.training),
-            source,
-        })
+        let mut path = self.spec.path(&self.spec.data.training);
+        let held_out = match &self.validation {
+            Some((validation, samples)) => {
+                path = validation.clone();
+                let made = run_windows(self.spec, &mut self.engine, samples, &self.means)?;
+                Some((samples, made))
+            }
+            None => None,
+        };
+        let held_out = held_out
+            .as_ref()
+            .map(|(samples, outputs)| HeldOut { samples, outputs });
+        profile::build(self.spec, &self.training, outputs, held_out)
+            .map_err(|source| PackError::Profile { path, source })
     }
 
     /// The profile in short.
@@ -425,7 +426,7 @@ impl<'a> Lab<'a> {
             drift_window: profile.drift_window,
             temperature: fit.temperature,
             temperature_fitted: fit.fitted,
-            training_accuracy: fit.accuracy,
+            accuracy: fit.accuracy,
         }
     }
 
@@ -530,6 +531,30 @@ impl<'a> Lab<'a> {
             allowed: too_much,
         }))
     }
+}
+
+/// The model's outputs on all windows of `samples`.
+fn run_windows(
+    spec: &Spec,
+    engine: &mut TractEngine,
+    samples: &Samples,
+    means: &[f32],
+) -> Result<Outputs, PackError> {
+    let (window, hop) = (usize::from(spec.input.window), usize::from(spec.input.hop));
+    let width = engine.output_len();
+    let mut values = Vec::new();
+    let mut output = vec![0.0; width];
+    for (index, rows) in samples.windows(window, hop).enumerate() {
+        let input = profile::tensor(spec, samples, rows, |column| means[column]);
+        engine
+            .run(&input, &mut output)
+            .map_err(|error| PackError::Run {
+                what: format!("window {index} of the data"),
+                error,
+            })?;
+        values.extend_from_slice(&output);
+    }
+    Ok(Outputs { width, values })
 }
 
 /// Runs a golden section and returns the largest distance from a golden value.

@@ -9,7 +9,7 @@
 //! | `max_rate` | 1.5 times the largest step between neighbours in a recording |
 //! | `stuck_run` | twice the longest run of equal values in a recording, at least 10 |
 //! | bins | [`edgeward::drift::edges_of_sorted`] |
-//! | drift limits | mean + 4 sd over training windows, a quarter of a window apart |
+//! | drift limits | mean + 4 sd over training windows, a quarter of a window apart, each against the rest of the training data; at least what 2 % of stray samples make |
 //! | `drift_window` | the longest that leaves 30 such windows, at most 1000 samples |
 //!
 //! Rate and run are off for samples without a clock (`period_ms = 0`) and where no recording has two
@@ -19,8 +19,8 @@ use crate::data::Samples;
 use crate::spec::{FeatureOverride, Spec};
 use crate::{MAX_FEATURES, MAX_OUTPUTS, Profile};
 use edgeward::drift::{
-    CALIBRATION_WINDOWS, Limit, Window, bin_of, calibrate, calibration_samples, calibration_stride,
-    edges_of_sorted,
+    CALIBRATION_WINDOWS, Limit, Window, WindowStatistics, bin_of, calibrate, calibration_samples,
+    calibration_stride, edges_of_sorted, evaluate, statistics,
 };
 use edgeward::guard::Guard;
 use edgeward::policy::{GuardPolicy, Policy};
@@ -45,6 +45,8 @@ const MIN_DRIFT_WINDOW: u32 = 16;
 const MIN_WINDOW_PREDICTIONS: u32 = 4;
 /// Least standard deviation, relative to the mean (or to 1, near 0), so that it is never zero.
 const MIN_RELATIVE_SD: f32 = 1e-6;
+/// Share of a window's samples that may stray without being drift.
+const STRAY_SHARE: f32 = 0.02;
 /// Least standard deviation of a score.
 const MIN_SCORE_SD: f32 = 1e-3;
 
@@ -145,11 +147,22 @@ pub struct Fit {
     pub temperature: f32,
     /// Whether it was fitted to the labels.
     pub fitted: bool,
-    /// Share of the training windows whose class is their label; none without labels.
+    /// Share of the windows judged whose class is their label; none without labels.
     pub accuracy: Option<f32>,
 }
 
-/// Measures a profile. `outputs` are the lab's on every training window, in order.
+/// Samples that the model was not trained on, and its outputs on all their windows.
+#[derive(Debug, Clone, Copy)]
+pub struct HeldOut<'a> {
+    /// The samples.
+    pub samples: &'a Samples,
+    /// The outputs, in order.
+    pub outputs: &'a Outputs,
+}
+
+/// Measures a profile. `outputs` are the lab's on every training window, in order; with `held_out`
+/// the predictions are measured there instead, since a model is surer of what it was trained on than
+/// of anything it will meet.
 ///
 /// # Errors
 /// [`ProfileError`] says what is wrong with the data, and how much more is wanted.
@@ -157,11 +170,14 @@ pub fn build(
     spec: &Spec,
     training: &Samples,
     outputs: &Outputs,
+    held_out: Option<HeldOut<'_>>,
 ) -> Result<(Profile, Fit), ProfileError> {
     let input = &spec.input;
-    let windows: Vec<_> = training
-        .windows(usize::from(input.window), usize::from(input.hop))
-        .collect();
+    let (window, hop) = (usize::from(input.window), usize::from(input.hop));
+    check_outputs(spec, training.windows(window, hop).count(), outputs)?;
+    let (judged, outputs) =
+        held_out.map_or((training, outputs), |held| (held.samples, held.outputs));
+    let windows: Vec<_> = judged.windows(window, hop).collect();
     check_outputs(spec, windows.len(), outputs)?;
     let drift_window = drift_window(spec, training.len(), windows.len())?;
     let schema = Schema {
@@ -180,7 +196,7 @@ pub fn build(
         // The specification has at most MAX_FEATURES.
         let _ = features.push(feature);
     }
-    let labels = window_labels(spec, training, &windows)?;
+    let labels = window_labels(spec, judged, &windows)?;
     let (output, fit) = output(spec, outputs, labels.as_deref(), drift_window)?;
     let profile = Profile {
         schema,
@@ -399,6 +415,10 @@ fn count(edges: &[f32; EDGES], values: &[f32]) -> [u32; BINS] {
 }
 
 /// Replays the training data in windows of `drift_window`, a quarter of a window apart.
+///
+/// Each window is compared with the rest of the training data: it is a part of the reference, and
+/// would look more like it than new data can (by chance alone, PSI is 1/W - 1/n instead of 1/W + 1/n
+/// of a window of W in a reference of n). No limit is below what a few stray samples make.
 fn limits(
     feature: &FeatureProfile,
     training: &Samples,
@@ -412,12 +432,50 @@ fn limits(
         .filter_map(|values| {
             let mut window = Window::default();
             values.iter().for_each(|&value| window.push(feature, value));
-            window.statistics(feature)
+            let counts = window.counts();
+            evaluate(
+                &feature.edges,
+                &without(&feature.reference, &counts),
+                &counts,
+            )
         });
     // The samples were counted before; what can still be missing are values.
-    calibrate(windows, drift_window).map_err(|_| ProfileError::NoValues {
+    let no_values = || ProfileError::NoValues {
         feature: feature.name.to_string(),
+    };
+    let found = calibrate(windows, drift_window).map_err(|_| no_values())?;
+    let least = stray(feature, drift_window).ok_or_else(no_values)?;
+    Ok(DriftLimits {
+        psi: found.psi.max(least.psi),
+        ks: found.ks.max(least.ks),
+        js: found.js.max(least.js),
+        wasserstein: found.wasserstein.max(least.wasserstein),
     })
+}
+
+/// The reference without a window that is part of it.
+fn without(reference: &[u32; BINS], window: &[u32; BINS]) -> [u32; BINS] {
+    std::array::from_fn(|bin| reference[bin].saturating_sub(window[bin]))
+}
+
+/// The statistics of a window that is like the training data but for [`STRAY_SHARE`] of its samples,
+/// which left the fullest bin for the one above the training range.
+///
+/// Features that hardly vary need this: all their training windows are alike, and a limit of nothing
+/// would make drift of a single sample, which is the contract's business.
+fn stray(feature: &FeatureProfile, drift_window: u32) -> Option<WindowStatistics> {
+    let total: u64 = feature
+        .reference
+        .iter()
+        .map(|&count| u64::from(count))
+        .sum();
+    let scaled = |count: u32| (u64::from(count) * u64::from(drift_window) / total.max(1)) as u32;
+    let mut window = feature.reference.map(scaled);
+    let fullest = (0..BINS).max_by_key(|&bin| window[bin])?;
+    let strays = ((drift_window as f32 * STRAY_SHARE).ceil() as u32).max(2);
+    window[fullest] = window[fullest].saturating_sub(strays);
+    window[BINS - 1] += strays;
+    evaluate(&feature.edges, &feature.reference, &window)
 }
 
 /// The largest plausible step and the longest plausible run of equal values.
@@ -559,6 +617,10 @@ fn calibrate_outputs(
     let (mut class_psi, mut score_shift) = (Limit::default(), Limit::default());
     let mut guard = Guard::<MAX_OUTPUTS>::default();
     let policy = guard_policy();
+    // As for the features, a window is compared with the rest; of the mean, all but the window's
+    // share remains, so that a shift against the rest is greater by so much.
+    let all = rows.len() as f32;
+    let rest = (all - length as f32).max(1.0);
     for window in rows
         .windows(length as usize)
         .step_by(calibration_stride(length) as usize)
@@ -568,8 +630,11 @@ fn calibrate_outputs(
             let judged = guard.judge(profile, &policy, output, false);
             judged.map_err(|_| ProfileError::Output { row: 0 })?;
         }
-        class_psi.push(guard.class_psi(profile));
-        score_shift.push(guard.score_shift(profile));
+        let counts = guard.summary(profile).classes;
+        let others = profile.class_counts.iter().zip(&counts);
+        let others: Vec<_> = others.map(|(all, own)| all.saturating_sub(*own)).collect();
+        class_psi.push(statistics::psi(&others, &counts));
+        score_shift.push(guard.score_shift(profile) * all / rest);
     }
     let too_little = |_| ProfileError::TooLittle {
         drift_window,
@@ -669,7 +734,8 @@ mod tests {
 
     #[test]
     fn a_profile_is_valid_and_its_own_training_data_rarely_drifts() {
-        let (profile, fit) = build(&spec(""), &samples(1000), &outputs(1000)).expect("profile");
+        let (profile, fit) =
+            build(&spec(""), &samples(1000), &outputs(1000), None).expect("profile");
         assert_eq!(edgeward::runtime::validate(&profile), Ok(()));
         assert_eq!(
             profile.drift_window, 123,
@@ -714,8 +780,13 @@ mod tests {
 
     #[test]
     fn too_little_data_says_how_much_is_wanted() {
-        let error =
-            build(&spec("drift_window = 100"), &samples(500), &outputs(500)).expect_err("error");
+        let error = build(
+            &spec("drift_window = 100"),
+            &samples(500),
+            &outputs(500),
+            None,
+        )
+        .expect_err("error");
         assert_eq!(
             error,
             ProfileError::TooLittle {
@@ -725,8 +796,16 @@ mod tests {
                 found: 500
             }
         );
-        assert!(build(&spec("drift_window = 100"), &samples(825), &outputs(825)).is_ok());
-        assert!(build(&spec(""), &samples(60), &outputs(60)).is_err());
+        assert!(
+            build(
+                &spec("drift_window = 100"),
+                &samples(825),
+                &outputs(825),
+                None
+            )
+            .is_ok()
+        );
+        assert!(build(&spec(""), &samples(60), &outputs(60), None).is_err());
     }
 
     #[test]
@@ -745,7 +824,7 @@ mod tests {
             training.values[row * 2 + 1] = 0.5;
         }
         let (profile, _) =
-            build(&spec("period_ms = 10"), &training, &outputs(400)).expect("profile");
+            build(&spec("period_ms = 10"), &training, &outputs(400), None).expect("profile");
         assert_eq!(profile.features[0].max_rate, 3.0);
         assert_eq!(profile.features[0].stuck_run, 10);
         assert_eq!(profile.features[1].stuck_run, 12);
@@ -756,7 +835,7 @@ mod tests {
         let mut training = samples(400);
         training.recordings = (0..400).map(|row| row..row + 1).collect();
         let (profile, _) =
-            build(&spec("period_ms = 10"), &training, &outputs(400)).expect("profile");
+            build(&spec("period_ms = 10"), &training, &outputs(400), None).expect("profile");
         let feature = &profile.features[0];
         assert_eq!((feature.max_rate, feature.stuck_run), (f32::INFINITY, 0));
     }
@@ -766,7 +845,7 @@ mod tests {
         let mut training = samples(400);
         (0..400).for_each(|row| training.values[row * 2] = 7.0);
         let (profile, _) =
-            build(&spec("period_ms = 10"), &training, &outputs(400)).expect("profile");
+            build(&spec("period_ms = 10"), &training, &outputs(400), None).expect("profile");
         assert_eq!(edgeward::runtime::validate(&profile), Ok(()));
         let feature = &profile.features[0];
         assert_eq!((feature.min, feature.max, feature.stuck_run), (7.0, 7.0, 0));
@@ -774,10 +853,72 @@ mod tests {
     }
 
     #[test]
+    fn fresh_data_of_the_same_kind_rarely_drifts() {
+        let (profile, _) = build(&spec(""), &samples(1000), &outputs(1000), None).expect("profile");
+        let feature = &profile.features[0];
+        let fresh = samples(61_500);
+        let values: Vec<_> = fresh.column(1).skip(1000).collect();
+        let (mut windows, mut drifted) = (0, 0);
+        for values in values.chunks_exact(profile.drift_window as usize) {
+            let mut window = Window::default();
+            values.iter().for_each(|&value| window.push(feature, value));
+            let found = window.statistics(feature).expect("statistics");
+            let full = profile.drift_window;
+            windows += 1;
+            let beyond = edgeward::drift::exceeded(&found, &feature.limits, full, full).count();
+            drifted += usize::from(beyond >= statistics::QUORUM);
+        }
+        assert!(
+            windows > 450 && drifted * 100 <= windows,
+            "{drifted} of {windows}"
+        );
+    }
+
+    #[test]
+    fn a_few_stray_samples_of_a_feature_that_hardly_varies_are_no_drift() {
+        let mut training = samples(1000);
+        (0..1000).for_each(|row| training.values[row * 2] = if row % 200 == 7 { 3.0 } else { 0.0 });
+        let (profile, _) = build(&spec(""), &training, &outputs(1000), None).expect("profile");
+        let feature = &profile.features[0];
+        let mut window = Window::default();
+        for row in 0..profile.drift_window {
+            window.push(feature, if row < 2 { 9.0 } else { 0.0 });
+        }
+        let found = window.statistics(feature).expect("statistics");
+        let full = profile.drift_window;
+        assert_eq!(
+            edgeward::drift::exceeded(&found, &feature.limits, full, full).count(),
+            0
+        );
+    }
+
+    #[test]
+    fn held_out_data_measures_the_predictions() {
+        let sure = Outputs {
+            width: 2,
+            values: [0.0, 9.0].repeat(1000),
+        };
+        let held = samples(900);
+        let unsure = outputs(900);
+        let held = HeldOut {
+            samples: &held,
+            outputs: &unsure,
+        };
+        let (alone, _) = build(&spec(""), &samples(1000), &sure, None).expect("profile");
+        let (profile, _) = build(&spec(""), &samples(1000), &sure, Some(held)).expect("profile");
+        assert!(alone.output.score_mean > 0.99 && profile.output.score_mean < 0.9);
+        assert_eq!(profile.output.class_counts.iter().sum::<u32>(), 900);
+        assert_eq!(
+            profile.drift_window, 111,
+            "the shorter of the two sets decides"
+        );
+    }
+
+    #[test]
     fn overrides_win() {
         let text =
             "period_ms = 10\n[input.overrides.b]\nmin = -5.0\nmax_rate = inf\nmissing = \"reject\"";
-        let (profile, _) = build(&spec(text), &samples(400), &outputs(400)).expect("profile");
+        let (profile, _) = build(&spec(text), &samples(400), &outputs(400), None).expect("profile");
         let [a, b] = &profile.features[..] else {
             panic!("two features")
         };

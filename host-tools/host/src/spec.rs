@@ -167,6 +167,9 @@ pub struct DataSpec {
     pub training: PathBuf,
     /// The lab's outputs on all training windows, NPY; the packed model's own when absent.
     pub outputs: Option<PathBuf>,
+    /// Labelled samples that the model was not trained on: the predictions' profile and the
+    /// temperature are measured there, as the model is surer of its training data than of new data.
+    pub validation: Option<PathBuf>,
     /// Share of the training windows in which the packed model may disagree with `outputs`.
     #[serde(default = "two_percent")]
     pub max_skew: f32,

@@ -35,6 +35,7 @@ A model's TOML file:
   [data]
   training = \"train.csv\"       # columns by name; also `label` and `recording`, if there are such
   outputs = \"outputs.npy\"      # optional: the lab's outputs, against training-serving skew
+  validation = \"val.csv\"       # optional: held-out data, on which predictions are measured
   [golden]                     # computed by another runtime than ours
   input = \"golden-input.npy\"
   output = \"golden-output.npy\"
@@ -198,9 +199,9 @@ fn print_profile(profile: &pack::ProfileReport, w: &mut dyn Write) -> io::Result
     } else {
         ""
     };
-    let accuracy = profile.training_accuracy;
+    let accuracy = profile.accuracy;
     let accuracy = accuracy.map_or(String::new(), |a| {
-        format!("; {:.1} % right on the training data", a * 100.0)
+        format!("; {:.1} % right on the data it is measured on", a * 100.0)
     });
     writeln!(
         w,

@@ -1,0 +1,521 @@
+//! The command as a person or a script uses it: real processes, exit codes, and JSON whose field
+//! names stay.
+//!
+//! Field names are compared with `tests/snapshots`; `EDGEWARD_BLESS=1` writes them anew.
+
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A folder of its own, in which commands run.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().expect("a folder"),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_edgeward"));
+        command.current_dir(self.folder.path()).args(args);
+        for name in ["HOME", "OUTPUT", "CONFIG", "FLEET", "LOG"] {
+            command.env_remove(format!("EDGEWARD_{name}"));
+        }
+        command
+    }
+
+    /// Runs the command and expects its exit code.
+    fn run(&self, args: &[&str], exit: i32) -> Output {
+        let output = self.command(args).output().expect("the command starts");
+        assert_eq!(
+            output.status.code(),
+            Some(exit),
+            "{args:?}: {}",
+            text(&output.stderr)
+        );
+        output
+    }
+
+    /// Runs the command with `-o json`.
+    fn json(&self, args: &[&str], exit: i32) -> Value {
+        let output = self.run(&[args, &["-o", "json"]].concat(), exit);
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("JSON on stdout: {}", text(&output.stdout)))
+    }
+
+    /// Makes keys and packs the motion model's first release, signed.
+    fn with_bundle() -> Self {
+        let place = Self::new();
+        place.run(&["keys", "init"], 0);
+        place.run(&["pack", &model("v1.toml"), "-o", "v1.bundle", "--sign"], 0);
+        place
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn model(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/motion");
+    folder.join(name).display().to_string()
+}
+
+/// Every path of field names in `value`, list entries as `[]`.
+fn fields(value: &Value, at: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                let path = format!("{at}.{name}");
+                found.insert(path.clone());
+                fields(value, &path, found);
+            }
+        }
+        Value::Array(values) => {
+            for value in values {
+                fields(value, &format!("{at}[]"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Compares the field names of `value` with the snapshot.
+fn snapshot(name: &str, value: &Value) {
+    let mut found = BTreeSet::new();
+    fields(value, "", &mut found);
+    let found: String = found.into_iter().map(|path| path + "\n").collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/snapshots/{name}.txt"));
+    if std::env::var_os("EDGEWARD_BLESS").is_some() {
+        std::fs::write(&path, &found).expect("the snapshot is written");
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(
+        found, expected,
+        "{name}: field names changed; scripts rely on them"
+    );
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_teaches() {
+    let place = Place::new();
+    place.run(&["pakc"], 2);
+    place.run(&["keys", "rotate", "nobody"], 2);
+    let output = place.run(&["keys", "list", "-o", "yaml"], 2);
+    assert!(text(&output.stderr).contains("use table or json"));
+    std::fs::write(place.path("edgeward.toml"), "hmoe = \"x\"\n").expect("written");
+    let output = place.run(&["keys", "list"], 2);
+    assert!(
+        text(&output.stderr).contains("hmoe"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn every_command_has_an_example() {
+    let place = Place::new();
+    for args in [
+        &["import"][..],
+        &["profile"],
+        &["pack"],
+        &["sign"],
+        &["verify"],
+        &["inspect"],
+        &["eval"],
+        &["run"],
+        &["keys", "init"],
+        &["keys", "list"],
+        &["keys", "rotate"],
+        &["keys", "revoke"],
+        &["keys", "export"],
+        &["device", "enroll"],
+        &["device", "list"],
+        &["device", "show"],
+        &["device", "forget"],
+        &["completions"],
+    ] {
+        let output = place.run(&[args, &["--help"]].concat(), 0);
+        assert!(
+            text(&output.stdout).contains("Example:\n  edgeward")
+                || text(&output.stdout).contains("| edgeward"),
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+fn keys_are_made_listed_rotated_revoked_and_exported() {
+    let place = Place::new();
+    let output = place.run(&["keys", "list"], 1);
+    assert!(text(&output.stderr).contains("next: make keys with `edgeward keys init`"));
+    place.run(&["keys", "init", "--dry-run"], 0);
+    assert!(!place.path(".edgeward").exists());
+    let first = place.json(&["keys", "init", "--release", "1/2"], 0);
+    snapshot("keys-list", &first);
+    assert_eq!(
+        (
+            first["root_version"].as_u64(),
+            first["keys"].as_array().map(Vec::len)
+        ),
+        (Some(1), Some(5))
+    );
+    place.run(&["keys", "init"], 1);
+    let rotated = place.json(&["keys", "rotate", "rollout"], 0);
+    assert_eq!(rotated["root_version"], 2);
+    let release = first["keys"]
+        .as_array()
+        .and_then(|keys| keys.iter().find(|key| key["role"] == "release"));
+    let id = release
+        .and_then(|key| key["key"].as_str())
+        .expect("a release key");
+    place.run(&["keys", "revoke", id], 0);
+    let left = place.json(&["keys", "export", "--role", "release"], 0);
+    snapshot("keys-export", &left);
+    assert_eq!(left.as_array().map(Vec::len), Some(1));
+    let second = left[0]["key"].as_str().expect("an id");
+    let output = place.run(&["keys", "revoke", second], 1);
+    assert!(text(&output.stderr).contains("--replace"));
+    place.run(&["keys", "revoke", "zz"], 2);
+    let pem = place.run(&["keys", "export", "--role", "root", "--pem"], 0);
+    assert!(text(&pem.stdout).starts_with("-----BEGIN PUBLIC KEY-----\n"));
+    place.run(&["keys", "export", "--root", "root.cose"], 0);
+    assert!(place.path("root.cose").exists());
+}
+
+#[test]
+fn settings_come_from_flag_then_environment_then_file() {
+    let place = Place::new();
+    std::fs::write(
+        place.path("edgeward.toml"),
+        "home = \"by-file\"\noutput = \"json\"\n",
+    )
+    .expect("written");
+    let output = place.run(&["keys", "init"], 0);
+    assert!(serde_json::from_slice::<Value>(&output.stdout).is_ok());
+    assert!(place.path("by-file/keys/root.cose").exists());
+    let status = place
+        .command(&["keys", "init"])
+        .env("EDGEWARD_HOME", "by-env")
+        .output()
+        .expect("it starts")
+        .status;
+    assert_eq!(status.code(), Some(0));
+    assert!(place.path("by-env/keys/root.cose").exists());
+    let mut both = place.command(&["keys", "init", "--home", "by-flag"]);
+    assert_eq!(
+        both.env("EDGEWARD_HOME", "by-env")
+            .output()
+            .expect("it starts")
+            .status
+            .code(),
+        Some(0)
+    );
+    assert!(place.path("by-flag/keys/root.cose").exists());
+}
+
+#[test]
+fn errors_are_json_where_json_was_asked_for() {
+    let place = Place::new();
+    let output = place.run(&["-o", "json", "keys", "list"], 1);
+    let error: Value = serde_json::from_slice(&output.stderr).expect("JSON on stderr");
+    assert_eq!(error["exit"], 1);
+    assert!(error["error"].is_string() && error["next"].is_string());
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn devices_are_enrolled_and_forgotten() {
+    let place = Place::new();
+    let key = "19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1";
+    let shown = place.json(&["device", "enroll", "board-1", "--key", key], 0);
+    snapshot("device-show", &shown);
+    assert_eq!(
+        place.json(&["device", "list"], 0).as_array().map(Vec::len),
+        Some(1)
+    );
+    place.run(&["device", "enroll", "board-2", "--key", "12"], 2);
+    place.run(&["device", "enroll", "a/b", "--key", key], 2);
+    place.run(&["device", "show", "board-2"], 1);
+    place.run(&["device", "forget", "board-1", "--dry-run"], 0);
+    place.run(&["device", "forget", "board-1"], 0);
+    place.run(&["device", "show", "board-1"], 1);
+}
+
+#[test]
+fn a_model_is_understood() {
+    let place = Place::new();
+    let import = place.json(&["import", &model("motion-v1.onnx")], 0);
+    snapshot("import", &import);
+    assert_eq!(import["quantization"], "QDQ");
+    assert_eq!(
+        (&import["boards"][0]["class"], &import["boards"][0]["runs"]),
+        (&"linux".into(), &true.into())
+    );
+    assert_eq!(import["boards"][1]["runs"], false);
+    std::fs::write(place.path("no.onnx"), b"not a model").expect("written");
+    let output = place.run(&["import", "no.onnx"], 1);
+    assert!(text(&output.stderr).contains("next: "));
+    place.run(&["import", "absent.onnx"], 1);
+}
+
+#[test]
+fn a_release_is_packed_signed_verified_evaluated_and_run() {
+    let place = Place::new();
+    // A key that is missing is found out before the work.
+    let output = place.run(&["pack", &model("v1.toml"), "-o", "v1.bundle", "--sign"], 1);
+    assert!(text(&output.stderr).contains("keys init"));
+    place.run(&["keys", "init"], 0);
+    let packed = place.json(&["pack", &model("v1.toml"), "-o", "v1.bundle"], 0);
+    snapshot("pack", &packed);
+    assert_eq!(packed["golden"]["made_by"], "file");
+    assert_eq!(packed["written"], true);
+    // The same input gives the same release.
+    let again = place.json(
+        &["pack", &model("v1.toml"), "-o", "again.bundle", "--dry-run"],
+        0,
+    );
+    assert_eq!(again["digest"], packed["digest"]);
+    assert!(!place.path("again.bundle").exists());
+
+    let unsigned = place.json(&["verify", "v1.bundle"], 3);
+    assert_eq!(unsigned["refusals"][0]["check"], "signature");
+    let signed = place.json(&["sign", "v1.bundle"], 0);
+    snapshot("sign", &signed);
+    let verified = place.json(&["verify", "v1.bundle"], 0);
+    snapshot("verify", &verified);
+    assert_eq!(
+        (&verified["ok"], &verified["digest"]),
+        (&true.into(), &packed["digest"])
+    );
+    snapshot("inspect", &place.json(&["inspect", "v1.bundle"], 0));
+    let shown = text(&place.run(&["inspect", "v1.bundle"], 0).stdout);
+    assert!(shown.contains("this board would take it\n"), "{shown}");
+
+    let evaluation = place.json(&["eval", "v1.bundle", "--data", &model("test.csv")], 0);
+    snapshot("eval", &evaluation);
+    assert!(
+        evaluation["accuracy"].as_f64() >= Some(0.95),
+        "{evaluation}"
+    );
+    assert_eq!(
+        (
+            evaluation["predictions"].as_u64(),
+            evaluation["errors"].as_u64()
+        ),
+        (Some(240), Some(0))
+    );
+    let by_toml = place.json(
+        &["eval", &model("v1.toml"), "--data", &model("test.csv")],
+        0,
+    );
+    assert_eq!(by_toml["accuracy"], evaluation["accuracy"]);
+
+    let csv = std::fs::read_to_string(model("test.csv")).expect("the test data");
+    let head: String = csv
+        .lines()
+        .take(61)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let mut child = place
+        .command(&["run", "v1.bundle", "--data", "-", "-o", "json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    child
+        .stdin
+        .take()
+        .expect("stdin")
+        .write_all(head.as_bytes())
+        .expect("written");
+    let output = child.wait_with_output().expect("it ends");
+    let lines: Vec<Value> = text(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(lines.len(), 2, "60 samples, window 50, hop 10");
+    snapshot("run", &lines[0]);
+    assert_eq!(lines[1]["sample"], 59);
+}
+
+#[test]
+fn a_board_refuses_what_is_not_for_it() {
+    let place = Place::with_bundle();
+    let refused = |args: &[&str], check: &str| {
+        let report = place.json(&[&["verify", "v1.bundle"], args].concat(), 3);
+        let found: Vec<_> = report["refusals"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|r| &r["check"])
+            .collect();
+        assert_eq!(found, [check], "{args:?}: {report}");
+    };
+    refused(&["--class", "mcu"], "fit");
+    refused(&["--floor", "2"], "downgrade");
+    refused(&["--slot-bytes", "4096"], "fit");
+    place.run(&["verify", "v1.bundle", "--floor", "1"], 0);
+    place.run(&["keys", "init", "--home", "other"], 0);
+    refused(&["--home", "other"], "signature");
+    refused(&["--root", "other/keys/root.cose"], "signature");
+
+    let sound = std::fs::read(place.path("v1.bundle")).expect("the bundle");
+    for at in [0, 70, sound.len() / 2, sound.len() - 1] {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1;
+        std::fs::write(place.path("bad.bundle"), &bytes).expect("written");
+        place.run(&["verify", "bad.bundle"], 3);
+    }
+    std::fs::write(place.path("bad.bundle"), &sound[..sound.len() - 1]).expect("written");
+    let output = place.run(&["verify", "bad.bundle"], 3);
+    assert!(text(&output.stderr).contains("next: "));
+    place.run(&["verify", "absent.bundle"], 1);
+}
+
+/// Copies the motion model's files and changes the manifest of release 1.
+fn altered(place: &Place, from: &str, to: &str) -> String {
+    for name in [
+        "motion-v1.onnx",
+        "train.csv",
+        "outputs-v1.npy",
+        "golden-v1-input.npy",
+        "golden-v1-output.npy",
+    ] {
+        std::fs::copy(model(name), place.path(name)).expect("copied");
+    }
+    let manifest = std::fs::read_to_string(model("v1.toml")).expect("the manifest");
+    assert!(manifest.contains(from), "{from}");
+    std::fs::write(place.path("m.toml"), manifest.replace(from, to)).expect("written");
+    "m.toml".to_owned()
+}
+
+#[test]
+fn what_does_not_hold_is_not_packed() {
+    let place = Place::new();
+    let output = place.run(&["pack", &model("bad.toml"), "-o", "bad.bundle"], 3);
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("training-serving skew") && said.contains("--allow-skew"),
+        "{said}"
+    );
+    assert!(!place.path("bad.bundle").exists());
+    let allowed = place.json(
+        &[
+            "pack",
+            &model("bad.toml"),
+            "-o",
+            "bad.bundle",
+            "--allow-skew",
+        ],
+        0,
+    );
+    assert_eq!(allowed["skew"]["allowed"], true);
+
+    let manifest = altered(&place, "[golden]", "[golden]");
+    let mut golden = std::fs::read(place.path("golden-v1-output.npy")).expect("the vectors");
+    let last = golden.len() - 4;
+    golden[last..].copy_from_slice(&99.5f32.to_le_bytes());
+    std::fs::write(place.path("golden-v1-output.npy"), golden).expect("written");
+    let output = place.run(&["pack", &manifest], 3);
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("golden vector 9, element 3: expected 99.5"),
+        "{said}"
+    );
+}
+
+#[test]
+fn without_golden_vectors_the_engine_must_be_asked_to_make_them() {
+    let place = Place::new();
+    let manifest = altered(&place, "counter = 1", "counter = 1");
+    let text_of = std::fs::read_to_string(place.path(&manifest)).expect("the manifest");
+    let end = text_of.find("[golden]").expect("a table");
+    std::fs::write(place.path(&manifest), &text_of[..end]).expect("written");
+    let output = place.run(&["pack", &manifest], 3);
+    assert!(text(&output.stderr).contains("--golden-from-engine"));
+    let packed = place.json(&["pack", &manifest, "--golden-from-engine"], 0);
+    assert_eq!(packed["golden"]["made_by"], "engine");
+    assert!(place.path("m.bundle").exists());
+    let shown = text(
+        &place
+            .run(&["pack", &manifest, "--golden-from-engine"], 0)
+            .stdout,
+    );
+    assert!(shown.contains("not correctness"), "{shown}");
+}
+
+#[test]
+fn a_wrong_manifest_is_named() {
+    let place = Place::new();
+    for (from, to, exit, said) in [
+        ("hop = 10", "hopp = 10", 2, "unknown field `hopp`"),
+        ("hop = 10", "hop = 60", 2, "`input.hop`"),
+        (
+            "features-first",
+            "samples-first",
+            1,
+            "the model's input has shape [1, 6, 50]",
+        ),
+        ("\"ax\", ", "\"a0\", ", 1, "there is no column `a0`"),
+        ("train.csv", "absent.csv", 1, "absent.csv"),
+        (
+            "\"badminton\"]",
+            "\"badminton\", \"rest\"]",
+            1,
+            "has 5 names",
+        ),
+        (
+            "period_ms = 100",
+            "period_ms = 100\ndrift_window = 1000",
+            1,
+            "that takes 8250 samples, and there are 4000",
+        ),
+    ] {
+        let manifest = altered(&place, from, to);
+        let output = place.run(&["pack", &manifest], exit);
+        assert!(
+            text(&output.stderr).contains(said),
+            "{said}: {}",
+            text(&output.stderr)
+        );
+    }
+}
+
+#[test]
+fn a_profile_is_measured() {
+    let place = Place::new();
+    let profile = place.json(&["profile", &model("v1.toml")], 0);
+    snapshot("profile", &profile);
+    assert_eq!(profile["summary"]["training_windows"], 240);
+    assert_eq!(
+        profile["profile"]["features"].as_array().map(Vec::len),
+        Some(6)
+    );
+}
+
+#[test]
+fn held_out_data_measures_the_predictions() {
+    let place = Place::new();
+    let line = "training = \"train.csv\"";
+    let manifest = altered(&place, line, &format!("{line}\nvalidation = \"test.csv\""));
+    std::fs::copy(model("test.csv"), place.path("test.csv")).expect("copied");
+    let with = place.json(&["profile", &manifest], 0);
+    let without = place.json(&["profile", &model("v1.toml")], 0);
+    let mean = |profile: &Value| profile["profile"]["output"]["score_mean"].as_f64();
+    assert!(mean(&with) < mean(&without), "{with}");
+    assert_eq!(
+        with["profile"]["features"][0]["mean"],
+        without["profile"]["features"][0]["mean"]
+    );
+}
