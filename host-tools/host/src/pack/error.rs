@@ -1,0 +1,176 @@
+//! Why nothing was packed, and what to do about it.
+
+use crate::data::DataError;
+use crate::profile::ProfileError;
+use edgeward::bundle::{BundleError, WriteError};
+use edgeward::engine::EngineError;
+use edgeward::engine::tract::LoadError;
+use std::path::PathBuf;
+
+/// Why nothing was packed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackError {
+    /// A data file can't be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The training data makes no profile.
+    #[error("{}: {source}", path.display())]
+    Profile {
+        /// The training data.
+        path: PathBuf,
+        /// Why.
+        source: ProfileError,
+    },
+    /// The model can't be read.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The engine does not take the model.
+    #[error("{}: {source}", path.display())]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: LoadError,
+    },
+    /// The model's input is not what the specification says.
+    #[error(
+        "{}: the model's input has shape {found:?}, and `[input]` says {window} samples of \
+         {features} features, {layout}",
+        path.display()
+    )]
+    Input {
+        /// The model.
+        path: PathBuf,
+        /// The model's input shape.
+        found: Vec<usize>,
+        /// Samples of a window.
+        window: u16,
+        /// Features.
+        features: usize,
+        /// Their layout.
+        layout: &'static str,
+    },
+    /// The model's output is not what the specification says.
+    #[error("{}: the model's output has shape {found:?}, and `output.classes` has {named} names", path.display())]
+    Output {
+        /// The model.
+        path: PathBuf,
+        /// The model's output shape.
+        found: Vec<usize>,
+        /// Names.
+        named: usize,
+    },
+    /// An inference failed.
+    #[error("the model failed on {what}: {error:?}")]
+    Run {
+        /// On what.
+        what: String,
+        /// Why.
+        error: EngineError,
+    },
+    /// There are no golden vectors.
+    #[error("there is no `[golden]` table: nothing shows that boards compute what the lab did")]
+    NoGolden,
+    /// The golden vectors don't have the model's shape.
+    #[error("{}: golden vectors have shape {found:?}, wanted is [vectors, {wanted} values]", path.display())]
+    GoldenShape {
+        /// The file.
+        path: PathBuf,
+        /// Its shape.
+        found: Vec<usize>,
+        /// Values of a vector.
+        wanted: usize,
+    },
+    /// A golden vector is not reproduced.
+    #[error(
+        "golden vector {vector}, element {element}: expected {expected}, the engine gives {seen}, \
+         off by {} (tolerance {tolerance})",
+        (seen - expected).abs()
+    )]
+    Golden {
+        /// The vector, from 0.
+        vector: usize,
+        /// The element of its output, from 0.
+        element: usize,
+        /// The golden value.
+        expected: f32,
+        /// The engine's.
+        seen: f32,
+        /// What may lie between them.
+        tolerance: f32,
+    },
+    /// The packed model disagrees with the lab's outputs.
+    #[error(
+        "training-serving skew: the packed model disagrees with {} on {disagreements} of {windows} \
+         training windows ({:.1} %, at most {:.1} % may)",
+        path.display(),
+        100.0 * *disagreements as f64 / *windows as f64,
+        100.0 * limit
+    )]
+    Skew {
+        /// The lab's outputs.
+        path: PathBuf,
+        /// Windows in which they disagree.
+        disagreements: usize,
+        /// All windows.
+        windows: usize,
+        /// The share that is allowed.
+        limit: f32,
+    },
+    /// A part of the bundle can't be written.
+    #[error("{part}: {source}")]
+    Section {
+        /// Which part.
+        part: &'static str,
+        /// Why.
+        source: BundleError,
+    },
+    /// The bundle can't be written.
+    #[error("the bundle can't be written: {0}")]
+    Write(#[from] WriteError),
+}
+
+impl PackError {
+    /// Whether a policy refused it, rather than something being broken.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::NoGolden | Self::Golden { .. } | Self::Skew { .. }
+        )
+    }
+
+    /// What to do about it, where that is known.
+    #[must_use]
+    pub fn next(&self) -> Option<&'static str> {
+        match self {
+            Self::NoGolden => Some(
+                "add [golden] with inputs and outputs computed by another runtime (ONNX Runtime, \
+                 say), or pass --golden-from-engine, which shows reproducibility only",
+            ),
+            Self::Golden { .. } => Some(
+                "the engine computes something else than the runtime that made the vectors: check \
+                 layout and preprocessing first, then the operators that `edgeward import` lists",
+            ),
+            Self::Skew { .. } => Some(
+                "find out which of the two is wrong before this is released; --allow-skew packs it \
+                 all the same",
+            ),
+            Self::Profile {
+                source: ProfileError::TooLittle { .. },
+                ..
+            } => Some("record more training data, or set a shorter `input.drift_window`"),
+            Self::Input { .. } => Some(
+                "correct window, features or layout, or export the model with that input shape",
+            ),
+            Self::Model { .. } => Some("`edgeward import` says what the model needs"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The predictions' part of a profile.
+
+use super::{Fit, Outputs, ProfileError, mean_and_sd};
+use crate::MAX_OUTPUTS;
+use crate::spec::Spec;
+use edgeward::drift::{Limit, calibration_samples, calibration_stride, statistics};
+use edgeward::guard::Guard;
+use edgeward::policy::{GuardPolicy, Policy};
+use edgeward::profile::{Name, OutputKind, OutputProfile};
+
+/// Least standard deviation of a score.
+const MIN_SCORE_SD: f32 = 1e-3;
+
+/// The guard's own policy does not matter for what is measured here.
+fn guard_policy() -> GuardPolicy {
+    Policy::standard().guard
+}
+
+/// The predictions' part of the profile.
+pub(super) fn measure_all(
+    spec: &Spec,
+    outputs: &Outputs,
+    labels: Option<&[usize]>,
+    drift_window: u32,
+) -> Result<(OutputProfile<MAX_OUTPUTS>, Fit), ProfileError> {
+    let classes = &spec.output.classes;
+    let names = classes
+        .iter()
+        .map(|name| Name::try_from(name.as_str()).unwrap_or_default());
+    let mut profile = OutputProfile {
+        kind: spec.output.kind.into(),
+        names: names.collect(),
+        temperature: 1.0,
+        class_counts: classes.iter().map(|_| 1).collect(),
+        score_mean: 0.0,
+        score_sd: 1.0,
+        score_p01: f32::MIN,
+        score_p99: f32::MAX,
+        entropy_mean: 0.0,
+        class_psi_limit: f32::INFINITY,
+        score_shift_limit: f32::INFINITY,
+    };
+    let fitted = match (spec.output.temperature, labels) {
+        (Some(_), _) | (None, None) => None,
+        (None, Some(labels)) => Some(fit_temperature(profile.kind, outputs, labels)),
+    };
+    profile.temperature = fitted.or(spec.output.temperature).unwrap_or(1.0);
+    let measured = measure(&mut profile, outputs)?;
+    calibrate_outputs(&mut profile, spec, outputs, drift_window)?;
+    let accuracy = labels.map(|labels| {
+        let right = labels
+            .iter()
+            .zip(&measured)
+            .filter(|&(&label, &class)| label == class);
+        right.count() as f32 / labels.len().max(1) as f32
+    });
+    let fit = Fit {
+        temperature: profile.temperature,
+        fitted: fitted.is_some(),
+        accuracy,
+    };
+    Ok((profile, fit))
+}
+
+/// Fills in the class counts and the moments and percentiles of the score, read by the guard's own
+/// rules; returns the class of each output.
+fn measure(
+    profile: &mut OutputProfile<MAX_OUTPUTS>,
+    outputs: &Outputs,
+) -> Result<Vec<usize>, ProfileError> {
+    let mut guard = Guard::<MAX_OUTPUTS>::default();
+    let policy = guard_policy();
+    let (mut classes, mut scores) = (Vec::new(), Vec::new());
+    let mut counts = vec![0u32; profile.names.len()];
+    for (row, output) in outputs.rows().enumerate() {
+        let prediction = guard
+            .judge(profile, &policy, output, false)
+            .map_err(|_| ProfileError::Output { row })?;
+        counts[usize::from(prediction.class)] += 1;
+        classes.push(usize::from(prediction.class));
+        scores.push(prediction.confidence);
+    }
+    let entropy = guard.summary(profile).entropy_sum / outputs.rows().len() as f32;
+    let (mean, sd) = mean_and_sd(scores.iter().copied());
+    scores.sort_by(f32::total_cmp);
+    let percentile = |share: f64| scores[(share * (scores.len() - 1) as f64).round() as usize];
+    profile.class_counts = counts.into_iter().collect();
+    profile.score_mean = mean;
+    profile.score_sd = sd.max(MIN_SCORE_SD);
+    profile.score_p01 = percentile(0.01);
+    profile.score_p99 = percentile(0.99);
+    profile.entropy_mean = entropy;
+    Ok(classes)
+}
+
+/// Replays the outputs in windows of as many as a drift window holds.
+fn calibrate_outputs(
+    profile: &mut OutputProfile<MAX_OUTPUTS>,
+    spec: &Spec,
+    outputs: &Outputs,
+    drift_window: u32,
+) -> Result<(), ProfileError> {
+    let rows: Vec<_> = outputs.rows().collect();
+    let length = (drift_window / u32::from(spec.input.hop)).max(1);
+    let (mut class_psi, mut score_shift) = (Limit::default(), Limit::default());
+    let mut guard = Guard::<MAX_OUTPUTS>::default();
+    let policy = guard_policy();
+    // As for the features, a window is compared with the rest; of the mean, all but the window's
+    // share remains, so that a shift against the rest is greater by so much.
+    let all = rows.len() as f32;
+    let rest = (all - length as f32).max(1.0);
+    for window in rows
+        .windows(length as usize)
+        .step_by(calibration_stride(length) as usize)
+    {
+        guard.start_window();
+        for output in window {
+            let judged = guard.judge(profile, &policy, output, false);
+            judged.map_err(|_| ProfileError::Output { row: 0 })?;
+        }
+        let counts = guard.summary(profile).classes;
+        let others = profile.class_counts.iter().zip(&counts);
+        let others: Vec<_> = others.map(|(all, own)| all.saturating_sub(*own)).collect();
+        class_psi.push(statistics::psi(&others, &counts));
+        score_shift.push(guard.score_shift(profile) * all / rest);
+    }
+    let too_little = |_| ProfileError::TooLittle {
+        drift_window,
+        unit: "predictions",
+        wanted: calibration_samples(length),
+        found: rows.len(),
+    };
+    if profile.kind != OutputKind::Values {
+        profile.class_psi_limit = class_psi.finish(length).map_err(too_little)?;
+    }
+    profile.score_shift_limit = score_shift.finish(length).map_err(too_little)?;
+    Ok(())
+}
+
+/// The temperature under which the labels are likeliest, found by golden-section search over its
+/// logarithm between 1/20 and 20 (the likelihood has one maximum in it; Guo and others, 2017).
+fn fit_temperature(kind: OutputKind, outputs: &Outputs, labels: &[usize]) -> f32 {
+    let logits: Vec<Vec<f64>> = outputs
+        .rows()
+        .map(|row| match kind {
+            OutputKind::Probabilities => {
+                row.iter().map(|&p| f64::from(p).max(1e-12).ln()).collect()
+            }
+            _ => row.iter().map(|&x| f64::from(x)).collect(),
+        })
+        .collect();
+    let loss = |log_temperature: f64| -> f64 {
+        let temperature = log_temperature.exp();
+        let surprise = |row: &Vec<f64>, label: usize| {
+            let greatest = row.iter().fold(f64::MIN, |a, &b| a.max(b));
+            let sum: f64 = row
+                .iter()
+                .map(|x| ((x - greatest) / temperature).exp())
+                .sum();
+            sum.ln() - (row[label] - greatest) / temperature
+        };
+        logits
+            .iter()
+            .zip(labels)
+            .map(|(row, &label)| surprise(row, label))
+            .sum()
+    };
+    let ratio = (5f64.sqrt() - 1.0) / 2.0;
+    let (mut low, mut high) = ((0.05f64).ln(), (20f64).ln());
+    for _ in 0..60 {
+        let a = high - ratio * (high - low);
+        let b = low + ratio * (high - low);
+        if loss(a) < loss(b) {
+            high = b;
+        } else {
+            low = a;
+        }
+    }
+    ((low + high) / 2.0).exp() as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::noise;
+    use super::*;
+
+    #[test]
+    fn a_temperature_is_found_again() {
+        // Labels drawn from softmax(x / 2.5), x being the logits.
+        let draws = noise(40_000);
+        let (mut values, mut labels) = (Vec::new(), Vec::new());
+        for pair in draws.chunks(2) {
+            let logit = 12.0 * (pair[0] - 0.5);
+            let chance = 1.0 / (1.0 + (-logit / 2.5).exp());
+            values.extend([0.0, logit]);
+            labels.push(usize::from(pair[1] < chance));
+        }
+        let found = fit_temperature(OutputKind::Logits, &Outputs { width: 2, values }, &labels);
+        assert!((found - 2.5).abs() < 0.15, "{found}");
+    }
+}
