@@ -111,7 +111,10 @@ impl Work {
             names.extend(batch.iter().map(|frame: &StoredFrame| frame.device.clone()));
             while !batch.is_empty() && !stop.load(Ordering::Acquire) {
                 match self.store.ingest(&batch) {
-                    Ok(_) => batch.clear(),
+                    Ok(counts) => {
+                        batch.clear();
+                        self.conflicts(&counts.conflicts);
+                    }
                     // Forgotten since it was verified: the others' frames must not suffer.
                     Err(StoreError::NoDevice(name)) => batch.retain(|frame| frame.device != name),
                     Err(error) => {
@@ -149,16 +152,25 @@ impl Work {
                     patience = LINGER;
                 }
                 Ok(None) => {}
-                Err(Refused(reason, detail)) => self.refuse(&message, reason, detail),
+                Err(Refused(reason, detail)) => self.refuse(&message.topic, reason, detail),
             }
         }
     }
 
-    fn refuse(&self, message: &Message, reason: &str, detail: String) {
-        tracing::warn!(topic = message.topic, reason, detail, "refused");
+    /// A number says one thing only: whoever signs a second has its key twice, or began again.
+    fn conflicts(&self, conflicts: &[(String, u64)]) {
+        for (device, number) in conflicts {
+            let topic = topic::device(&self.fleet, device, Channel::Summary);
+            let detail = format!("another frame {number} is stored");
+            self.refuse(&topic, "conflict", detail);
+        }
+    }
+
+    fn refuse(&self, topic: &str, reason: &str, detail: String) {
+        tracing::warn!(topic, reason, detail, "refused");
         let refusal = Refusal {
             time_ms: now_ms(),
-            topic: message.topic.clone(),
+            topic: topic.to_owned(),
             reason: reason.to_owned(),
             detail,
         };
@@ -259,8 +271,8 @@ impl Work {
         let result = decode(&enrolled.key);
         self.devices.insert(device.to_owned(), enrolled);
         result.map_err(|error| match error {
-            DecodeError::Cose(_) => Refused("signature", format!("{error:?}")),
-            _ => Refused("malformed", format!("{error:?}")),
+            DecodeError::Cose(_) => Refused("signature", error.to_string()),
+            _ => Refused("malformed", error.to_string()),
         })
     }
 

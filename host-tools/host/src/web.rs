@@ -3,7 +3,10 @@
 use crate::collector::now_ms;
 use crate::controller::{boards, in_cohort};
 use crate::store::{Device, FrameQuery, Kind, Store, StoreError, StoredFrame};
-use edgeward::telemetry::{Birth, SlotState};
+use crate::{MAX_FEATURES, MAX_OUTPUTS};
+use edgeward::telemetry::codec::decode_frame;
+use edgeward::telemetry::{Birth, Body, SlotState, Summary};
+use edgeward::trust::cose;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -173,11 +176,8 @@ pub fn overview(store: &dyn Store, fleet: &str) -> Result<Overview, StoreError> 
             .clone()
             .and_then(|birth| serde_json::from_value::<Birth>(birth).ok())
             .map_or_else(Vec::new, |birth| slot_words(&birth));
-        let decoded = summary.as_ref().and_then(|frame| {
-            type Summary =
-                edgeward::telemetry::Summary<{ crate::MAX_FEATURES }, { crate::MAX_OUTPUTS }>;
-            serde_json::from_value::<Summary>(frame.body.clone()).ok()
-        });
+        // From the signed bytes: JSON has no infinity, which stands for the least of no values.
+        let decoded = summary.as_ref().and_then(|frame| summary_of(&frame.raw));
         let estimated = decoded
             .as_ref()
             .filter(|summary| summary.output.n > 0)
@@ -214,6 +214,15 @@ pub fn overview(store: &dyn Store, fleet: &str) -> Result<Overview, StoreError> 
         refusals: store.refusal_counts()?.into_iter().collect(),
         time_ms: now_ms(),
     })
+}
+
+/// The summary in a stored frame, whose signature was verified when it came.
+fn summary_of(raw: &[u8]) -> Option<Box<Summary<MAX_FEATURES, MAX_OUTPUTS>>> {
+    let payload = cose::parse(raw).ok()?.payload?;
+    match decode_frame(payload).ok()?.body {
+        Body::Summary(summary) => Some(Box::new(summary)),
+        _ => None,
+    }
 }
 
 fn slot_words(birth: &Birth) -> Vec<String> {

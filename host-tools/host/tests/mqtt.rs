@@ -35,7 +35,48 @@ fn next_message(mqtt: &Mqtt) -> Message {
 
 #[test]
 fn retained_chunks_reach_a_late_subscriber_one_by_one_and_again() {
-    let port = start();
+    chunks(start());
+}
+
+/// A Mosquitto that ends with its owner.
+struct Mosquitto(std::process::Child);
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn mosquitto_does_as_well() {
+    let named = std::env::var_os("EDGEWARD_MOSQUITTO").map(std::path::PathBuf::from);
+    let program = named.unwrap_or_else(|| "/usr/sbin/mosquitto".into());
+    if !program.exists() {
+        println!("skipped: no {}", program.display());
+        return;
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+        .port();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("mosquitto.conf");
+    let settings = format!("listener {port} 127.0.0.1\nallow_anonymous true\n");
+    std::fs::write(&file, settings).expect("written");
+    let child = std::process::Command::new(program)
+        .arg("-c")
+        .arg(&file)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("Mosquitto starts");
+    let _mosquitto = Mosquitto(child);
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    broker::wait_for(address, PATIENCE).expect("it listens");
+    chunks(port);
+}
+
+fn chunks(port: u16) {
     let publisher = client("publisher", port);
     let chunk = vec![0xa5; 4096];
     for n in 0..300 {

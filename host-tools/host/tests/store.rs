@@ -62,7 +62,7 @@ fn suite(store: &dyn Store) {
 
     // A merged frame takes the place of what it covers, and is covered for ever.
     let counts = store.ingest(&[frame("a", 2, 5)]).expect("stored");
-    assert_eq!((counts.new, counts.replaced), (1, 2));
+    assert_eq!((counts.new, counts.replaced), (1, 1), "the event stays");
     let counts = store
         .ingest(&[frame("a", 4, 4), frame("a", 2, 3)])
         .expect("stored");
@@ -77,7 +77,29 @@ fn suite(store: &dyn Store) {
         .iter()
         .map(|f| (f.first_sequence, f.sequence))
         .collect();
-    assert_eq!(numbers, [(1, 1), (2, 5)]);
+    assert_eq!(numbers, [(1, 1), (3, 3), (2, 5)]);
+
+    // Other bytes for a number that is taken are left out, and counted.
+    let mut other = frame("a", 1, 1);
+    other.raw = vec![99];
+    let counts = store.ingest(&[other]).expect("read");
+    assert_eq!((counts.new, counts.known), (0, 0));
+    assert_eq!(counts.conflicts, [("a".to_owned(), 1)]);
+
+    // A frame that only says that others were lost replaces nothing, and closes the gap.
+    store.ingest(&[frame("a", 7, 7)]).expect("stored");
+    assert_eq!(store.gaps("a").expect("read"), [(6, 6)]);
+    let mut lost = frame("a", 6, 8);
+    lost.kind = Kind::Summary;
+    lost.body = serde_json::json!({ "windows": 0, "dropped_events": 3 });
+    let counts = store.ingest(&[lost.clone()]).expect("stored");
+    assert_eq!((counts.new, counts.replaced), (1, 0));
+    assert!(store.gaps("a").expect("read").is_empty());
+    assert_eq!(store.device("a").expect("read").expect("there").through, 8);
+    // And none at all where everything is there already, whatever it says.
+    lost.first_sequence = 1;
+    let counts = store.ingest(&[lost, frame("a", 1, 7)]).expect("read");
+    assert_eq!((counts.new, counts.known, counts.replaced), (0, 2, 0));
 
     // One frame of an unknown device keeps all of its call out.
     let refused = store.ingest(&[frame("b", 2, 2), frame("nobody", 1, 1)]);

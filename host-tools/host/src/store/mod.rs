@@ -156,12 +156,15 @@ pub struct FrameQuery {
 }
 
 /// What became of the frames of one call.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Ingested {
     /// Stored.
     pub new: u32,
     /// Stored before, and left as they are.
     pub known: u32,
+    /// Device and number of those that say something else than what is stored under their number,
+    /// and are left out.
+    pub conflicts: Vec<(String, u64)>,
     /// Stored frames that a merged frame took the place of.
     pub replaced: u32,
 }
@@ -243,13 +246,14 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     fn seen(&self, name: &str, online: Option<bool>, time_ms: u64) -> Result<(), StoreError>;
 
-    /// Stores frames in one transaction. A frame that is there, or that a stored one covers, is left
-    /// out; a merged frame takes the place of the stored ones that it covers.
+    /// Stores frames in one transaction. A frame whose numbers are all stored is left out; a merged
+    /// summary takes the place of the summaries that it covers, but for one of no window, which only
+    /// says that frames were lost. Events are never replaced.
     ///
     /// # Errors
     /// [`StoreError::NoDevice`] for a frame of an unknown device; nothing is stored then.
     fn ingest(&self, frames: &[StoredFrame]) -> Result<Ingested, StoreError>;
-    /// Frames that match.
+    /// Frames that match: those of one device by number, others by time of receipt.
     ///
     /// # Errors
     /// [`StoreError`].

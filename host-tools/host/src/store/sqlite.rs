@@ -34,8 +34,8 @@ CREATE TABLE frames (
   sequence INTEGER NOT NULL, first_sequence INTEGER NOT NULL, boot INTEGER NOT NULL,
   time_ms INTEGER NOT NULL, received_ms INTEGER NOT NULL, kind TEXT NOT NULL,
   body TEXT NOT NULL, raw BLOB NOT NULL,
-  PRIMARY KEY (device, sequence)
-) STRICT, WITHOUT ROWID;
+  PRIMARY KEY (device, sequence, first_sequence)
+) STRICT;
 CREATE INDEX frames_by_kind ON frames (kind, received_ms);
 CREATE INDEX frames_by_device ON frames (device, kind, sequence);
 CREATE TABLE refusals (
@@ -191,22 +191,46 @@ fn ingest_one(
     counts: &mut Ingested,
 ) -> Result<(), StoreError> {
     let (first, last) = (signed(frame.first_sequence), signed(frame.sequence));
-    let covered: bool = tx
-        .prepare(
-            "SELECT EXISTS (SELECT 1 FROM frames
-             WHERE device = ?1 AND first_sequence <= ?2 AND sequence >= ?3)",
-        )?
-        .query_row(params![frame.device, first, last], |row| row.get(0))?;
+    let through: i64 = tx
+        .prepare("SELECT through FROM devices WHERE name = ?1")?
+        .query_row([&frame.device], |row| row.get(0))?;
+    let covered = last <= through
+        || tx
+            .prepare(
+                "SELECT EXISTS (SELECT 1 FROM frames
+                 WHERE device = ?1 AND first_sequence <= ?2 AND sequence >= ?3)",
+            )?
+            .query_row(params![frame.device, first, last], |row| row.get(0))?;
     if covered {
-        counts.known += 1;
+        let same: Option<bool> = tx
+            .prepare(
+                "SELECT raw = ?4 FROM frames
+                 WHERE device = ?1 AND first_sequence = ?2 AND sequence = ?3",
+            )?
+            .query_row(params![frame.device, first, last, frame.raw], |row| {
+                row.get(0)
+            })
+            .optional()?;
+        if same == Some(false) {
+            let conflict = (frame.device.clone(), frame.sequence);
+            counts.conflicts.push(conflict);
+        } else {
+            counts.known += 1;
+        }
         return Ok(());
     }
-    let replaced = tx
-        .prepare(
-            "DELETE FROM frames WHERE device = ?1 AND first_sequence >= ?2 AND sequence <= ?3",
-        )?
-        .execute(params![frame.device, first, last])?;
-    counts.replaced += u32::try_from(replaced).unwrap_or(u32::MAX);
+    // A summary of no window only says that frames were lost: what came before it is better.
+    let only_counts = frame.body["windows"] == 0;
+    if frame.kind == Kind::Summary && first < last && !only_counts {
+        // Events stay: the merged summary only counts them.
+        let replaced = tx
+            .prepare(
+                "DELETE FROM frames WHERE device = ?1 AND sequence BETWEEN ?2 AND ?3
+                 AND first_sequence >= ?2 AND kind = 'summary'",
+            )?
+            .execute(params![frame.device, first, last])?;
+        counts.replaced += u32::try_from(replaced).unwrap_or(u32::MAX);
+    }
     tx.prepare(
         "INSERT INTO frames (device, sequence, first_sequence, boot, time_ms, received_ms, kind,
          body, raw) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
@@ -228,7 +252,7 @@ fn ingest_one(
 
 /// Moves a device's mark up to the first gap.
 fn advance(tx: &Transaction<'_>, name: &str) -> Result<(), StoreError> {
-    let mut through: i64 = tx
+    let start: i64 = tx
         .query_row(
             "SELECT through FROM devices WHERE name = ?1",
             [name],
@@ -236,10 +260,11 @@ fn advance(tx: &Transaction<'_>, name: &str) -> Result<(), StoreError> {
         )
         .optional()?
         .ok_or_else(|| StoreError::NoDevice(name.to_owned()))?;
-    let start = through;
+    let mut through = start;
+    // A merged frame may hold events that came before it, so ranges may lie in one another.
     let mut rows = tx.prepare(
         "SELECT first_sequence, sequence FROM frames WHERE device = ?1 AND sequence > ?2
-         ORDER BY sequence",
+         ORDER BY first_sequence",
     )?;
     let mut rows = rows.query(params![name, start])?;
     while let Some(row) = rows.next()? {
@@ -247,7 +272,7 @@ fn advance(tx: &Transaction<'_>, name: &str) -> Result<(), StoreError> {
         if first > through + 1 {
             break;
         }
-        through = last;
+        through = through.max(last);
     }
     drop(rows);
     if through > start {
@@ -353,29 +378,44 @@ impl Store for Sqlite {
     fn frames(&self, query: &FrameQuery) -> Result<Vec<StoredFrame>, StoreError> {
         let connection = self.lock();
         let order = if query.newest_first { "DESC" } else { "ASC" };
+        // One device's frames have an order of their own, which an index holds for each kind.
+        let sorted = match query.device {
+            Some(_) => format!("sequence {order}"),
+            None => format!("received_ms {order}, device {order}, sequence {order}"),
+        };
+        let mut conditions = vec!["true"];
+        let mut values: Vec<&dyn rusqlite::ToSql> = Vec::new();
+        let kind = query.kind.map(Kind::name);
+        let (after, since) = (query.after.map(signed), query.since_ms.map(signed));
+        let limit = match query.limit {
+            0 => -1,
+            limit => i64::try_from(limit).unwrap_or(-1),
+        };
+        let mut ask = |condition, value| {
+            conditions.push(condition);
+            values.push(value);
+        };
+        if let Some(device) = &query.device {
+            ask("device = ?", device);
+        }
+        if let Some(kind) = &kind {
+            ask("kind = ?", kind);
+        }
+        if let Some(after) = &after {
+            ask("sequence > ?", after);
+        }
+        if let Some(since) = &since {
+            ask("received_ms >= ?", since);
+        }
+        values.push(&limit);
         let sql = format!(
             "SELECT device, boot, first_sequence, sequence, time_ms, received_ms, kind, body, raw
-             FROM frames WHERE (?1 IS NULL OR device = ?1) AND (?2 IS NULL OR kind = ?2)
-             AND (?3 IS NULL OR sequence > ?3) AND (?4 IS NULL OR received_ms >= ?4)
-             ORDER BY received_ms {order}, device {order}, sequence {order} LIMIT ?5"
+             FROM frames WHERE {} ORDER BY {sorted} LIMIT ?",
+            conditions.join(" AND ")
         );
-        let limit = if query.limit == 0 {
-            -1
-        } else {
-            i64::try_from(query.limit).unwrap_or(-1)
-        };
         let mut statement = connection.prepare(&sql)?;
         let found = statement
-            .query_map(
-                params![
-                    query.device,
-                    query.kind.map(Kind::name),
-                    query.after.map(signed),
-                    query.since_ms.map(signed),
-                    limit
-                ],
-                frame,
-            )?
+            .query_map(values.as_slice(), frame)?
             .collect::<Result<_, _>>()?;
         Ok(found)
     }
@@ -383,7 +423,8 @@ impl Store for Sqlite {
     fn gaps(&self, device: &str) -> Result<Vec<(u64, u64)>, StoreError> {
         let connection = self.lock();
         let mut statement = connection.prepare(
-            "SELECT first_sequence, sequence FROM frames WHERE device = ?1 ORDER BY sequence",
+            "SELECT first_sequence, sequence FROM frames WHERE device = ?1
+             ORDER BY first_sequence",
         )?;
         let ranges = statement
             .query_map([device], |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)))?

@@ -1,0 +1,334 @@
+//! From a board's outbox over a broker that goes away into the store: everything once, nothing forged.
+
+use edgeward::bundle::BoardClass;
+use edgeward::slots::ram::RamFlash;
+use edgeward::telemetry::codec::{
+    decode_ack, max_frame_bytes, max_payload_bytes, sign_frame, sign_record,
+};
+use edgeward::telemetry::outbox::{Outbox, RecordKind, Region, max_record_bytes};
+use edgeward::telemetry::{Body, Event as BoardEvent, Frame, Id, Refused, Summary};
+use edgeward::topic::{self, Channel};
+use edgeward::trust::cose::ContentType;
+use edgeward::trust::ring::{RingSigner, RingVerifier};
+use edgeward::trust::root::Root;
+use edgeward::trust::{Role, Signer};
+use edgeward_host::broker::{Broker, Options as BrokerOptions};
+use edgeward_host::collector::Collector;
+use edgeward_host::keys::{KeyStore, Quorum};
+use edgeward_host::mqtt::{Event, Mqtt, Options};
+use edgeward_host::store::sqlite::Sqlite;
+use edgeward_host::store::{Device, FrameQuery, Kind, Store};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const FLEET: &str = "f";
+const PATIENCE: Duration = Duration::from_secs(30);
+const BUFFER: usize = max_record_bytes(2, 2);
+type Waiting = Outbox<RamFlash<8, 4096>, 2, 2, 64, BUFFER>;
+
+/// A board without a model: an outbox, a key and a connection.
+struct Board {
+    name: Id,
+    key: RingSigner,
+    root: Root,
+    outbox: Waiting,
+    mqtt: Mqtt,
+    sent: u64,
+    /// When everything is sent again from the last acknowledgement on.
+    again: Instant,
+}
+
+impl Board {
+    fn new(name: &str, seed: u8, root: &Root, port: u16) -> Self {
+        let region = Region {
+            offset: 0,
+            sector_bytes: 4096,
+            sectors: 4,
+        };
+        let mqtt = Mqtt::connect(&options(name, port));
+        mqtt.subscribe(&topic::device(FLEET, name, Channel::Ack));
+        Self {
+            name: Id::try_from(name).expect("short"),
+            key: RingSigner::from_seed(&[seed; 32]).expect("a key"),
+            root: root.clone(),
+            outbox: Waiting::open(RamFlash::new(16 * 1024), region, 1).expect("opens"),
+            mqtt,
+            sent: 0,
+            again: Instant::now() + Duration::from_secs(1),
+        }
+    }
+
+    /// One window of `samples` samples, and now and then an event.
+    fn work(&mut self, samples: u32) {
+        let mut summary = Summary::empty();
+        (summary.windows, summary.samples) = (1, samples);
+        let pushed = self.outbox.push(0, &Body::Summary(summary));
+        pushed.expect("there is room");
+        if samples.is_multiple_of(10) {
+            let what = Refused::Command;
+            let event = Body::Event(BoardEvent::Refused { what });
+            self.outbox.push(0, &event).expect("there is room");
+        }
+    }
+
+    /// Sends what is due and takes what came.
+    fn step(&mut self) {
+        if Instant::now() > self.again {
+            self.sent = self.outbox.acknowledged();
+            self.again = Instant::now() + Duration::from_secs(1);
+        }
+        let mut payload = [0; max_payload_bytes(2, 2)];
+        let mut frame = [0; max_frame_bytes(2, 2)];
+        while self.mqtt.waiting() < 32
+            && let Some(record) = self.outbox.peek_after(self.sent).expect("reads")
+        {
+            let len = sign_record(&self.name, &record, &self.key, &mut payload, &mut frame);
+            let channel = match record.kind {
+                RecordKind::Event => Channel::Event,
+                _ => Channel::Summary,
+            };
+            self.sent = record.sequence;
+            let topic = topic::device(FLEET, &self.name, channel);
+            self.mqtt
+                .publish(&topic, &frame[..len.expect("fits")], false);
+        }
+        while let Some(event) = self.mqtt.recv_timeout(Duration::from_millis(1)) {
+            let Event::Message(message) = event else {
+                continue;
+            };
+            let payload = self.root.verify_threshold(
+                Role::Collector,
+                ContentType::Ack,
+                &message.payload,
+                &RingVerifier,
+            );
+            let ack = decode_ack(payload.expect("signed by the collector")).expect("an ack");
+            assert_eq!(ack.device, self.name);
+            self.outbox.acknowledge(ack.through).expect("known numbers");
+        }
+    }
+}
+
+fn options(client_id: &str, port: u16) -> Options {
+    Options {
+        client_id: client_id.to_owned(),
+        host: "127.0.0.1".to_owned(),
+        port,
+        credentials: None,
+    }
+}
+
+fn broker(port: u16) -> Broker {
+    let options = BrokerOptions {
+        port,
+        ..BrokerOptions::default()
+    };
+    Broker::start(&options).expect("a broker")
+}
+
+fn enroll(store: &dyn Store, name: &str, key: &RingSigner) {
+    let device = Device {
+        name: name.to_owned(),
+        fleet: FLEET.to_owned(),
+        key: key.public_key(),
+        class: BoardClass::Linux,
+        enrolled_ms: 1,
+        seen_ms: None,
+        online: false,
+        through: 0,
+    };
+    store.enroll(&device).expect("enrolled");
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "{what}: not within {PATIENCE:?}"
+        );
+    }
+}
+
+struct World {
+    store: Arc<Sqlite>,
+    keys: KeyStore,
+    root: Root,
+    _folder: tempfile::TempDir,
+}
+
+fn world() -> World {
+    let folder = tempfile::tempdir().expect("a folder");
+    let keys = KeyStore::at(folder.path());
+    let root = keys
+        .init(|_| Quorum {
+            threshold: 1,
+            keys: 1,
+        })
+        .expect("keys");
+    let store = Sqlite::open(&folder.path().join("store.db")).expect("a store");
+    World {
+        store: Arc::new(store),
+        keys,
+        root,
+        _folder: folder,
+    }
+}
+
+impl World {
+    fn collector(&self, port: u16) -> Collector {
+        let store: Arc<dyn Store> = Arc::clone(&self.store) as Arc<dyn Store>;
+        Collector::start(&options("collector", port), store, &self.keys, FLEET).expect("a key")
+    }
+
+    fn through(&self, device: &str) -> u64 {
+        let device = self.store.device(device).expect("read");
+        device.expect("enrolled").through
+    }
+
+    fn frames(&self, device: &str) -> Vec<edgeward_host::store::StoredFrame> {
+        let query = FrameQuery {
+            device: Some(device.to_owned()),
+            ..FrameQuery::default()
+        };
+        self.store.frames(&query).expect("read")
+    }
+}
+
+#[test]
+fn every_summary_is_stored_once_though_broker_and_collector_go_away() {
+    let world = world();
+    let first = broker(0);
+    let port = first.listening().v4.port();
+    let mut boards = [
+        Board::new("a", 1, &world.root, port),
+        Board::new("b", 2, &world.root, port),
+    ];
+    for board in &boards {
+        enroll(world.store.as_ref(), &board.name, &board.key);
+    }
+    let collector = world.collector(port);
+    let mut given = 0;
+    let mut work = |boards: &mut [Board; 2], windows: u32| {
+        for n in 1..=windows {
+            given += n;
+            for board in &mut *boards {
+                board.work(n);
+                board.step();
+            }
+        }
+    };
+    work(&mut boards, 20);
+    until("the first frames", || {
+        boards.iter_mut().for_each(Board::step);
+        boards.iter().all(|board| board.outbox.is_empty())
+    });
+    // Without a broker the boards go on; the outbox is too small for all and merges.
+    drop(first);
+    work(&mut boards, 60);
+    drop(collector);
+    let _second = broker(port);
+    work(&mut boards, 20);
+    let _collector = world.collector(port);
+    until("everything", || {
+        boards.iter_mut().for_each(Board::step);
+        boards.iter().all(|board| board.outbox.is_empty())
+    });
+    let mut merged = 0;
+    for board in &boards {
+        let name = board.name.as_str();
+        assert_eq!(world.through(name), board.outbox.next_sequence() - 1);
+        assert_eq!(world.store.gaps(name).expect("read"), []);
+        let frames = world.frames(name);
+        let summaries = frames.iter().filter(|frame| frame.kind == Kind::Summary);
+        let samples: u64 = summaries
+            .clone()
+            .filter_map(|f| f.body["samples"].as_u64())
+            .sum();
+        assert_eq!(samples, u64::from(given), "{name}");
+        merged += summaries.filter(|f| f.first_sequence < f.sequence).count();
+    }
+    assert!(merged > 0, "the outage was too short to show a merge");
+    assert_eq!(world.store.refusal_counts().expect("read"), []);
+}
+
+#[test]
+fn what_is_forged_replayed_or_misplaced_is_refused_and_counted() {
+    let world = world();
+    let broker = broker(0);
+    let port = broker.listening().v4.port();
+    let mut board = Board::new("a", 1, &world.root, port);
+    let other = RingSigner::from_seed(&[2; 32]).expect("a key");
+    let stranger = RingSigner::from_seed(&[3; 32]).expect("a key");
+    enroll(world.store.as_ref(), "a", &board.key);
+    enroll(world.store.as_ref(), "b", &other);
+    let _collector = world.collector(port);
+    for n in 1..=5 {
+        board.work(n);
+    }
+    until("the honest frames", || {
+        board.step();
+        board.outbox.is_empty()
+    });
+    let before = world.frames("a");
+    assert_eq!(before.len(), 5);
+
+    let attacker = Mqtt::connect(&options("attacker", port));
+    let signed = |device: &str, sequence: u64, key: &RingSigner| {
+        let mut summary = Summary::<2, 2>::empty();
+        (summary.windows, summary.samples) = (1, 1_000_000);
+        let frame = Frame {
+            device: Id::try_from(device).expect("short"),
+            boot: 1,
+            first_sequence: sequence,
+            sequence,
+            time_ms: 0,
+            body: Body::Summary(summary),
+        };
+        let mut payload = [0; max_payload_bytes(2, 2)];
+        let mut out = [0; max_frame_bytes(2, 2)];
+        let len = sign_frame(&frame, key, &mut payload, &mut out).expect("fits");
+        out[..len].to_vec()
+    };
+    let send = |device: &str, channel, bytes: &[u8]| {
+        attacker.publish(&topic::device(FLEET, device, channel), bytes, false);
+    };
+    let mut flipped = signed("a", 6, &board.key);
+    *flipped.last_mut().expect("bytes") ^= 1;
+    send("a", Channel::Summary, &flipped);
+    send("a", Channel::Summary, &signed("a", 6, &stranger));
+    send("nobody", Channel::Summary, &signed("nobody", 1, &stranger));
+    // Another device's, on its own topic and on the victim's.
+    send("b", Channel::Summary, &signed("a", 6, &other));
+    send("a", Channel::Summary, &signed("b", 6, &other));
+    send("a", Channel::Event, &signed("a", 6, &board.key));
+    send("a", Channel::Summary, b"not a frame");
+    send("a", Channel::Summary, &vec![0; 40_000]);
+    // Replays of what is stored, as it was and with another content.
+    for frame in &before {
+        send("a", Channel::Summary, &frame.raw);
+    }
+    send("a", Channel::Summary, &signed("a", 2, &board.key));
+    // A last honest frame shows that all before it was dealt with.
+    attacker.flush(PATIENCE).expect("acknowledged");
+    board.work(7);
+    until("the last honest frame", || {
+        board.step();
+        world.through("a") == 6
+    });
+    let after = world.frames("a");
+    assert_eq!(after[..5], before[..]);
+    assert_eq!((after.len(), world.frames("b").len()), (6, 0));
+    let counts = world.store.refusal_counts().expect("read");
+    let count = |reason: &str| {
+        counts
+            .iter()
+            .find(|(r, _)| r == reason)
+            .map_or(0, |(_, n)| *n)
+    };
+    assert_eq!(count("unknown"), 1, "{counts:?}");
+    assert_eq!(count("device"), 1, "{counts:?}");
+    assert_eq!(count("kind"), 1, "{counts:?}");
+    assert_eq!(count("conflict"), 1, "{counts:?}");
+    assert_eq!(counts.iter().map(|(_, n)| n).sum::<u64>(), 9, "{counts:?}");
+}
