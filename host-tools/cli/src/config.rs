@@ -15,10 +15,8 @@ pub struct Config {
     pub output: Option<Format>,
     /// The fleet that commands concern.
     pub fleet: Option<String>,
-    /// The broker's address, `mqtt://host:port`.
+    /// The broker, as host:port.
     pub broker: Option<String>,
-    /// The store, a path or a URL.
-    pub store: Option<String>,
 }
 
 impl Config {
@@ -35,4 +33,33 @@ impl Config {
         toml::from_str(&text)
             .with_context(|| format!("the configuration file {} is wrong", path.display()))
     }
+
+    /// Makes the file's fleet and broker the defaults of the options of these names, in `command` and
+    /// all below it. None when the file says nothing of them.
+    pub fn defaults(&self, command: clap::Command) -> Option<clap::Command> {
+        // Read once in the life of the process, so that nothing piles up.
+        let leak = |text: &Option<String>| text.clone().map(|text| &*text.leak());
+        let (fleet, broker) = (leak(&self.fleet), leak(&self.broker));
+        (fleet.is_some() || broker.is_some()).then(|| with_defaults(command, fleet, broker))
+    }
+}
+
+fn with_defaults(
+    command: clap::Command,
+    fleet: Option<&'static str>,
+    broker: Option<&'static str>,
+) -> clap::Command {
+    command
+        .mut_args(|arg| {
+            let default = match arg.get_id().as_str() {
+                "fleet" if arg.get_long().is_some() => fleet,
+                "broker" if arg.get_long().is_some() => broker,
+                _ => None,
+            };
+            match default {
+                Some(default) => arg.default_value(default),
+                None => arg,
+            }
+        })
+        .mut_subcommands(|command| with_defaults(command, fleet, broker))
 }

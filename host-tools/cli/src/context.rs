@@ -7,8 +7,6 @@ use std::path::PathBuf;
 
 /// The surroundings of a command.
 pub struct Context {
-    /// Settings of the configuration file.
-    pub config: Config,
     /// The folder of keys and store.
     pub home: PathBuf,
     /// Where results and progress go.
@@ -19,17 +17,15 @@ pub struct Context {
 
 impl Context {
     /// Reads the settings in their order: command line, environment, file, defaults.
-    pub fn new(global: &Global) -> anyhow::Result<Self> {
-        let config = Config::load(global.config.as_deref())?;
+    pub fn new(global: &Global, config: &Config) -> Self {
         let home = global.home.clone().or_else(|| config.home.clone());
         let format = output::format_of(&global.output).or(config.output);
         start_log(global.verbose, global.quiet);
-        Ok(Self {
+        Self {
             home: home.unwrap_or_else(|| PathBuf::from(".edgeward")),
             out: Out::new(format.unwrap_or_default(), global.quiet),
             output_path: output::path_of(&global.output),
-            config,
-        })
+        }
     }
 }
 

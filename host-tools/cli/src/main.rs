@@ -11,10 +11,11 @@ mod demo;
 mod exit;
 mod output;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
     broker, completions, device, eval, import, inspect, keys, pack, publish, rollout, serve, watch,
 };
+use config::Config;
 use context::Context;
 use exit::{Exit, Failure};
 use output::OutputArg;
@@ -147,14 +148,22 @@ fn main() -> ExitCode {
     if let Some(ended) = agent::intercept() {
         return ended;
     }
-    let cli = Cli::parse();
-    let context = match Context::new(&cli.global) {
-        Ok(context) => context,
+    let mut cli = Cli::parse();
+    let config = match Config::load(cli.global.config.as_deref()) {
+        Ok(config) => config,
         Err(error) => {
             let format = output::format_of(&cli.global.output).unwrap_or_default();
             return exit::report(&error, format, Exit::Usage).into();
         }
     };
+    if let Some(command) = config.defaults(Cli::command()) {
+        // The arguments once more, now that the defaults are known.
+        cli = match Cli::from_arg_matches(&command.get_matches()) {
+            Ok(cli) => cli,
+            Err(error) => error.exit(),
+        };
+    }
+    let context = Context::new(&cli.global, &config);
     match dispatch(cli.command, &context) {
         Ok(exit) => exit.into(),
         Err(error) => exit::report(&error, context.out.format(), Exit::Error).into(),

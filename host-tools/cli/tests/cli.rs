@@ -28,7 +28,7 @@ impl Place {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_edgeward"));
         command.current_dir(self.folder.path()).args(args);
-        for name in ["HOME", "OUTPUT", "CONFIG", "FLEET", "LOG"] {
+        for name in ["HOME", "OUTPUT", "CONFIG", "FLEET", "BROKER", "LOG"] {
             command.env_remove(format!("EDGEWARD_{name}"));
         }
         command
@@ -225,6 +225,24 @@ fn settings_come_from_flag_then_environment_then_file() {
 }
 
 #[test]
+fn the_file_sets_the_fleet_that_commands_concern() {
+    let place = Place::new();
+    std::fs::write(place.path("edgeward.toml"), "fleet = \"by-file\"\n").expect("written");
+    let key = "19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1";
+    let enroll = ["device", "enroll", "b", "--dry-run", "--key", key];
+    assert_eq!(place.json(&enroll, 0)["fleet"], "by-file");
+    let by_flag = [&enroll[..], &["--fleet", "by-flag"]].concat();
+    assert_eq!(place.json(&by_flag, 0)["fleet"], "by-flag");
+    let mut command = place.command(&[&enroll[..], &["-o", "json"]].concat());
+    let output = command
+        .env("EDGEWARD_FLEET", "by-env")
+        .output()
+        .expect("it starts");
+    let device: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(device["fleet"], "by-env");
+}
+
+#[test]
 fn errors_are_json_where_json_was_asked_for() {
     let place = Place::new();
     let output = place.run(&["-o", "json", "keys", "list"], 1);
@@ -247,6 +265,8 @@ fn devices_are_enrolled_and_forgotten() {
     place.run(&["device", "enroll", "board-2", "--key", "12"], 2);
     place.run(&["device", "enroll", "a/b", "--key", key], 2);
     place.run(&["device", "show", "board-2"], 1);
+    let other = key.replace("19bf", "29bf");
+    place.run(&["device", "enroll", "board-1", "--key", &other], 1);
     place.run(&["device", "forget", "board-1", "--dry-run"], 0);
     place.run(&["device", "forget", "board-1"], 0);
     place.run(&["device", "show", "board-1"], 1);

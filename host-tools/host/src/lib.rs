@@ -4,7 +4,6 @@ pub mod broker;
 pub mod collector;
 pub mod controller;
 pub mod data;
-pub mod devices;
 pub mod eval;
 pub mod import;
 pub mod inspect;

@@ -30,6 +30,9 @@ pub const TRACT_KERNELS: &str = "tract";
 /// Golden vectors that the engine makes for itself when asked to.
 const SELF_MADE_VECTORS: usize = 8;
 
+/// A golden vector: input and output.
+type Vector = (Vec<f32>, Vec<f32>);
+
 /// What may be let pass.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
@@ -304,7 +307,7 @@ impl<'a> Lab<'a> {
     }
 
     /// Vectors that the engine makes itself, from training windows far apart.
-    fn own_vectors(&mut self) -> Result<Vec<(Vec<f32>, Vec<f32>)>, PackError> {
+    fn own_vectors(&mut self) -> Result<Vec<Vector>, PackError> {
         let step = self.windows.len().div_ceil(SELF_MADE_VECTORS).max(1);
         let mut vectors = Vec::new();
         for rows in self.windows.iter().step_by(step) {

@@ -158,7 +158,7 @@ impl Rollout {
     /// # Errors
     /// [`PlanError::TooMany`] when targets or tags exceed what the message holds.
     pub fn desired(&self, sequence: u64, now_s: u64) -> Result<Desired, PlanError> {
-        let targets = self.plan.targets.iter().cloned().collect::<Vec<_>>();
+        let targets = self.plan.targets.to_vec();
         Ok(Desired {
             fleet: self.plan.fleet.clone(),
             sequence,

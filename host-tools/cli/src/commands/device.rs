@@ -1,9 +1,18 @@
 //! `edgeward device`.
 
+use super::fleet::store_path;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::Table;
-use edgeward_host::devices::{Device, DeviceError, FileRegistry, Registry};
+use edgeward::bundle::BoardClass;
+use edgeward::topic::is_name;
+use edgeward::trust::PublicKey;
+use edgeward::trust::strict::point_is_strict;
+use edgeward_host::keys::{hex, unhex};
+use edgeward_host::names::class_name;
+use edgeward_host::store::sqlite::Sqlite;
+use edgeward_host::store::{Device, Store, StoreError};
+use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Arguments of `device`.
@@ -17,7 +26,7 @@ pub struct Args {
 enum Command {
     /// Believe a board's telemetry from now on.
     #[command(
-        after_help = "Example:\n  edgeward device enroll board-1 --key 19bf4409...66e1\n\nThe board prints its public key when it first starts."
+        after_help = "Example:\n  edgeward device enroll board-1 --key 19bf4409...66e1\n\nThe board makes its own key and prints the public half; enrolling twice changes nothing."
     )]
     Enroll(EnrollArgs),
     /// List the enrolled boards.
@@ -26,8 +35,8 @@ enum Command {
     /// Show one board.
     #[command(after_help = "Example:\n  edgeward device show board-1")]
     Show(NameArgs),
-    /// Believe a board no longer.
-    #[command(after_help = "Example:\n  edgeward device forget board-1")]
+    /// Believe a board no longer, and drop what it reported.
+    #[command(after_help = "Example:\n  edgeward device forget board-1 --dry-run")]
     Forget(ForgetArgs),
 }
 
@@ -38,9 +47,12 @@ struct EnrollArgs {
     /// Its public key, 64 hexadecimal digits.
     #[arg(long)]
     key: String,
-    /// Its fleet [default: that of the configuration, else `default`].
-    #[arg(long, env = "EDGEWARD_FLEET")]
-    fleet: Option<String>,
+    /// Its fleet.
+    #[arg(long, default_value = "default", env = "EDGEWARD_FLEET")]
+    fleet: String,
+    /// Its class.
+    #[arg(long, value_enum, default_value_t = super::inspect::ClassArg::Linux)]
+    class: super::inspect::ClassArg,
     /// Only check.
     #[arg(long)]
     dry_run: bool,
@@ -61,74 +73,128 @@ struct ForgetArgs {
     dry_run: bool,
 }
 
+/// A device as it is printed. The field names are stable.
+#[derive(Debug, Serialize)]
+struct DeviceRow {
+    device: String,
+    fleet: String,
+    class: &'static str,
+    key: String,
+    enrolled_ms: u64,
+    seen_ms: Option<u64>,
+    online: bool,
+    through: u64,
+}
+
+impl From<&Device> for DeviceRow {
+    fn from(device: &Device) -> Self {
+        Self {
+            device: device.name.clone(),
+            fleet: device.fleet.clone(),
+            class: class_name(device.class),
+            key: hex(&device.key.0),
+            enrolled_ms: device.enrolled_ms,
+            seen_ms: device.seen_ms,
+            online: device.online,
+            through: device.through,
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
-    let mut registry = FileRegistry::at(&context.home);
     match args.command {
-        Command::Enroll(args) => enroll(&args, &mut registry, context),
-        Command::List => {
-            let devices = registry.list()?;
-            context.out.emit(&devices, |devices, w| {
-                let mut table = Table::new(["device", "fleet", "key"]);
-                for device in devices {
-                    table.row([
-                        device.device.clone(),
-                        device.fleet.clone(),
-                        device.key.clone(),
-                    ]);
-                }
-                table.write(w)
-            })?;
-            Ok(Exit::Ok)
+        Command::Enroll(args) => enroll(&args, context),
+        Command::List => list(context),
+        Command::Show(args) => {
+            let device = find(&open(context)?, &args.device)?;
+            show(&device, context)
         }
-        Command::Show(args) => show(&find(&registry, &args.device)?, context),
         Command::Forget(args) => {
-            let device = find(&registry, &args.device)?;
+            let store = open(context)?;
+            let device = find(&store, &args.device)?;
             if args.dry_run {
-                context.out.say(format!("would forget {}", device.device));
+                context.out.say(format!("would forget {}", device.name));
             } else {
-                registry.forget(&args.device)?;
-                context.out.say(format!("forgot {}", device.device));
+                store.forget(&args.device)?;
+                store.audit("device forget", &args.device, now_ms())?;
+                context.out.say(format!("forgot {}", device.name));
             }
             show(&device, context)
         }
     }
 }
 
-fn enroll(
-    args: &EnrollArgs,
-    registry: &mut FileRegistry,
-    context: &Context,
-) -> anyhow::Result<Exit> {
-    let fleet = args.fleet.as_deref().or(context.config.fleet.as_deref());
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let device = Device::new(
-        &args.device,
-        fleet.unwrap_or("default"),
-        &args.key,
-        now.as_secs(),
-    );
-    let device = device.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    if args.dry_run {
-        context.out.say(format!("would enroll {}", device.device));
-        return show(&device, context);
-    }
-    registry.enroll(device.clone())?;
-    context.out.say(format!("enrolled {}", device.device));
-    show(&device, context)
+fn open(context: &Context) -> anyhow::Result<Sqlite> {
+    std::fs::create_dir_all(&context.home)?;
+    Ok(Sqlite::open(&store_path(&context.home))?)
 }
 
-fn find(registry: &FileRegistry, name: &str) -> anyhow::Result<Device> {
-    let device = registry
-        .list()?
-        .into_iter()
-        .find(|device| device.device == name);
-    device.ok_or_else(|| {
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_millis() as u64
+}
+
+fn enroll(args: &EnrollArgs, context: &Context) -> anyhow::Result<Exit> {
+    for name in [&args.device, &args.fleet] {
+        if !is_name(name) {
+            let what = format!("`{name}` is no name: 1 to 32 letters, digits, `-` and `_`");
+            return Err(Failure::new(Exit::Usage, what).into());
+        }
+    }
+    let key = unhex::<32>(&args.key).filter(point_is_strict);
+    let key = key.ok_or_else(|| {
+        let what = format!("`{}` is no Ed25519 public key", args.key);
+        Failure::new(Exit::Usage, what)
+            .next("give the 64 hexadecimal digits that the board prints as its key")
+    })?;
+    let device = Device {
+        name: args.device.clone(),
+        fleet: args.fleet.clone(),
+        key: PublicKey(key),
+        class: BoardClass::from(args.class),
+        enrolled_ms: now_ms(),
+        seen_ms: None,
+        online: false,
+        through: 0,
+    };
+    if args.dry_run {
+        context.out.say(format!("would enroll {}", device.name));
+        return show(&device, context);
+    }
+    let store = open(context)?;
+    store.enroll(&device)?;
+    let detail = format!("{} {}", device.name, hex(&device.key.0));
+    store.audit("device enroll", &detail, now_ms())?;
+    context.out.say(format!("enrolled {}", device.name));
+    show(&find(&store, &args.device)?, context)
+}
+
+fn list(context: &Context) -> anyhow::Result<Exit> {
+    let devices = open(context)?.devices()?;
+    let rows: Vec<_> = devices.iter().map(DeviceRow::from).collect();
+    context.out.emit(&rows, |rows, w| {
+        let mut table = Table::new(["device", "fleet", "class", "online", "key"]);
+        for row in rows {
+            let online = if row.online { "yes" } else { "no" };
+            table.row([
+                row.device.clone(),
+                row.fleet.clone(),
+                row.class.into(),
+                online.into(),
+                row.key.clone(),
+            ]);
+        }
+        table.write(w)
+    })?;
+    Ok(Exit::Ok)
+}
+
+fn find(store: &Sqlite, name: &str) -> anyhow::Result<Device> {
+    store.device(name)?.ok_or_else(|| {
         Failure::new(
             Exit::Error,
-            DeviceError::Unknown(name.to_owned()).to_string(),
+            StoreError::NoDevice(name.to_owned()).to_string(),
         )
         .next("`edgeward device list` shows the enrolled ones")
         .into()
@@ -136,11 +202,20 @@ fn find(registry: &FileRegistry, name: &str) -> anyhow::Result<Device> {
 }
 
 fn show(device: &Device, context: &Context) -> anyhow::Result<Exit> {
-    context.out.emit(device, |device, w| {
-        writeln!(w, "device    {}", device.device)?;
-        writeln!(w, "fleet     {}", device.fleet)?;
-        writeln!(w, "key       {}", device.key)?;
-        writeln!(w, "enrolled  {} s since 1970", device.enrolled_s)
+    context.out.emit(&DeviceRow::from(device), |row, w| {
+        writeln!(w, "device    {}", row.device)?;
+        writeln!(w, "fleet     {}", row.fleet)?;
+        writeln!(w, "class     {}", row.class)?;
+        writeln!(w, "key       {}", row.key)?;
+        let online = if row.online { "yes" } else { "no" };
+        writeln!(w, "online    {online}")?;
+        match row.seen_ms {
+            Some(seen_ms) => {
+                let ago_s = now_ms().saturating_sub(seen_ms) / 1000;
+                writeln!(w, "seen      {ago_s} s ago, frames through {}", row.through)
+            }
+            None => writeln!(w, "seen      never"),
+        }
     })?;
     Ok(Exit::Ok)
 }

@@ -41,10 +41,22 @@ pub struct BoardArgs {
     root: Option<PathBuf>,
 }
 
+/// A class of boards.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum ClassArg {
+pub enum ClassArg {
+    /// Linux boards.
     Linux,
+    /// Bare-metal microcontrollers.
     Mcu,
+}
+
+impl From<ClassArg> for BoardClass {
+    fn from(class: ClassArg) -> Self {
+        match class {
+            ClassArg::Linux => Self::Linux,
+            ClassArg::Mcu => Self::Mcu,
+        }
+    }
 }
 
 impl BoardArgs {
@@ -52,10 +64,7 @@ impl BoardArgs {
     pub fn inspect(&self, context: &Context) -> anyhow::Result<Inspection> {
         let bytes = release::read(&self.bundle)?;
         let board = Board {
-            class: match self.class {
-                ClassArg::Linux => BoardClass::Linux,
-                ClassArg::Mcu => BoardClass::Mcu,
-            },
+            class: self.class.into(),
             floor: self.floor,
             slot_bytes: self.slot_bytes,
             root: self.root(context)?,

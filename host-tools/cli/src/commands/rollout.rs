@@ -224,7 +224,7 @@ fn default_id(version: &str, now_ms: u64) -> String {
                 '-'
             }
         })
-        .take(16)
+        .take(14)
         .collect();
     format!("{version}-{}", now_ms / 1000)
 }
