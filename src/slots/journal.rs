@@ -239,7 +239,9 @@ pub fn decode_record(bytes: &[u8]) -> Result<(u32, JournalState, usize), RecordE
 struct Place {
     /// Index of the sector that holds the newest record.
     sector: usize,
-    /// Offset of the newest record in it.
+    /// Sequence number of the newest record.
+    sequence: u32,
+    /// Offset of the newest record in its sector.
     newest: u32,
     /// Bytes of the newest record.
     newest_bytes: usize,
@@ -319,6 +321,7 @@ impl Journal {
     pub(super) fn fresh(sectors: [u32; 2], sector_bytes: u32) -> Self {
         let place = Place {
             sector: 1,
+            sequence: 0,
             newest: 0,
             newest_bytes: 0,
             records: 0,
@@ -332,6 +335,11 @@ impl Journal {
             place,
             other_valid: false,
         }
+    }
+
+    /// Sequence number of the newest record.
+    pub(super) fn newest_sequence(&self) -> u32 {
+        self.place.sequence
     }
 
     /// Appends `state` as the newest record and reads it back.
@@ -359,6 +367,7 @@ impl Journal {
             // Neither a failed write nor a wrong one is the end: cells that a cut left half written
             // may read as erased, and refuse.
             if self.write(flash, self.place.sector, at, record) == Ok(true) {
+                self.place.sequence = sequence;
                 self.place.newest = at;
                 self.place.records += 1;
                 self.place.newest_bytes = total;
@@ -377,6 +386,7 @@ impl Journal {
         self.other_valid = self.place.records > 0 && target != self.place.sector;
         self.place = Place {
             sector: target,
+            sequence,
             newest: 0,
             newest_bytes: total,
             records: 1,
@@ -435,6 +445,7 @@ fn scan<S: NorFlash>(
         newest: None,
         place: Place {
             sector,
+            sequence: 0,
             newest: 0,
             newest_bytes: 0,
             records: 0,
@@ -462,6 +473,7 @@ fn scan<S: NorFlash>(
                 {
                     let (_, state, _) = decode_record(&buffer[..total]).map_err(Error::Journal)?;
                     found.newest = Some((sequence, state));
+                    found.place.sequence = sequence;
                     found.place.newest = at;
                     found.place.newest_bytes = total;
                 }
@@ -507,6 +519,7 @@ mod tests {
     use crate::slots::ram::RamFlash;
     use crate::trust::PublicKey;
     use crate::trust::root::{MAX_KEYS, RoleKeys};
+    use embedded_storage::nor_flash::ReadNorFlash;
     use proptest::prelude::*;
 
     const SECTOR: u32 = 4096;
@@ -672,6 +685,41 @@ mod tests {
             let (_, seen) = Journal::open(&mut flash, SECTORS, SECTOR).unwrap();
             assert_eq!(seen, state(3));
         }
+    }
+
+    #[test]
+    fn a_torn_record_that_comes_and_goes_is_never_taken_for_a_later_one() {
+        use crate::slots::ram::{Cut, Edge, Tear};
+        let mut surprises = 0;
+        for seed in 0..64 {
+            let mut flash = RamFlash::<4, 4096>::new(2 * SECTOR as usize);
+            flash.seed(seed);
+            let mut journal = Journal::fresh(SECTORS, SECTOR);
+            journal.append(&mut flash, &state(1)).unwrap();
+            // The power goes in the last word of the second record.
+            let tear = Tear::Inside(u32::MAX, Edge::Unstable);
+            let op = flash.ops().len() as u32;
+            flash.cut_at(Some(Cut { op, tear }));
+            journal.append(&mut flash, &state(2)).unwrap_err();
+            flash.power_on();
+            let (mut journal, seen) = Journal::open(&mut flash, SECTORS, SECTOR).unwrap();
+            if seen == state(2) {
+                continue;
+            }
+            journal.append(&mut flash, &state(3)).unwrap();
+            for _ in 0..32 {
+                let sector = &mut [0; RECORD_BYTES_MAX];
+                flash.read(0, sector).unwrap();
+                let first = decode_record(sector).unwrap().2;
+                surprises += u32::from(decode_record(&sector[first..]).is_ok());
+                let (_, seen) = Journal::open(&mut flash, SECTORS, SECTOR).unwrap();
+                assert_eq!(seen, state(3), "seed {seed}");
+            }
+        }
+        assert!(
+            surprises > 100,
+            "the torn record never came back: {surprises}"
+        );
     }
 
     proptest! {

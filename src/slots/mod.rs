@@ -224,6 +224,12 @@ impl<S: NorFlash> Slots<S> {
         &self.state
     }
 
+    /// Sequence number of the journal record that holds the state; each change has a greater one.
+    #[must_use]
+    pub fn sequence(&self) -> u32 {
+        self.journal.newest_sequence()
+    }
+
     /// Where the slots are.
     #[must_use]
     pub fn layout(&self) -> &Layout {
