@@ -340,7 +340,11 @@ fn a_release_is_packed_signed_verified_evaluated_and_run() {
         0,
     );
     assert_eq!(by_toml["accuracy"], evaluation["accuracy"]);
+}
 
+#[test]
+fn predictions_come_from_stdin_as_lines() {
+    let place = Place::with_bundle();
     let csv = std::fs::read_to_string(model("test.csv")).expect("the test data");
     let head: String = csv
         .lines()

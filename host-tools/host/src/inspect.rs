@@ -189,38 +189,8 @@ pub fn inspect(bytes: &[u8], board: &Board) -> Result<Inspection, BundleError> {
     let bundle = Bundle::open(bytes)?;
     let head = bundle.head();
     let manifest = bundle.manifest();
-    let mut refusals = Vec::new();
+    let mut refusals = refusals(&bundle, board);
     let mut refuse = |check, why: String| refusals.push(Refusal { check, why });
-    if let Err(error) = bundle.verify_data() {
-        refuse("data", error.to_string());
-    }
-    if let Some(root) = &board.root
-        && let Err(error) = bundle.verify(root, &RingVerifier)
-    {
-        refuse("signature", error.to_string());
-    }
-    let capabilities = Capabilities {
-        class: board.class,
-        kernels: match board.class {
-            BoardClass::Linux => &[TRACT_KERNELS],
-            _ => &[],
-        },
-        runtime: RUNTIME_VERSION,
-        slot_bytes: board.slot_bytes,
-        arena_bytes: u32::MAX,
-    };
-    if let Err(error) = manifest.check_fit(&capabilities, head.total_bytes()) {
-        refuse("fit", error.to_string());
-    }
-    if manifest.counter < board.floor {
-        refuse(
-            "downgrade",
-            format!(
-                "release counter {} is below the board's floor {}",
-                manifest.counter, board.floor
-            ),
-        );
-    }
     let mut read = |check, error: BundleError| refuse(check, error.to_string());
     let profile = bundle.require(SectionKind::Profile);
     let profile = profile.and_then(decode_profile::<MAX_FEATURES, MAX_OUTPUTS>);
@@ -263,6 +233,44 @@ pub fn inspect(bytes: &[u8], board: &Board) -> Result<Inspection, BundleError> {
         refusals,
         judged_by_root: board.root.as_ref().map(|root| root.version),
     })
+}
+
+/// What a board would say of data, signatures, fit and counter.
+fn refusals(bundle: &Bundle<'_>, board: &Board) -> Vec<Refusal> {
+    let manifest = bundle.manifest();
+    let mut refusals = Vec::new();
+    let mut refuse = |check, why: String| refusals.push(Refusal { check, why });
+    if let Err(error) = bundle.verify_data() {
+        refuse("data", error.to_string());
+    }
+    if let Some(root) = &board.root
+        && let Err(error) = bundle.verify(root, &RingVerifier)
+    {
+        refuse("signature", error.to_string());
+    }
+    let capabilities = Capabilities {
+        class: board.class,
+        kernels: match board.class {
+            BoardClass::Linux => &[TRACT_KERNELS],
+            _ => &[],
+        },
+        runtime: RUNTIME_VERSION,
+        slot_bytes: board.slot_bytes,
+        arena_bytes: u32::MAX,
+    };
+    if let Err(error) = manifest.check_fit(&capabilities, bundle.head().total_bytes()) {
+        refuse("fit", error.to_string());
+    }
+    if manifest.counter < board.floor {
+        refuse(
+            "downgrade",
+            format!(
+                "release counter {} is below the board's floor {}",
+                manifest.counter, board.floor
+            ),
+        );
+    }
+    refusals
 }
 
 /// Who signed, and whether it holds.

@@ -521,7 +521,7 @@ fn mean_and_sd(values: impl Iterator<Item = f32> + Clone) -> (f32, f32) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use crate::spec::tests::MINIMAL;
     use edgeward::contract::MISSING;

@@ -395,26 +395,7 @@ impl Spec {
         if input.drift_window.is_some_and(|n| n == 0 || n > 65_535) {
             return wrong("input.drift_window", "must be 1 to 65535");
         }
-        for (name, over) in &input.overrides {
-            let key = |field: &str| format!("input.overrides.{name}{field}");
-            if !input.features.contains(name) {
-                return Err((key(""), "is no feature of `input.features`".to_owned()));
-            }
-            if over.min.zip(over.max).is_some_and(|(min, max)| min > max) {
-                return Err((key(".min"), "must not be above max".to_owned()));
-            }
-            for (field, value) in [(".min", over.min), (".max", over.max)] {
-                if value.is_some_and(f32::is_nan) {
-                    return Err((key(field), "must be a number".to_owned()));
-                }
-            }
-            if over
-                .max_rate
-                .is_some_and(|rate| rate.is_nan() || rate < 0.0)
-            {
-                return Err((key(".max_rate"), "must not be negative".to_owned()));
-            }
-        }
+        self.check_overrides()?;
         if self
             .output
             .temperature
@@ -448,6 +429,31 @@ impl Spec {
         ] {
             if limit.is_some_and(|limit| limit.is_nan() || limit <= 0.0) {
                 return wrong(key, "must be above 0");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_overrides(&self) -> Result<(), (String, String)> {
+        let input = &self.input;
+        for (name, over) in &input.overrides {
+            let key = |field: &str| format!("input.overrides.{name}{field}");
+            if !input.features.contains(name) {
+                return Err((key(""), "is no feature of `input.features`".to_owned()));
+            }
+            if over.min.zip(over.max).is_some_and(|(min, max)| min > max) {
+                return Err((key(".min"), "must not be above max".to_owned()));
+            }
+            for (field, value) in [(".min", over.min), (".max", over.max)] {
+                if value.is_some_and(f32::is_nan) {
+                    return Err((key(field), "must be a number".to_owned()));
+                }
+            }
+            if over
+                .max_rate
+                .is_some_and(|rate| rate.is_nan() || rate < 0.0)
+            {
+                return Err((key(".max_rate"), "must not be negative".to_owned()));
             }
         }
         Ok(())

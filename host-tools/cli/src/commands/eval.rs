@@ -156,7 +156,7 @@ pub fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Exit> {
     for row in &violations {
         let feature = row.feature.as_deref().unwrap_or("sample");
         context.out.say(format!(
-            "violation: {} of {feature}, {} times",
+            "violation: {} of {feature} ({})",
             row.kind, row.count
         ));
     }
