@@ -4,6 +4,7 @@
 //! One trait, so that a fleet that outgrows a file can move to a server; [`sqlite::Sqlite`] is the
 //! default. Every implementation must pass the suite in `tests/store.rs`.
 
+mod ingest;
 pub mod sqlite;
 
 use crate::rollout::Rollout;
