@@ -31,13 +31,13 @@ fn confirmed() -> (BoardProcess, Host, Feed, tempfile::TempDir) {
 #[test]
 fn a_board_answers_without_allocating_and_names_what_is_wrong() {
     let (mut board, host, mut feed, _folder) = confirmed();
-    feed.samples(3000);
+    for _ in 0..90 {
+        feed.samples(2000);
+    }
     let stats = board.stats();
     assert_eq!(stats["mode"], "confirmed");
-    assert!(
-        stats["steady_inferences"].as_u64().unwrap() > 200,
-        "{stats}"
-    );
+    let inferences = stats["steady_inferences"].as_u64().unwrap();
+    assert!(inferences > 10_000, "{stats}");
     assert_eq!(stats["allocations_per_inference"], 0.0, "{stats}");
     assert_eq!(stats["frees_per_inference"], 0.0, "{stats}");
     let answers = feed
@@ -62,6 +62,10 @@ fn a_board_answers_without_allocating_and_names_what_is_wrong() {
     let expected = "error column 4: not a number of this field's type (ay)\n";
     assert_eq!(feed.answers[0], expected);
 
+    // The recordings repeat samples, which is one alarm a window; a real source is not that fast.
+    until("the outbox is empty", || {
+        board.stats()["outbox_records"] == 0
+    });
     // A stuck channel raises the board's alarm, and the host stores the signed event.
     for n in 0..40 {
         let number = 1_000_000 + n;

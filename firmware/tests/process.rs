@@ -4,6 +4,8 @@ mod common;
 
 use common::{BoardProcess, Feed, Host, Proxy, broker, bundle, golden, policy, until};
 use edgeward::telemetry::Event;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_edgeward-agent");
 
@@ -79,4 +81,53 @@ fn a_board_predicts_without_a_broker_and_reports_everything_afterwards() {
     let sequence = host.answered();
     assert!(sequence >= numbers.len() as u64);
     assert!(host.gapless(), "{numbers:?}");
+}
+
+#[test]
+fn samples_may_come_by_standard_input_and_its_end_ends_the_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let (board, _) = BoardProcess::provisioned(folder.path(), broker());
+    let path = folder.path().join("stdin.toml");
+    let text = std::fs::read_to_string(folder.path().join("agent.toml")).unwrap();
+    let listen = "[source]\nlisten = \"samples.sock\"";
+    assert!(text.contains(listen), "{text}");
+    let text = text.replace(listen, "[source.stdin]\nstop_at_end = true");
+    std::fs::write(&path, text).unwrap();
+    drop(board);
+
+    let mut command = Command::new(AGENT);
+    command.arg("--config").arg(&path);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let lines = "1,2,3\nedgeward-source schema=1 dtype=f32 features=a\n1,2,3\nnonsense\nstats\n";
+    input.write_all(lines.as_bytes()).unwrap();
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let answers: Vec<&str> = text.lines().collect();
+    assert_eq!(answers[0], "error no header yet");
+    assert_eq!(answers[1], "error column 1: neither a sample nor a command");
+    let stats: serde_json::Value = serde_json::from_str(answers[2]).unwrap();
+    assert_eq!(
+        (&stats["idle_samples"], &stats["bad_lines"]),
+        (&1.into(), &2.into())
+    );
+}
+
+#[test]
+fn a_bad_command_line_or_configuration_is_an_error_that_says_what() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| Command::new(AGENT).args(args).output().unwrap();
+    assert_eq!(run(&[]).status.code(), Some(2));
+    let path = folder.path().join("agent.toml");
+    std::fs::write(&path, "fleet = 'f'\nflet = 1").unwrap();
+    let output = run(&["--config", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("flet") && said.contains("agent.toml"),
+        "{said}"
+    );
 }

@@ -211,6 +211,8 @@ pub struct Control<
     refusals: u32,
     refusal_at_ms: u64,
     unreported: u32,
+    /// The highest number that the host has acknowledged and the outbox does not know of yet.
+    acknowledged: Option<u64>,
 }
 
 /// What [`Control::new`] is made of.
@@ -290,6 +292,7 @@ impl<
             refusals: REFUSALS,
             refusal_at_ms: now.monotonic_ms,
             unreported: 0,
+            acknowledged: None,
         };
         let fleet = control.setup.fleet.clone();
         control.push(Queued::Subscribe(topic::desired(&fleet)));
@@ -394,11 +397,21 @@ impl<
             let what = Refused::Command;
             return self.event(&Event::Refused { what }, now);
         };
-        match self.outbox.acknowledge(ack.through) {
+        self.acknowledged = self.acknowledged.max(Some(ack.through));
+        Ok(())
+    }
+
+    /// Forgets what the host has stored. Acknowledgements are cumulative and each costs a write, so
+    /// that those that came together count as one.
+    fn forget(&mut self, now: Now) -> Result<(), ControlError> {
+        let Some(through) = self.acknowledged.take() else {
+            return Ok(());
+        };
+        match self.outbox.acknowledge(through) {
             // The host has frames of an outbox that is gone; nothing to forget here.
             Err(OutboxError::AcknowledgedUnknown { .. }) => Ok(()),
             result => {
-                self.sending.acknowledged(ack.through, now.monotonic_ms);
+                self.sending.acknowledged(through, now.monotonic_ms);
                 Ok(result?)
             }
         }
@@ -469,6 +482,7 @@ impl<
                 Queued::Stop(slot) => Action::Stop(slot),
             }));
         }
+        self.forget(now)?;
         if self.start_waiting(now)? {
             return Ok(Some(Action::More));
         }

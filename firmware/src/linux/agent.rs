@@ -46,6 +46,8 @@ const NAP: Duration = Duration::from_millis(100);
 const TROUBLE: Duration = Duration::from_secs(1);
 /// What one turn of the control thread does at most before it looks at the rest.
 const TURN: usize = 256;
+/// Reports that one turn stores at most: each waits for the disk, and the broker waits meanwhile.
+const REPORTS: usize = 16;
 /// How long the last frames may take on the way down.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -58,13 +60,11 @@ type Head<'a> =
 /// When it can't start: configuration, key, flash, trust root, source. Once it runs, what fails is
 /// logged and tried again.
 pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
-    let text = |text: &str| Text::try_from(text).ok().context("a tag is too long");
-    let id = |name: &str| Id::try_from(name).ok().context("a name is too long");
-    let tags: heapless::Vec<Text, 8> = config
+    let tags = config
         .tags
         .iter()
         .map(|tag| text(tag))
-        .collect::<Result<_>>()?;
+        .collect::<Result<heapless::Vec<Text, 8>>>()?;
     let signer = key::load_or_create(&config.key)?;
     let (mut slots, layout) = provision::open_slots(config)?;
     let boot = slots
@@ -73,36 +73,13 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
     tracing::info!(boot = slots.state().boot, decision = ?boot, "boot");
     let (flash, region) = provision::open_outbox(config)?;
     let outbox = Outbox::open(flash, region, slots.state().boot)?;
-    let sync = SyncConfig {
-        board: Board {
-            fleet: &config.fleet,
-            device: &config.device,
-            class: BoardClass::Linux,
-            tags: &tags,
-        },
-        capabilities: Capabilities {
-            class: BoardClass::Linux,
-            kernels: &["tract"],
-            runtime: RUNTIME_VERSION,
-            slot_bytes: layout.slot_bytes,
-            arena_bytes: u32::MAX,
-        },
-        timeout_ms: 5_000,
-        backoff_ms: 500,
-        backoff_max_ms: 60_000,
-    };
     let mut head = vec![0; MAX_HEAD_CHUNKS as usize * CHUNK_BYTES];
     let mut payload = vec![0; max_payload_bytes(F, C)];
     let mut frame = vec![0; max_frame_bytes(F, C)];
     let begun = Instant::now();
+    let sync = sync_config(config, &tags, layout.slot_bytes);
     let parts = Parts {
-        setup: Setup {
-            fleet: id(&config.fleet)?,
-            device: id(&config.device)?,
-            class: BoardClass::Linux,
-            firmware: text(env!("CARGO_PKG_VERSION"))?,
-            tags: tags.clone(),
-        },
+        setup: setup(config, &tags)?,
         signer,
         verifier: RingVerifier,
         slots,
@@ -113,19 +90,16 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         frame: &mut frame,
     };
     let control = Box::new(Control::new(parts, now(begun))?);
-    let mut transport = Mqtt::new(options(config)?);
     let stats = Arc::new(Stats::default());
     {
         let mut status = stats.status();
         status.device.clone_from(&config.device);
         status.fleet.clone_from(&config.fleet);
     }
-    let threads = Threads::start(config, stats.clone(), stop.clone())?;
-    transport.connect();
     let mut agent = Agent {
         control,
-        transport,
-        threads,
+        transport: Mqtt::new(options(config)?),
+        threads: Threads::start(config, stats.clone(), stop.clone())?,
         stats,
         begun,
         ready: [None, None],
@@ -134,12 +108,53 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         troubled: false,
         shown: None,
     };
+    agent.transport.connect();
     while !stop.load(Ordering::Relaxed) {
         agent.turn();
         thread::park_timeout(agent.nap());
     }
     agent.end(config);
     Ok(())
+}
+
+fn text(text: &str) -> Result<Text> {
+    let fits = Text::try_from(text).ok();
+    fits.with_context(|| format!("{text:?} is too long"))
+}
+
+fn setup(config: &Config, tags: &heapless::Vec<Text, 8>) -> Result<Setup> {
+    let id = |name: &str| {
+        let fits = Id::try_from(name).ok();
+        fits.with_context(|| format!("{name:?} is too long"))
+    };
+    Ok(Setup {
+        fleet: id(&config.fleet)?,
+        device: id(&config.device)?,
+        class: BoardClass::Linux,
+        firmware: text(env!("CARGO_PKG_VERSION"))?,
+        tags: tags.clone(),
+    })
+}
+
+fn sync_config<'a>(config: &'a Config, tags: &'a [Text], slot_bytes: u32) -> SyncConfig<'a> {
+    SyncConfig {
+        board: Board {
+            fleet: &config.fleet,
+            device: &config.device,
+            class: BoardClass::Linux,
+            tags,
+        },
+        capabilities: Capabilities {
+            class: BoardClass::Linux,
+            kernels: &["tract"],
+            runtime: RUNTIME_VERSION,
+            slot_bytes,
+            arena_bytes: u32::MAX,
+        },
+        timeout_ms: 5_000,
+        backoff_ms: 500,
+        backoff_max_ms: 60_000,
+    }
 }
 
 fn now(begun: Instant) -> Now {
@@ -187,7 +202,7 @@ struct Threads {
 impl Threads {
     fn start(config: &Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<Self> {
         let (commands, commands_in) = sync_channel(16);
-        let (reports_out, reports) = sync_channel(256);
+        let (reports_out, reports) = sync_channel(1024);
         let (summaries_out, summaries) = sync_channel(8);
         let (jobs, jobs_in) = mpsc::channel();
         let (done_out, done) = mpsc::channel();
@@ -300,10 +315,12 @@ impl Agent<'_> {
     /// What came from the other threads.
     fn reports(&mut self) -> bool {
         let now = now(self.begun);
-        for _ in 0..TURN {
+        let mut busy = false;
+        for _ in 0..REPORTS {
             let Ok(report) = self.threads.reports.try_recv() else {
                 break;
             };
+            busy = true;
             let result = match report {
                 Report::Alarm(release, alarm) => {
                     tracing::debug!(release = hex(&release), ?alarm, "alarm");
@@ -331,7 +348,6 @@ impl Agent<'_> {
                 tracing::error!(%error, "a window is lost");
             }
         }
-        let mut busy = false;
         while let Ok(done) = self.threads.done.try_recv() {
             busy = true;
             self.done(done, now);
@@ -492,10 +508,11 @@ impl Agent<'_> {
         tracing::info!("stopping");
         let deadline = Instant::now() + source::FINISH;
         while !self.threads.inference.is_finished() && Instant::now() < deadline {
-            self.reports();
-            thread::park_timeout(Duration::from_millis(5));
+            if !self.reports() {
+                thread::park_timeout(Duration::from_millis(5));
+            }
         }
-        self.reports();
+        while self.reports() {}
         let deadline = Instant::now() + FAREWELL;
         while self.connected && Instant::now() < deadline {
             let busy = self.turn();

@@ -87,7 +87,10 @@ fn start_broker(v4: SocketAddr, v5: SocketAddr) {
         v5: server("v5", v5),
         ..Config::default()
     };
-    thread::spawn(move || Broker::new(config).start());
+    thread::spawn(move || {
+        let ended = Broker::new(config).start();
+        panic!("the broker ended: {ended:?}");
+    });
     for address in [v4, v5] {
         until("the broker listens", || TcpStream::connect(address).is_ok());
     }

@@ -1,0 +1,314 @@
+//! A board on flash in memory, with a broker that keeps what is retained.
+
+use crate::control::*;
+use edgeward::bundle::{Bundle, BundleWriter, Capabilities, Description, SectionKind};
+use edgeward::guard::Verdict;
+use edgeward::policy::TrialPolicy;
+use edgeward::slots::Layout;
+use edgeward::slots::ram::RamFlash;
+use edgeward::sync::{Board, Config, Desired, RolloutState, Target};
+use edgeward::telemetry::codec::{max_frame_bytes, max_payload_bytes, sign_ack, verify_frame};
+use edgeward::telemetry::outbox::{Region, SECTOR_OVERHEAD, max_record_bytes};
+use edgeward::telemetry::{Ack, Frame, Reason};
+use edgeward::trust::cose::sign_embedded;
+use edgeward::trust::ring::{RingSigner, RingVerifier};
+use edgeward::trust::root::{RoleKeys, Root};
+use std::collections::BTreeMap;
+
+const F: usize = 2;
+const C: usize = 2;
+const R: usize = 64;
+const B: usize = max_record_bytes(F, C);
+const W: usize = 4;
+const SLOT_FLASH: usize = 256 * 1024;
+
+type Flash = RamFlash<4, 4096>;
+type Head = Control<'static, Flash, Flash, RingVerifier, RingSigner, F, C, R, B, W>;
+
+fn key(seed: u8) -> RingSigner {
+    RingSigner::from_seed(&[seed; 32]).unwrap()
+}
+
+pub(super) fn root(version: u32) -> Root {
+    let role = |seed| RoleKeys::new(1, &[key(seed).public_key()]).unwrap();
+    Root {
+        version,
+        roles: [role(1), role(2), role(3), role(4)],
+    }
+}
+
+pub(super) fn signed(seed: u8, content: ContentType, payload: &[u8]) -> std::vec::Vec<u8> {
+    let mut out = vec![0; content.embedded_bytes(payload.len())];
+    let len = sign_embedded(&key(seed), content, payload, &mut out).unwrap();
+    out.truncate(len);
+    out
+}
+
+fn bundle(counter: u32) -> std::vec::Vec<u8> {
+    let mut writer = BundleWriter::new(Description {
+        name: "m".into(),
+        version: format!("{counter}"),
+        counter,
+        class: BoardClass::Linux,
+        kernels: "tract".into(),
+        arena_bytes: 0,
+        min_runtime: 1,
+    })
+    .unwrap();
+    let bytes: std::vec::Vec<u8> = (0..40_000u32).map(|i| (i * counter) as u8).collect();
+    writer.section(SectionKind::TractModel, bytes).unwrap();
+    let mut bundle = writer.finish().unwrap();
+    edgeward::bundle::write::sign(&mut bundle, &key(2)).unwrap();
+    bundle
+}
+
+fn policy(shadow_inferences: u32) -> TrialPolicy {
+    TrialPolicy {
+        min_inferences: 10,
+        min_windows: 1,
+        max_boots: 2,
+        max_error_per_mille: 50,
+        max_p99_us: 0,
+        shadow_inferences,
+        min_agreement_per_mille: 900,
+    }
+}
+
+/// A board and its broker.
+pub(super) struct World {
+    pub(super) head: Head,
+    pub(super) now: Now,
+    pub(super) retained: BTreeMap<String, std::vec::Vec<u8>>,
+    /// Messages on their way to the board.
+    pub(super) down: std::vec::Vec<(String, std::vec::Vec<u8>)>,
+    /// What was published, in order.
+    pub(super) up: std::vec::Vec<(String, std::vec::Vec<u8>)>,
+    pub(super) loads: std::vec::Vec<(Slot, Purpose)>,
+    pub(super) runs: std::vec::Vec<(Slot, Mode)>,
+    pub(super) stops: std::vec::Vec<Slot>,
+    pub(super) chunks: usize,
+    pub(super) shadow: u32,
+    pub(super) self_test: Result<(), Reason>,
+}
+
+fn head(slots: Flash, outbox: Flash, now: Now) -> Head {
+    let layout = Layout::split(SLOT_FLASH as u32, 4096).unwrap();
+    let mut slots = match Slots::open(slots.clone(), layout) {
+        Ok(slots) => slots,
+        Err(_) => Slots::provision(slots, layout, root(1)).unwrap(),
+    };
+    let boot = slots.begin_boot().unwrap();
+    let region = Region {
+        offset: 0,
+        sector_bytes: (B + SECTOR_OVERHEAD).next_multiple_of(4096) as u32,
+        sectors: 8,
+    };
+    let outbox = Outbox::open(outbox, region, slots.state().boot).unwrap();
+    let config = Config {
+        board: Board {
+            fleet: "f",
+            device: "d",
+            class: BoardClass::Linux,
+            tags: &[],
+        },
+        capabilities: Capabilities {
+            class: BoardClass::Linux,
+            kernels: &["tract"],
+            runtime: 1,
+            slot_bytes: u32::MAX,
+            arena_bytes: u32::MAX,
+        },
+        timeout_ms: 1000,
+        backoff_ms: 100,
+        backoff_max_ms: 1000,
+    };
+    let leak = |bytes: usize| Box::leak(vec![0; bytes].into_boxed_slice());
+    let parts = Parts {
+        setup: Setup {
+            fleet: Id::try_from("f").unwrap(),
+            device: Id::try_from("d").unwrap(),
+            class: BoardClass::Linux,
+            firmware: Text::try_from("t").unwrap(),
+            tags: Vec::new(),
+        },
+        signer: key(5),
+        verifier: RingVerifier,
+        slots,
+        boot,
+        client: UpdateClient::new(config, RingVerifier, leak(16 * 1024)),
+        outbox,
+        payload: leak(max_payload_bytes(F, C)),
+        frame: leak(max_frame_bytes(F, C)),
+    };
+    Control::new(parts, now).unwrap()
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let now = Now {
+            monotonic_ms: 0,
+            unix_ms: Some(1_000_000),
+        };
+        let outbox = Flash::new(8 * (B + SECTOR_OVERHEAD).next_multiple_of(4096));
+        let mut world = Self {
+            head: head(Flash::new(SLOT_FLASH), outbox, now),
+            now,
+            retained: BTreeMap::new(),
+            down: vec![],
+            up: vec![],
+            loads: vec![],
+            runs: vec![],
+            stops: vec![],
+            chunks: 0,
+            shadow: 0,
+            self_test: Ok(()),
+        };
+        world.head.connected(false);
+        world.run();
+        world
+    }
+
+    /// The power goes and comes back.
+    pub(super) fn restart(mut self) -> Self {
+        let slots = self.head.slots.into_flash();
+        let outbox = self.head.outbox.into_flash();
+        self.head = head(slots, outbox, self.now);
+        self.head.connected(false);
+        self.run();
+        self
+    }
+
+    /// Everything that happens without time passing.
+    pub(super) fn run(&mut self) {
+        for _ in 0..10_000 {
+            if !self.turn() && self.down.is_empty() {
+                return;
+            }
+            for (topic, payload) in std::mem::take(&mut self.down) {
+                self.head.message(&topic, &payload, self.now).unwrap();
+            }
+        }
+        panic!("it never comes to rest");
+    }
+
+    fn turn(&mut self) -> bool {
+        let Some(action) = self.head.poll(self.now).unwrap() else {
+            return false;
+        };
+        match action {
+            Action::Subscribe(topic) => {
+                self.chunks += usize::from(topic.contains("/blob/"));
+                if let Some(payload) = self.retained.get(topic.as_str()) {
+                    self.down.push((topic.to_string(), payload.clone()));
+                }
+            }
+            Action::Publish { topic, payload, .. } => {
+                self.up.push((topic.to_string(), payload.to_vec()));
+            }
+            Action::Load { slot, purpose } => {
+                self.loads.push((slot, purpose));
+                let outcome = self.self_test.map(|()| policy(self.shadow));
+                let release = self.head.release(slot);
+                self.head
+                    .loaded(slot, release, purpose, outcome, self.now)
+                    .unwrap();
+            }
+            Action::Run { slot, mode } => self.runs.push((slot, mode)),
+            Action::Stop(slot) => self.stops.push(slot),
+            Action::Unsubscribe(_) | Action::More => {}
+        }
+        true
+    }
+
+    pub(super) fn publish(&mut self, counter: u32) -> Target {
+        let bytes = bundle(counter);
+        let opened = Bundle::open(&bytes).unwrap();
+        let digest = opened.head().digest();
+        for (n, chunk) in bytes.chunks(4096).enumerate() {
+            let topic = topic::blob(&digest, n as u32).to_string();
+            self.retained.insert(topic, chunk.to_vec());
+        }
+        Target {
+            class: BoardClass::Linux,
+            digest,
+            counter,
+            version: Text::try_from(format!("{counter}").as_str()).unwrap(),
+            head_bytes: opened.head().head_bytes(),
+            total_bytes: bytes.len() as u32,
+        }
+    }
+
+    pub(super) fn desire(&mut self, sequence: u64, target: &Target, state: RolloutState, seed: u8) {
+        let desired = Desired {
+            fleet: Id::try_from("f").unwrap(),
+            sequence,
+            expires_s: 10_000,
+            rollout: Id::try_from("r").unwrap(),
+            state,
+            targets: [target.clone()].into_iter().collect(),
+            tags: Vec::new(),
+            share_per_mille: 1000,
+        };
+        let mut bytes = [0; 512];
+        let payload = postcard::to_slice(&desired, &mut bytes).unwrap();
+        let message = signed(seed, ContentType::Desired, payload);
+        self.down.push((topic::desired("f").to_string(), message));
+        self.run();
+    }
+
+    pub(super) fn install(&mut self, counter: u32) -> Slot {
+        let target = self.publish(counter);
+        self.desire(u64::from(counter), &target, RolloutState::Active, 3);
+        self.head.slots.on_trial().unwrap()
+    }
+
+    pub(super) fn judge(&mut self, slot: Slot, verdict: Verdict) {
+        let release = self.head.release(slot);
+        self.head.trial(slot, release, verdict, self.now).unwrap();
+        self.run();
+    }
+
+    pub(super) fn confirmed(counter: u32) -> (Self, Slot) {
+        let mut world = Self::new();
+        let slot = world.install(counter);
+        world.judge(slot, Verdict::Confirm);
+        (world, slot)
+    }
+
+    pub(super) fn acknowledge(&mut self, through: u64, seed: u8) {
+        let ack = Ack {
+            device: Id::try_from("d").unwrap(),
+            through,
+        };
+        let mut bytes = [0; 256];
+        let len = sign_ack(&ack, &key(seed), &mut bytes).unwrap();
+        let topic = topic::device("f", "d", Channel::Ack).to_string();
+        self.down.push((topic, bytes[..len].to_vec()));
+        self.run();
+    }
+
+    /// The frames that were published since the last call.
+    pub(super) fn frames(&mut self) -> std::vec::Vec<Frame<F, C>> {
+        std::mem::take(&mut self.up)
+            .into_iter()
+            .filter(|(_, payload)| payload != ONLINE)
+            .map(|(_, payload)| {
+                verify_frame(&payload, &key(5).public_key(), &RingVerifier).unwrap()
+            })
+            .collect()
+    }
+
+    pub(super) fn events(&mut self) -> std::vec::Vec<Event> {
+        let event = |frame: Frame<F, C>| match frame.body {
+            Body::Event(event) => Some(event),
+            _ => None,
+        };
+        self.frames().into_iter().filter_map(event).collect()
+    }
+
+    pub(super) fn refusals(&mut self) -> usize {
+        let events = self.events();
+        let refused = |event: &&Event| matches!(event, Event::Refused { .. });
+        events.iter().filter(refused).count()
+    }
+}
