@@ -316,6 +316,7 @@ async fn reconnect(
     let random = SystemRandom::new();
     let mut backoff = BACKOFF_FIRST;
     let mut connected_before = false;
+    let mut told_reason = String::new();
     while !shared.stop.load(Ordering::SeqCst) {
         let begun = Instant::now();
         // The first connection of a process starts from a clean session: what an older process
@@ -342,9 +343,11 @@ async fn reconnect(
                 return;
             }
             tracing::info!(%reason, "connection lost");
-        } else {
-            tracing::debug!(%reason, "no connection");
+        } else if reason != told_reason {
+            // Said once, since it may be so for days.
+            tracing::warn!(%reason, "no connection");
         }
+        told_reason = if connected { String::new() } else { reason };
         if connected && begun.elapsed() > STABLE {
             backoff = BACKOFF_FIRST;
         }
