@@ -201,6 +201,7 @@ hop = {data.HOP}
 layout = "features-first"    # tensor [1, features, window]
 schema_version = 1
 period_ms = 100
+max_age_ms = 5000
 
 [output]
 kind = "logits"

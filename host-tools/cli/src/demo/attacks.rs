@@ -1,12 +1,11 @@
 //! What must be refused: a forged signature, a downgrade, another board's bundle, a damaged chunk.
 
 use super::report::Report;
-use super::updates::start;
 use super::world::{FLEET, PATIENCE, World, running};
 use anyhow::{Context, Result};
-use edgeward::bundle::{BoardClass, CHUNK_BYTES};
-use edgeward::sync::{Desired, RolloutState};
-use edgeward::telemetry::{Id, ReleaseId, SlotState};
+use edgeward::bundle::BoardClass;
+use edgeward::sync::{Desired, RolloutState, Target};
+use edgeward::telemetry::{Id, ReleaseId, SlotState, release_id};
 use edgeward::topic;
 use edgeward::trust::ring::RingSigner;
 use edgeward_host::collector::now_ms;
@@ -20,20 +19,10 @@ pub struct Damaged {
     pub bundle: Vec<u8>,
     /// How telemetry names it.
     pub release: ReleaseId,
-    /// Number of the damaged chunk.
-    pub chunk: u32,
-    /// The client whose maintained message damages it.
-    pub saboteur: Mqtt,
 }
 
 /// Offers all four; returns the last, whose download now hangs at the damaged chunk.
-pub fn run(
-    world: &World,
-    report: &mut Report,
-    good: &[u8],
-    first: ReleaseId,
-    second: ReleaseId,
-) -> Result<Damaged> {
+pub fn run(world: &World, report: &mut Report, good: &[u8], second: ReleaseId) -> Result<Damaged> {
     let mqtt = Mqtt::connect(&world.mqtt("attacker"));
     let renumbered = |counter, class| {
         let version = Some(format!("{counter}.0.0"));
@@ -81,8 +70,6 @@ pub fn run(
         "WrongClass",
         second,
     )?;
-    let _ = first;
-
     damaged(world, report, world.sign(renumbered(12, None)?)?, second)
 }
 
@@ -103,19 +90,7 @@ fn offer(
     let mut target = release.target().clone();
     // The desired state is honest in form: signed by the rollout key, for this class of boards.
     target.class = BoardClass::Linux;
-    let desired = Desired {
-        fleet: Id::try_from(FLEET).unwrap_or_default(),
-        sequence: world.store.next_desired(FLEET)?,
-        expires_s: now_ms() / 1000 + 3600,
-        rollout: Id::try_from(format!("attack-{reason}").as_str()).unwrap_or_default(),
-        state: RolloutState::Active,
-        targets: heapless::Vec::from_slice(&[target]).unwrap_or_default(),
-        tags: heapless::Vec::new(),
-        share_per_mille: 1000,
-    };
-    let signed = sign_desired(&world.keys, &desired)?;
-    publish_desired(mqtt, &world.keys, FLEET, &signed)?;
-    mqtt.flush(PATIENCE)?;
+    desire(world, mqtt, &format!("attack-{reason}"), target)?;
     let refused = world.event(board, after, |event| {
         event["Refused"]["what"]["Release"]["reason"] == reason
     })?;
@@ -137,7 +112,7 @@ fn offer(
     Ok(())
 }
 
-/// A good release with one chunk damaged on the broker, before any board sees it.
+/// A good release with its last chunk damaged on the broker.
 fn damaged(
     world: &World,
     report: &mut Report,
@@ -146,40 +121,16 @@ fn damaged(
 ) -> Result<Damaged> {
     let board = &world.boards[0].name;
     let after = world.newest(board)?;
+    let mqtt = Mqtt::connect(&world.mqtt("saboteur"));
     let release = Release::open(&bundle, &world.keys.root()?)?;
-    let digest = *release.digest();
-    let chunks = bundle.len().div_ceil(CHUNK_BYTES);
-    let chunk = u32::try_from(chunks - 1)?;
-    let saboteur = Mqtt::connect(&world.mqtt("saboteur"));
-    let id = start(world, "repaired", &bundle, &[1000])?;
-    // The controller publishes the chunks when it begins the rollout; this one is overwritten again
-    // and again until a board has met it.
-    let topic = topic::blob(&digest, chunk);
+    release.publish(&mqtt, |_| {});
+    let chunks = release.chunks().len();
+    let last = u32::try_from(chunks - 1)?;
     let mut wrong = release.chunks().last().context("a chunk")?.to_vec();
     wrong[0] ^= 1;
-    let refused = {
-        let mut refused = None;
-        for _ in 0..200 {
-            saboteur.publish(&topic, &wrong, true);
-            saboteur.flush(PATIENCE)?;
-            let query = edgeward_host::store::FrameQuery {
-                device: Some(board.clone()),
-                kind: Some(edgeward_host::store::Kind::Event),
-                after: Some(after),
-                ..Default::default()
-            };
-            refused = world
-                .store
-                .frames(&query)?
-                .into_iter()
-                .find(|frame| is_chunk(&frame.body));
-            if refused.is_some() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        refused
-    };
+    mqtt.maintain(&topic::blob(release.digest(), last), &wrong);
+    desire(world, &mqtt, "damaged", release.target().clone())?;
+    let refused = world.event(board, after, is_chunk)?;
     let birth = world.birth(board)?.context("a birth")?;
     let untouched = running(&birth) == Some((confirmed, SlotState::Confirmed));
     report.step(
@@ -195,12 +146,26 @@ fn damaged(
         refused.is_some() && untouched,
         json!({ "frame": refused, "birth": birth, "chunks": chunks }),
     );
-    Ok(Damaged {
-        bundle,
-        release: id,
-        chunk,
-        saboteur,
-    })
+    let release = release_id(release.digest());
+    Ok(Damaged { bundle, release })
+}
+
+/// Publishes a desired state for the whole fleet, signed by the rollout key.
+fn desire(world: &World, mqtt: &Mqtt, rollout: &str, target: Target) -> Result<()> {
+    let desired = Desired {
+        fleet: Id::try_from(FLEET).unwrap_or_default(),
+        sequence: world.store.next_desired(FLEET)?,
+        expires_s: now_ms() / 1000 + 3600,
+        rollout: Id::try_from(rollout).unwrap_or_default(),
+        state: RolloutState::Active,
+        targets: heapless::Vec::from_slice(&[target]).unwrap_or_default(),
+        tags: heapless::Vec::new(),
+        share_per_mille: 1000,
+    };
+    let signed = sign_desired(&world.keys, &desired)?;
+    publish_desired(mqtt, &world.keys, FLEET, &signed)?;
+    mqtt.flush(PATIENCE)?;
+    Ok(())
 }
 
 fn is_chunk(event: &Value) -> bool {
