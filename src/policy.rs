@@ -44,7 +44,8 @@ pub struct Rule {
 pub struct TrialPolicy {
     /// Inferences without a breach before a trial may be confirmed.
     pub min_inferences: u32,
-    /// Complete drift windows without a breach before a trial may be confirmed.
+    /// Drift windows without a breach before a trial may be confirmed; only windows with at least
+    /// half of the predictions that their limits were calibrated on count.
     pub min_windows: u32,
     /// Boots that may end without a confirmation; the next one reverts.
     pub max_boots: u8,

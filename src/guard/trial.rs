@@ -82,9 +82,6 @@ impl TrialMonitor {
                 self.slow = self.slow.saturating_add(1);
             }
         }
-        if step.window_closed {
-            self.windows = self.windows.saturating_add(1);
-        }
         let early = self.inferences >= EARLY_INFERENCES && self.errors >= EARLY_ERRORS;
         if early && self.too_many_errors() {
             self.fail(Reason::ErrorRate);
@@ -112,6 +109,12 @@ impl TrialMonitor {
         summary: &Summary<F, C>,
     ) {
         let output = &profile.output;
+        // The limits were calibrated on this many predictions; a window of less than half of them
+        // decides nothing, so it can't speak for the release either.
+        let full = profile.drift_window / u32::from(profile.schema.hop).max(1);
+        if summary.output.n >= full.div_ceil(2) {
+            self.windows = self.windows.saturating_add(1);
+        }
         let Some(classes) = self.classes.get_mut(..output.class_counts.len()) else {
             return;
         };
@@ -119,8 +122,7 @@ impl TrialMonitor {
             *mine = mine.saturating_add(*count);
         }
         let predictions: u64 = classes.iter().map(|&count| u64::from(count)).sum();
-        // The limit was calibrated on this many.
-        let full = u64::from(profile.drift_window / u32::from(profile.schema.hop).max(1));
+        let full = u64::from(full);
         if output.kind != OutputKind::Values
             && predictions >= full.max(1)
             && psi(&output.class_counts, classes) > output.class_psi_limit

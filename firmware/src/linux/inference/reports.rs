@@ -57,6 +57,8 @@ impl<E: Engine> Inference<E> {
             some.then(|| live.loaded.runtime.take_summary(unix_ms()))
         });
         if let Some(summary) = summary {
+            // A release that is replaced ends its window early.
+            self.stats.counters().windows += 1;
             self.summary(summary);
             self.control.unpark();
         }

@@ -3,7 +3,7 @@
 use super::report::Report;
 use super::world::{FLEET, PATIENCE, World, running};
 use anyhow::{Context, Result};
-use edgeward::bundle::BoardClass;
+use edgeward::bundle::{BoardClass, CHUNK_BYTES};
 use edgeward::sync::{Desired, RolloutState, Target};
 use edgeward::telemetry::{Id, ReleaseId, SlotState, release_id};
 use edgeward::topic;
@@ -22,7 +22,13 @@ pub struct Damaged {
 }
 
 /// Offers all four; returns the last, whose download now hangs at the damaged chunk.
-pub fn run(world: &World, report: &mut Report, good: &[u8], second: ReleaseId) -> Result<Damaged> {
+pub fn run(
+    world: &World,
+    report: &mut Report,
+    good: &[u8],
+    bad: &[u8],
+    second: ReleaseId,
+) -> Result<Damaged> {
     let mqtt = Mqtt::connect(&world.mqtt("attacker"));
     let renumbered = |counter, class| {
         let version = Some(format!("{counter}.0.0"));
@@ -70,7 +76,13 @@ pub fn run(world: &World, report: &mut Report, good: &[u8], second: ReleaseId) -
         "WrongClass",
         second,
     )?;
-    damaged(world, report, world.sign(renumbered(12, None)?)?, second)
+    damaged(
+        world,
+        report,
+        world.sign(renumbered(12, None)?)?,
+        bad,
+        second,
+    )
 }
 
 /// Publishes a release that no honest host would, and waits for the first board's refusal.
@@ -112,11 +124,13 @@ fn offer(
     Ok(())
 }
 
-/// A good release with its last chunk damaged on the broker.
+/// A good release with one chunk damaged on the broker. `idle` is what the boards' idle slots held: a
+/// chunk that is the same there is kept and never fetched, so another one is damaged.
 fn damaged(
     world: &World,
     report: &mut Report,
     bundle: Vec<u8>,
+    idle: &[u8],
     confirmed: ReleaseId,
 ) -> Result<Damaged> {
     let board = &world.boards[0].name;
@@ -125,10 +139,17 @@ fn damaged(
     let release = Release::open(&bundle, &world.keys.root()?)?;
     release.publish(&mqtt, |_| {});
     let chunks = release.chunks().len();
-    let last = u32::try_from(chunks - 1)?;
-    let mut wrong = release.chunks().last().context("a chunk")?.to_vec();
+    let head = release.target().head_bytes as usize / CHUNK_BYTES;
+    let fetched = (head..chunks)
+        .rev()
+        .find(|&n| bundle.chunks(CHUNK_BYTES).nth(n) != idle.chunks(CHUNK_BYTES).nth(n));
+    let number = fetched.context("a chunk that the idle slots lack")?;
+    let mut wrong = release.chunks().nth(number).context("a chunk")?.to_vec();
     wrong[0] ^= 1;
-    mqtt.maintain(&topic::blob(release.digest(), last), &wrong);
+    mqtt.maintain(
+        &topic::blob(release.digest(), u32::try_from(number)?),
+        &wrong,
+    );
     desire(world, &mqtt, "damaged", release.target().clone())?;
     let refused = world.event(board, after, is_chunk)?;
     let birth = world.birth(board)?.context("a birth")?;

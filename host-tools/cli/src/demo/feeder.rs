@@ -212,9 +212,25 @@ pub fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Number and time of the last sample. A sensor takes no two samples at the same time.
+struct Clock {
+    sequence: u32,
+    time_ms: u64,
+}
+
+impl Clock {
+    fn tick(&mut self) {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.time_ms = now_ms().max(self.time_ms + 1);
+    }
+}
+
 /// Connects again and again: a sensor does not end because its board restarts.
 fn feed_until_stopped(stream: &Stream, shared: &Arc<Shared>) {
-    let mut sequence = 0;
+    let mut clock = Clock {
+        sequence: 0,
+        time_ms: 0,
+    };
     while !shared.stop.load(Ordering::Acquire) {
         let Ok(socket) = UnixStream::connect(&stream.socket) else {
             std::thread::sleep(Duration::from_millis(20));
@@ -229,7 +245,7 @@ fn feed_until_stopped(stream: &Stream, shared: &Arc<Shared>) {
             move || read_answers(reading, &classes, &shared)
         });
         // An error here means that the board went away; the loop connects again.
-        let _ = feed(&socket, stream, shared, &mut sequence);
+        let _ = feed(&socket, stream, shared, &mut clock);
         let _ = socket.shutdown(std::net::Shutdown::Both);
         let _ = reader.join();
     }
@@ -240,7 +256,7 @@ fn feed(
     mut socket: &UnixStream,
     stream: &Stream,
     shared: &Shared,
-    sequence: &mut u32,
+    clock: &mut Clock,
 ) -> std::io::Result<()> {
     writeln!(socket, "{}", stream.header)?;
     let pause = Duration::from_secs(1) / stream.rate.max(1);
@@ -253,7 +269,7 @@ fn feed(
         let fault = *lock(&shared.fault);
         {
             let mut labels = lock(&shared.labels);
-            labels.push_back((*sequence, recording.label));
+            labels.push_back((clock.sequence, recording.label));
             if labels.len() > LABELS {
                 labels.pop_front();
             }
@@ -262,8 +278,8 @@ fn feed(
         lines.extend_from_slice(b"reset\n");
         let mut held = None;
         for (index, row) in recording.samples.iter().enumerate() {
-            write_sample(&mut lines, fault, *sequence, index, row, &mut held)?;
-            *sequence = sequence.wrapping_add(1);
+            clock.tick();
+            write_sample(&mut lines, fault, clock, index, row, &mut held)?;
             // Ten samples at a time keep the stream even without a system call for each.
             if index % 10 == 9 {
                 if shared.stats_wanted.swap(false, Ordering::AcqRel) {
@@ -287,7 +303,7 @@ fn feed(
 fn write_sample(
     out: &mut Vec<u8>,
     fault: Fault,
-    sequence: u32,
+    clock: &Clock,
     index: usize,
     row: &[f32],
     held: &mut Option<f32>,
@@ -310,7 +326,12 @@ fn write_sample(
     }
     let late = if fault == Fault::Stale { 60_000 } else { 0 };
     let start = out.len();
-    write!(out, "{sequence},{}", now_ms().saturating_sub(late))?;
+    write!(
+        out,
+        "{},{}",
+        clock.sequence,
+        clock.time_ms.saturating_sub(late)
+    )?;
     for value in values {
         match value {
             Some(value) if value.is_nan() => write!(out, ",nan")?,

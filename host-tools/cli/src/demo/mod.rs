@@ -76,7 +76,7 @@ fn story(args: &Args, report: &mut Report) -> Result<()> {
     report.title("release 3, which goes wrong on live data");
     updates::bad_release(&world, report, releases.bad.clone(), second)?;
     report.title("offering what must be refused");
-    let fourth = attacks::run(&world, report, &releases.v2, second)?;
+    let fourth = attacks::run(&world, report, &releases.v2, &releases.bad, second)?;
     report.title("killing a board in mid-download");
     failures::killed(&mut world, report, &fourth)?;
     report.title("stopping the broker");
