@@ -26,7 +26,7 @@ pub fn run(
     world: &World,
     report: &mut Report,
     good: &[u8],
-    bad: &[u8],
+    held: &[&[u8]],
     second: ReleaseId,
 ) -> Result<Damaged> {
     let mqtt = Mqtt::connect(&world.mqtt("attacker"));
@@ -80,7 +80,7 @@ pub fn run(
         world,
         report,
         world.sign(renumbered(12, None)?)?,
-        bad,
+        held,
         second,
     )
 }
@@ -124,13 +124,13 @@ fn offer(
     Ok(())
 }
 
-/// A good release with one chunk damaged on the broker. `idle` is what the boards' idle slots held: a
-/// chunk that is the same there is kept and never fetched, so another one is damaged.
+/// A good release with one chunk damaged on the broker. `held` is what the boards' idle slots have
+/// held: a chunk that is there already is kept and never fetched, so another one is damaged.
 fn damaged(
     world: &World,
     report: &mut Report,
     bundle: Vec<u8>,
-    idle: &[u8],
+    held: &[&[u8]],
     confirmed: ReleaseId,
 ) -> Result<Damaged> {
     let board = &world.boards[0].name;
@@ -142,7 +142,7 @@ fn damaged(
     let head = release.target().head_bytes as usize / CHUNK_BYTES;
     let fetched = (head..chunks)
         .rev()
-        .find(|&n| bundle.chunks(CHUNK_BYTES).nth(n) != idle.chunks(CHUNK_BYTES).nth(n));
+        .find(|&n| held.iter().all(|old| chunk(old, n) != chunk(&bundle, n)));
     let number = fetched.context("a chunk that the idle slots lack")?;
     let mut wrong = release.chunks().nth(number).context("a chunk")?.to_vec();
     wrong[0] ^= 1;
@@ -191,4 +191,8 @@ fn desire(world: &World, mqtt: &Mqtt, rollout: &str, target: Target) -> Result<(
 
 fn is_chunk(event: &Value) -> bool {
     !event["Refused"]["what"]["Chunk"].is_null()
+}
+
+fn chunk(bundle: &[u8], number: usize) -> Option<&[u8]> {
+    bundle.chunks(CHUNK_BYTES).nth(number)
 }

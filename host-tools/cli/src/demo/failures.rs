@@ -27,11 +27,15 @@ pub fn killed(world: &mut World, report: &mut Report, fourth: &Damaged) -> Resul
     for board in &world.boards {
         confirmed += usize::from(world.confirmed(&board.name, fourth.release)?);
     }
-    let kept = number("kept").unwrap_or(0);
+    let (kept, total) = (number("kept"), number("total"));
+    // All but the damaged one were there when the power went.
+    let all_but_one = kept
+        .zip(total)
+        .is_some_and(|(kept, total)| kept + 1 == total);
     report.step(
         "board killed in mid-download",
-        "resumes with all good chunks, then confirms",
-        match (number("kept"), number("total")) {
+        "resumes, lacking only the damaged chunk; then confirms",
+        match (kept, total) {
             (Some(kept), Some(total)) => {
                 format!(
                     "kept {kept} of {total} chunks; after the repair {confirmed} boards confirmed"
@@ -39,7 +43,7 @@ pub fn killed(world: &mut World, report: &mut Report, fourth: &Damaged) -> Resul
             }
             _ => format!("no report of a resumed download; {confirmed} boards confirmed"),
         },
-        kept > 0 && confirmed == world.boards.len(),
+        all_but_one && confirmed == world.boards.len(),
         json!({ "resumed": resumed, "birth": world.birth(&name)? }),
     );
     Ok(())
@@ -47,11 +51,6 @@ pub fn killed(world: &mut World, report: &mut Report, fourth: &Damaged) -> Resul
 
 /// Stops the broker; boards go on, and afterwards every summary is there once, without a gap.
 pub fn broker_gone(world: &mut World, report: &mut Report) -> Result<()> {
-    let before: Vec<u64> = world
-        .boards
-        .iter()
-        .map(|board| board.feeder.peek().predictions)
-        .collect();
     let windows = |world: &World| -> Result<Vec<u64>> {
         let stats = world.boards.iter().map(|board| board.feeder.stats(ASK));
         let stats = stats.collect::<Result<Vec<_>>>()?;
@@ -62,6 +61,11 @@ pub fn broker_gone(world: &mut World, report: &mut Report) -> Result<()> {
     };
     let at_stop = windows(world)?;
     world.broker.down()?;
+    let before: Vec<u64> = world
+        .boards
+        .iter()
+        .map(|board| board.feeder.peek().predictions)
+        .collect();
     // Long enough for every board to end several windows without a broker.
     let went_on = wait_until(PATIENCE, || {
         Ok(windows(world)?

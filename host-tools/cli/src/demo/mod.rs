@@ -69,14 +69,20 @@ fn story(args: &Args, report: &mut Report) -> Result<()> {
     updates::first_release(&world, report, releases.v1.clone())?;
     report.title("streaming the test recordings");
     updates::live(&world, report)?;
-    report.title("breaking one board's sensor in seven ways");
+    report.title("breaking one board's sensor in eight ways");
     let hurt = faults::run(&world, report, releases.drift_window)?;
     report.title("release 2, to a third of the fleet and then to all");
     let second = updates::better_release(&world, report, releases.v2.clone(), hurt)?;
     report.title("release 3, which goes wrong on live data");
     updates::bad_release(&world, report, releases.bad.clone(), second)?;
     report.title("offering what must be refused");
-    let fourth = attacks::run(&world, report, &releases.v2, &releases.bad, second)?;
+    let fourth = attacks::run(
+        &world,
+        report,
+        &releases.v2,
+        &[&releases.v1, &releases.bad],
+        second,
+    )?;
     report.title("killing a board in mid-download");
     failures::killed(&mut world, report, &fourth)?;
     report.title("stopping the broker");
