@@ -3,9 +3,11 @@
 //! It keeps no state but the store's, so it may be killed at any time: boards send again what was
 //! not acknowledged, and the store knows what it has.
 
+mod notes;
+
 use crate::keys::{KeyError, KeyStore, sign_all};
 use crate::mqtt::{Event, Message, Mqtt, Options};
-use crate::store::{Device, Kind, Refusal, Store, StoreError, StoredFrame};
+use crate::store::{Device, Kind, Store, StoreError, StoredFrame};
 use crate::{MAX_FEATURES, MAX_OUTPUTS};
 use edgeward::telemetry::codec::{DecodeError, verify_frame};
 use edgeward::telemetry::{Ack, Body, Frame, Id};
@@ -13,6 +15,7 @@ use edgeward::topic::{self, Channel, Parsed};
 use edgeward::trust::Role;
 use edgeward::trust::cose::ContentType;
 use edgeward::trust::ring::{RingSigner, RingVerifier};
+use notes::Notes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +27,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const BATCH: usize = 100;
 /// How long a frame may wait for others to share its transaction.
 const LINGER: Duration = Duration::from_millis(20);
+/// How long messages are taken before something else has its turn, though none of them is a frame.
+const TURN: Duration = Duration::from_millis(200);
+/// Pause between two looks at the root, which may name other collector keys than before.
+const KEYS: Duration = Duration::from_secs(1);
 /// Pause after the store failed, before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -53,6 +60,7 @@ impl Collector {
         keys: &KeyStore,
         fleet: &str,
     ) -> Result<Self, KeyError> {
+        let root = keys.root_bytes()?;
         let signers = keys.signers(Role::Collector)?;
         let mqtt = Mqtt::connect(broker);
         for channel in [
@@ -66,9 +74,13 @@ impl Collector {
         let stop = Arc::new(AtomicBool::new(false));
         let work = Work {
             store,
+            keys: keys.clone(),
+            root,
             signers,
+            looked: Instant::now(),
             fleet: fleet.to_owned(),
             devices: BTreeMap::new(),
+            notes: Notes::default(),
         };
         let thread = std::thread::spawn({
             let stop = Arc::clone(&stop);
@@ -93,10 +105,16 @@ impl Drop for Collector {
 
 struct Work {
     store: Arc<dyn Store>,
+    keys: KeyStore,
+    /// The signed root that `signers` are of.
+    root: Vec<u8>,
     signers: Vec<RingSigner>,
+    /// When the root was last looked at.
+    looked: Instant,
     fleet: String,
     /// Enrolled devices as last read; read again for a name or a signature that does not fit.
     devices: BTreeMap<String, Device>,
+    notes: Notes,
 }
 
 /// Why a message was refused: a word for metrics, a sentence for people.
@@ -123,22 +141,40 @@ impl Work {
                     }
                 }
             }
+            if !names.is_empty() {
+                self.look_at_keys();
+            }
             for name in &names {
                 self.acknowledge(mqtt, name);
             }
+            self.notes.write_if_due(self.store.as_ref());
+        }
+        self.notes.write(self.store.as_ref());
+    }
+
+    /// Signs with the keys of a new root from now on: boards that follow it refuse the old ones.
+    fn look_at_keys(&mut self) {
+        if self.looked.elapsed() < KEYS {
+            return;
+        }
+        self.looked = Instant::now();
+        let renewed = self.keys.root_bytes().and_then(|root| {
+            if root != self.root {
+                self.signers = self.keys.signers(Role::Collector)?;
+                self.root = root;
+                tracing::info!("acknowledgements are signed by the keys of a new root");
+            }
+            Ok(())
+        });
+        if let Err(error) = renewed {
+            tracing::error!(%error, "acknowledgements are signed by the keys of the old root");
         }
     }
 
     /// Takes messages until a batch is full or nothing more comes for a moment.
     fn gather(&mut self, mqtt: &Mqtt, batch: &mut Vec<StoredFrame>) {
-        let mut patience = Duration::from_millis(200);
-        let mut first = None;
-        while batch.len() < BATCH {
-            if let Some(since) = first
-                && Instant::now().duration_since(since) > LINGER
-            {
-                return;
-            }
+        let (mut since, mut patience) = (Instant::now(), TURN);
+        while batch.len() < BATCH && since.elapsed() <= patience {
             let Some(event) = mqtt.recv_timeout(patience) else {
                 return;
             };
@@ -147,35 +183,25 @@ impl Work {
             };
             match self.take(&message) {
                 Ok(Some(frame)) => {
+                    if batch.is_empty() {
+                        (since, patience) = (Instant::now(), LINGER);
+                    }
                     batch.push(frame);
-                    first.get_or_insert_with(Instant::now);
-                    patience = LINGER;
                 }
                 Ok(None) => {}
-                Err(Refused(reason, detail)) => self.refuse(&message.topic, reason, detail),
+                Err(Refused(reason, detail)) => {
+                    self.notes.refused(&message.topic, reason, detail);
+                }
             }
         }
     }
 
     /// A number says one thing only: whoever signs a second has its key twice, or began again.
-    fn conflicts(&self, conflicts: &[(String, u64)]) {
+    fn conflicts(&mut self, conflicts: &[(String, u64)]) {
         for (device, number) in conflicts {
             let topic = topic::device(&self.fleet, device, Channel::Summary);
             let detail = format!("another frame {number} is stored");
-            self.refuse(&topic, "conflict", detail);
-        }
-    }
-
-    fn refuse(&self, topic: &str, reason: &str, detail: String) {
-        tracing::warn!(topic, reason, detail, "refused");
-        let refusal = Refusal {
-            time_ms: now_ms(),
-            topic: topic.to_owned(),
-            reason: reason.to_owned(),
-            detail,
-        };
-        if let Err(error) = self.store.refuse(&refusal) {
-            tracing::error!(%error, "the refusal was not stored");
+            self.notes.refused(&topic, "conflict", detail);
         }
     }
 
@@ -217,10 +243,8 @@ impl Work {
         }
         let received_ms = now_ms();
         // A retained birth says nothing of when the board was last alive.
-        if !message.retain
-            && let Err(error) = self.store.seen(device, None, received_ms)
-        {
-            tracing::error!(%error, "the device's last message was not noted");
+        if !message.retain {
+            self.notes.seen(device, None);
         }
         let body = json_body(&frame)?;
         Ok(Some(StoredFrame {
@@ -236,14 +260,24 @@ impl Work {
         }))
     }
 
+    /// What the broker says of a device's connection. Anyone may send it, so names that are not
+    /// enrolled leave nothing behind.
     fn state(&mut self, device: &str, payload: &[u8]) {
         let online = match payload {
             b"online" => true,
             b"offline" => false,
             _ => return,
         };
-        if let Err(error) = self.store.seen(device, Some(online), now_ms()) {
-            tracing::error!(%error, "the device's state was not noted");
+        let known = self.devices.contains_key(device)
+            || match self.store.device(device) {
+                Ok(enrolled) => enrolled.is_some_and(|enrolled| enrolled.fleet == self.fleet),
+                Err(error) => {
+                    tracing::error!(%error, "the device's state was not noted");
+                    false
+                }
+            };
+        if known {
+            self.notes.seen(device, Some(online));
         }
     }
 

@@ -1,14 +1,15 @@
 //! The rollout controller: looks at what the boards report, advances a rollout or stops it, and keeps
-//! its desired state and its bundles on the broker.
+//! its roots, its desired state and its bundles on the broker.
 
 use crate::collector::now_ms;
-use crate::keys::{KeyStore, hex};
+use crate::keys::{KeyError, KeyStore, hex};
 use crate::mqtt::{Mqtt, Options};
-use crate::release::{Release, ReleaseError, publish_desired, sign_desired};
+use crate::release::{Release, ReleaseError, publish_roots, sign_desired};
 use crate::rollout::{BoardView, Counts, Decision, PlanError, Rollout, State};
 use crate::store::{FrameQuery, Kind, Store, StoreError};
 use edgeward::sync::cohort_per_mille;
 use edgeward::telemetry::{Birth, Id};
+use edgeward::topic;
 use edgeward::trust::root::Root;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,9 @@ pub enum ControlError {
     /// The release or its keys.
     #[error(transparent)]
     Release(#[from] ReleaseError),
+    /// The roots.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
     /// The plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -95,6 +99,8 @@ pub struct Controller {
     mqtt: Mqtt,
     /// Bundles whose chunks this process keeps on the broker.
     kept: BTreeSet<String>,
+    /// The newest root that is on the broker, with all before it; empty for none yet.
+    root: Vec<u8>,
     /// The rollout standing published last, and until when it holds.
     published: Option<(Rollout, u64)>,
 }
@@ -110,6 +116,7 @@ impl Controller {
             fleet: fleet.to_owned(),
             mqtt: Mqtt::connect(broker),
             kept: BTreeSet::new(),
+            root: Vec::new(),
             published: None,
         }
     }
@@ -120,11 +127,13 @@ impl Controller {
         &self.mqtt
     }
 
-    /// Looks at the newest rollout once, and does what follows. Returns its standing and counts.
+    /// Brings new roots to the broker, then looks at the newest rollout once, and does what follows.
+    /// Returns its standing and counts.
     ///
     /// # Errors
     /// [`ControlError`]; the next call tries again.
     pub fn step(&mut self) -> Result<Option<(Rollout, Counts)>, ControlError> {
+        self.keep_roots()?;
         let Some(mut rollout) = self.store.rollouts(&self.fleet)?.into_iter().next() else {
             return Ok(None);
         };
@@ -147,6 +156,19 @@ impl Controller {
         Ok(Some((rollout, counts)))
     }
 
+    /// Keeps all roots on the broker, whether or not there is a rollout.
+    fn keep_roots(&mut self) -> Result<(), ControlError> {
+        let newest = self.keys.root_bytes()?;
+        if newest == self.root {
+            return Ok(());
+        }
+        publish_roots(&self.mqtt, &self.keys, &self.fleet)?;
+        self.root = newest;
+        // The new root may have revoked the key that signed the standing, so it is signed again.
+        self.published = None;
+        Ok(())
+    }
+
     /// Publishes the standing unless it is published and holds for long enough.
     fn publish(&mut self, rollout: &Rollout, now: u64) -> Result<(), ControlError> {
         let same = |published: &Rollout| {
@@ -166,7 +188,7 @@ impl Controller {
         let sequence = self.store.next_desired(&self.fleet)?;
         let desired = rollout.desired(sequence, now / 1000)?;
         let signed = sign_desired(&self.keys, &desired)?;
-        publish_desired(&self.mqtt, &self.keys, &self.fleet, &signed)?;
+        self.mqtt.maintain(&topic::desired(&self.fleet), &signed);
         // Renewed at half of its life, so that boards never see it expire while the host lives.
         let renew = now + rollout.plan.expires_after_s * 500;
         self.published = Some((rollout.clone(), renew));

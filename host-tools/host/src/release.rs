@@ -137,6 +137,18 @@ pub fn sign_desired(keys: &KeyStore, desired: &Desired) -> Result<Vec<u8>, Relea
     sign_all(&signers, ContentType::Desired, &payload).ok_or(ReleaseError::Encode)
 }
 
+/// Publishes every root that boards of the fleet may need, the oldest first, and keeps them there: a
+/// board goes from its own to the next, and so on to the newest.
+///
+/// # Errors
+/// [`KeyError`] when the roots can't be read.
+pub fn publish_roots(mqtt: &Mqtt, keys: &KeyStore, fleet: &str) -> Result<(), KeyError> {
+    for (version, root) in keys.history()? {
+        mqtt.maintain(&topic::root(fleet, version), &root);
+    }
+    Ok(())
+}
+
 /// Publishes the fleet's desired state and every root that its boards may need, and keeps them there.
 ///
 /// # Errors
@@ -147,9 +159,7 @@ pub fn publish_desired(
     fleet: &str,
     signed: &[u8],
 ) -> Result<(), ReleaseError> {
-    for (version, root) in keys.history()? {
-        mqtt.maintain(&topic::root(fleet, version), &root);
-    }
+    publish_roots(mqtt, keys, fleet)?;
     mqtt.maintain(&topic::desired(fleet), signed);
     Ok(())
 }

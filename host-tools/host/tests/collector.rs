@@ -34,6 +34,8 @@ struct Board {
     outbox: Waiting,
     mqtt: Mqtt,
     sent: u64,
+    /// Acknowledgements that the collector's keys had not signed.
+    refused: u32,
     /// When everything is sent again from the last acknowledgement on.
     again: Instant,
 }
@@ -54,6 +56,7 @@ impl Board {
             outbox: Waiting::open(RamFlash::new(16 * 1024), region, 1).expect("opens"),
             mqtt,
             sent: 0,
+            refused: 0,
             again: Instant::now() + Duration::from_secs(1),
         }
     }
@@ -96,13 +99,16 @@ impl Board {
             let Event::Message(message) = event else {
                 continue;
             };
-            let payload = self.root.verify_threshold(
+            let Ok(payload) = self.root.verify_threshold(
                 Role::Collector,
                 ContentType::Ack,
                 &message.payload,
                 &RingVerifier,
-            );
-            let ack = decode_ack(payload.expect("signed by the collector")).expect("an ack");
+            ) else {
+                self.refused += 1;
+                continue;
+            };
+            let ack = decode_ack(payload).expect("an ack");
             assert_eq!(ack.device, self.name);
             self.outbox.acknowledge(ack.through).expect("known numbers");
         }
@@ -237,6 +243,7 @@ fn every_summary_is_stored_once_though_broker_and_collector_go_away() {
     let mut merged = 0;
     for board in &boards {
         let name = board.name.as_str();
+        assert_eq!(board.refused, 0, "{name}: every ack is the collector's");
         assert_eq!(world.through(name), board.outbox.next_sequence() - 1);
         assert_eq!(world.store.gaps(name).expect("read"), []);
         let frames = world.frames(name);
@@ -319,7 +326,12 @@ fn what_is_forged_replayed_or_misplaced_is_refused_and_counted() {
     let after = world.frames("a");
     assert_eq!(after[..5], before[..]);
     assert_eq!((after.len(), world.frames("b").len()), (6, 0));
-    let counts = world.store.refusal_counts().expect("read");
+    // They are noted within a second, not before the next acknowledgement.
+    let mut counts = Vec::new();
+    until("the refusals", || {
+        counts = world.store.refusal_counts().expect("read");
+        counts.iter().map(|(_, n)| n).sum::<u64>() >= 9
+    });
     let count = |reason: &str| {
         counts
             .iter()
@@ -331,4 +343,71 @@ fn what_is_forged_replayed_or_misplaced_is_refused_and_counted() {
     assert_eq!(count("kind"), 1, "{counts:?}");
     assert_eq!(count("conflict"), 1, "{counts:?}");
     assert_eq!(counts.iter().map(|(_, n)| n).sum::<u64>(), 9, "{counts:?}");
+}
+
+#[test]
+fn acknowledgements_follow_the_collectors_rotated_key() {
+    let world = world();
+    let broker = broker(0);
+    let port = broker.listening().v4.port();
+    let mut board = Board::new("a", 1, &world.root, port);
+    enroll(world.store.as_ref(), "a", &board.key);
+    let _collector = world.collector(port);
+    board.work(1);
+    until("an acknowledgement by the first key", || {
+        board.step();
+        board.outbox.is_empty()
+    });
+    assert_eq!(board.refused, 0);
+    board.root = world.keys.rotate(Role::Collector).expect("rotated");
+    board.work(2);
+    until("an acknowledgement by the second key", || {
+        board.step();
+        board.outbox.is_empty()
+    });
+}
+
+#[test]
+fn a_flood_of_refused_messages_is_counted_and_holds_up_nobody() {
+    const FLOOD: u64 = 5000;
+    let world = world();
+    let broker = broker(0);
+    let port = broker.listening().v4.port();
+    let mut board = Board::new("a", 1, &world.root, port);
+    enroll(world.store.as_ref(), "a", &board.key);
+    let collector = world.collector(port);
+    let start = Instant::now();
+    let attacker = Mqtt::connect(&options("attacker", port));
+    for n in 0..FLOOD {
+        // Forged frames, and states of boards that there are not.
+        let topic = topic::device(FLEET, "a", Channel::Summary);
+        attacker.publish(&topic, b"not a frame", false);
+        let stranger = topic::device(FLEET, &format!("nobody-{n}"), Channel::State);
+        attacker.publish(&stranger, b"online", false);
+    }
+    for n in 1..=20 {
+        board.work(n);
+    }
+    until("the honest frames in the flood", || {
+        board.step();
+        board.outbox.is_empty()
+    });
+    attacker.flush(PATIENCE).expect("acknowledged");
+    let counted = || -> u64 {
+        let counts = world.store.refusal_counts().expect("read");
+        counts.iter().map(|(_, n)| n).sum()
+    };
+    until("the count", || counted() >= FLOOD);
+    // What is still in memory when the collector stops is written then.
+    let seconds = start.elapsed().as_secs();
+    drop(collector);
+    assert_eq!(counted(), FLOOD);
+    let kept = world.store.refusals().expect("read").len() as u64;
+    assert!(
+        (1..=20 * (seconds + 2)).contains(&kept),
+        "{kept} refusals kept in full in {seconds} s"
+    );
+    let devices = world.store.devices().expect("read");
+    assert_eq!(devices.len(), 1);
+    assert!(devices[0].seen_ms.is_some());
 }

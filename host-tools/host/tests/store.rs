@@ -4,7 +4,9 @@
 use edgeward::bundle::BoardClass;
 use edgeward::trust::PublicKey;
 use edgeward_host::store::sqlite::Sqlite;
-use edgeward_host::store::{Device, FrameQuery, Kind, Refusal, Store, StoreError, StoredFrame};
+use edgeward_host::store::{
+    Device, FrameQuery, Kind, Refusal, Seen, Store, StoreError, StoredFrame,
+};
 
 fn device(name: &str, key: u8) -> Device {
     Device {
@@ -106,25 +108,33 @@ fn suite(store: &dyn Store) {
     assert!(matches!(refused, Err(StoreError::NoDevice(name)) if name == "nobody"));
     assert_eq!(store.device("b").expect("read").expect("there").through, 1);
 
-    store.seen("a", Some(true), 9).expect("noted");
-    store.seen("a", None, 7).expect("noted");
+    let heard = |device: &str, online, time_ms| Seen {
+        device: device.to_owned(),
+        online,
+        time_ms,
+    };
+    let all = [heard("nobody", Some(true), 9), heard("a", Some(true), 9)];
+    store.seen(&all).expect("noted");
+    store.seen(&[heard("a", None, 7)]).expect("noted");
     let seen = store.device("a").expect("read").expect("there");
     assert_eq!((seen.online, seen.seen_ms), (true, Some(9)));
 
-    for n in 0..3 {
-        let refusal = Refusal {
-            time_ms: n,
-            topic: "t".into(),
-            reason: "signature".into(),
-            detail: n.to_string(),
-        };
-        store.refuse(&refusal).expect("noted");
-    }
+    let refusal = |n: u64| Refusal {
+        time_ms: n,
+        topic: "t".into(),
+        reason: "signature".into(),
+        detail: n.to_string(),
+    };
+    let first: Vec<_> = (0..3).map(refusal).collect();
+    store.refuse(&first, &[("signature", 3)]).expect("noted");
+    let counts = [("kind", 1), ("signature", 1000)];
+    store.refuse(&[refusal(3)], &counts).expect("noted");
     assert_eq!(
         store.refusal_counts().expect("read"),
-        [("signature".to_owned(), 3)]
+        [("kind".to_owned(), 1), ("signature".to_owned(), 1003)]
     );
-    assert_eq!(store.refusals().expect("read")[0].detail, "2");
+    let kept: Vec<_> = store.refusals().expect("read");
+    assert!(kept.iter().map(|kept| kept.time_ms).eq((0..4).rev()));
 
     assert_eq!(store.next_desired("f").expect("counted"), 1);
     assert_eq!(store.next_desired("f").expect("counted"), 2);
@@ -151,6 +161,29 @@ fn suite(store: &dyn Store) {
 fn sqlite_does_what_every_store_must() {
     let folder = tempfile::tempdir().expect("a folder");
     suite(&Sqlite::open(&folder.path().join("deep/store.db")).expect("opened"));
+}
+
+#[test]
+fn the_greatest_numbers_overflow_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Sqlite::open(&folder.path().join("store.db")).expect("opened");
+    store.enroll(&device("a", 1)).expect("enrolled");
+    let greatest = u64::try_from(i64::MAX).expect("positive");
+    let event = |first, last| StoredFrame {
+        kind: Kind::Event,
+        ..frame("a", first, last)
+    };
+    store.ingest(&[event(2, greatest)]).expect("stored");
+    assert_eq!(store.gaps("a").expect("read"), [(1, 1)]);
+    // The range that closes the gap ends at the greatest number, and another one lies in it.
+    store.ingest(&[event(1, greatest)]).expect("stored");
+    let through = || store.device("a").expect("read").expect("there").through;
+    assert_eq!(through(), greatest);
+    assert!(store.gaps("a").expect("read").is_empty());
+    // What is beyond what SQLite counts is known already, or a conflict; never a panic.
+    let counts = store.ingest(&[event(1, u64::MAX), event(u64::MAX, u64::MAX)]);
+    assert_eq!(counts.expect("read").new, 0);
+    assert_eq!(through(), greatest);
 }
 
 #[test]

@@ -89,7 +89,7 @@ pub(super) fn advance(tx: &Transaction<'_>, name: &str) -> Result<(), StoreError
     let mut rows = rows.query(params![name, start])?;
     while let Some(row) = rows.next()? {
         let (first, last): (i64, i64) = (row.get(0)?, row.get(1)?);
-        if first > through + 1 {
+        if first > through.saturating_add(1) {
             break;
         }
         through = through.max(last);

@@ -170,6 +170,17 @@ pub struct Ingested {
     pub replaced: u32,
 }
 
+/// A sign of life of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The device; one that is not enrolled is left out.
+    pub device: String,
+    /// Whether it is connected (`None`: as it was).
+    pub online: Option<bool>,
+    /// When it was heard of, in milliseconds since 1970.
+    pub time_ms: u64,
+}
+
 /// A message that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refusal {
@@ -241,11 +252,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn forget(&self, name: &str) -> Result<bool, StoreError>;
-    /// Notes that a device was heard of, and whether it is connected (`None`: as it was).
+    /// Notes that devices were heard of, in one transaction.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn seen(&self, name: &str, online: Option<bool>, time_ms: u64) -> Result<(), StoreError>;
+    fn seen(&self, seen: &[Seen]) -> Result<(), StoreError>;
 
     /// Stores frames in one transaction. A frame whose numbers are all stored is left out; a merged
     /// summary takes the place of the summaries that it covers, but for one of no window, which only
@@ -265,11 +276,13 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     fn gaps(&self, device: &str) -> Result<Vec<(u64, u64)>, StoreError>;
 
-    /// Notes a refused message; the newest thousand are kept, the counts for ever.
+    /// Notes refused messages in one transaction: `refusals` in full, of which the newest thousand are
+    /// kept, and how many there were by reason, which is kept for ever. A flood is only counted, so
+    /// `counts` may exceed `refusals`.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn refuse(&self, refusal: &Refusal) -> Result<(), StoreError>;
+    fn refuse(&self, refusals: &[Refusal], counts: &[(&str, u64)]) -> Result<(), StoreError>;
     /// The refusals kept, the newest first.
     ///
     /// # Errors

@@ -2,8 +2,8 @@
 //! board is on the disk.
 
 use super::{
-    AuditEntry, Device, FrameQuery, Ingested, Kind, Refusal, ReleaseRecord, Store, StoreError,
-    StoredFrame, ingest,
+    AuditEntry, Device, FrameQuery, Ingested, Kind, Refusal, ReleaseRecord, Seen, Store,
+    StoreError, StoredFrame, ingest,
 };
 use crate::keys::{hex, unhex};
 use crate::rollout::Rollout;
@@ -241,12 +241,22 @@ impl Store for Sqlite {
             > 0)
     }
 
-    fn seen(&self, name: &str, online: Option<bool>, time_ms: u64) -> Result<(), StoreError> {
-        self.lock().execute(
-            "UPDATE devices SET seen_ms = max(coalesce(seen_ms, 0), ?2),
-             online = coalesce(?3, online) WHERE name = ?1",
-            params![name, signed(time_ms), online],
-        )?;
+    fn seen(&self, seen: &[Seen]) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let tx = connection.transaction()?;
+        for Seen {
+            device,
+            online,
+            time_ms,
+        } in seen
+        {
+            tx.execute(
+                "UPDATE devices SET seen_ms = max(coalesce(seen_ms, 0), ?2),
+                 online = coalesce(?3, online) WHERE name = ?1",
+                params![device, signed(*time_ms), online],
+            )?;
+        }
+        tx.commit()?;
         Ok(())
     }
 
@@ -340,27 +350,31 @@ impl Store for Sqlite {
         Ok(gaps)
     }
 
-    fn refuse(&self, refusal: &Refusal) -> Result<(), StoreError> {
+    fn refuse(&self, refusals: &[Refusal], counts: &[(&str, u64)]) -> Result<(), StoreError> {
         let mut connection = self.lock();
         let tx = connection.transaction()?;
-        tx.execute(
-            "INSERT INTO refusals (time_ms, topic, reason, detail) VALUES (?1, ?2, ?3, ?4)",
-            params![
-                signed(refusal.time_ms),
-                refusal.topic,
-                refusal.reason,
-                refusal.detail
-            ],
-        )?;
+        for refusal in refusals {
+            tx.execute(
+                "INSERT INTO refusals (time_ms, topic, reason, detail) VALUES (?1, ?2, ?3, ?4)",
+                params![
+                    signed(refusal.time_ms),
+                    refusal.topic,
+                    refusal.reason,
+                    refusal.detail
+                ],
+            )?;
+        }
         tx.execute(
             "DELETE FROM refusals WHERE id <= (SELECT max(id) FROM refusals) - ?1",
             [REFUSALS],
         )?;
-        tx.execute(
-            "INSERT INTO refusal_counts VALUES (?1, 1)
-             ON CONFLICT (reason) DO UPDATE SET count = count + 1",
-            [&refusal.reason],
-        )?;
+        for (reason, count) in counts {
+            tx.execute(
+                "INSERT INTO refusal_counts VALUES (?1, ?2)
+                 ON CONFLICT (reason) DO UPDATE SET count = count + ?2",
+                params![reason, signed(*count)],
+            )?;
+        }
         tx.commit()?;
         Ok(())
     }
