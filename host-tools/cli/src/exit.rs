@@ -1,16 +1,13 @@
 //! Exit codes, and errors that choose one.
 
 use crate::output::Format;
+use edgeward_host::mqtt::MqttError;
 use std::fmt;
 use std::process::ExitCode;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-#[allow(
-    dead_code,
-    reason = "every code is documented, whether or not a command ends with it yet"
-)]
 pub enum Exit {
     /// All is well.
     Ok = 0,
@@ -69,11 +66,15 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// Prints an error on stderr, as text or as one JSON object, and says how to exit: as the error
-/// chose, else with `default`.
+/// chose, as timed out when the broker took too long, else with `default`.
 pub fn report(error: &anyhow::Error, format: Format, default: Exit) -> Exit {
     let failure = error
         .chain()
         .find_map(|cause| cause.downcast_ref::<Failure>());
+    let timed_out = error
+        .chain()
+        .any(|cause| matches!(cause.downcast_ref(), Some(MqttError::Timeout { .. })));
+    let default = if timed_out { Exit::TimedOut } else { default };
     let exit = failure.map_or(default, |failure| failure.exit);
     let next = failure.and_then(|failure| failure.next.as_deref());
     let text = format!("{error:#}");

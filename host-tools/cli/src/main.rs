@@ -179,6 +179,43 @@ mod tests {
         super::Cli::command().debug_assert();
     }
 
+    /// Every command that has none below it, by its words.
+    fn leaves(command: &clap::Command, words: &str, found: &mut Vec<(String, String)>) {
+        let words = format!("{words}{}", command.get_name());
+        if command.has_subcommands() {
+            let below = command.get_subcommands().filter(|c| !c.is_hide_set());
+            below.for_each(|below| leaves(below, &format!("{words} "), found));
+        } else {
+            let help = command.get_after_help().map(ToString::to_string);
+            found.push((words, help.unwrap_or_default()));
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_it_understands() {
+        let mut found = Vec::new();
+        leaves(&super::Cli::command(), "", &mut found);
+        assert!(found.len() > 20, "{found:?}");
+        for (words, help) in found {
+            let examples: Vec<&str> = help
+                .lines()
+                .filter(|line| line.starts_with("  "))
+                .flat_map(|line| line.split(['|', '#', '>']))
+                .map(str::trim)
+                .filter(|part| part.starts_with(&words))
+                .collect();
+            assert!(
+                help.contains("Example") && !examples.is_empty(),
+                "`{words}` has no example in {help:?}"
+            );
+            for example in examples {
+                let parsed = super::Cli::command().try_get_matches_from(example.split(' '));
+                let error = parsed.err().map(|error| error.to_string());
+                assert_eq!(error, None, "{example}");
+            }
+        }
+    }
+
     #[test]
     fn hosts_and_boards_agree_on_the_largest_model() {
         assert_eq!(edgeward_host::MAX_FEATURES, edgeward_firmware::MAX_FEATURES);

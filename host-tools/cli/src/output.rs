@@ -91,7 +91,6 @@ impl Out {
     }
 
     /// Prints one value of a stream: a JSON line, or what `human` writes.
-    #[allow(dead_code, reason = "for the commands that follow a stream")]
     pub fn emit_line<T: Serialize>(
         &self,
         value: &T,

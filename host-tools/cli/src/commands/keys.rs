@@ -29,12 +29,12 @@ enum Command {
     List,
     /// Replace the keys of a role by new ones; boards follow the new root.
     #[command(
-        after_help = "Example:\n  edgeward keys rotate release\n\nPublish the new root afterwards, so that boards follow it."
+        after_help = "Example:\n  edgeward keys rotate release\n\nA running `edgeward serve` brings the new root to the boards by itself; without it, the next\n`edgeward rollout` command does."
     )]
     Rotate(RotateArgs),
     /// Strike one key off; what it signs is refused from then on.
     #[command(
-        after_help = "Example:\n  edgeward keys revoke 5c1d0a9f3b2e4d6c --replace\n\nPublish the new root afterwards, so that boards follow it."
+        after_help = "Example:\n  edgeward keys revoke 5c1d0a9f3b2e4d6c --replace\n\nA running `edgeward serve` brings the new root to the boards by itself; without it, the next\n`edgeward rollout` command does."
     )]
     Revoke(RevokeArgs),
     /// Print public keys, or write the signed root for boards to a file.

@@ -27,12 +27,16 @@ pub enum Command {
     /// Show how far it is; `--watch` follows it until it ends.
     Status(Status),
     /// Hold: boards that have not begun a trial wait.
+    #[command(after_help = "Example:\n  edgeward rollout pause")]
     Pause(Named),
     /// Go on after a pause.
+    #[command(after_help = "Example:\n  edgeward rollout resume")]
     Resume(Named),
     /// Stop: boards that have not confirmed the release give it up.
+    #[command(after_help = "Example:\n  edgeward rollout abort")]
     Abort(Named),
     /// All rollouts of the fleet, the newest first.
+    #[command(after_help = "Example:\n  edgeward rollout history -o json")]
     History(Named),
 }
 
@@ -75,6 +79,9 @@ pub struct Start {
 
 /// `rollout status`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  edgeward rollout status\n  edgeward rollout status --watch --timeout 600 -o json\n\nExit codes: 4 it was aborted, 5 it had not ended in time, 6 it is done and boards failed."
+)]
 pub struct Status {
     #[command(flatten)]
     fleet: Fleet,
