@@ -23,11 +23,11 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions=yes \
     -Coverflow-checks=yes";
-/// Named, so that build scripts are not instrumented.
-const HOST: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds and runs the targets, each on its own corpus folder, seeded by the repository.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
+    // Named, so that build scripts are not instrumented.
+    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let folder = root.join("fuzz");
     let targets = targets(&folder)?;
     let chosen: Vec<&String> = targets
@@ -41,7 +41,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         "fuzz targets",
         cargo(&folder)
             .env("RUSTFLAGS", FLAGS)
-            .args(["build", "--release", "--target", HOST])
+            .args(["build", "--release", "--target", &host])
             .arg("--target-dir")
             .arg(root.join("target/fuzz")),
     )?;
@@ -50,7 +50,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         std::fs::create_dir_all(&corpus)?;
         let binary = root
             .join("target/fuzz")
-            .join(HOST)
+            .join(&host)
             .join("release")
             .join(name);
         let mut command = Command::new(binary);

@@ -9,7 +9,7 @@ use std::process::Command;
 /// What to leave out when in a hurry; nothing is left out by default.
 #[derive(Args)]
 pub struct Options {
-    /// Leaves out the demo and the fuzz smoke.
+    /// Leaves out the fuzz smoke.
     #[arg(long)]
     pub quick: bool,
 }
@@ -17,6 +17,7 @@ pub struct Options {
 /// Runs all checks, cheapest first.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
     let found = setup::run(root)?;
+    found.complain();
     step(
         "format",
         cargo(root).args(["fmt", "--all", "--", "--check"]),

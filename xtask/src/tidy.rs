@@ -1,4 +1,4 @@
-//! Keeps files and functions short: a ratchet on the style guide's limits.
+//! Keeps files and functions short; files of tests don't count.
 
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -20,7 +20,8 @@ pub fn check(root: &Path) -> Result<()> {
     let mut files = 0;
     for name in String::from_utf8_lossy(&output.stdout).lines() {
         let path = root.join(name);
-        if !path.exists() {
+        // Tests may be as long as what they try.
+        if !path.exists() || is_test(name) {
             continue;
         }
         let text = std::fs::read_to_string(&path).with_context(|| format!("reading {name}"))?;
@@ -37,6 +38,11 @@ pub fn check(root: &Path) -> Result<()> {
         "--- tidy: {files} files within {FILE_LINES} lines, functions within {FUNCTION_LINES}"
     );
     Ok(())
+}
+
+/// Whether a file holds nothing but tests.
+fn is_test(name: &str) -> bool {
+    name.starts_with("tests/") || name.contains("/tests/") || name.ends_with("/tests.rs")
 }
 
 /// What is too long in one file.

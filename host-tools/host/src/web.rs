@@ -240,6 +240,81 @@ fn slot_words(birth: &Birth) -> Vec<String> {
     words.collect()
 }
 
+/// A metric of each board: name, type, help, and how it is read.
+type Metric = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&BoardOverview) -> Option<f64>,
+);
+
+const METRICS: &[Metric] = &[
+    (
+        "board_online",
+        "gauge",
+        "1 while the broker has the board's connection.",
+        |board| Some(f64::from(u8::from(board.device.online))),
+    ),
+    (
+        "board_seen_seconds",
+        "gauge",
+        "Time of the board's last message, since 1970.",
+        |board| board.device.seen_ms.map(|ms| ms as f64 / 1000.0),
+    ),
+    (
+        "frames_stored",
+        "counter",
+        "Frames stored without a gap.",
+        |board| Some(board.device.through as f64),
+    ),
+    (
+        "window_samples",
+        "gauge",
+        "Samples in the newest summary.",
+        |board| of_summary(board, "samples"),
+    ),
+    (
+        "window_rejected",
+        "gauge",
+        "Samples kept out by the policy.",
+        |board| of_summary(board, "rejected"),
+    ),
+    (
+        "window_inferences",
+        "gauge",
+        "Inferences in the newest summary.",
+        |board| of_summary(board, "inferences"),
+    ),
+    ("window_errors", "gauge", "Failed inferences.", |board| {
+        of_summary(board, "errors")
+    }),
+    (
+        "window_alarms",
+        "gauge",
+        "Alarms in the newest summary.",
+        |board| of_summary(board, "alarms"),
+    ),
+    (
+        "latency_p99_microseconds",
+        "gauge",
+        "99th percentile of the latency.",
+        |board| board.latency_p99_us.map(f64::from),
+    ),
+    (
+        "estimated_accuracy",
+        "gauge",
+        "Accuracy estimated without labels (CBPE).",
+        |board| board.estimated_accuracy,
+    ),
+];
+
+fn of_summary(board: &BoardOverview, key: &str) -> Option<f64> {
+    board
+        .summary
+        .as_ref()
+        .and_then(|summary| summary[key].as_f64())
+}
+
 /// Prometheus' text format. Labels are names of devices and reasons, escaped.
 fn metrics(view: &Overview) -> String {
     let mut text = String::new();
@@ -249,94 +324,26 @@ fn metrics(view: &Overview) -> String {
             .replace('"', "\\\"")
             .replace('\n', "\\n")
     };
-    let mut family = |name: &str, kind: &str, help: &str, rows: Vec<(String, f64)>| {
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        for (labels, value) in rows {
-            let _ = writeln!(text, "{name}{{{labels}}} {value}");
-        }
-    };
-    let per_board = |of: &dyn Fn(&BoardOverview) -> Option<f64>| -> Vec<(String, f64)> {
-        let rows = view.boards.iter().filter_map(|board| {
-            let labels = format!("device=\"{}\"", label(&board.device.name));
-            of(board).map(|value| (labels, value))
-        });
-        rows.collect()
-    };
-    let of_summary = |board: &BoardOverview, key: &str| {
-        board
-            .summary
-            .as_ref()
-            .and_then(|summary| summary[key].as_f64())
-    };
-    family(
-        "edgeward_board_online",
-        "gauge",
-        "1 while the broker has the board's connection.",
-        per_board(&|board| Some(f64::from(u8::from(board.device.online)))),
-    );
-    family(
-        "edgeward_board_seen_seconds",
-        "gauge",
-        "Time of the board's last message, since 1970.",
-        per_board(&|board| board.device.seen_ms.map(|ms| ms as f64 / 1000.0)),
-    );
-    family(
-        "edgeward_frames_stored",
-        "counter",
-        "Frames stored without a gap.",
-        per_board(&|board| Some(board.device.through as f64)),
-    );
-    for (name, key, help) in [
-        (
-            "edgeward_window_samples",
-            "samples",
-            "Samples in the newest summary.",
-        ),
-        (
-            "edgeward_window_rejected",
-            "rejected",
-            "Samples kept out by the policy.",
-        ),
-        (
-            "edgeward_window_inferences",
-            "inferences",
-            "Inferences in the newest summary.",
-        ),
-        ("edgeward_window_errors", "errors", "Failed inferences."),
-        (
-            "edgeward_window_alarms",
-            "alarms",
-            "Alarms in the newest summary.",
-        ),
-    ] {
-        family(
-            name,
-            "gauge",
-            help,
-            per_board(&|board| of_summary(board, key)),
+    for (name, kind, help, read) in METRICS {
+        let _ = writeln!(
+            text,
+            "# HELP edgeward_{name} {help}\n# TYPE edgeward_{name} {kind}"
         );
+        for board in &view.boards {
+            if let Some(value) = read(board) {
+                let device = label(&board.device.name);
+                let _ = writeln!(text, "edgeward_{name}{{device=\"{device}\"}} {value}");
+            }
+        }
     }
-    family(
-        "edgeward_latency_p99_microseconds",
-        "gauge",
-        "99th percentile of the latency.",
-        per_board(&|board| board.latency_p99_us.map(f64::from)),
+    let name = "edgeward_refused_total";
+    let _ = writeln!(
+        text,
+        "# HELP {name} Messages refused, by reason.\n# TYPE {name} counter"
     );
-    family(
-        "edgeward_estimated_accuracy",
-        "gauge",
-        "Accuracy estimated without labels (CBPE).",
-        per_board(&|board| board.estimated_accuracy),
-    );
-    let refusals = view.refusals.iter();
-    family(
-        "edgeward_refused_total",
-        "counter",
-        "Messages refused, by reason.",
-        refusals
-            .map(|(reason, n)| (format!("reason=\"{}\"", label(reason)), *n as f64))
-            .collect(),
-    );
+    for (reason, count) in &view.refusals {
+        let _ = writeln!(text, "{name}{{reason=\"{}\"}} {count}", label(reason));
+    }
     text
 }
 
@@ -356,52 +363,57 @@ fn escape(text: &str) -> String {
     safe
 }
 
+/// A row of a table, escaped.
+fn row(cells: &[String]) -> String {
+    let cells: String = cells
+        .iter()
+        .map(|cell| format!("<td>{}</td>", escape(cell)))
+        .collect();
+    format!("<tr>{cells}</tr>\n")
+}
+
+/// One board's row.
+fn board_row(board: &BoardOverview, now_ms: u64) -> String {
+    let dash = || "-".to_owned();
+    let age = board
+        .device
+        .seen_ms
+        .map(|ms| now_ms.saturating_sub(ms) / 1000);
+    let of = |key: &str| {
+        board
+            .summary
+            .as_ref()
+            .map_or_else(dash, |s| s[key].to_string())
+    };
+    row(&[
+        board.device.name.clone(),
+        if board.device.online {
+            "online"
+        } else {
+            "offline"
+        }
+        .to_owned(),
+        age.map_or_else(dash, |age| format!("{age} s ago")),
+        board.slots.join(", "),
+        of("inferences"),
+        of("errors"),
+        of("alarms"),
+        board.latency_p99_us.map_or_else(dash, |us| us.to_string()),
+        board
+            .estimated_accuracy
+            .map_or_else(dash, |share| format!("{:.1} %", share * 100.0)),
+    ])
+}
+
 /// The page: no script, reloaded by the browser.
 fn page(view: &Overview) -> String {
-    let mut body = String::new();
-    let cells = |cells: &[String]| {
-        let cells: String = cells
-            .iter()
-            .map(|cell| format!("<td>{}</td>", escape(cell)))
-            .collect();
-        format!("<tr>{cells}</tr>\n")
-    };
-    let dash = || "-".to_owned();
-    for board in &view.boards {
-        let age = board
-            .device
-            .seen_ms
-            .map(|ms| view.time_ms.saturating_sub(ms) / 1000);
-        let of = |key: &str| {
-            board
-                .summary
-                .as_ref()
-                .map_or_else(dash, |s| s[key].to_string())
-        };
-        body.push_str(&cells(&[
-            board.device.name.clone(),
-            if board.device.online {
-                "online"
-            } else {
-                "offline"
-            }
-            .to_owned(),
-            age.map_or_else(dash, |age| format!("{age} s ago")),
-            board.slots.join(", "),
-            of("inferences"),
-            of("errors"),
-            of("alarms"),
-            board.latency_p99_us.map_or_else(dash, |us| us.to_string()),
-            board
-                .estimated_accuracy
-                .map_or_else(dash, |share| format!("{:.1} %", share * 100.0)),
-        ]));
-    }
+    let boards = view.boards.iter();
+    let body: String = boards.map(|board| board_row(board, view.time_ms)).collect();
     let events: String = view
         .events
         .iter()
         .map(|event| {
-            cells(&[
+            row(&[
                 event.device.clone(),
                 event.sequence.to_string(),
                 event.body.to_string(),
