@@ -13,6 +13,10 @@ use heapless::Deque;
 pub const MAX_HEAD_CHUNKS: u32 = 64;
 /// Steps of work, one chunk's hash at most each, that one call of [`UpdateClient::poll`] does.
 const STEPS: usize = 16;
+/// Reports that may wait.
+const REPORTS: usize = 8;
+/// Refusals among them: those cost whoever may publish nothing, so they never take the last places.
+const REFUSALS: usize = 4;
 
 /// What the client must know of its board.
 #[derive(Debug, Clone, Copy)]
@@ -122,7 +126,12 @@ pub struct UpdateClient<'a, V, const W: usize> {
     pub(super) window: Window<W>,
     /// The blob that the window's chunks are of.
     pub(super) blob: Digest32,
-    pub(super) pending: Deque<Action, 8>,
+    /// Reports that wait.
+    pub(super) reports: Deque<Event, REPORTS>,
+    /// Slots that are to be stopped; not queued, so that nothing can crowd it out.
+    pub(super) stop: [bool; 2],
+    /// The desired state is to be asked for again; not queued either.
+    pub(super) ask_desired: bool,
 }
 
 impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
@@ -140,7 +149,9 @@ impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
             phase: Phase::Idle,
             window: Window::new(),
             blob: [0; 32],
-            pending: Deque::new(),
+            reports: Deque::new(),
+            stop: [false; 2],
+            ask_desired: false,
         }
     }
 
@@ -181,7 +192,7 @@ impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
         now_ms: u64,
         slots: &mut Slots<S>,
     ) -> Result<Option<Action>, Error> {
-        if let Some(action) = self.pending.pop_front() {
+        if let Some(action) = self.waiting() {
             return Ok(Some(action));
         }
         for _ in 0..STEPS {
@@ -195,10 +206,10 @@ impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
             match self.step(now_ms, slots)? {
                 Step::Act(action) => return Ok(Some(action)),
                 Step::Again => {}
-                Step::Idle => return Ok(self.pending.pop_front()),
+                Step::Idle => return Ok(self.waiting()),
             }
         }
-        Ok(Some(self.pending.pop_front().unwrap_or(Action::More)))
+        Ok(Some(self.waiting().unwrap_or(Action::More)))
     }
 
     pub(super) fn asking(&self) -> bool {
@@ -213,22 +224,43 @@ impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
         }
     }
 
-    pub(super) fn push(&mut self, action: Action) {
+    /// Whether [`UpdateClient::poll`] has something that was decided already.
+    #[must_use]
+    pub fn is_pressing(&self) -> bool {
+        self.stop.contains(&true) || self.ask_desired || !self.reports.is_empty()
+    }
+
+    /// What was decided already, the most pressing first.
+    fn waiting(&mut self) -> Option<Action> {
+        for slot in Slot::ALL {
+            if core::mem::take(&mut self.stop[slot as usize]) {
+                return Some(Action::Stop(slot));
+            }
+        }
+        if core::mem::take(&mut self.ask_desired) {
+            return Some(Action::AskDesired);
+        }
+        self.reports.pop_front().map(Action::Event)
+    }
+
+    pub(super) fn report(&mut self, event: Event) {
         // Full only when the caller does not poll; what it loses then is a report.
-        let _ = self.pending.push_back(action);
+        let _ = self.reports.push_back(event);
     }
 
     pub(super) fn refused(&mut self, what: Refused) {
-        self.push(Action::Event(Event::Refused { what }));
+        if self.reports.len() < REFUSALS {
+            self.report(Event::Refused { what });
+        }
     }
 
     pub(super) fn slot_event<S: NorFlash>(&mut self, slot: Slot, slots: &Slots<S>) {
         let record = slots.record(slot);
-        self.push(Action::Event(Event::Slot {
+        self.report(Event::Slot {
             slot: slot as u8,
             release: release_id(&record.digest),
             state: record.state,
-        }));
+        });
     }
 
     pub(super) fn step<S: NorFlash>(

@@ -151,11 +151,11 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
             return self.refuse(Reason::Unsupported, slots);
         }
         let ready = matches!(record.state, SlotState::Staged | SlotState::Shadow);
-        if there && ready && record.rollout == job.rollout {
-            self.phase = Phase::Ready { slot, said: false };
-            return Ok(Step::Again);
-        }
+        let resumes = there && ready && record.rollout == job.rollout;
         self.blob = target.digest;
+        if resumes {
+            return self.resume(slot, slots);
+        }
         self.phase = Phase::Head { have: 0 };
         if there && record.head_bytes == target.head_bytes {
             slots.read_head(slot, self.head)?;
@@ -163,6 +163,25 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
                 return self.accept(signed_bytes, slots);
             }
         }
+        Ok(Step::Again)
+    }
+
+    /// The wanted release is staged or in shadow already. The root may be another one than when it
+    /// was received, so its head must hold once more.
+    fn resume<S: NorFlash>(&mut self, slot: Slot, slots: &mut Slots<S>) -> Result<Step, Error> {
+        slots.read_head(slot, self.head)?;
+        let Err(fault) = self.check_head(slots) else {
+            self.phase = Phase::Ready { slot, said: false };
+            return Ok(Step::Again);
+        };
+        self.abandon(slot, fault, slots)?;
+        if let HeadFault::Refused(reason) = fault {
+            return self.refuse(reason, slots);
+        }
+        if let Some(job) = &mut self.job {
+            job.told_unsigned = fault == HeadFault::Unsigned;
+        }
+        self.phase = Phase::Head { have: 0 };
         Ok(Step::Again)
     }
 

@@ -1,8 +1,9 @@
 //! Following the desired state and the trust root: what to begin, and what to give up.
 
-use super::client::{Action, Job, Phase, UpdateClient};
+use super::client::{Job, Phase, UpdateClient};
+use super::head::{HeadFault, check_signatures};
 use super::{Plan, Refusal, Seen, Target, Verdict, evaluate};
-use crate::slots::{Error, Slots};
+use crate::slots::{Error, Slot, Slots};
 use crate::telemetry::{Event, Reason, Refused, SlotState, release_id};
 use crate::trust::Verifier;
 use crate::trust::root::TrustError;
@@ -63,10 +64,53 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
             Ok(root) => {
                 slots.set_root(root)?;
                 self.halt();
-                self.push(Action::AskDesired);
+                self.ask_desired = true;
+                self.check_ready(slots)?;
                 Ok(None)
             }
         }
+    }
+
+    /// Gives up the release that waits for its trial, or is in shadow, when its signatures do not
+    /// hold under the root as it is now. One that was confirmed, or is on trial, was good when that
+    /// began, and goes on.
+    fn check_ready<S: NorFlash>(&mut self, slots: &mut Slots<S>) -> Result<(), Error> {
+        let slot = slots.idle();
+        let (state, digest) = (slots.record(slot).state, slots.record(slot).digest);
+        if !matches!(state, SlotState::Staged | SlotState::Shadow) {
+            return Ok(());
+        }
+        let root = &slots.state().root.clone();
+        let holds = match slots.read_head(slot, self.head) {
+            Ok(head) => check_signatures(head, &digest, root, &self.verifier).map(|_| ()),
+            // Staged by a client that had more memory.
+            Err(Error::Size) => Err(HeadFault::Damaged),
+            Err(error) => return Err(error),
+        };
+        match holds {
+            Ok(()) => Ok(()),
+            Err(fault) => self.abandon(slot, fault, slots),
+        }
+    }
+
+    /// Gives up what is ready in a slot, for its head does not hold, and says so.
+    pub(super) fn abandon<S: NorFlash>(
+        &mut self,
+        slot: Slot,
+        fault: HeadFault,
+        slots: &mut Slots<S>,
+    ) -> Result<(), Error> {
+        let release = release_id(&slots.record(slot).digest);
+        slots.abandon(slot)?;
+        self.stop[slot as usize] = true;
+        if fault == HeadFault::Unsigned {
+            let reason = Reason::Signature;
+            self.report(Event::Refused {
+                what: Refused::Release { release, reason },
+            });
+        }
+        self.slot_event(slot, slots);
+        Ok(())
     }
 
     /// Stops what is under way, without touching the slots.
@@ -121,7 +165,7 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
             return Ok(());
         }
         slots.abandon(slot)?;
-        self.push(Action::Stop(slot));
+        self.stop[slot as usize] = true;
         self.slot_event(slot, slots);
         Ok(())
     }
@@ -146,12 +190,12 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
             SlotState::Trial => {
                 let reason = Reason::Operator;
                 let to = slots.revert(slot, reason)?;
-                self.push(Action::Stop(slot));
-                self.push(Action::Event(Event::Reverted {
+                self.stop[slot as usize] = true;
+                self.report(Event::Reverted {
                     from: release_id(&target.digest),
                     to: to.map(|to| release_id(&slots.record(to).digest)),
                     reason,
-                }));
+                });
             }
             _ => {}
         }

@@ -4,7 +4,7 @@ use super::Target;
 use crate::bundle::{Capabilities, FileHeader, Head};
 use crate::telemetry::Reason;
 use crate::trust::root::Root;
-use crate::trust::{Verifier, sha256};
+use crate::trust::{Digest32, Verifier, sha256};
 
 /// What is wrong with a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,16 +28,7 @@ pub(super) fn check_head<V: Verifier + ?Sized>(
     board: &Capabilities<'_>,
     floor: u32,
 ) -> Result<u32, HeadFault> {
-    let header = FileHeader::parse(bytes).map_err(|_| HeadFault::Damaged)?;
-    let signed = bytes
-        .get(..header.signed_bytes())
-        .ok_or(HeadFault::Damaged)?;
-    if sha256(signed) != target.digest {
-        return Err(HeadFault::Damaged);
-    }
-    let head = Head::parse(bytes).map_err(|_| HeadFault::Unsigned)?;
-    head.verify(root, verifier)
-        .map_err(|_| HeadFault::Unsigned)?;
+    let (head, signed_bytes) = check_signatures(bytes, &target.digest, root, verifier)?;
     let refused = |reason| Err(HeadFault::Refused(reason));
     let Ok(manifest) = head.manifest() else {
         return refused(Reason::Corrupt);
@@ -55,5 +46,26 @@ pub(super) fn check_head<V: Verifier + ?Sized>(
     if !same {
         return refused(Reason::Corrupt);
     }
-    Ok(signed.len() as u32)
+    Ok(signed_bytes)
+}
+
+/// The head that `bytes` are, if they are the release `digest` and signed as `root` wants it, and how
+/// many of them are signed.
+pub(super) fn check_signatures<'b, V: Verifier + ?Sized>(
+    bytes: &'b [u8],
+    digest: &Digest32,
+    root: &Root,
+    verifier: &V,
+) -> Result<(Head<'b>, u32), HeadFault> {
+    let header = FileHeader::parse(bytes).map_err(|_| HeadFault::Damaged)?;
+    let signed = bytes
+        .get(..header.signed_bytes())
+        .ok_or(HeadFault::Damaged)?;
+    if sha256(signed) != *digest {
+        return Err(HeadFault::Damaged);
+    }
+    let head = Head::parse(bytes).map_err(|_| HeadFault::Unsigned)?;
+    head.verify(root, verifier)
+        .map_err(|_| HeadFault::Unsigned)?;
+    Ok((head, signed.len() as u32))
 }

@@ -9,6 +9,7 @@ mod release;
 mod send;
 #[cfg(test)]
 mod tests;
+mod todo;
 
 pub use send::WINDOW;
 
@@ -22,12 +23,11 @@ use edgeward::topic::{self, Channel, Parsed, Topic};
 use edgeward::trust::cose::ContentType;
 use edgeward::trust::{Digest32, Role, Signer, Verifier};
 use embedded_storage::nor_flash::NorFlash;
-use heapless::{Deque, Vec};
+use heapless::Vec;
 use release::Waiting;
 use send::Sending;
+use todo::Todo;
 
-/// Actions that may wait to be taken.
-const QUEUE: usize = 24;
 /// Refusals that are reported at once; further ones wait for [`REFUSAL_MS`] each, or are not
 /// reported at all, so that whoever may publish can't wear out the flash.
 const REFUSALS: u32 = 16;
@@ -161,16 +161,6 @@ pub enum Action<'b> {
     More,
 }
 
-/// An [`Action`] that borrows nothing.
-#[derive(Debug, Clone, PartialEq)]
-enum Queued {
-    Subscribe(Topic),
-    Unsubscribe(Topic),
-    Load(Slot, Purpose),
-    Run(Slot, Mode),
-    Stop(Slot),
-}
-
 /// The application's head. Type parameters: flash of the slots and of the outbox, verifier, signer;
 /// features, outputs, records of the outbox, its buffer, chunks on their way at once.
 #[derive(Debug)]
@@ -198,7 +188,7 @@ pub struct Control<
     sending: Sending,
     /// Where sending stood before the frame that was handed out last.
     before: Option<u64>,
-    queue: Deque<Queued, QUEUE>,
+    todo: Todo,
     /// Chunks that are subscribed to.
     chunks: Vec<(Digest32, u32), W>,
     connected: bool,
@@ -282,7 +272,7 @@ impl<
             frame: parts.frame,
             sending: Sending::new(acknowledged),
             before: None,
-            queue: Deque::new(),
+            todo: Todo::default(),
             chunks: Vec::new(),
             connected: false,
             state_due: false,
@@ -295,11 +285,11 @@ impl<
             acknowledged: None,
         };
         let fleet = control.setup.fleet.clone();
-        control.push(Queued::Subscribe(topic::desired(&fleet)));
+        control.todo.subscribe(topic::desired(&fleet));
         let ack = topic::device(&fleet, &control.setup.device, Channel::Ack);
-        control.push(Queued::Subscribe(ack));
+        control.todo.subscribe(ack);
         let root = control.next_root();
-        control.push(Queued::Subscribe(root));
+        control.todo.subscribe(root);
         control.boot(parts.boot, now)?;
         Ok(control)
     }
@@ -308,12 +298,6 @@ impl<
     fn next_root(&self) -> Topic {
         let version = self.slots.state().root.version.saturating_add(1);
         topic::root(&self.setup.fleet, version)
-    }
-
-    fn push(&mut self, action: Queued) {
-        // The queue outlasts the most that one event can ask for; polling empties it before the
-        // next. A full queue would lose a subscription, which the next connection repairs.
-        let _ = self.queue.push_back(action);
     }
 
     /// The broker took the connection. `session_present` says that it kept the subscriptions.
@@ -333,7 +317,7 @@ impl<
         self.client.disconnected();
         // The client asks for its chunks again by itself.
         while let Some((digest, n)) = self.chunks.pop() {
-            self.push(Queued::Unsubscribe(topic::blob(&digest, n)));
+            self.todo.unsubscribe(topic::blob(&digest, n));
         }
     }
 
@@ -354,12 +338,11 @@ impl<
             }
             Some(Parsed::Blob { digest, chunk }) => {
                 let at_ms = now.monotonic_ms;
+                // One that was not asked for is ignored and not even unsubscribed from: whoever may
+                // publish could keep the board busy with that.
                 if self.chunks.contains(&(digest, chunk)) {
                     self.client
                         .chunk(&digest, chunk, bytes, at_ms, &mut self.slots)?;
-                } else {
-                    // Left over from an older session.
-                    self.push(Queued::Unsubscribe(topic::blob(&digest, chunk)));
                 }
             }
             Some(Parsed::Device {
@@ -379,12 +362,17 @@ impl<
             return Ok(());
         }
         let before = self.next_root();
-        if self.client.root(bytes, &mut self.slots)?.is_none() {
-            self.push(Queued::Unsubscribe(before));
-            let next = self.next_root();
-            self.push(Queued::Subscribe(next));
+        let result = self.client.root(bytes, &mut self.slots);
+        let next = self.next_root();
+        if next != before {
+            self.todo.unsubscribe(before);
+            self.todo.subscribe(next);
             self.birth_due = true;
+            // Whoever signed the release or its rollout may be revoked: what had not begun its
+            // trial begins anew when the desired state comes again.
+            self.waiting = Waiting::Nothing;
         }
+        result?;
         Ok(())
     }
 
@@ -468,19 +456,20 @@ impl<
         }
     }
 
+    /// Whether something waits that does not come from the network by itself again: poll before the
+    /// next message.
+    #[must_use]
+    pub fn is_pressing(&self) -> bool {
+        !self.todo.is_empty() || self.client.is_pressing()
+    }
+
     /// The next thing to do, or none until something comes or [`Control::next_deadline_ms`].
     ///
     /// # Errors
     /// Those of flash; polling again tries again.
     pub fn poll(&mut self, now: Now) -> Result<Option<Action<'_>>, ControlError> {
-        if let Some(queued) = self.queue.pop_front() {
-            return Ok(Some(match queued {
-                Queued::Subscribe(topic) => Action::Subscribe(topic),
-                Queued::Unsubscribe(topic) => Action::Unsubscribe(topic),
-                Queued::Load(slot, purpose) => Action::Load { slot, purpose },
-                Queued::Run(slot, mode) => Action::Run { slot, mode },
-                Queued::Stop(slot) => Action::Stop(slot),
-            }));
+        if let Some(action) = self.todo.next() {
+            return Ok(Some(action));
         }
         self.forget(now)?;
         if self.start_waiting(now)? {
@@ -505,20 +494,20 @@ impl<
             sync::Action::Subscribe { digest, n } => {
                 // The client keeps to `W` chunks; one beyond would only look unwanted when it comes.
                 let _ = self.chunks.push((digest, n));
-                self.push(Queued::Subscribe(topic::blob(&digest, n)));
+                self.todo.subscribe(topic::blob(&digest, n));
             }
             sync::Action::Unsubscribe { digest, n } => {
                 self.chunks.retain(|chunk| *chunk != (digest, n));
-                self.push(Queued::Unsubscribe(topic::blob(&digest, n)));
+                self.todo.unsubscribe(topic::blob(&digest, n));
             }
             sync::Action::AskDesired => {
                 let desired = topic::desired(&self.setup.fleet);
-                self.push(Queued::Unsubscribe(desired.clone()));
-                self.push(Queued::Subscribe(desired));
+                self.todo.unsubscribe(desired.clone());
+                self.todo.subscribe(desired);
             }
             sync::Action::Event(event) => self.event(&event, now)?,
-            sync::Action::SelfTest(slot) => self.push(Queued::Load(slot, Purpose::SelfTest)),
-            sync::Action::Start(slot) => self.push(Queued::Load(slot, Purpose::Candidate)),
+            sync::Action::SelfTest(slot) => self.todo.load(slot, Purpose::SelfTest),
+            sync::Action::Start(slot) => self.todo.load(slot, Purpose::Candidate),
             sync::Action::Stop(slot) => self.stop(slot),
             _ => {}
         }

@@ -1,6 +1,6 @@
 //! From a received release to a confirmed one, or back.
 
-use super::{Control, ControlError, Mode, Now, Purpose, Queued};
+use super::{Control, ControlError, Mode, Now, Purpose};
 use edgeward::guard::{ShadowVerdict, Verdict};
 use edgeward::policy::TrialPolicy;
 use edgeward::slots::{self, BootDecision, Slot};
@@ -49,17 +49,17 @@ impl<
         );
         match decision {
             BootDecision::Empty => {}
-            BootDecision::Confirmed(slot) => self.push(Queued::Load(slot, Purpose::Confirmed)),
+            BootDecision::Confirmed(slot) => self.todo.load(slot, Purpose::Confirmed),
             BootDecision::Trial { slot, .. } => {
                 // The confirmed one first, to have something to go back to.
                 if let Some(confirmed) = self.slots.confirmed() {
-                    self.push(Queued::Load(confirmed, Purpose::Confirmed));
+                    self.todo.load(confirmed, Purpose::Confirmed);
                 }
-                self.push(Queued::Load(slot, Purpose::Candidate));
+                self.todo.load(slot, Purpose::Candidate);
             }
             BootDecision::Reverted { from, to, reason } => {
                 if let Some(slot) = to {
-                    self.push(Queued::Load(slot, Purpose::Confirmed));
+                    self.todo.load(slot, Purpose::Confirmed);
                 }
                 let to = to.map(|slot| self.release(slot));
                 self.event(&Event::Reverted { from, to, reason }, now)?;
@@ -130,7 +130,7 @@ impl<
                     self.slot_event(slot, now)?;
                 }
                 self.waiting = Waiting::Shadow(slot, policy);
-                self.push(Queued::Run(slot, Mode::Shadow));
+                self.todo.run(slot, Mode::Shadow);
                 Ok(())
             }
             (SlotState::Staged | SlotState::Shadow, Err(reason)) => {
@@ -158,11 +158,11 @@ impl<
             Err(slots::Error::Content) => {
                 self.slots.reject(slot, Reason::Corrupt)?;
                 self.slot_event(slot, now)?;
-                self.push(Queued::Stop(slot));
+                self.todo.stop(slot);
             }
             // Given up meanwhile, or overtaken by a higher floor: it does not run.
             Err(slots::Error::State(_) | slots::Error::BelowFloor(_)) => {
-                self.push(Queued::Stop(slot));
+                self.todo.stop(slot);
             }
             Err(error) => {
                 self.waiting = Waiting::Trial(slot, policy);
@@ -175,7 +175,7 @@ impl<
     fn run(&mut self, slot: Slot, mode: Mode) {
         self.running = Some(slot);
         self.birth_due = true;
-        self.push(Queued::Run(slot, mode));
+        self.todo.run(slot, mode);
     }
 
     /// What became of the trial of a release.
@@ -228,7 +228,7 @@ impl<
             ShadowVerdict::Fail => {
                 self.slots.reject(slot, Reason::Shadow)?;
                 self.waiting = Waiting::Nothing;
-                self.push(Queued::Stop(slot));
+                self.todo.stop(slot);
                 self.slot_event(slot, now)
             }
             _ => Ok(()),
@@ -252,7 +252,7 @@ impl<
             self.running = self.slots.confirmed();
         }
         self.birth_due = true;
-        self.push(Queued::Stop(slot));
+        self.todo.stop(slot);
     }
 
     fn slot_event(&mut self, slot: Slot, now: Now) -> Result<(), ControlError> {

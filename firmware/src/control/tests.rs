@@ -260,3 +260,138 @@ fn a_download_goes_on_where_it_was() {
     let resumed = |event: &Event| matches!(event, Event::Resumed { .. });
     assert!(world.events().iter().any(resumed));
 }
+
+/// More chunks that nobody asked for than the board's queues have places.
+fn strays(world: &mut World) {
+    for n in 0..300 {
+        let topic = topic::blob(&[7; 32], n).to_string();
+        world.head.message(&topic, &[0; 64], world.now).unwrap();
+    }
+}
+
+#[test]
+fn strays_do_not_crowd_out_what_follows_a_load() {
+    let (mut world, first) = World::confirmed(1);
+    world.shadow = 100;
+    let target = world.publish(2);
+    let second = first.other();
+    let purpose = Purpose::Candidate;
+    world.hold = Some(purpose);
+    world.desire(2, &target, RolloutState::Active, 3);
+    assert_eq!(world.held.take(), Some((second, purpose)));
+    strays(&mut world);
+    world.hold = None;
+    let (release, now) = (world.head.release(second), world.now);
+    let policy = Ok(world::policy(100));
+    world
+        .head
+        .loaded(second, release, purpose, policy, now)
+        .unwrap();
+    strays(&mut world);
+    world.run();
+    assert_eq!(world.runs.last(), Some(&(second, Mode::Shadow)));
+}
+
+#[test]
+fn strays_do_not_crowd_out_a_self_test_or_an_abort() {
+    let (mut world, first) = World::confirmed(1);
+    let target = world.publish(2);
+    strays(&mut world);
+    world.desire(2, &target, RolloutState::Active, 3);
+    let second = first.other();
+    assert!(world.loads.contains(&(second, Purpose::SelfTest)));
+    assert_eq!(world.head.slots.on_trial(), Some(second));
+    strays(&mut world);
+    world.desire(3, &target, RolloutState::Aborted, 3);
+    assert_eq!(world.stops, [second]);
+    assert_eq!(world.head.running(), Some(first));
+}
+
+#[test]
+fn strays_do_not_crowd_out_a_breach() {
+    let (mut world, first) = World::confirmed(1);
+    let second = world.install(2);
+    strays(&mut world);
+    world.judge(second, Verdict::Breach(Reason::PredictionDrift));
+    assert_eq!(world.stops, [second]);
+    assert_eq!(world.head.running(), Some(first));
+}
+
+#[test]
+fn strays_and_forgeries_leave_nothing_to_do_twice() {
+    let (mut world, _) = World::confirmed(1);
+    strays(&mut world);
+    assert!(!world.head.is_pressing(), "nothing was asked for");
+    let topic = topic::desired("f").to_string();
+    world.head.message(&topic, b"forged", world.now).unwrap();
+    assert!(world.head.is_pressing(), "a refusal is to be stored");
+    world.run();
+    assert!(!world.head.is_pressing());
+}
+
+/// The second root, by which the releases' key is another one.
+fn revoking() -> std::vec::Vec<u8> {
+    let mut next = root(2);
+    next.roles[Role::Release as usize] = root(2).roles[Role::Root as usize].clone();
+    let mut bytes = [0; 2048];
+    let payload = next.encode(&mut bytes).unwrap();
+    signed(1, ContentType::Root, payload)
+}
+
+#[test]
+fn a_revoked_release_in_shadow_is_stopped_and_never_tried() {
+    let (mut world, first) = World::confirmed(1);
+    world.shadow = 100;
+    let target = world.publish(2);
+    world.desire(2, &target, RolloutState::Active, 3);
+    let second = first.other();
+    assert_eq!(world.runs.last(), Some(&(second, Mode::Shadow)));
+    let release = world.head.release(second);
+    // The verdict is there, the new root comes before the trial has begun.
+    let (pass, now) = (ShadowVerdict::Pass, world.now);
+    world.head.shadow(second, release, pass, now).unwrap();
+    let topic = topic::root("f", 2).to_string();
+    world.head.message(&topic, &revoking(), now).unwrap();
+    world.run();
+    assert_eq!(world.stops, [second]);
+    assert_eq!(world.head.slots.record(second).state, SlotState::Empty);
+    world.head.shadow(second, release, pass, now).unwrap();
+    world.desire(3, &target, RolloutState::Active, 3);
+    assert_eq!(world.head.slots.on_trial(), None);
+    assert_eq!(world.runs.last(), Some(&(second, Mode::Shadow)));
+    // What is confirmed runs on.
+    assert_eq!(world.head.running(), Some(first));
+    assert_eq!(world.head.slots.confirmed(), Some(first));
+    let reason = Reason::Signature;
+    let what = Refused::Release { release, reason };
+    assert!(world.events().contains(&Event::Refused { what }));
+}
+
+#[test]
+fn a_shadow_that_the_new_root_trusts_begins_anew_with_the_desired_state() {
+    let (mut world, first) = World::confirmed(1);
+    world.shadow = 100;
+    let target = world.publish(2);
+    world.desire(2, &target, RolloutState::Active, 3);
+    let second = first.other();
+    let (release, runs) = (world.head.release(second), world.runs.len());
+    let mut bytes = [0; 2048];
+    let payload = root(2).encode(&mut bytes).unwrap().to_vec();
+    let next = signed(1, ContentType::Root, &payload);
+    world.down.push((topic::root("f", 2).to_string(), next));
+    world.run();
+    let (pass, now) = (ShadowVerdict::Pass, world.now);
+    world.head.shadow(second, release, pass, now).unwrap();
+    world.run();
+    assert_eq!(
+        world.head.slots.on_trial(),
+        None,
+        "not before it is desired"
+    );
+    world.desire(2, &target, RolloutState::Active, 3);
+    assert_eq!(world.runs[runs..], [(second, Mode::Shadow)]);
+    world.head.shadow(second, release, pass, now).unwrap();
+    world.run();
+    assert_eq!(world.head.slots.on_trial(), Some(second));
+    assert_eq!(world.stops, []);
+}

@@ -308,6 +308,11 @@ impl Agent<'_> {
             if !more {
                 return false;
             }
+            // However many messages a broker sends at once, what one of them decided is done before
+            // the next is looked at. Acknowledgements decide nothing and share one write.
+            if self.control.is_pressing() && !self.troubled {
+                self.act();
+            }
         }
         true
     }

@@ -62,7 +62,7 @@ fn bundle(counter: u32) -> std::vec::Vec<u8> {
     bundle
 }
 
-fn policy(shadow_inferences: u32) -> TrialPolicy {
+pub(super) fn policy(shadow_inferences: u32) -> TrialPolicy {
     TrialPolicy {
         min_inferences: 10,
         min_windows: 1,
@@ -89,6 +89,9 @@ pub(super) struct World {
     pub(super) chunks: usize,
     pub(super) shadow: u32,
     pub(super) self_test: Result<(), Reason>,
+    /// Loads of this purpose are not answered but kept in `held`.
+    pub(super) hold: Option<Purpose>,
+    pub(super) held: Option<(Slot, Purpose)>,
 }
 
 fn head(slots: Flash, outbox: Flash, now: Now) -> Head {
@@ -162,6 +165,8 @@ impl World {
             chunks: 0,
             shadow: 0,
             self_test: Ok(()),
+            hold: None,
+            held: None,
         };
         world.head.connected(false);
         world.run();
@@ -204,6 +209,9 @@ impl World {
             }
             Action::Publish { topic, payload, .. } => {
                 self.up.push((topic.to_string(), payload.to_vec()));
+            }
+            Action::Load { slot, purpose } if self.hold == Some(purpose) => {
+                self.held = Some((slot, purpose));
             }
             Action::Load { slot, purpose } => {
                 self.loads.push((slot, purpose));

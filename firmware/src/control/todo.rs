@@ -1,0 +1,136 @@
+//! What waits for the caller: a place for each thing that must never be lost, and a bounded queue of
+//! subscriptions.
+
+use super::{Action, Mode, Purpose};
+use edgeward::slots::Slot;
+use edgeward::topic::Topic;
+use heapless::Deque;
+
+/// Subscriptions that may wait to be asked for or ended. Between two polls come at most the three of
+/// a boot, the chunks of a connection that ended, and two for each new trust root.
+const TOPICS: usize = 24;
+
+/// What is to be done with a slot.
+#[derive(Debug, Clone, Copy, Default)]
+struct Work {
+    stop: bool,
+    load: Option<Purpose>,
+    run: Option<Mode>,
+}
+
+/// What waits. However much comes between two polls, each slot has its own place here: a later wish
+/// replaces an earlier one, and nothing else does.
+#[derive(Debug, Default)]
+pub(super) struct Todo {
+    slots: [Work; 2],
+    /// To subscribe to, or not any more.
+    topics: Deque<(Topic, bool), TOPICS>,
+}
+
+impl Todo {
+    pub(super) fn is_empty(&self) -> bool {
+        let idle = |work: &Work| !work.stop && work.load.is_none() && work.run.is_none();
+        self.slots.iter().all(idle) && self.topics.is_empty()
+    }
+
+    pub(super) fn load(&mut self, slot: Slot, purpose: Purpose) {
+        self.slots[slot as usize].load = Some(purpose);
+    }
+
+    pub(super) fn run(&mut self, slot: Slot, mode: Mode) {
+        self.slots[slot as usize].run = Some(mode);
+    }
+
+    /// Also takes back what was to be done with the slot.
+    pub(super) fn stop(&mut self, slot: Slot) {
+        self.slots[slot as usize] = Work {
+            stop: true,
+            ..Work::default()
+        };
+    }
+
+    pub(super) fn subscribe(&mut self, topic: Topic) {
+        // A full queue would lose a subscription, which the next start repairs.
+        let _ = self.topics.push_back((topic, true));
+    }
+
+    pub(super) fn unsubscribe(&mut self, topic: Topic) {
+        // What is lost here comes unasked, and is ignored.
+        let _ = self.topics.push_back((topic, false));
+    }
+
+    /// The next thing to do: first what ends, then what begins, the confirmed release before the one
+    /// that may have to go back to it.
+    pub(super) fn next(&mut self) -> Option<Action<'static>> {
+        for slot in Slot::ALL {
+            if core::mem::take(&mut self.slots[slot as usize].stop) {
+                return Some(Action::Stop(slot));
+            }
+        }
+        let confirmed_first = |kind: fn(&Work) -> Option<bool>| {
+            let with = |wanted| {
+                let is = |slot: &Slot| kind(&self.slots[*slot as usize]) == Some(wanted);
+                Slot::ALL.into_iter().find(is)
+            };
+            with(true).or_else(|| with(false))
+        };
+        let load = confirmed_first(|work| work.load.map(|it| it == Purpose::Confirmed));
+        let run = confirmed_first(|work| work.run.map(|it| it == Mode::Confirmed));
+        if let Some(slot) = load {
+            let purpose = self.slots[slot as usize].load.take()?;
+            return Some(Action::Load { slot, purpose });
+        }
+        if let Some(slot) = run {
+            let mode = self.slots[slot as usize].run.take()?;
+            return Some(Action::Run { slot, mode });
+        }
+        let (topic, wanted) = self.topics.pop_front()?;
+        Some(if wanted {
+            Action::Subscribe(topic)
+        } else {
+            Action::Unsubscribe(topic)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_confirmed_release_comes_first_whatever_its_slot() {
+        for confirmed in Slot::ALL {
+            let mut todo = Todo::default();
+            let other = confirmed.other();
+            todo.load(other, Purpose::Candidate);
+            todo.load(confirmed, Purpose::Confirmed);
+            todo.run(other, Mode::Trial);
+            todo.run(confirmed, Mode::Confirmed);
+            let purpose = Purpose::Confirmed;
+            let slot = confirmed;
+            assert_eq!(todo.next(), Some(Action::Load { slot, purpose }));
+            todo.stop(other);
+            assert_eq!(todo.next(), Some(Action::Stop(other)));
+            let mode = Mode::Confirmed;
+            assert_eq!(todo.next(), Some(Action::Run { slot, mode }));
+            assert_eq!(todo.next(), None, "what was stopped neither loads nor runs");
+            assert!(todo.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_full_queue_of_topics_loses_no_work() {
+        let mut todo = Todo::default();
+        for _ in 0..2 * TOPICS {
+            todo.unsubscribe(edgeward::topic::desired("f"));
+        }
+        todo.stop(Slot::B);
+        todo.load(Slot::B, Purpose::SelfTest);
+        todo.run(Slot::A, Mode::Confirmed);
+        let slot = Slot::B;
+        let purpose = Purpose::SelfTest;
+        assert_eq!(todo.next(), Some(Action::Stop(slot)));
+        assert_eq!(todo.next(), Some(Action::Load { slot, purpose }));
+        assert!(matches!(todo.next(), Some(Action::Run { .. })));
+    }
+}
