@@ -24,7 +24,7 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions=yes \
     -Coverflow-checks=yes";
 
-/// Builds and runs the targets, each on its own corpus folder, seeded by the repository.
+/// Builds and runs the targets, each on a corpus of its own that grows in `target/fuzz/corpus`.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
     // Named, so that build scripts are not instrumented.
     let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
