@@ -64,10 +64,6 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
                 "-verbosity=1",
             ])
             .arg(&corpus);
-        let seeds = folder.join("seeds").join(name);
-        if seeds.exists() {
-            command.arg(seeds);
-        }
         step(&format!("fuzz {name}"), &mut command)?;
     }
     Ok(())
