@@ -26,6 +26,7 @@ use edgeward::telemetry::codec::{max_frame_bytes, max_payload_bytes};
 use edgeward::telemetry::outbox::{Outbox, max_record_bytes};
 use edgeward::telemetry::{Id, Summary, Text, release_id};
 use edgeward::topic::{self, Channel};
+use edgeward::trust::Signer;
 use edgeward::trust::ring::{RingSigner, RingVerifier};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -71,7 +72,7 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         .begin_boot()
         .map_err(|error| anyhow::anyhow!("slots: {error:?}"))?;
     tracing::info!(boot = slots.state().boot, decision = ?boot, "boot");
-    let (flash, region) = provision::open_outbox(config)?;
+    let (flash, region) = provision::open_outbox(config, &signer.public_key())?;
     let outbox = Outbox::open(flash, region, slots.state().boot)?;
     let mut head = vec![0; MAX_HEAD_CHUNKS as usize * CHUNK_BYTES];
     let mut payload = vec![0; max_payload_bytes(F, C)];
