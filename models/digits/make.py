@@ -2,8 +2,8 @@
 
     python make.py --out DIR
 
-Writes digits.onnx, train.csv, test.csv, outputs.npy, golden-input.npy, golden-output.npy and
-digits.toml into DIR. It is seeded and runs on one thread.
+Writes digits.onnx, train.csv, val.csv, test.csv, outputs.npy, golden-input.npy, golden-output.npy
+and digits.toml into DIR. It is seeded and runs on one thread.
 """
 
 import os
@@ -119,15 +119,14 @@ window = 1
 hop = 1
 layout = "samples-first"     # tensor [1, features]: a window is one sample
 schema_version = 1
-period_ms = 1000
 
 [output]
 kind = "probabilities"
 classes = [{quoted(CLASSES)}]
-temperature = 1.0
 
 [data]
 training = "train.csv"
+validation = "val.csv"       # held out: what predictions look like on images not learned from
 outputs = "outputs.npy"
 
 [golden]
@@ -145,7 +144,8 @@ def main():
 
     x, y = load_digits(return_X_y=True)
     x = x.astype(np.float32)
-    x, x_test, y, y_test = train_test_split(x, y, test_size=0.25, stratify=y, random_state=SEED)
+    x, x_test, y, y_test = train_test_split(x, y, test_size=450, stratify=y, random_state=SEED)
+    x, x_val, y, y_val = train_test_split(x, y, test_size=300, stratify=y, random_state=SEED)
     pipeline = train(x, y)
     raw = export(pipeline)
 
@@ -158,6 +158,7 @@ def main():
 
     (out / "digits.onnx").write_bytes(raw)
     write_csv(out / "train.csv", x, y)
+    write_csv(out / "val.csv", x_val, y_val)
     write_csv(out / "test.csv", x_test, y_test)
     write_npy(out / "outputs.npy", seen)
     write_npy(out / "golden-input.npy", golden)

@@ -30,10 +30,12 @@ impl Context {
 }
 
 /// Sends the log to stderr. `EDGEWARD_LOG` goes before the flags.
+///
+/// The embedded broker calls every client that hangs up an error; it is heard from `-v` on.
 fn start_log(verbose: u8, quiet: bool) {
     let level = match (quiet, verbose) {
-        (true, _) => "error",
-        (false, 0) => "warn",
+        (true, _) => "error,rumqttd=off",
+        (false, 0) => "warn,rumqttd=off",
         (false, 1) => "info",
         (false, _) => "debug",
     };

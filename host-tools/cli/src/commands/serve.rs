@@ -24,7 +24,7 @@ pub struct Args {
     #[arg(long)]
     with_broker: bool,
     /// Where to serve the dashboard (/), /metrics and /api/fleet.
-    #[arg(long, default_value = "127.0.0.1:9464")]
+    #[arg(long, default_value = "127.0.0.1:9464", env = "EDGEWARD_HTTP")]
     http: SocketAddr,
 }
 
