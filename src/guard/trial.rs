@@ -152,7 +152,7 @@ impl TrialMonitor {
         self.inferences
     }
 
-    /// Windows that ended so far.
+    /// Windows so far that had enough predictions to be judged.
     #[must_use]
     pub fn windows(&self) -> u32 {
         self.windows
@@ -282,12 +282,49 @@ mod tests {
         }
     }
 
+    /// A window that ended with so many predictions; ten are a full one.
+    fn window(trial: &mut TrialMonitor, predictions: u32) {
+        let mut profile = crate::testing::profile::<1, 3>(1, 1);
+        profile.drift_window = 10;
+        profile.output.class_psi_limit = f32::INFINITY;
+        let engine = crate::testing::SumEngine {
+            inputs: 1,
+            outputs: 3,
+        };
+        let policy = Policy::standard();
+        let mut runtime =
+            crate::runtime::Runtime::new(engine, [0; 8], profile.clone(), policy, [0.0]).unwrap();
+        let mut summary = runtime.take_summary(0);
+        summary.output.n = predictions;
+        trial.on_window(&profile, &summary);
+    }
+
+    /// A step, and the window that it ends, if it does.
+    fn feed(trial: &mut TrialMonitor, step: &Step) {
+        trial.on_step(step);
+        if step.window_closed {
+            window(trial, 10);
+        }
+    }
+
+    #[test]
+    fn windows_with_too_few_predictions_confirm_nothing() {
+        let mut trial = TrialMonitor::new(POLICY);
+        (0..1000).for_each(|_| trial.on_step(&step(Some(1), false, false)));
+        (0..100).for_each(|_| window(&mut trial, 4));
+        assert_eq!((trial.windows(), trial.verdict()), (0, Verdict::Undecided));
+        window(&mut trial, 5);
+        assert_eq!(trial.verdict(), Verdict::Undecided);
+        window(&mut trial, 5);
+        assert_eq!((trial.windows(), trial.verdict()), (2, Verdict::Confirm));
+    }
+
     #[test]
     fn a_quiet_trial_is_confirmed_when_it_has_seen_enough() {
         let mut trial = TrialMonitor::new(POLICY);
         for i in 0..200 {
             assert_eq!(trial.verdict(), Verdict::Undecided);
-            trial.on_step(&step(Some(100), false, i % 50 == 49));
+            feed(&mut trial, &step(Some(100), false, i % 50 == 49));
             trial.on_step(&step(None, false, false));
         }
         assert_eq!(trial.verdict(), Verdict::Confirm);
@@ -312,7 +349,7 @@ mod tests {
             let mut trial = TrialMonitor::new(POLICY);
             // The failures come last, so that the rate is within its limit all along.
             for i in 0..200 {
-                trial.on_step(&step(Some(1), i >= 200 - errors, i % 100 == 99));
+                feed(&mut trial, &step(Some(1), i >= 200 - errors, i % 100 == 99));
             }
             trial.verdict()
         };
@@ -326,7 +363,7 @@ mod tests {
             let mut trial = TrialMonitor::new(POLICY);
             for i in 0..200 {
                 let latency_us = if i < slow { 101 } else { 100 };
-                trial.on_step(&step(Some(latency_us), false, i % 100 == 99));
+                feed(&mut trial, &step(Some(latency_us), false, i % 100 == 99));
             }
             trial.verdict()
         };
@@ -340,7 +377,9 @@ mod tests {
             max_p99_us: 0,
             ..POLICY
         });
-        (0..200).for_each(|i| unlimited.on_step(&step(Some(u32::MAX), false, i % 100 == 99)));
+        (0..200).for_each(|i| {
+            feed(&mut unlimited, &step(Some(u32::MAX), false, i % 100 == 99));
+        });
         assert_eq!(unlimited.verdict(), Verdict::Confirm);
     }
 
