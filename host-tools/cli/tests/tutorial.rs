@@ -249,6 +249,7 @@ fn every_command_of_the_tutorial_does_what_the_page_says() {
         match terminal {
             None => {
                 let output = reader.types(line);
+                println!("$ {line}\n{output}");
                 check(line, &output, &mut digest);
             }
             Some('1') => {
