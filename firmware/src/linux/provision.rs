@@ -71,8 +71,12 @@ pub(super) fn open_slots(config: &Config) -> Result<(Slots<FileFlash>, Layout)> 
         ),
         Err(error) => return Err(fault(error)),
     }
-    let signed = std::fs::read(&config.root)
-        .with_context(|| format!("the first trust root {}", config.root.display()))?;
+    let signed = std::fs::read(&config.root).with_context(|| {
+        format!(
+            "the first trust root {} (`edgeward keys export --root FILE` writes it)",
+            config.root.display()
+        )
+    })?;
     let root = first_root(&signed)?;
     tracing::info!(version = root.version, "provisioned");
     let slots = Slots::provision(open()?, layout, root).map_err(fault)?;

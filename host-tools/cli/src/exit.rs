@@ -1,6 +1,7 @@
 //! Exit codes, and errors that choose one.
 
 use crate::output::Format;
+use edgeward_host::keys::KeyError;
 use edgeward_host::mqtt::MqttError;
 use std::fmt;
 use std::process::ExitCode;
@@ -76,7 +77,9 @@ pub fn report(error: &anyhow::Error, format: Format, default: Exit) -> Exit {
         .any(|cause| matches!(cause.downcast_ref(), Some(MqttError::Timeout { .. })));
     let default = if timed_out { Exit::TimedOut } else { default };
     let exit = failure.map_or(default, |failure| failure.exit);
-    let next = failure.and_then(|failure| failure.next.as_deref());
+    let next = failure
+        .and_then(|failure| failure.next.as_deref())
+        .or_else(|| error.chain().find_map(advice));
     let text = format!("{error:#}");
     match format {
         Format::Json => {
@@ -91,4 +94,33 @@ pub fn report(error: &anyhow::Error, format: Format, default: Exit) -> Exit {
         }
     }
     exit
+}
+
+/// What to do about errors that a first try meets in any command.
+fn advice(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    if let Some(MqttError::Timeout { .. }) = cause.downcast_ref() {
+        return Some(
+            "is it running? `edgeward serve --with-broker` holds one; --broker names another",
+        );
+    }
+    if let Some(KeyError::NoRoot(_)) = cause.downcast_ref() {
+        return Some("make keys with `edgeward keys init`, or point --home to them");
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn a_missing_folder_of_keys_is_advised_on_wherever_it_is_met() {
+        let missing: Result<(), _> = Err(KeyError::NoRoot("keys".into()));
+        let error = missing.context("v1.bundle").expect_err("an error");
+        let found = error.chain().find_map(advice);
+        assert!(found.is_some_and(|next| next.contains("keys init")));
+        let other = anyhow::anyhow!("no such file");
+        assert_eq!(other.chain().find_map(advice), None);
+    }
 }

@@ -60,7 +60,7 @@ pub struct Listening {
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// The address is taken or not ours.
-    #[error("cannot listen on {address}: {source}; choose another port, or 0 for a free one")]
+    #[error("cannot listen on {address}; choose another port, or 0 for a free one")]
     Listen {
         /// Which.
         address: SocketAddr,

@@ -272,7 +272,11 @@ fn show(context: &Context, store: &dyn Store, rollout: &Rollout, dry_run: bool) 
             counts.waiting,
             counts.failed,
             if dry_run { "; nothing was changed" } else { "" }
-        )
+        )?;
+        if counts.targeted == 0 {
+            writeln!(w, "no enrolled board that has reported is in it yet")?;
+        }
+        Ok(())
     })?;
     Ok(counts)
 }
