@@ -136,7 +136,7 @@ pub struct UpdateClient<'a, V, const W: usize> {
 
 impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
     /// A client that waits for a desired state. `head` holds the head of the release while it is
-    /// fetched; one with a larger head is refused as [`Reason::Unsupported`].
+    /// fetched; one with a larger head is refused as [`Reason::Unsupported`](crate::telemetry::Reason::Unsupported).
     #[must_use]
     pub fn new(config: Config<'a>, verifier: V, head: &'a mut [u8]) -> Self {
         Self {

@@ -62,7 +62,7 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
         }
     }
 
-    /// The self-test of the slot that [`Action::SelfTest`] named is over.
+    /// The self-test of the slot that [`Action::SelfTest`](super::Action::SelfTest) named is over.
     ///
     /// # Errors
     /// Those of the journal and the flash.
