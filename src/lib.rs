@@ -19,6 +19,7 @@ pub mod engine;
 pub mod guard;
 pub mod policy;
 pub mod profile;
+pub mod program;
 pub mod runtime;
 pub mod slots;
 pub mod sync;
