@@ -8,9 +8,18 @@
 
 pub mod arith;
 pub mod codec;
+pub mod exec;
+pub mod kernels;
+pub mod layout;
 pub mod op;
+pub mod overlap;
+pub mod verify;
 
-use codec::record;
+use codec::{Reader, record};
+use op::Op;
+
+pub use exec::{ArenaError, Kernels, Portable, Run, Step};
+pub use verify::ProgramError;
 
 /// The first bytes of a program.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"EWPG");
@@ -59,6 +68,11 @@ record! {
     }
 }
 
+impl Header {
+    /// Bit of `flags`: no operator's output overlaps its inputs.
+    pub const DISJOINT: u8 = 1;
+}
+
 /// How weights lie in a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -68,4 +82,73 @@ pub enum Layout {
     Natural = 0,
     /// For the DSP extension of Cortex-M4 and M7.
     CortexM = 1,
+}
+
+impl Layout {
+    /// The layout of that number.
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Natural),
+            1 => Some(Self::CortexM),
+            _ => None,
+        }
+    }
+}
+
+/// A program that was verified: [`Program::verify`] is the only way to one.
+#[derive(Debug, Clone, Copy)]
+pub struct Program<'a> {
+    bytes: &'a [u8],
+    header: Header,
+    layout: Layout,
+    work: u64,
+}
+
+impl<'a> Program<'a> {
+    /// Its head.
+    pub const fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// How its weights lie.
+    pub const fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// All of its bytes.
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Innermost steps that a run takes, mostly multiplications: at most [`verify::MAX_WORK`].
+    pub const fn work(&self) -> u64 {
+        self.work
+    }
+
+    /// The operators in the order in which they run.
+    pub fn ops(&self) -> Ops<'a> {
+        Ops(Reader::new(self.op_bytes()))
+    }
+
+    fn op_bytes(&self) -> &'a [u8] {
+        let rest = self.bytes.get(HEADER_BYTES..).unwrap_or_default();
+        rest.get(..self.header.op_bytes as usize)
+            .unwrap_or_default()
+    }
+}
+
+/// Bytes of a [`Header`].
+pub const HEADER_BYTES: usize = <Header as codec::Field>::BYTES;
+const _: () = assert!(HEADER_BYTES == 64);
+
+/// The operators of a verified program.
+#[derive(Debug, Clone)]
+pub struct Ops<'a>(Reader<'a>);
+
+impl Iterator for Ops<'_> {
+    type Item = Op;
+
+    fn next(&mut self) -> Option<Op> {
+        Op::read(&mut self.0)
+    }
 }

@@ -1,0 +1,3 @@
+//! Kernels: what computes each operator.
+
+pub mod portable;

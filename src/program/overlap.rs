@@ -1,0 +1,106 @@
+//! How far an operator's output may lie over its own input.
+//!
+//! Kernels go through output pixels in row-major order and write all channels of a pixel together.
+//! Where the output begins `distance` bytes before the input, what is written for a pixel is safe as
+//! long as it ends before the first byte that this pixel or a later one still reads. The least such
+//! distance depends on shapes alone, so that planner and verifier share it.
+
+use super::Layout;
+use super::op::{Conv, Dense, Depthwise, Op, Plane, Pool, Window};
+
+/// The least `input offset - output offset` at which the output may overlap its main input; `None`
+/// where they must be disjoint.
+///
+/// The main input is the first one. Of a sum or product, every input as long as the output is held
+/// to the same distance; the other addend of a [`super::op::ConvAdd`] lies exactly on the output or
+/// apart from it.
+pub fn least_distance(op: &Op, layout: Layout) -> Option<u32> {
+    let distance = match op {
+        Op::Conv(op) => conv(op, layout),
+        Op::ConvAdd(op) => conv(&op.conv, layout),
+        Op::Depthwise(op) => depthwise(op, layout),
+        Op::Dense(op) => dense(op, layout),
+        Op::Pool(op) => pool(op),
+        Op::Add(_) | Op::Mul(_) | Op::Softmax(_) | Op::Lookup(_) => 0,
+        Op::Mean(_) | Op::Copy(_) | Op::Fill(_) => return None,
+    };
+    u32::try_from(distance).ok()
+}
+
+fn conv(op: &Conv, layout: Layout) -> u64 {
+    match layout {
+        Layout::Natural | Layout::CortexM => sliding(&op.input, &op.output, &op.window),
+    }
+}
+
+fn depthwise(op: &Depthwise, layout: Layout) -> u64 {
+    match layout {
+        Layout::Natural | Layout::CortexM => sliding(&op.input, &op.output, &op.window),
+    }
+}
+
+fn pool(op: &Pool) -> u64 {
+    sliding(&op.input, &op.output, &op.window)
+}
+
+/// A dense layer writes a vector while it reads one.
+fn dense(op: &Dense, layout: Layout) -> u64 {
+    let last = u64::from(op.rows.max(1)) - 1;
+    let (inputs, outputs) = (u64::from(op.inputs), u64::from(op.outputs));
+    match layout {
+        // Vector r writes up to (r + 1) * outputs and reads from r * inputs on: linear in r.
+        Layout::Natural | Layout::CortexM => {
+            outputs + (last * outputs).saturating_sub(last * inputs)
+        }
+    }
+}
+
+/// The least distance of a window that slides over pixels in row-major order: the greatest of `end
+/// of what pixel p writes - first byte that p or a later pixel reads`.
+///
+/// That difference is piecewise linear in row and column, so that its greatest value lies at an end
+/// of a piece: the first and last pixel, and where the window leaves the padding.
+pub(crate) fn sliding(input: &Plane, output: &Plane, window: &Window) -> u64 {
+    let rows = ends(output.height, window.pad_top, window.stride_h);
+    let columns = ends(output.width, window.pad_left, window.stride_w);
+    let mut greatest = 0;
+    for &y in &rows {
+        for &x in &columns {
+            let pixel = y * u64::from(output.width) + x;
+            let written = (pixel + 1) * u64::from(output.channels);
+            let read = first_read(input, output, window, [y, x]);
+            greatest = greatest.max(written.saturating_sub(read));
+        }
+    }
+    greatest
+}
+
+/// First byte of the input that pixel `[y, x]` or a later one reads.
+fn first_read(input: &Plane, output: &Plane, window: &Window, [y, x]: [u64; 2]) -> u64 {
+    let row = |y: u64| {
+        let start = y * u64::from(window.stride_h);
+        start.saturating_sub(u64::from(window.pad_top)) * input.row_bytes()
+    };
+    let column = (x * u64::from(window.stride_w)).saturating_sub(u64::from(window.pad_left));
+    let here = row(y) + column * u64::from(input.channels);
+    // A row starts again at its left, and two rows of outputs may begin in the same row of inputs.
+    if y + 1 < u64::from(output.height) {
+        here.min(row(y + 1))
+    } else {
+        here
+    }
+}
+
+/// Indices of outputs where pieces end: both ends, and around the first window past the padding.
+fn ends(extent: u16, pad: u16, stride: u8) -> [u64; 6] {
+    let last = u64::from(extent.max(1)) - 1;
+    let out = u64::from(pad) / u64::from(stride.max(1));
+    [
+        0,
+        out.saturating_sub(1).min(last),
+        out.min(last),
+        (out + 1).min(last),
+        last.saturating_sub(1),
+        last,
+    ]
+}
