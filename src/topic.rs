@@ -272,7 +272,24 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_parses_or_not(topic in ".{0,200}") {
-            let _ = parse(&topic);
+            prop_assert_eq!(parse(&topic), None, "chance makes no topic of ours");
+        }
+
+        /// Whatever parses is written the same way: each topic has one spelling.
+        #[test]
+        fn whatever_parses_is_written_the_same(
+            tail in "(f|blob|a/b|\\+)?/?(d|root|desired|[0-9a-f]{64}|[0-9a-fA-F]{62,66})/?\
+                     (birth|state|up/summary|up/event|down/ack|down/cmd|[0-9]{1,11}|\\+1|)/?",
+        ) {
+            let topic = format!("{PREFIX}/{tail}");
+            let written = match parse(&topic) {
+                None => return Ok(()),
+                Some(Parsed::Device { fleet, device: name, channel }) => device(fleet, name, channel),
+                Some(Parsed::Desired { fleet }) => desired(fleet),
+                Some(Parsed::Root { fleet, version }) => root(fleet, version),
+                Some(Parsed::Blob { digest, chunk }) => blob(&digest, chunk),
+            };
+            prop_assert_eq!(written.as_str(), topic.as_str());
         }
     }
 }

@@ -303,5 +303,25 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
             let _ = Golden::parse(&bytes);
         }
+
+        /// Whatever parses has as many finite vectors as it says, of the lengths it says.
+        #[test]
+        fn damaged_sections_are_errors_or_whole(
+            edits in proptest::collection::vec((0..60_usize, proptest::prelude::any::<u8>()), 1..4),
+        ) {
+            let mut bytes = encode_golden(0.25, &vectors()).unwrap();
+            for (at, value) in edits {
+                let at = at % bytes.len();
+                bytes[at] = value;
+            }
+            if let Ok(golden) = Golden::parse(&bytes) {
+                proptest::prop_assert!(golden.tolerance() >= 0.0);
+                proptest::prop_assert_eq!(golden.iter().count(), golden.count() as usize);
+                for vector in golden.iter() {
+                    proptest::prop_assert_eq!(vector.input.iter().count(), golden.input_len());
+                    proptest::prop_assert!(vector.input.iter().all(f32::is_finite));
+                }
+            }
+        }
     }
 }

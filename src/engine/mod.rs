@@ -11,6 +11,8 @@ pub mod onnx;
 pub mod pool;
 #[cfg(feature = "tract")]
 pub mod tract;
+#[cfg(feature = "tract")]
+pub mod wire;
 
 /// Why an inference or a load failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,6 +13,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::prelude::Framework;
 
 use super::tract::LoadError;
+use super::wire;
 
 /// One extent of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,27 +199,88 @@ impl Description {
     }
 }
 
-/// Decodes the protobuf, and refuses weights in other files: a bundle holds everything.
+/// Decodes the protobuf, and refuses weights in other files, since a bundle holds everything, and
+/// tensors whose bytes are not those of their shape. tract would refuse both too, but without the
+/// tensor's name, and only when it builds the graph; a description must not need that.
 pub(super) fn parse(bytes: &[u8]) -> Result<pb::ModelProto, LoadError> {
+    wire::check(bytes).map_err(LoadError::Wire)?;
     let mut reader = bytes;
     let model = tract_onnx::onnx()
         .proto_model_for_read(&mut reader)
         .map_err(|error| LoadError::Parse {
             reason: format!("{error:#}"),
         })?;
-    let graph = model.graph.as_ref();
-    let outside = graph
-        .into_iter()
-        .flat_map(|graph| &graph.initializer)
-        .find(|tensor| {
-            tensor.data_location == Some(pb::tensor_proto::DataLocation::External as i32)
-        });
-    if let Some(tensor) = outside {
+    if let Some(graph) = &model.graph {
+        check_tensors(graph)?;
+    }
+    Ok(model)
+}
+
+/// Checks every tensor of a graph and of the graphs inside its nodes, which [`wire::check`] has
+/// bounded in depth.
+fn check_tensors(graph: &pb::GraphProto) -> Result<(), LoadError> {
+    let sparse = graph.sparse_initializer.iter();
+    let sparse = sparse.flat_map(|tensor| tensor.values.iter().chain(&tensor.indices));
+    for tensor in graph.initializer.iter().chain(sparse) {
+        check_tensor(tensor)?;
+    }
+    for attribute in graph.node.iter().flat_map(|node| &node.attribute) {
+        let sparse = attribute
+            .sparse_tensor
+            .iter()
+            .chain(&attribute.sparse_tensors);
+        let sparse = sparse.flat_map(|tensor| tensor.values.iter().chain(&tensor.indices));
+        for tensor in attribute.t.iter().chain(&attribute.tensors).chain(sparse) {
+            check_tensor(tensor)?;
+        }
+        for graph in attribute.g.iter().chain(&attribute.graphs) {
+            check_tensors(graph)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_tensor(tensor: &pb::TensorProto) -> Result<(), LoadError> {
+    if tensor.data_location == Some(pb::tensor_proto::DataLocation::External as i32) {
         return Err(LoadError::ExternalData {
             tensor: tensor.name.clone(),
         });
     }
-    Ok(model)
+    let refuse = |reason: String| {
+        Err(LoadError::Tensor {
+            tensor: tensor.name.clone(),
+            reason,
+        })
+    };
+    let count = tensor.dims.iter().try_fold(1usize, |count, &extent| {
+        count.checked_mul(usize::try_from(extent).ok()?)
+    });
+    let Some(count) = count else {
+        return refuse(format!("its shape {:?} is impossible", tensor.dims));
+    };
+    let Some(width) = width(tensor.data_type) else {
+        return Ok(());
+    };
+    let present = tensor.raw_data.len();
+    if present > 0 && count.checked_mul(width) != Some(present) {
+        return refuse(format!(
+            "its shape {:?} wants {count} elements of {width} bytes, and it has {present} bytes",
+            tensor.dims
+        ));
+    }
+    Ok(())
+}
+
+/// Bytes of an element in `raw_data`; `None` for what is stored otherwise, or unknown, which tract
+/// refuses by its type before it looks at the shape.
+fn width(data_type: i32) -> Option<usize> {
+    match DataType::try_from(data_type).ok()? {
+        DataType::Bool | DataType::Uint8 | DataType::Int8 => Some(1),
+        DataType::Uint16 | DataType::Int16 | DataType::Float16 | DataType::Bfloat16 => Some(2),
+        DataType::Uint32 | DataType::Int32 | DataType::Float => Some(4),
+        DataType::Uint64 | DataType::Int64 | DataType::Double => Some(8),
+        _ => None,
+    }
 }
 
 fn quantization(operators: &BTreeMap<String, usize>) -> Quantization {
@@ -261,55 +323,71 @@ fn float_nodes(graph: &pb::GraphProto, initializers: &BTreeSet<&str>) -> Vec<Str
             "QuantizeLinear" | "DequantizeLinear" | "Constant"
         )
     };
-    // Walks back through transparent nodes to what made the values; the graph is finite and acyclic
-    // by the format, and the bound holds where a hostile one is not.
-    let from_integers = |name: &str| {
-        let mut name = name;
-        for _ in 0..=graph.node.len() {
-            match producers.get(name) {
-                Some(node) if TRANSPARENT.contains(&&*node.op_type) => match node.input.first() {
-                    Some(input) => name = input,
-                    None => return false,
-                },
-                Some(node) => return is_edge(node) && node.op_type != "QuantizeLinear",
-                None => return initializers.contains(name),
-            }
+    // Walks back through transparent nodes to what made the values.
+    let from_integers = |name| match producers.get(name) {
+        Some(node) if TRANSPARENT.contains(&&*node.op_type) => match node.input.first() {
+            Some(input) => Step::On(&**input),
+            None => Step::Is(false),
+        },
+        Some(node) => Step::Is(is_edge(node) && node.op_type != "QuantizeLinear"),
+        None => Step::Is(initializers.contains(name)),
+    };
+    let to_integers = |name| match consumers.get(name).map(Vec::as_slice) {
+        Some([node]) if TRANSPARENT.contains(&&*node.op_type) => match node.output.first() {
+            Some(output) => Step::On(&**output),
+            None => Step::Is(false),
+        },
+        Some(nodes) => Step::Is(nodes.iter().all(|node| node.op_type == "QuantizeLinear")),
+        None => Step::Is(false),
+    };
+    let (mut sources, mut sinks) = (BTreeMap::new(), BTreeMap::new());
+    let mut float = Vec::new();
+    for node in &graph.node {
+        let mut between = true;
+        for name in node.input.iter().filter(|name| !name.is_empty()) {
+            between = between && settle(name, &from_integers, &mut sources);
         }
-        false
-    };
-    let to_integers = |name: &str| {
-        let mut name = name;
-        for _ in 0..=graph.node.len() {
-            match consumers.get(name).map(Vec::as_slice) {
-                Some([node]) if TRANSPARENT.contains(&&*node.op_type) => {
-                    match node.output.first() {
-                        Some(output) => name = output,
-                        None => return false,
-                    }
-                }
-                Some(nodes) => return nodes.iter().all(|node| node.op_type == "QuantizeLinear"),
-                None => return false,
-            }
+        for name in node.output.iter().filter(|name| !name.is_empty()) {
+            between = between && settle(name, &to_integers, &mut sinks);
         }
-        false
-    };
-    let all = |names: &[String], holds: &dyn Fn(&str) -> bool| {
-        names
-            .iter()
-            .filter(|name| !name.is_empty())
-            .all(|name| holds(name))
-    };
-    let computes_in_float = |node: &&pb::NodeProto| {
-        let between = all(&node.input, &from_integers) && all(&node.output, &to_integers);
         let moves = TRANSPARENT.contains(&&*node.op_type);
-        !(between || moves || is_edge(node) || is_integer(&node.op_type))
+        if !(between || moves || is_edge(node) || is_integer(&node.op_type)) {
+            float.push(name_node(node));
+        }
+    }
+    float
+}
+
+/// What a tensor says about the one asked for.
+enum Step<'a> {
+    /// Ask this one.
+    On(&'a str),
+    /// The answer.
+    Is(bool),
+}
+
+/// The answer for `name`, remembered for every tensor on the way to it, so that all tensors of a graph
+/// together cost one walk. A graph is acyclic by the format; a hostile one that is not gets `false`.
+fn settle<'a>(
+    name: &'a str,
+    step: &impl Fn(&'a str) -> Step<'a>,
+    known: &mut BTreeMap<&'a str, bool>,
+) -> bool {
+    let mut way = Vec::new();
+    let mut at = name;
+    let answer = loop {
+        if let Some(&answer) = known.get(at) {
+            break answer;
+        }
+        known.insert(at, false);
+        way.push(at);
+        match step(at) {
+            Step::On(next) => at = next,
+            Step::Is(answer) => break answer,
+        }
     };
-    graph
-        .node
-        .iter()
-        .filter(computes_in_float)
-        .map(name_node)
-        .collect()
+    known.extend(way.into_iter().map(|name| (name, answer)));
+    answer
 }
 
 fn name_node(node: &pb::NodeProto) -> String {

@@ -27,6 +27,7 @@ use tract_onnx::tract_hir::internal::*;
 
 use super::fence::fence;
 use super::onnx::{self, Description};
+use super::wire::WireError;
 use super::{Engine, EngineError, pool};
 
 /// Most elements of an input or output tensor: a bound on what a file can make the engine reserve.
@@ -95,6 +96,15 @@ pub enum LoadError {
         /// What the decoder said.
         reason: String,
     },
+    /// The bytes are not a protobuf that could be ONNX, or not one of acceptable size.
+    Wire(WireError),
+    /// A tensor's bytes are not those of its shape.
+    Tensor {
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        reason: String,
+    },
     /// The weights lie in another file.
     ExternalData {
         /// The first such tensor.
@@ -140,6 +150,8 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Parse { reason } => write!(f, "not an ONNX model: {reason}"),
+            Self::Wire(error) => write!(f, "not an ONNX model: {error}"),
+            Self::Tensor { tensor, reason } => write!(f, "tensor {tensor}: {reason}"),
             Self::ExternalData { tensor } => write!(
                 f,
                 "tensor {tensor} lies in another file; save the model with its weights inside \
@@ -174,7 +186,7 @@ impl std::error::Error for LoadError {}
 impl From<&LoadError> for EngineError {
     fn from(error: &LoadError) -> Self {
         match error {
-            LoadError::Parse { .. } => Self::Model,
+            LoadError::Parse { .. } | LoadError::Wire(_) | LoadError::Tensor { .. } => Self::Model,
             LoadError::FirstRun { .. } => Self::Run,
             _ => Self::Unsupported,
         }

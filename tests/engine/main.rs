@@ -3,6 +3,7 @@
 //! The reference models of the shared corpus are TFLite files and not for this engine; what it runs
 //! are the example models and the small graphs beside this file (`make_fixtures.py` makes them).
 
+mod hostile;
 mod support;
 
 use edgeward::engine::onnx::{Description, Quantization};
@@ -306,7 +307,7 @@ fn damaged_files_are_errors_and_no_more() {
     ));
     assert!(matches!(
         TractEngine::load(b"not a model", &spec),
-        Err(LoadError::Parse { .. })
+        Err(LoadError::Wire(_))
     ));
     for cut in (1..whole.len()).step_by(397) {
         assert!(

@@ -9,6 +9,9 @@ use edgeward::topic::is_name;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+/// Rates of a replay that can be waited for: the time between two samples is a duration.
+const REPLAY_HZ: std::ops::RangeInclusive<f32> = 0.001..=1e6;
+
 /// MQTT version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Protocol {
@@ -48,7 +51,7 @@ pub struct Broker {
     /// Seconds between two pings, 5 to 3600.
     #[serde(default = "default_keep_alive_s")]
     pub keep_alive_s: u16,
-    /// Longest delay before a reconnection, in seconds.
+    /// Longest delay before a reconnection, in seconds, 1 to 3600.
     #[serde(default = "default_reconnect_max_s")]
     pub reconnect_max_s: u16,
     /// User name; with `password_file`.
@@ -100,7 +103,7 @@ pub enum Source {
     Replay {
         /// The file.
         file: PathBuf,
-        /// Samples a second; 0 for as fast as it goes.
+        /// Samples a second, 0.001 to 1,000,000; 0 for as fast as it goes.
         #[serde(default)]
         rate_hz: f32,
         /// Whether to begin again at the end, with a `reset`.
@@ -225,6 +228,10 @@ impl Config {
             "broker.keep_alive_s: 5 to 3600"
         );
         ensure!(
+            (1..=3600).contains(&self.broker.reconnect_max_s),
+            "broker.reconnect_max_s: 1 to 3600"
+        );
+        ensure!(
             self.broker.username.is_some() == self.broker.password_file.is_some(),
             "broker: `username` and `password_file` go together"
         );
@@ -236,8 +243,10 @@ impl Config {
         }
         if let Source::Replay { rate_hz, .. } = self.source {
             ensure!(
-                rate_hz >= 0.0 && rate_hz.is_finite(),
-                "source.replay.rate_hz: 0 or more"
+                rate_hz == 0.0 || REPLAY_HZ.contains(&rate_hz),
+                "source.replay.rate_hz: 0 or {} to {}",
+                REPLAY_HZ.start(),
+                REPLAY_HZ.end()
             );
         }
         Ok(())
@@ -247,6 +256,8 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
 
     const LEAST: &str = r#"
         fleet = "plant"
@@ -268,35 +279,103 @@ mod tests {
         assert_eq!(config.flash.path, Path::new("/etc/edgeward/slots.flash"));
     }
 
+    const MOST: &str = r#"
+        fleet = "plant"
+        device = "press-1"
+        tags = ["canary", "hall-2"]
+        key = "/var/lib/edgeward/device.key"
+        root = "/var/lib/edgeward/root.cose"
+        log = "debug"
+        [broker]
+        host = "mqtt.example.org"
+        port = 8883
+        protocol = "5"
+        keep_alive_s = 30
+        reconnect_max_s = 60
+        username = "press-1"
+        password_file = "/etc/edgeward/password"
+        tls = { ca = "ca.pem", cert = "board.pem", key = "board.key" }
+        [flash]
+        path = "slots.flash"
+        bytes = 4194304
+        outbox_path = "outbox.flash"
+        outbox_bytes = 262144
+        [source.replay]
+        file = "recording.csv"
+        rate_hz = 50.0
+        repeat = true
+    "#;
+
+    /// What is accepted can be used and written again; what is refused says why.
+    fn hold(text: &str) -> Result<(), TestCaseError> {
+        match Config::parse(text, Path::new("/x")) {
+            Ok(config) => {
+                prop_assert!(is_name(&config.fleet) && is_name(&config.device));
+                prop_assert!(config.flash.bytes >= SECTOR_BYTES as u32);
+                prop_assert!(config.broker.reconnect_max_s > 0);
+                if let Source::Replay { rate_hz, .. } = config.source
+                    && rate_hz > 0.0
+                {
+                    let period = Duration::try_from_secs_f32(1.0 / rate_hz);
+                    prop_assert!(period.is_ok(), "{rate_hz} Hz");
+                }
+                let again = toml::to_string(&config).expect("a configuration can be written");
+                prop_assert_eq!(Config::parse(&again, Path::new("/x")).ok(), Some(config));
+            }
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_configuration_or_an_error(text in "\\PC{0,120}") {
+            hold(&text)?;
+            hold(&format!("{MOST}\n{text}"))?;
+        }
+
+        #[test]
+        fn any_changed_line_is_a_configuration_or_an_error(
+            line in any::<prop::sample::Index>(),
+            value in prop::sample::select(vec![
+                "0", "-1", "1", "4096", "65535", "65536", "4294967295", "4294967296",
+                "9223372036854775807", "1e-30", "1e30", "-0.0", "inf", "nan", "\"\"", "\"a/b\"",
+                "\"\\u0000\"", "[]", "[\"\"]", "{}", "true", "2026-01-01", "=", "[[", "\"",
+            ]),
+            other in any::<prop::sample::Index>(),
+            how in 0u8..4,
+        ) {
+            let mut lines: Vec<String> = MOST.trim().lines().map(|l| l.trim().to_owned()).collect();
+            let at = line.index(lines.len());
+            match how {
+                0 => {
+                    let key = lines[at].split('=').next().unwrap_or_default().to_owned();
+                    lines[at] = format!("{key} = {value}");
+                }
+                1 => {
+                    lines.remove(at);
+                }
+                2 => lines.push(lines[at].clone()),
+                _ => {
+                    let other = other.index(lines.len());
+                    lines.swap(at, other);
+                }
+            }
+            hold(&lines.join("\n"))?;
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error_and_no_overflow_of_the_stack() {
+        for opening in ["[", "{a="] {
+            let text = format!("tags = {}", opening.repeat(100_000));
+            assert!(Config::parse(&text, Path::new("")).is_err());
+        }
+    }
+
     #[test]
     fn everything_can_be_said() {
-        let text = r#"
-            fleet = "plant"
-            device = "press-1"
-            tags = ["canary", "hall-2"]
-            key = "/var/lib/edgeward/device.key"
-            root = "/var/lib/edgeward/root.cose"
-            log = "debug"
-            [broker]
-            host = "mqtt.example.org"
-            port = 8883
-            protocol = "5"
-            keep_alive_s = 30
-            reconnect_max_s = 60
-            username = "press-1"
-            password_file = "/etc/edgeward/password"
-            tls = { ca = "ca.pem", cert = "board.pem", key = "board.key" }
-            [flash]
-            path = "slots.flash"
-            bytes = 4194304
-            outbox_path = "outbox.flash"
-            outbox_bytes = 262144
-            [source.replay]
-            file = "recording.csv"
-            rate_hz = 50.0
-            repeat = true
-        "#;
-        let config = Config::parse(text, Path::new("/x")).unwrap();
+        let config = Config::parse(MOST, Path::new("/x")).unwrap();
         assert_eq!(config.broker.protocol, Protocol::V5);
         let again = toml::to_string(&config).unwrap();
         assert_eq!(Config::parse(&again, Path::new("/x")).unwrap(), config);
@@ -325,6 +404,16 @@ mod tests {
             ("listen = \"samples.sock\"", "", "source"),
             ("device", "tags = [\"\"]\ndevice", "tags"),
             ("device", "flash = { bytes = 1000 }\ndevice", "flash.bytes"),
+            (
+                "{ listen = \"samples.sock\" }",
+                "{ replay = { file = \"x\", rate_hz = 1e-30 } }",
+                "rate_hz",
+            ),
+            (
+                "host = \"localhost\"",
+                "host = \"localhost\", reconnect_max_s = 0",
+                "reconnect_max_s",
+            ),
         ] {
             let error = Config::parse(&LEAST.replacen(from, to, 1), Path::new("")).unwrap_err();
             let message = format!("{error:#}");

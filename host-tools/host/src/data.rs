@@ -189,7 +189,7 @@ impl Samples {
     /// [`DataError`] says what is wrong and where.
     pub fn load(path: &Path, columns: Columns<'_>) -> Result<Self, DataError> {
         match extension(path).as_str() {
-            "csv" => Self::from_csv(open(path)?, path, columns),
+            "csv" => Self::from_csv(open(path)?.take(MAX_FILE_BYTES), path, columns),
             "npy" => Self::from_array(load_npy(path)?, path, columns.features.len()),
             _ => Err(DataError::Kind {
                 path: path.to_owned(),
@@ -202,6 +202,11 @@ impl Samples {
     /// # Errors
     /// [`DataError`] says what is wrong and where.
     pub fn from_csv(text: impl Read, path: &Path, columns: Columns<'_>) -> Result<Self, DataError> {
+        if columns.features.is_empty() {
+            return Err(DataError::Empty {
+                path: path.to_owned(),
+            });
+        }
         let mut reader = csv::ReaderBuilder::new()
             .trim(csv::Trim::All)
             .from_reader(text);
@@ -467,9 +472,49 @@ mod tests {
         #[test]
         fn arbitrary_text_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let features = ["a".to_owned()];
-            let _ = Samples::from_csv(&bytes[..], Path::new("x.csv"), Columns::of(&features));
-            let with_header = [b"a,recording,label\n", &bytes[..]].concat();
-            let _ = Samples::from_csv(&with_header[..], Path::new("x.csv"), Columns::of(&features));
+            for columns in [Columns::of(&features), Columns::of(&[])] {
+                let _ = Samples::from_csv(&bytes[..], Path::new("x.csv"), columns);
+                let with_header = [b"a,recording,label\n", &bytes[..]].concat();
+                let _ = Samples::from_csv(&with_header[..], Path::new("x.csv"), columns);
+            }
+        }
+
+        /// Text that is CSV reaches the cells; the recordings cover the rows, each once.
+        #[test]
+        fn any_table_is_samples_or_an_error(
+            text in "(([0-9]{1,3}|nan|-inf|x|\"[,\n]?\"|),(r|s|),(l|m)?(,z)?\n){0,12}",
+            window in 1usize..5,
+            hop in 0usize..3,
+        ) {
+            let features = ["a".to_owned()];
+            let columns = Columns::of(&features);
+            let text = format!("a,recording,label\n{text}");
+            if let Ok(samples) = Samples::from_csv(text.as_bytes(), Path::new("x.csv"), columns) {
+                let mut next = 0;
+                for recording in &samples.recordings {
+                    prop_assert_eq!(recording.start, next);
+                    prop_assert!(recording.end > next);
+                    next = recording.end;
+                }
+                prop_assert_eq!(next, samples.len());
+                prop_assert_eq!(samples.labels.as_ref().map(Vec::len), Some(next));
+                for rows in samples.windows(window, hop) {
+                    prop_assert!(rows.len() == window && rows.end <= next);
+                }
+            }
+        }
+
+        #[test]
+        fn any_array_is_samples_or_an_error(
+            shape in prop::collection::vec(0usize..5, 1..4),
+            features in 0usize..5,
+        ) {
+            let count = shape.iter().product();
+            let array = Array::f32(&shape, vec![0.5; count]).expect("it fits");
+            if let Ok(samples) = Samples::from_array(array, Path::new("x.npy"), features) {
+                prop_assert_eq!(samples.len() * features, count);
+                prop_assert_eq!(samples.recordings.last().map(|last| last.end), Some(samples.len()));
+            }
         }
 
         #[test]

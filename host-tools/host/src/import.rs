@@ -137,7 +137,9 @@ fn linux(model: &[u8]) -> BoardReport {
 /// What to do about a model that the engine refuses.
 fn advice(error: &LoadError) -> &'static str {
     match error {
-        LoadError::Parse { .. } => "export the model as ONNX again",
+        LoadError::Parse { .. } | LoadError::Wire(_) | LoadError::Tensor { .. } => {
+            "export the model as ONNX again"
+        }
         LoadError::ExternalData { .. } => "save it with the weights inside",
         LoadError::Operators { .. } => {
             "export with an older operator set, or replace these operators by simpler ones"

@@ -28,6 +28,7 @@
 
 use crate::names::violation_name;
 use crate::{MAX_FEATURES, MAX_OUTPUTS};
+use edgeward::bundle::decode::encode_policy;
 use edgeward::contract::ViolationKind;
 use edgeward::policy::{Action, Policy, Rule, Severity};
 use edgeward::profile::{Layout, MissingPolicy, NAME_BYTES, OutputKind};
@@ -383,6 +384,12 @@ impl Spec {
     /// The first key whose value makes no sense, and why.
     fn check(&self) -> Result<(), (String, String)> {
         check_names("input.features", &self.input.features, MAX_FEATURES)?;
+        let spaced = |name: &&String| name.contains(|c: char| c.is_whitespace() || c.is_control());
+        if let Some(name) = self.input.features.iter().find(spaced) {
+            let what =
+                format!("holds `{name}`; a source's first line can't say a name with a space");
+            return Err(("input.features".to_owned(), what));
+        }
         check_names("output.classes", &self.output.classes, MAX_OUTPUTS)?;
         let wrong = |key: &str, what: &str| Err((key.to_owned(), what.to_owned()));
         let input = &self.input;
@@ -431,7 +438,13 @@ impl Spec {
                 return wrong(key, "must be above 0");
             }
         }
-        Ok(())
+        // Whatever else a board would refuse, under the name it has there.
+        encode_policy(&self.policy()).map(|_| ()).map_err(|error| {
+            (
+                "policy".to_owned(),
+                format!("is refused by boards: {error}"),
+            )
+        })
     }
 
     fn check_overrides(&self) -> Result<(), (String, String)> {
@@ -538,6 +551,7 @@ impl From<MissingSpec> for MissingPolicy {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     pub(crate) const MINIMAL: &str = r#"
 name = "m"
@@ -591,6 +605,12 @@ training = "train.csv"
             ("[\"a\", \"b\"]", "[]", "`input.features`"),
             ("[output]", "hop = 2\n[output]", "`input.hop`"),
             ("[data]", "temperature = 0\n[data]", "temperature"),
+            ("[\"a\", \"b\"]", "[\"a b\"]", "`input.features`"),
+            (
+                "[data]",
+                "[policy.guard]\nmax_error_per_mille = 1001\n[data]",
+                "policy.guard.max_error_per_mille: out of range",
+            ),
         ] {
             let text = MINIMAL.replace(from, to);
             assert!(message(&text).contains(key), "{key}: {}", message(&text));
@@ -611,5 +631,115 @@ training = "train.csv"
         assert_eq!((policy.z_limit, policy.trial.min_windows), (5.0, 7));
         assert_eq!(policy.guard.max_p99_us, 900);
         assert_eq!(policy.trial.max_boots, standard.trial.max_boots);
+    }
+
+    const FULL: &str = r#"
+name = "m"
+version = "1.0"
+counter = 1
+model = "m.onnx"
+[input]
+features = ["a", "b"]
+window = 50
+hop = 10
+layout = "features-first"
+schema_version = 2
+period_ms = 100
+max_age_ms = 500
+pipeline = "p"
+drift_window = 1000
+missing = "impute"
+[input.overrides.a]
+min = -1.0
+max = 1.0
+max_rate = inf
+stuck_run = 5
+missing = "reject"
+[output]
+kind = "logits"
+classes = ["no", "yes"]
+temperature = 1.5
+[data]
+training = "train.csv"
+outputs = "o.npy"
+validation = "v.csv"
+max_skew = 0.1
+[golden]
+input = "i.npy"
+output = "o.npy"
+tolerance = 0.001
+[policy]
+z_limit = 5.0
+[policy.rules.stuck]
+severity = "high"
+action = "reject"
+[policy.trial]
+min_inferences = 10
+max_boots = 2
+max_error_per_mille = 50
+[policy.guard]
+z_limit = 3.0
+max_p99_us = 900
+min_accuracy_per_mille = 500
+"#;
+
+    /// What is accepted makes sense and packs its policy; what is refused names the file.
+    fn hold(text: &str) -> Result<(), TestCaseError> {
+        match parse(text) {
+            Ok(spec) => {
+                prop_assert!((1..=spec.input.window).contains(&spec.input.hop));
+                prop_assert!((1..=MAX_FEATURES).contains(&spec.input.features.len()));
+                prop_assert!((1..=MAX_OUTPUTS).contains(&spec.output.classes.len()));
+                prop_assert!(encode_policy(&spec.policy()).is_ok());
+            }
+            Err(error) => {
+                let said = error.to_string();
+                prop_assert!(said.contains("m.toml"), "{}", said);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_full_file_is_accepted_so_that_its_changes_are_tried() {
+        parse(FULL).expect("a specification");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_specification_or_an_error(text in "\\PC{0,120}") {
+            hold(&text)?;
+            hold(&format!("{MINIMAL}\n{text}"))?;
+        }
+
+        #[test]
+        fn any_changed_line_is_a_specification_or_an_error(
+            line in any::<prop::sample::Index>(),
+            value in prop::sample::select(vec![
+                "0", "-1", "1", "1000", "1001", "65535", "65536", "4294967295", "4294967296",
+                "9223372036854775807", "1e-45", "1e39", "-0.0", "inf", "-inf", "nan", "\"\"",
+                "\"\\u0000\"", "[]", "[\"\"]", "[\"a\"]", "{}", "true", "2026-01-01", "=", "[[",
+            ]),
+            other in any::<prop::sample::Index>(),
+            how in 0u8..4,
+        ) {
+            let mut lines: Vec<String> = FULL.trim().lines().map(str::to_owned).collect();
+            let at = line.index(lines.len());
+            match how {
+                0 => {
+                    let key = lines[at].split('=').next().unwrap_or_default().to_owned();
+                    lines[at] = format!("{key} = {value}");
+                }
+                1 => {
+                    lines.remove(at);
+                }
+                2 => lines.push(lines[at].clone()),
+                _ => {
+                    let other = other.index(lines.len());
+                    lines.swap(at, other);
+                }
+            }
+            hold(&lines.join("\n"))?;
+        }
     }
 }
