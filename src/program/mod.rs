@@ -11,6 +11,8 @@ pub mod codec;
 pub mod exec;
 pub mod kernels;
 pub mod layout;
+#[cfg(feature = "std")]
+mod memory;
 pub mod op;
 pub mod overlap;
 pub mod verify;
@@ -19,6 +21,8 @@ use codec::{Reader, record};
 use op::Op;
 
 pub use exec::{ArenaError, Kernels, Portable, Run, Step};
+#[cfg(feature = "std")]
+pub use memory::Aligned;
 pub use verify::ProgramError;
 
 /// The first bytes of a program.

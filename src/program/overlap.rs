@@ -104,3 +104,92 @@ fn ends(extent: u16, pad: u16, stride: u8) -> [u64; 6] {
         last,
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The rule as it is stated: pixel by pixel, from the last one on.
+    fn literally(input: &Plane, output: &Plane, window: &Window) -> u64 {
+        let (mut greatest, mut read) = (0, u64::MAX);
+        for y in (0..u64::from(output.height)).rev() {
+            for x in (0..u64::from(output.width)).rev() {
+                let row = (y * u64::from(window.stride_h)).saturating_sub(window.pad_top.into());
+                let column = x * u64::from(window.stride_w);
+                let column = column.saturating_sub(window.pad_left.into());
+                let pixel = row * u64::from(input.width) + column;
+                read = read.min(pixel * u64::from(input.channels));
+                let written = (y * u64::from(output.width) + x + 1) * u64::from(output.channels);
+                greatest = greatest.max(written.saturating_sub(read));
+            }
+        }
+        greatest
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(6_000))]
+
+        #[test]
+        fn ends_of_pieces_are_enough(
+            (height, width, channels) in (1_u16..12, 1_u16..12, 1_u16..9),
+            outs in 1_u16..40,
+            (kernel_h, kernel_w) in (1_u16..6, 1_u16..6),
+            (stride_h, stride_w) in (1_u8..5, 1_u8..5),
+            (pad_top, pad_left) in (0_u16..6, 0_u16..6),
+            (less_h, less_w) in (0_u16..3, 0_u16..3),
+        ) {
+            let input = Plane { offset: 0, height, width, channels };
+            let (pad_top, pad_left) = (pad_top.min(kernel_h - 1), pad_left.min(kernel_w - 1));
+            let output = Plane {
+                offset: 0,
+                height: ((height + pad_top - 1) / u16::from(stride_h) + 1).saturating_sub(less_h).max(1),
+                width: ((width + pad_left - 1) / u16::from(stride_w) + 1).saturating_sub(less_w).max(1),
+                channels: outs,
+            };
+            let window = Window {
+                kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left,
+                dilation_h: 1, dilation_w: 1,
+            };
+            prop_assert_eq!(sliding(&input, &output, &window), literally(&input, &output, &window));
+        }
+
+        #[test]
+        fn a_dense_layer_is_a_convolution_of_one_column(
+            rows in 1_u16..9, inputs in 1_u16..40, outputs in 1_u16..40,
+        ) {
+            let plane = |channels| Plane { offset: 0, height: rows, width: 1, channels };
+            let window = Window {
+                kernel_h: 1, kernel_w: 1, stride_h: 1, stride_w: 1, pad_top: 0, pad_left: 0,
+                dilation_h: 1, dilation_w: 1,
+            };
+            let op = Dense {
+                input: 0, output: 0, rows, inputs, outputs, weights: 0, channels: 0, scratch: 0,
+                quantizer: crate::program::op::Quantizer { zero_point: 0, min: 0, max: 0 },
+            };
+            let same = literally(&plane(inputs), &plane(outputs), &window);
+            prop_assert_eq!(dense(&op, Layout::Natural), same);
+        }
+    }
+
+    #[test]
+    fn a_depthwise_layer_lags_a_row_and_two_pixels() {
+        let plane = Plane {
+            offset: 0,
+            height: 48,
+            width: 48,
+            channels: 8,
+        };
+        let window = Window {
+            kernel_h: 3,
+            kernel_w: 3,
+            stride_h: 1,
+            stride_w: 1,
+            pad_top: 1,
+            pad_left: 1,
+            dilation_h: 1,
+            dilation_w: 1,
+        };
+        assert_eq!(sliding(&plane, &plane, &window), (48 + 2) * 8);
+    }
+}
