@@ -5,7 +5,8 @@ use edgeward::bundle::{BoardClass, CHUNK_BYTES};
 use edgeward::sync::{Desired, RolloutState};
 use edgeward::telemetry::codec::{decode_ack, max_frame_bytes, max_payload_bytes, sign_frame};
 use edgeward::telemetry::{
-    Birth, Body, Event as BoardEvent, Frame, Id, Refused, SlotReport, SlotState, Text,
+    Alarm, Birth, Body, Event as BoardEvent, Frame, Id, Refused, SlotReport, SlotState, Statistic,
+    Summary, Text, release_id,
 };
 use edgeward::topic::{self, Channel};
 use edgeward::trust::cose::ContentType;
@@ -355,9 +356,14 @@ impl Board {
     }
 
     fn send(&mut self, channel: Channel, body: Body<2, 2>) {
+        self.send_as(Self::NAME, channel, body);
+    }
+
+    /// Sends under a name that may be another's.
+    fn send_as(&mut self, name: &str, channel: Channel, body: Body<2, 2>) {
         self.sequence += 1;
         let frame = Frame {
-            device: Id::try_from(Self::NAME).expect("short"),
+            device: Id::try_from(name).expect("short"),
             boot: 1,
             first_sequence: self.sequence,
             sequence: self.sequence,
@@ -367,7 +373,7 @@ impl Board {
         let mut payload = [0; max_payload_bytes(2, 2)];
         let mut out = [0; max_frame_bytes(2, 2)];
         let len = sign_frame(&frame, &self.key, &mut payload, &mut out).expect("fits");
-        let topic = topic::device(FLEET, Self::NAME, channel);
+        let topic = topic::device(FLEET, name, channel);
         let retain = channel == Channel::Birth;
         self.mqtt.publish(&topic, &out[..len], retain);
     }
@@ -493,5 +499,113 @@ fn serve_collects_shows_and_drives_and_watch_follows() {
     assert_eq!(
         (&last["rollout"]["state"], &last["counts"]["confirmed"]),
         (&"Done".into(), &1.into())
+    );
+}
+
+#[test]
+fn an_operator_reads_names_and_finds_boards_that_nobody_enrolled() {
+    let place = Place::new();
+    let serve = Running::start(place.command(&["serve", "--http", "127.0.0.1:0"]));
+    let http = serve.printed["http"].as_str().expect("an address");
+    let mut board = Board::enrolled(&place);
+    // It knows this release only from the bundle that was published here.
+    place.json(&["rollout", "start", "v1.bundle", "--phases", "100%"], 0);
+    let desired = place.desired();
+    let release = release_id(&desired.targets[0].digest);
+    board.confirms(&desired);
+    for (feature, value) in [(2, 9.5), (2, 9.75)] {
+        let alarm = Alarm::Violation {
+            kind: edgeward::contract::ViolationKind::Stuck,
+            feature: Some(feature),
+            value,
+            sample: 7,
+        };
+        board.send(
+            Channel::Event,
+            Body::Event(BoardEvent::Alarm { release, alarm }),
+        );
+    }
+    let alarm = Alarm::Drift {
+        statistic: Statistic::ClassPsi,
+        feature: None,
+        value: 0.75,
+        limit: 0.5,
+    };
+    board.send(
+        Channel::Event,
+        Body::Event(BoardEvent::Alarm { release, alarm }),
+    );
+    let mut summary = Summary::empty();
+    (summary.release, summary.windows, summary.samples) = (release, 1, 200);
+    (summary.inferences, summary.alarms) = (20, 3);
+    summary.latency.record(250);
+    board.send(Channel::Summary, Body::Summary(summary));
+    board.acknowledged(&place.root());
+
+    let mut watch = command(place.folder.path(), &["watch", "--timeout", "1"]);
+    let output = watch.output().expect("it runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let lines: Vec<&str> = text.lines().filter_map(|line| line.get(9..)).collect();
+    let wanted = "board-1 motion 1.0.0 window: 200 samples, 20 inferences, 0 errors, p99 250 us; \
+                  high stuck az (9.75) x2; high prediction_drift (class_psi 0.750, limit 0.500)";
+    assert_eq!(lines, [wanted]);
+    let alarms = place.lines(&["watch", "--timeout", "1"], 0);
+    assert_eq!(alarms.len(), 3);
+    assert_eq!(
+        (&alarms[0]["alarm"]["feature"], &alarms[0]["alarm"]["model"]),
+        (&"az".into(), &"motion".into())
+    );
+
+    let shown = place.json(&["device", "show", Board::NAME], 0);
+    assert_eq!(shown["running"]["model"], "motion");
+    assert_eq!(shown["running"]["state"], "confirmed");
+    let digest = hex(&desired.targets[0].digest);
+    assert_eq!(shown["running"]["digest"], digest);
+    assert_eq!(shown["slots"][1]["state"], "empty");
+    assert_eq!(shown["rollout"]["board"], "confirmed");
+    assert_eq!(shown["missing_frames"], 0);
+    assert_eq!(
+        (&shown["alarms"][0]["feature"], &shown["alarms"][0]["count"]),
+        (&"az".into(), &2.into())
+    );
+    assert_eq!(shown["windows"][0]["latency_p99_us"], 250);
+    let listed = place.json(&["device", "list"], 0);
+    assert_eq!(listed[0]["running"]["version"], "1.0.0");
+    let metrics = get(http, "/metrics").1;
+    for line in [
+        "edgeward_alarms_total{device=\"board-1\",alarm=\"stuck\",severity=\"high\"} 2\n",
+        "edgeward_slot_state{device=\"board-1\",slot=\"A\",state=\"confirmed\"} 1\n",
+        "edgeward_frames_missing{device=\"board-1\"} 0\n",
+        "edgeward_unknown_boards 0\n",
+        "version=\"1.0.0\"",
+    ] {
+        assert!(metrics.contains(line), "no {line} in {metrics}");
+    }
+
+    // A board that nobody enrolled is refused, and can be found by the id of its key.
+    assert_eq!(
+        place.json(&["device", "list", "--unknown"], 0),
+        Value::Array(vec![])
+    );
+    let stranger = RingSigner::from_seed(&[9; 32]).expect("a key");
+    let mut newcomer = Board {
+        key: RingSigner::from_seed(&[9; 32]).expect("a key"),
+        mqtt: place.client("stranger"),
+        sequence: 0,
+    };
+    let what = Refused::Command;
+    let body = Body::Event(BoardEvent::Refused { what });
+    newcomer.send_as("board-9", Channel::Event, body);
+    page_with(http, "/metrics", "edgeward_unknown_boards 1\n");
+    let unknown = place.json(&["device", "list", "--unknown"], 0);
+    assert_eq!(unknown[0]["name"], "board-9");
+    let id = hex(&stranger.public_key().id().0);
+    assert_eq!(unknown[0]["key_id"], id);
+    let public = hex(&stranger.public_key().0);
+    let enrolled = place.json(&["device", "enroll", "board-9", "--key", &public], 0);
+    assert_eq!(enrolled["key_id"], id);
+    assert_eq!(
+        place.json(&["device", "list", "--unknown"], 0),
+        Value::Array(vec![])
     );
 }

@@ -212,12 +212,12 @@ fn check(line: &str, output: &str, digest: &mut String) {
             says(", done");
             says("(1 confirmed, 0 busy, 0 waiting, 0 failed)");
         }
+        ["edgeward", "device", "show"] => says("digits 1.0.0, counter 1, confirmed in slot A"),
         ["edgeward", "watch", _] if line.contains("--summaries") => {
-            says("slot A: Confirmed");
-            says(&digest[..16]);
-            says("39 samples, 39 inferences, 0 errors");
+            says("slot A: confirmed, digits 1.0.0");
+            says("digits 1.0.0 window: 39 samples, 39 inferences, 0 errors");
         }
-        ["edgeward", "watch", _] => says("alarm AboveRange of feature 0: 16"),
+        ["edgeward", "watch", _] => says("high above_range p"),
         ["python", "feed.py", _] if line.contains("--invert") => {
             says("alarm violation kind=AboveRange feature=p0");
             says("alarm drift");

@@ -5,7 +5,7 @@
 
 mod notes;
 
-use crate::keys::{KeyError, KeyStore, sign_all};
+use crate::keys::{KeyError, KeyStore, hex, sign_all};
 use crate::mqtt::{Event, Message, Mqtt, Options};
 use crate::store::{Device, Kind, Store, StoreError, StoredFrame};
 use crate::{MAX_FEATURES, MAX_OUTPUTS};
@@ -13,7 +13,7 @@ use edgeward::telemetry::codec::{DecodeError, verify_frame};
 use edgeward::telemetry::{Ack, Body, Frame, Id};
 use edgeward::topic::{self, Channel, Parsed};
 use edgeward::trust::Role;
-use edgeward::trust::cose::ContentType;
+use edgeward::trust::cose::{self, ContentType};
 use edgeward::trust::ring::{RingSigner, RingVerifier};
 use notes::Notes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -300,7 +300,7 @@ impl Work {
         let enrolled = enrolled.map_err(|error| Refused("store", error.to_string()))?;
         let Some(enrolled) = enrolled.filter(|enrolled| enrolled.fleet == self.fleet) else {
             self.devices.remove(device);
-            return Err(Refused("unknown", format!("{device} is not enrolled")));
+            return Err(self.unknown(device, bytes));
         };
         let result = decode(&enrolled.key);
         self.devices.insert(device.to_owned(), enrolled);
@@ -308,6 +308,21 @@ impl Work {
             DecodeError::Cose(_) => Refused("signature", error.to_string()),
             _ => Refused("malformed", error.to_string()),
         })
+    }
+
+    /// A board that nobody enrolled: kept with the id of its key, so that somebody may.
+    fn unknown(&mut self, device: &str, bytes: &[u8]) -> Refused {
+        let message = cose::parse(bytes).ok();
+        let frame = message.filter(|message| message.content == ContentType::Frame);
+        let Some(frame) = frame else {
+            return Refused("unknown", format!("{device} is not enrolled"));
+        };
+        let key_id = hex(&frame.key.0);
+        self.notes.unknown(&self.fleet, device, &key_id);
+        Refused(
+            "unknown",
+            format!("{device} is not enrolled; it signs with the key of id {key_id}"),
+        )
     }
 
     /// Tells a device how far its frames are stored.

@@ -1,6 +1,7 @@
 //! The library behind `edgeward`, the host command: everything a person does, without a terminal.
 
 pub mod broker;
+pub mod catalog;
 pub mod collector;
 pub mod controller;
 pub mod data;
@@ -16,6 +17,7 @@ pub mod profile;
 pub mod release;
 pub mod rollout;
 pub mod spec;
+pub mod status;
 pub mod store;
 pub mod web;
 

@@ -2,13 +2,13 @@
 
 use edgeward::bundle::{BoardClass, SectionKind};
 use edgeward::contract::ViolationKind;
-use edgeward::policy::{Action, Severity};
+use edgeward::policy::{Action, Policy, Severity};
 use edgeward::profile::{Layout, MissingPolicy, OutputKind};
-use edgeward::telemetry::Statistic;
+use edgeward::telemetry::{Alarm, Reason, SlotState, Statistic};
 
 /// A violation's name.
 #[must_use]
-pub fn violation_name(kind: ViolationKind) -> &'static str {
+pub const fn violation_name(kind: ViolationKind) -> &'static str {
     match kind {
         ViolationKind::NotFinite => "not_finite",
         ViolationKind::BelowRange => "below_range",
@@ -45,6 +45,106 @@ pub fn statistic_name(statistic: Statistic) -> &'static str {
         Statistic::LatencyP99 => "latency_p99",
         Statistic::EstimatedAccuracy => "estimated_accuracy",
         Statistic::Cusum => "cusum",
+        _ => "unknown",
+    }
+}
+
+/// All names of alarms.
+pub const ALARM_NAMES: [&str; ViolationKind::COUNT + 5] = {
+    let mut names = ["prediction_drift"; ViolationKind::COUNT + 5];
+    let mut kind = 0;
+    while kind < ViolationKind::COUNT {
+        names[kind] = violation_name(ViolationKind::ALL[kind]);
+        kind += 1;
+    }
+    names[kind] = "feature_drift";
+    names[kind + 1] = "error_rate";
+    names[kind + 2] = "latency";
+    names[kind + 3] = "estimated_accuracy";
+    names
+};
+
+/// All names of slot states.
+pub const SLOT_STATES: [&str; 7] = [
+    "empty",
+    "receiving",
+    "staged",
+    "shadow",
+    "trial",
+    "confirmed",
+    "rejected",
+];
+
+/// An alarm's name: the violation's, or what a window's statistic is about.
+#[must_use]
+pub fn alarm_name(alarm: &Alarm) -> &'static str {
+    match alarm {
+        Alarm::Violation { kind, .. } => violation_name(*kind),
+        Alarm::Drift { statistic, .. } => match statistic {
+            Statistic::ClassPsi | Statistic::ScoreShift => "prediction_drift",
+            Statistic::ErrorRate => "error_rate",
+            Statistic::LatencyP99 => "latency",
+            Statistic::EstimatedAccuracy => "estimated_accuracy",
+            _ => "feature_drift",
+        },
+        _ => "unknown",
+    }
+}
+
+/// How grave an alarm is: a violation as the policy says; a feature that drifted and a latency over
+/// its budget are worth a look; predictions that moved or fail are likely wrong.
+#[must_use]
+pub fn alarm_severity(alarm: &Alarm, policy: &Policy) -> Severity {
+    match alarm {
+        Alarm::Violation { kind, .. } => policy.rule(*kind).severity,
+        _ => severity_of_name(alarm_name(alarm), policy),
+    }
+}
+
+/// The same, by the alarm's name.
+#[must_use]
+pub fn severity_of_name(name: &str, policy: &Policy) -> Severity {
+    let violation = ViolationKind::ALL
+        .into_iter()
+        .find(|&kind| violation_name(kind) == name);
+    match (violation, name) {
+        (Some(kind), _) => policy.rule(kind).severity,
+        (None, "prediction_drift" | "error_rate" | "estimated_accuracy") => Severity::High,
+        (None, _) => Severity::Medium,
+    }
+}
+
+/// A slot state's name, without the reason of a rejected one.
+#[must_use]
+pub fn slot_state_name(state: SlotState) -> &'static str {
+    match state {
+        SlotState::Empty => "empty",
+        SlotState::Receiving => "receiving",
+        SlotState::Staged => "staged",
+        SlotState::Shadow => "shadow",
+        SlotState::Trial => "trial",
+        SlotState::Confirmed => "confirmed",
+        SlotState::Rejected(_) => "rejected",
+        _ => "unknown",
+    }
+}
+
+/// The name of the reason why a release was refused or left.
+#[must_use]
+pub fn reason_name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Signature => "signature",
+        Reason::Downgrade => "downgrade",
+        Reason::WrongClass => "wrong_class",
+        Reason::Unsupported => "unsupported",
+        Reason::Corrupt => "corrupt",
+        Reason::SelfTest => "self_test",
+        Reason::Shadow => "shadow",
+        Reason::ErrorRate => "error_rate",
+        Reason::Latency => "latency",
+        Reason::PredictionDrift => "prediction_drift",
+        Reason::Crash => "crash",
+        Reason::Operator => "operator",
         _ => "unknown",
     }
 }

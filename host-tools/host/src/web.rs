@@ -1,15 +1,19 @@
 //! A page, an API and Prometheus metrics over the store.
 
+mod metrics;
+
+use crate::catalog::Catalog;
 use crate::collector::now_ms;
 use crate::controller::{boards, in_cohort};
-use crate::store::{Device, FrameQuery, Kind, Store, StoreError, StoredFrame};
-use crate::{MAX_FEATURES, MAX_OUTPUTS};
-use edgeward::telemetry::codec::decode_frame;
-use edgeward::telemetry::{Birth, Body, SlotState, Summary};
-use edgeward::trust::cose;
+use crate::keys::unhex;
+use crate::names::{ALARM_NAMES, severity_name, severity_of_name};
+use crate::status::{self, BoardStatus, alarm_of};
+use crate::store::{AlarmTotal, Device, FrameQuery, Kind, Store, StoreError, StoredFrame, Unknown};
+use edgeward::policy::Policy;
+use edgeward::telemetry::{Birth, SlotState};
+use metrics::metrics;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -34,13 +38,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves what `store` knows of `fleet`.
+    /// Serves what `store` knows of `fleet`, with the names that `catalog` knows.
     ///
     /// # Errors
     /// [`WebError`] when the address can't be had.
     pub fn start(
         address: SocketAddr,
         store: Arc<dyn Store>,
+        catalog: Catalog,
         fleet: &str,
     ) -> Result<Self, WebError> {
         let http = tiny_http::Server::http(address).map_err(|error| WebError {
@@ -53,7 +58,8 @@ impl Server {
             let (http, fleet) = (Arc::clone(&http), fleet.to_owned());
             move || {
                 for request in http.incoming_requests() {
-                    let (status, kind, text) = answer(request.url(), store.as_ref(), &fleet);
+                    let (status, kind, text) =
+                        answer(request.url(), store.as_ref(), &catalog, &fleet);
                     let header = Header::from_bytes("Content-Type", kind);
                     let mut response = Response::from_string(text).with_status_code(status);
                     if let Ok(header) = header {
@@ -89,12 +95,18 @@ impl Drop for Server {
 }
 
 /// Status, content type and body for a path.
-fn answer(url: &str, store: &dyn Store, fleet: &str) -> (u16, &'static str, String) {
+fn answer(
+    url: &str,
+    store: &dyn Store,
+    catalog: &Catalog,
+    fleet: &str,
+) -> (u16, &'static str, String) {
     let made = match url.split('?').next().unwrap_or("") {
-        "/" => overview(store, fleet).map(|view| ("text/html; charset=utf-8", page(&view))),
-        "/metrics" => overview(store, fleet)
+        "/" => overview(store, catalog, fleet)
+            .map(|view| ("text/html; charset=utf-8", page(&view, catalog))),
+        "/metrics" => overview(store, catalog, fleet)
             .map(|view| ("text/plain; version=0.0.4; charset=utf-8", metrics(&view))),
-        "/api/fleet" => overview(store, fleet).map(|view| {
+        "/api/fleet" => overview(store, catalog, fleet).map(|view| {
             (
                 "application/json",
                 serde_json::to_string(&view).unwrap_or_else(|_| "{}".to_owned()),
@@ -129,6 +141,11 @@ pub struct BoardOverview {
     pub latency_p99_us: Option<u32>,
     /// Accuracy estimated from calibrated confidence in the newest summary.
     pub estimated_accuracy: Option<f64>,
+    /// What it runs and how it fares.
+    pub status: BoardStatus,
+    /// How grave its release finds each kind of alarm.
+    #[serde(skip)]
+    severities: BTreeMap<String, &'static str>,
 }
 
 /// What is shown of the fleet.
@@ -144,6 +161,10 @@ pub struct Overview {
     pub events: Vec<StoredFrame>,
     /// Refused messages by reason.
     pub refusals: BTreeMap<String, u64>,
+    /// Alarms by device and kind, since the device was enrolled.
+    pub alarm_totals: Vec<AlarmTotal>,
+    /// Boards that report and that nobody enrolled.
+    pub unknown: Vec<Unknown>,
     /// When this was made, in milliseconds since 1970.
     pub time_ms: u64,
 }
@@ -163,7 +184,7 @@ fn newest(store: &dyn Store, device: &str, kind: Kind) -> Result<Option<StoredFr
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn overview(store: &dyn Store, fleet: &str) -> Result<Overview, StoreError> {
+pub fn overview(store: &dyn Store, catalog: &Catalog, fleet: &str) -> Result<Overview, StoreError> {
     let mut views = Vec::new();
     for device in store
         .devices()?
@@ -171,26 +192,22 @@ pub fn overview(store: &dyn Store, fleet: &str) -> Result<Overview, StoreError> 
         .filter(|device| device.fleet == fleet)
     {
         let birth = newest(store, &device.name, Kind::Birth)?.map(|frame| frame.body);
-        let summary = newest(store, &device.name, Kind::Summary)?;
+        let summary = newest(store, &device.name, Kind::Summary)?.map(|frame| frame.body);
         let slots = birth
             .clone()
             .and_then(|birth| serde_json::from_value::<Birth>(birth).ok())
             .map_or_else(Vec::new, |birth| slot_words(&birth));
-        // From the signed bytes: JSON has no infinity, which stands for the least of no values.
-        let decoded = summary.as_ref().and_then(|frame| summary_of(&frame.raw));
-        let estimated = decoded
-            .as_ref()
-            .filter(|summary| summary.output.n > 0)
-            .map(|summary| f64::from(summary.output.expected_right) / f64::from(summary.output.n));
+        let status = status::standing(store, catalog, &device)?;
+        let window = status.windows.first();
         views.push(BoardOverview {
-            device,
             birth,
             slots,
-            latency_p99_us: decoded
-                .as_ref()
-                .and_then(|summary| summary.latency.quantile_us(990)),
-            estimated_accuracy: estimated,
-            summary: summary.map(|frame| frame.body),
+            latency_p99_us: window.and_then(|window| window.latency_p99_us),
+            estimated_accuracy: window.and_then(|window| window.estimated_accuracy),
+            summary,
+            severities: severities(catalog, &status),
+            status,
+            device,
         });
     }
     let rollout = match store.rollouts(fleet)?.into_iter().next() {
@@ -212,17 +229,29 @@ pub fn overview(store: &dyn Store, fleet: &str) -> Result<Overview, StoreError> 
         rollout,
         events: store.frames(&query)?,
         refusals: store.refusal_counts()?.into_iter().collect(),
+        alarm_totals: store.alarm_totals()?,
+        unknown: store.unknown(fleet)?,
         time_ms: now_ms(),
     })
 }
 
-/// The summary in a stored frame, whose signature was verified when it came.
-fn summary_of(raw: &[u8]) -> Option<Box<Summary<MAX_FEATURES, MAX_OUTPUTS>>> {
-    let payload = cose::parse(raw).ok()?.payload?;
-    match decode_frame(payload).ok()?.body {
-        Body::Summary(summary) => Some(Box::new(summary)),
-        _ => None,
-    }
+/// How grave the release that a board runs finds each kind of alarm; as the standard policy does,
+/// where the release was not published from here.
+fn severities(catalog: &Catalog, status: &BoardStatus) -> BTreeMap<String, &'static str> {
+    let release = status.running.as_ref();
+    let release = release.and_then(|running| unhex::<8>(&running.release));
+    let published = release.and_then(|release| catalog.get(release));
+    let standard = Policy::standard();
+    let policy = published.as_ref().map_or(&standard, |known| &known.policy);
+    ALARM_NAMES
+        .iter()
+        .map(|&name| {
+            (
+                name.to_owned(),
+                severity_name(severity_of_name(name, policy)),
+            )
+        })
+        .collect()
 }
 
 fn slot_words(birth: &Birth) -> Vec<String> {
@@ -238,113 +267,6 @@ fn slot_words(birth: &Birth) -> Vec<String> {
         }
     });
     words.collect()
-}
-
-/// A metric of each board: name, type, help, and how it is read.
-type Metric = (
-    &'static str,
-    &'static str,
-    &'static str,
-    fn(&BoardOverview) -> Option<f64>,
-);
-
-const METRICS: &[Metric] = &[
-    (
-        "board_online",
-        "gauge",
-        "1 while the broker has the board's connection.",
-        |board| Some(f64::from(u8::from(board.device.online))),
-    ),
-    (
-        "board_seen_seconds",
-        "gauge",
-        "Time of the board's last message, since 1970.",
-        |board| board.device.seen_ms.map(|ms| ms as f64 / 1000.0),
-    ),
-    (
-        "frames_stored",
-        "counter",
-        "Frames stored without a gap.",
-        |board| Some(board.device.through as f64),
-    ),
-    (
-        "window_samples",
-        "gauge",
-        "Samples in the newest summary.",
-        |board| of_summary(board, "samples"),
-    ),
-    (
-        "window_rejected",
-        "gauge",
-        "Samples kept out by the policy.",
-        |board| of_summary(board, "rejected"),
-    ),
-    (
-        "window_inferences",
-        "gauge",
-        "Inferences in the newest summary.",
-        |board| of_summary(board, "inferences"),
-    ),
-    ("window_errors", "gauge", "Failed inferences.", |board| {
-        of_summary(board, "errors")
-    }),
-    (
-        "window_alarms",
-        "gauge",
-        "Alarms in the newest summary.",
-        |board| of_summary(board, "alarms"),
-    ),
-    (
-        "latency_p99_microseconds",
-        "gauge",
-        "99th percentile of the latency.",
-        |board| board.latency_p99_us.map(f64::from),
-    ),
-    (
-        "estimated_accuracy",
-        "gauge",
-        "Accuracy estimated without labels (CBPE).",
-        |board| board.estimated_accuracy,
-    ),
-];
-
-fn of_summary(board: &BoardOverview, key: &str) -> Option<f64> {
-    board
-        .summary
-        .as_ref()
-        .and_then(|summary| summary[key].as_f64())
-}
-
-/// Prometheus' text format. Labels are names of devices and reasons, escaped.
-fn metrics(view: &Overview) -> String {
-    let mut text = String::new();
-    let label = |value: &str| {
-        value
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"")
-            .replace('\n', "\\n")
-    };
-    for (name, kind, help, read) in METRICS {
-        let _ = writeln!(
-            text,
-            "# HELP edgeward_{name} {help}\n# TYPE edgeward_{name} {kind}"
-        );
-        for board in &view.boards {
-            if let Some(value) = read(board) {
-                let device = label(&board.device.name);
-                let _ = writeln!(text, "edgeward_{name}{{device=\"{device}\"}} {value}");
-            }
-        }
-    }
-    let name = "edgeward_refused_total";
-    let _ = writeln!(
-        text,
-        "# HELP {name} Messages refused, by reason.\n# TYPE {name} counter"
-    );
-    for (reason, count) in &view.refusals {
-        let _ = writeln!(text, "{name}{{reason=\"{}\"}} {count}", label(reason));
-    }
-    text
 }
 
 /// Text that cannot be markup.
@@ -405,8 +327,21 @@ fn board_row(board: &BoardOverview, now_ms: u64) -> String {
     ])
 }
 
+/// An event for people: an alarm with its names, anything else as it is stored.
+fn event_words(event: &StoredFrame, catalog: &Catalog) -> String {
+    match alarm_of(&event.body) {
+        Some((release, alarm)) => {
+            let explained = catalog.explain(release, &alarm);
+            let groups = status::group([(event.received_ms, explained)]);
+            let words = status::words(&groups).into_iter();
+            words.map(|(_, text)| text).collect()
+        }
+        None => event.body.to_string(),
+    }
+}
+
 /// The page: no script, reloaded by the browser.
-fn page(view: &Overview) -> String {
+fn page(view: &Overview, catalog: &Catalog) -> String {
     let boards = view.boards.iter();
     let body: String = boards.map(|board| board_row(board, view.time_ms)).collect();
     let events: String = view
@@ -416,10 +351,16 @@ fn page(view: &Overview) -> String {
             row(&[
                 event.device.clone(),
                 event.sequence.to_string(),
-                event.body.to_string(),
+                event_words(event, catalog),
             ])
         })
         .collect();
+    let unknown = match view.unknown.len() {
+        0 => String::new(),
+        n => format!(
+            "<p>{n} boards report and are not enrolled: <code>edgeward device list --unknown</code></p>\n"
+        ),
+    };
     let rollout = view.rollout.as_ref().map_or("none".to_owned(), |rollout| {
         let plan = &rollout["rollout"];
         format!(
@@ -435,7 +376,7 @@ fn page(view: &Overview) -> String {
          td:last-child{{overflow-wrap:anywhere}}h1{{font-size:1.3rem}}h2{{font-size:1rem}}</style>\n\
          <h1>Fleet {fleet}</h1>\n<table><tr><th>board<th>state<th>heard<th>slots<th>inferences\
          <th>errors<th>alarms<th>p99 us<th>est. accuracy</tr>\n{body}</table>\n\
-         <h2>Rollout</h2><p>{rollout}</p>\n<h2>Events</h2>\n\
+         {unknown}<h2>Rollout</h2><p>{rollout}</p>\n<h2>Events</h2>\n\
          <table><tr><th>board<th>frame<th>event</tr>\n{events}</table></html>\n",
         fleet = escape(&view.fleet),
         rollout = escape(&rollout),

@@ -5,7 +5,7 @@ use edgeward::bundle::BoardClass;
 use edgeward::trust::PublicKey;
 use edgeward_host::store::sqlite::Sqlite;
 use edgeward_host::store::{
-    Device, FrameQuery, Kind, Refusal, Seen, Store, StoreError, StoredFrame,
+    AlarmTotal, Device, FrameQuery, Kind, Refusal, Seen, Store, StoreError, StoredFrame, Unknown,
 };
 
 fn device(name: &str, key: u8) -> Device {
@@ -39,6 +39,55 @@ fn frame(device: &str, first: u64, last: u64) -> StoredFrame {
     }
 }
 
+fn alarms_and_strangers(store: &dyn Store) {
+    store.enroll(&device("c", 3)).expect("enrolled");
+    let mut alarm = frame("c", 1, 1);
+    alarm.kind = Kind::Event;
+    alarm.body = serde_json::json!({ "Alarm": {
+        "release": [1, 2, 3, 4, 5, 6, 7, 8],
+        "alarm": { "Violation": {
+            "kind": "NotFinite", "feature": 0, "value": null, "sample": 1,
+        } },
+    } });
+    // The second time it is known, and not counted again.
+    store.ingest(&[alarm.clone()]).expect("stored");
+    store.ingest(&[alarm]).expect("known");
+    let totals = store.alarm_totals().expect("read");
+    let total = |total: &AlarmTotal| (total.device.clone(), total.alarm.clone(), total.count);
+    assert_eq!(
+        totals.iter().map(total).collect::<Vec<_>>(),
+        [("c".to_owned(), "not_finite".to_owned(), 1)]
+    );
+
+    let unknown = |name: &str, seen_ms| Unknown {
+        fleet: "f".to_owned(),
+        name: name.to_owned(),
+        key_id: "00".repeat(8),
+        first_ms: seen_ms,
+        seen_ms,
+        messages: 2,
+    };
+    store
+        .note_unknown(&[unknown("x", 1), unknown("b", 1), unknown("x", 3)])
+        .expect("noted");
+    let found = store.unknown("f").expect("read");
+    assert_eq!(found.len(), 1, "b is enrolled: {found:?}");
+    assert_eq!(
+        (found[0].first_ms, found[0].seen_ms, found[0].messages),
+        (1, 3, 4)
+    );
+    assert!(store.unknown("g").expect("read").is_empty());
+    // A flood of names pushes out what was heard of longest ago.
+    let flood: Vec<Unknown> = (0..300)
+        .map(|n| unknown(&format!("n{n}"), 10 + n))
+        .collect();
+    store.note_unknown(&flood).expect("noted");
+    let found = store.unknown("f").expect("read");
+    assert_eq!((found.len(), found[0].name.as_str()), (256, "n299"));
+    assert!(store.forget("c").expect("forgotten"));
+    assert!(store.alarm_totals().expect("read").is_empty());
+}
+
 fn suite(store: &dyn Store) {
     store.enroll(&device("a", 1)).expect("enrolled");
     store
@@ -61,6 +110,8 @@ fn suite(store: &dyn Store) {
         .expect("stored");
     assert_eq!(store.device("a").expect("read").expect("there").through, 3);
     assert!(store.gaps("a").expect("read").is_empty());
+
+    alarms_and_strangers(store);
 
     // A merged frame takes the place of what it covers, and is covered for ever.
     let counts = store.ingest(&[frame("a", 2, 5)]).expect("stored");

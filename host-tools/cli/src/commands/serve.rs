@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use anyhow::Result;
 use edgeward_host::broker;
+use edgeward_host::catalog::Catalog;
 use edgeward_host::collector::Collector;
 use edgeward_host::controller::Controller;
 use edgeward_host::web;
@@ -47,7 +48,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         &args.fleet.fleet,
     );
     let _controller = controller.spawn();
-    let server = web::Server::start(args.http, store, &args.fleet.fleet)?;
+    let server = web::Server::start(
+        args.http,
+        store,
+        Catalog::at(&context.home),
+        &args.fleet.fleet,
+    )?;
     let value = serde_json::json!({
         "fleet": args.fleet.fleet, "broker": args.fleet.broker, "http": server.address(),
     });

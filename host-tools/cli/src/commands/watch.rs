@@ -3,17 +3,26 @@
 use super::fleet::Fleet;
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::output::{Format, colour};
 use anyhow::Result;
-use edgeward::telemetry::{Alarm, Birth, Event, ReleaseId};
+use edgeward::policy::Severity;
+use edgeward::telemetry::{Birth, Event, ReleaseId, SlotState};
+use edgeward_host::catalog::{Catalog, Explained};
 use edgeward_host::collector::now_ms;
+use edgeward_host::keys::hex;
+use edgeward_host::names::{reason_name, slot_state_name};
+use edgeward_host::status::{alarm_of, group, slot_letter, summary_of, window, words};
 use edgeward_host::store::{FrameQuery, Kind, StoredFrame};
-use std::collections::BTreeSet;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::time::{Duration, Instant};
 
-/// Follow what boards report, as `edgeward serve` stores it: events by default.
+/// Follow what boards report, as `edgeward serve` stores it: what happened, and one line for each
+/// window that had alarms.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  edgeward watch\n  edgeward watch --device wrist-1 --summaries -o json | jq .body.alarms"
+    after_help = "Examples:\n  edgeward watch\n  edgeward watch --device wrist-1 -o json | jq .alarm\n\nWith -o json each report is a line of its own, as it is stored."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -21,7 +30,7 @@ pub struct Args {
     /// Only this device.
     #[arg(long)]
     device: Option<String>,
-    /// Summaries and births too.
+    /// Windows without an alarm and births too.
     #[arg(long)]
     summaries: bool,
     /// Begin with the reports of the last so many seconds.
@@ -36,144 +45,270 @@ pub struct Args {
 const PERIOD: Duration = Duration::from_millis(500);
 /// How far back each look goes again, since batches are stored a moment after they were received.
 const OVERLAP_MS: u64 = 2000;
+/// How long alarms wait for the end of their window, after which they are shown without it.
+const HOLD_MS: u64 = 2000;
 
 /// Runs it.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let store = args.fleet.store(context)?;
-    let names: BTreeSet<String> = store
-        .devices()?
-        .into_iter()
-        .filter(|device| device.fleet == args.fleet.fleet)
-        .map(|device| device.name)
-        .collect();
+    let json = context.out.format() == Format::Json;
+    let mut lines = Lines {
+        catalog: Catalog::at(&context.home),
+        all: args.summaries,
+        colour: colour(&io::stdout()),
+        open: BTreeMap::new(),
+    };
     let start = Instant::now();
     let mut since_ms = now_ms().saturating_sub(args.since * 1000);
     let mut shown: BTreeSet<(String, u64)> = BTreeSet::new();
     loop {
+        let events_only = json && !args.summaries;
         let query = FrameQuery {
             device: args.device.clone(),
-            kind: (!args.summaries).then_some(Kind::Event),
+            kind: events_only.then_some(Kind::Event),
             since_ms: Some(since_ms),
             ..FrameQuery::default()
         };
+        let names: BTreeSet<String> = store
+            .devices()?
+            .into_iter()
+            .filter(|device| device.fleet == args.fleet.fleet)
+            .map(|device| device.name)
+            .collect();
         let looked_ms = now_ms();
         let frames = store.frames(&query)?;
         let mut seen = BTreeSet::new();
         for frame in frames.iter().filter(|frame| names.contains(&frame.device)) {
             let key = (frame.device.clone(), frame.sequence);
             if !shown.contains(&key) {
-                context
-                    .out
-                    .emit_line(frame, |frame, w| writeln!(w, "{}", line(frame)))?;
+                if json {
+                    context.out.emit_line(&lines.row(frame), |_, _| Ok(()))?;
+                } else {
+                    context.out.raw(lines.take(frame).as_bytes())?;
+                }
             }
             seen.insert(key);
         }
         shown = seen;
         since_ms = since_ms.max(looked_ms.saturating_sub(OVERLAP_MS));
-        if args.timeout > 0 && start.elapsed() >= Duration::from_secs(args.timeout) {
+        let over = args.timeout > 0 && start.elapsed() >= Duration::from_secs(args.timeout);
+        let before_ms = if over {
+            u64::MAX
+        } else {
+            now_ms().saturating_sub(HOLD_MS)
+        };
+        context.out.raw(lines.overdue(before_ms).as_bytes())?;
+        if over {
             return Ok(Exit::Ok);
         }
         std::thread::sleep(PERIOD);
     }
 }
 
-/// One report on one line.
-fn line(frame: &StoredFrame) -> String {
-    let body = match frame.kind {
-        Kind::Summary => format!(
-            "{} samples, {} inferences, {} errors, {} alarms",
-            frame.body["samples"],
-            frame.body["inferences"],
-            frame.body["errors"],
-            frame.body["alarms"]
-        ),
-        Kind::Event => serde_json::from_value(frame.body.clone())
-            .map_or_else(|_| frame.body.to_string(), event),
-        Kind::Birth => serde_json::from_value(frame.body.clone())
-            .map_or_else(|_| frame.body.to_string(), |body| birth(&body)),
-    };
-    let seconds = frame.received_ms / 1000;
+/// A report as JSON: the stored frame, and an alarm in names. The field names are stable.
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    frame: &'a StoredFrame,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alarm: Option<Explained>,
+}
+
+/// Alarms of a window whose end has not come yet.
+#[derive(Default)]
+struct Open {
+    alarms: Vec<(u64, Explained)>,
+    newest_ms: u64,
+}
+
+/// Turns reports into lines.
+struct Lines {
+    catalog: Catalog,
+    /// Whether windows without an alarm are shown too, and births.
+    all: bool,
+    colour: bool,
+    open: BTreeMap<String, Open>,
+}
+
+impl Lines {
+    fn row<'a>(&self, frame: &'a StoredFrame) -> Row<'a> {
+        let alarm = alarm_of(&frame.body).filter(|_| frame.kind == Kind::Event);
+        Row {
+            frame,
+            alarm: alarm.map(|(release, alarm)| self.catalog.explain(release, &alarm)),
+        }
+    }
+
+    /// The lines that a report makes: none for an alarm, which waits for its window.
+    fn take(&mut self, frame: &StoredFrame) -> String {
+        match frame.kind {
+            Kind::Event => {
+                if let Some((release, alarm)) = alarm_of(&frame.body) {
+                    let explained = self.catalog.explain(release, &alarm);
+                    let open = self.open.entry(frame.device.clone()).or_default();
+                    // The newest first, as it is the one that is shown.
+                    open.alarms.insert(0, (frame.received_ms, explained));
+                    open.newest_ms = frame.received_ms;
+                    return String::new();
+                }
+                let words = Event::deserialize(&frame.body)
+                    .map_or_else(|_| frame.body.to_string(), |event| self.event(event));
+                self.close(&frame.device) + &line(frame.received_ms, &frame.device, &words)
+            }
+            Kind::Summary => self.window(frame),
+            Kind::Birth if self.all => {
+                let words = Birth::deserialize(&frame.body)
+                    .map_or_else(|_| frame.body.to_string(), |birth| birth_words(&birth));
+                line(frame.received_ms, &frame.device, &words)
+            }
+            Kind::Birth => String::new(),
+        }
+    }
+
+    /// A window that ended, with the alarms that it had.
+    fn window(&mut self, frame: &StoredFrame) -> String {
+        let open = self.open.remove(&frame.device).unwrap_or_default();
+        if open.alarms.is_empty() && !self.all {
+            return String::new();
+        }
+        let mut words = match summary_of(&frame.raw) {
+            Some(summary) => {
+                let window = window(frame.received_ms, &summary, &self.catalog);
+                let mut words = format!(
+                    "{} window: {} samples, {} inferences, {} errors",
+                    self.release(summary.release),
+                    window.samples,
+                    window.inferences,
+                    window.errors
+                );
+                if let Some(p99) = window.latency_p99_us {
+                    words.push_str(&format!(", p99 {p99} us"));
+                }
+                if let Some(accuracy) = window.estimated_accuracy {
+                    words.push_str(&format!(", est. accuracy {:.1} %", accuracy * 100.0));
+                }
+                words
+            }
+            None => format!("window: {} samples", frame.body["samples"]),
+        };
+        if !open.alarms.is_empty() {
+            words.push_str("; ");
+            words.push_str(&self.alarms(open.alarms));
+        }
+        line(frame.received_ms, &frame.device, &words)
+    }
+
+    /// Alarms of a device whose window's end is not waited for.
+    fn close(&mut self, device: &str) -> String {
+        let Some(open) = self.open.remove(device) else {
+            return String::new();
+        };
+        line(open.newest_ms, device, &self.alarms(open.alarms))
+    }
+
+    /// Alarms whose window has not ended since `before_ms`.
+    fn overdue(&mut self, before_ms: u64) -> String {
+        let late = self
+            .open
+            .iter()
+            .filter(|(_, open)| open.newest_ms <= before_ms);
+        let late: Vec<String> = late.map(|(device, _)| device.clone()).collect();
+        late.iter().map(|device| self.close(device)).collect()
+    }
+
+    /// Alarms grouped by kind and feature, the gravest first.
+    fn alarms(&self, alarms: Vec<(u64, Explained)>) -> String {
+        let groups = group(alarms);
+        let words = words(&groups).into_iter().map(|(severity, text)| {
+            let code = match severity {
+                Severity::High => "1;31",
+                Severity::Medium => "33",
+                Severity::Low => "2",
+            };
+            match self.colour {
+                true => format!("\x1b[{code}m{text}\x1b[0m"),
+                false => text,
+            }
+        });
+        words.collect::<Vec<_>>().join("; ")
+    }
+
+    /// A release's model and version, or the first digits of its digest.
+    fn release(&self, release: ReleaseId) -> String {
+        match self.catalog.get(release) {
+            Some(known) => format!("{} {}", known.name, known.version),
+            None => format!("release {}", hex(&release)),
+        }
+    }
+
+    /// What happened, in words.
+    fn event(&self, event: Event) -> String {
+        match event {
+            Event::Slot {
+                slot,
+                release,
+                state,
+            } => {
+                let why = match state {
+                    SlotState::Rejected(reason) => format!(" ({})", reason_name(reason)),
+                    _ => String::new(),
+                };
+                format!(
+                    "slot {}: {}{why}, {}",
+                    slot_letter(slot),
+                    slot_state_name(state),
+                    self.release(release)
+                )
+            }
+            Event::Refused { what } => format!("refused: {what:?}"),
+            Event::Reverted { from, to, reason } => format!(
+                "{} failed ({}), back to {}",
+                self.release(from),
+                reason_name(reason),
+                to.map_or_else(|| "none".into(), |to| self.release(to))
+            ),
+            Event::Resumed {
+                release,
+                kept,
+                total,
+            } => format!(
+                "download of {} goes on, {kept} of {total} chunks are here",
+                self.release(release)
+            ),
+            other => format!("{other:?}"),
+        }
+    }
+}
+
+/// A line of the day's time, a device, and what it reports.
+fn line(received_ms: u64, device: &str, words: &str) -> String {
+    let seconds = received_ms / 1000;
     format!(
-        "{:02}:{:02}:{:02} {} #{} {} {}",
+        "{:02}:{:02}:{:02} {device} {words}\n",
         seconds / 3600 % 24,
         seconds / 60 % 60,
         seconds % 60,
-        frame.device,
-        frame.sequence,
-        frame.kind.name(),
-        body
     )
 }
 
-/// What happened, in words.
-fn event(event: Event) -> String {
-    match event {
-        Event::Alarm { alarm, .. } => alarm_line(alarm),
-        Event::Slot {
-            slot,
-            release,
-            state,
-        } => format!("slot {}: {state:?}, release {}", letter(slot), id(release)),
-        Event::Refused { what } => format!("refused: {what:?}"),
-        Event::Reverted { from, to, reason } => format!(
-            "release {} failed ({reason:?}), back to {}",
-            id(from),
-            to.map_or_else(|| "none".into(), id)
-        ),
-        Event::Resumed {
-            release,
-            kept,
-            total,
-        } => format!(
-            "download of release {} goes on, {kept} of {total} chunks are here",
-            id(release)
-        ),
-        other => format!("{other:?}"),
-    }
-}
-
-/// An alarm in words; features by their place in the schema, which frames do not name.
-fn alarm_line(alarm: Alarm) -> String {
-    let of = |feature: Option<u16>, none: &str| {
-        feature.map_or_else(|| none.to_owned(), |index| format!("feature {index}"))
-    };
-    match alarm {
-        Alarm::Violation {
-            kind,
-            feature,
-            value,
-            sample,
-        } => format!(
-            "alarm {kind:?} of {}: {value} at sample {sample}",
-            of(feature, "the sample")
-        ),
-        Alarm::Drift {
-            statistic,
-            feature,
-            value,
-            limit,
-        } => format!(
-            "alarm drift of {}: {statistic:?} {value:.4}, limit {limit:.4}",
-            of(feature, "the predictions")
-        ),
-        other => format!("alarm {other:?}"),
-    }
-}
-
 /// What a board is and holds.
-fn birth(birth: &Birth) -> String {
+fn birth_words(birth: &Birth) -> String {
     let slots: Vec<_> = birth
         .slots
         .iter()
         .zip(["A", "B"])
-        .map(|(slot, name)| format!("slot {name}: {:?} {}", slot.state, slot.version))
+        .map(|(slot, name)| {
+            let state = slot_state_name(slot.state);
+            format!("slot {name}: {state} {}", slot.version)
+        })
         .map(|slot| slot.trim_end().to_owned())
         .collect();
-    let running = birth
-        .running
-        .map_or_else(|| "nothing".into(), |slot| format!("slot {}", letter(slot)));
+    let running = birth.running.map_or_else(
+        || "nothing".into(),
+        |slot| format!("slot {}", slot_letter(slot)),
+    );
     format!(
-        "firmware {}, root {}, floor {}, runs {running}, {}",
+        "birth: agent {}, root {}, floor {}, runs {running}, {}",
         birth.firmware,
         birth.root_version,
         birth.floor,
@@ -181,49 +316,100 @@ fn birth(birth: &Birth) -> String {
     )
 }
 
-/// A slot as the agent's log names it.
-fn letter(slot: u8) -> char {
-    if slot == 0 { 'A' } else { 'B' }
-}
-
-/// The first digits of a release's digest.
-fn id(release: ReleaseId) -> String {
-    release.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use edgeward::contract::ViolationKind;
-    use edgeward::telemetry::{SlotState, Statistic};
+    use edgeward::telemetry::{Alarm, Reason, Statistic};
 
-    #[test]
-    fn events_are_told_in_words() {
-        let slot = Event::Slot {
-            slot: 1,
-            release: [0xed, 0xa1, 0, 1, 2, 3, 4, 5],
-            state: SlotState::Trial,
-        };
-        assert_eq!(event(slot), "slot B: Trial, release eda1000102030405");
+    fn lines(colour: bool) -> Lines {
+        Lines {
+            catalog: Catalog::at(std::path::Path::new("nowhere")),
+            all: false,
+            colour,
+            open: BTreeMap::new(),
+        }
+    }
+
+    fn frame(sequence: u64, kind: Kind, body: serde_json::Value) -> StoredFrame {
+        StoredFrame {
+            device: "d".to_owned(),
+            boot: 1,
+            first_sequence: sequence,
+            sequence,
+            time_ms: 0,
+            received_ms: 3_600_000 + sequence,
+            kind,
+            body,
+            raw: Vec::new(),
+        }
+    }
+
+    fn event(sequence: u64, event: Event) -> StoredFrame {
+        let body = serde_json::to_value(event).expect("JSON");
+        frame(sequence, Kind::Event, body)
+    }
+
+    fn alarm(sequence: u64, alarm: Alarm) -> StoredFrame {
+        let release = [0xed; 8];
+        event(sequence, Event::Alarm { release, alarm })
+    }
+
+    fn stuck(sequence: u64, value: f32) -> StoredFrame {
         let violation = Alarm::Violation {
-            kind: ViolationKind::AboveRange,
+            kind: ViolationKind::Stuck,
             feature: Some(24),
-            value: 16.0,
+            value,
             sample: 7,
         };
-        assert_eq!(
-            alarm_line(violation),
-            "alarm AboveRange of feature 24: 16 at sample 7"
-        );
+        alarm(sequence, violation)
+    }
+
+    fn drift(sequence: u64) -> StoredFrame {
         let drift = Alarm::Drift {
             statistic: Statistic::Psi,
-            feature: None,
+            feature: Some(1),
             value: 0.75,
             limit: 0.5,
         };
+        alarm(sequence, drift)
+    }
+
+    #[test]
+    fn alarms_of_a_window_are_one_line() {
+        let mut lines = lines(false);
+        for (sequence, value) in [(1, 16.0), (2, 17.0)] {
+            assert_eq!(lines.take(&stuck(sequence, value)), "");
+        }
+        assert_eq!(lines.take(&drift(3)), "");
+        let body = serde_json::json!({ "samples": 1000 });
+        let line = lines.take(&frame(4, Kind::Summary, body.clone()));
         assert_eq!(
-            alarm_line(drift),
-            "alarm drift of the predictions: Psi 0.7500, limit 0.5000"
+            line,
+            "01:00:00 d window: 1000 samples; high stuck feature 24 (17) x2; \
+             medium feature_drift feature 1 (psi 0.750, limit 0.500)\n"
         );
+        // A quiet window is nothing to say, unless all are wanted.
+        assert_eq!(lines.take(&frame(5, Kind::Summary, body.clone())), "");
+        lines.all = true;
+        assert!(lines.take(&frame(6, Kind::Summary, body)).contains("1000"));
+    }
+
+    #[test]
+    fn alarms_do_not_wait_for_ever_and_come_before_what_happened_after_them() {
+        let mut lines = lines(true);
+        lines.take(&stuck(1, 16.0));
+        assert_eq!(lines.overdue(3_600_000), "");
+        let red = "01:00:00 d \x1b[1;31mhigh stuck feature 24 (16)\x1b[0m\n";
+        assert_eq!(lines.overdue(3_600_001), red);
+        assert_eq!(lines.overdue(u64::MAX), "");
+        lines.take(&stuck(2, 16.0));
+        let reverted = Event::Reverted {
+            from: [0xed; 8],
+            to: None,
+            reason: Reason::Latency,
+        };
+        let after = "01:00:00 d release edededededededed failed (latency), back to none\n";
+        assert_eq!(lines.take(&event(3, reverted)), red.to_owned() + after);
     }
 }

@@ -4,7 +4,7 @@
 //! the broker hold up the acknowledgements of honest boards.
 
 use super::now_ms;
-use crate::store::{Refusal, Seen, Store, StoreError};
+use crate::store::{Refusal, Seen, Store, StoreError, Unknown};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ const KEPT: usize = 20;
 #[derive(Default)]
 pub(super) struct Notes {
     seen: BTreeMap<String, Seen>,
+    unknown: BTreeMap<(String, String), Unknown>,
     refusals: Vec<Refusal>,
     counts: BTreeMap<&'static str, u64>,
     written: Option<Instant>,
@@ -33,6 +34,25 @@ impl Notes {
         });
         seen.online = online.or(seen.online);
         seen.time_ms = seen.time_ms.max(time_ms);
+    }
+
+    /// A board that nobody enrolled sent something signed by the key of this id, or so it says.
+    pub(super) fn unknown(&mut self, fleet: &str, device: &str, key_id: &str) {
+        let key = (device.to_owned(), key_id.to_owned());
+        if self.unknown.len() >= KEPT && !self.unknown.contains_key(&key) {
+            return;
+        }
+        let time_ms = now_ms();
+        let unknown = self.unknown.entry(key).or_insert_with(|| Unknown {
+            fleet: fleet.to_owned(),
+            name: device.to_owned(),
+            key_id: key_id.to_owned(),
+            first_ms: time_ms,
+            seen_ms: time_ms,
+            messages: 0,
+        });
+        unknown.seen_ms = time_ms;
+        unknown.messages += 1;
     }
 
     /// A message was refused.
@@ -71,6 +91,11 @@ impl Notes {
             let seen: Vec<Seen> = self.seen.values().cloned().collect();
             store.seen(&seen)?;
             self.seen.clear();
+        }
+        if !self.unknown.is_empty() {
+            let unknown: Vec<Unknown> = self.unknown.values().cloned().collect();
+            store.note_unknown(&unknown)?;
+            self.unknown.clear();
         }
         if !self.counts.is_empty() {
             let counts: Vec<_> = self.counts.iter().map(|(&why, &n)| (why, n)).collect();

@@ -1,7 +1,7 @@
 //! How a frame enters the tables.
 
 use super::sqlite::signed;
-use super::{Ingested, Kind, StoreError, StoredFrame};
+use super::{Ingested, Kind, StoreError, StoredFrame, boards};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
 /// Stores one frame; see [`Store::ingest`].
@@ -67,7 +67,7 @@ pub(super) fn one(
         frame.raw
     ])?;
     counts.new += 1;
-    Ok(())
+    boards::count_alarm(tx, frame)
 }
 
 /// Moves a device's mark up to the first gap.

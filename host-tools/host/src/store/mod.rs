@@ -4,6 +4,7 @@
 //! One trait, so that a fleet that outgrows a file can move to a server; [`sqlite::Sqlite`] is the
 //! default. Every implementation must pass the suite in `tests/store.rs`.
 
+mod boards;
 mod ingest;
 pub mod sqlite;
 
@@ -181,6 +182,34 @@ pub struct Seen {
     pub time_ms: u64,
 }
 
+/// A board that reports and that nobody enrolled. Nothing of it is believed: anyone may send so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unknown {
+    /// The fleet whose topic it used.
+    pub fleet: String,
+    /// The name that it used.
+    pub name: String,
+    /// The id of the key that it says it signs with: 16 hexadecimal digits, as `device list` shows.
+    pub key_id: String,
+    /// When it was first heard of, in milliseconds since 1970.
+    pub first_ms: u64,
+    /// When it was last heard of.
+    pub seen_ms: u64,
+    /// Messages so far.
+    pub messages: u64,
+}
+
+/// Alarms of one kind that a device raised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AlarmTotal {
+    /// The device.
+    pub device: String,
+    /// The kind, as [`crate::names::alarm_name`] calls it.
+    pub alarm: String,
+    /// How many.
+    pub count: u64,
+}
+
 /// A message that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refusal {
@@ -275,6 +304,24 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn gaps(&self, device: &str) -> Result<Vec<(u64, u64)>, StoreError>;
+
+    /// Alarms stored by device and kind, since the device was enrolled.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn alarm_totals(&self) -> Result<Vec<AlarmTotal>, StoreError>;
+
+    /// Notes boards that report and that nobody enrolled; of those only the 256 heard of last are
+    /// kept. Messages add up.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn note_unknown(&self, boards: &[Unknown]) -> Result<(), StoreError>;
+    /// Boards of a fleet that report and are not enrolled, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn unknown(&self, fleet: &str) -> Result<Vec<Unknown>, StoreError>;
 
     /// Notes refused messages in one transaction: `refusals` in full, of which the newest thousand are
     /// kept, and how many there were by reason, which is kept for ever. A flood is only counted, so

@@ -2,8 +2,8 @@
 //! board is on the disk.
 
 use super::{
-    AuditEntry, Device, FrameQuery, Ingested, Kind, Refusal, ReleaseRecord, Seen, Store,
-    StoreError, StoredFrame, ingest,
+    AlarmTotal, AuditEntry, Device, FrameQuery, Ingested, Kind, Refusal, ReleaseRecord, Seen,
+    Store, StoreError, StoredFrame, Unknown, boards, ingest,
 };
 use crate::keys::{hex, unhex};
 use crate::rollout::Rollout;
@@ -124,6 +124,7 @@ impl Sqlite {
                 expected: VERSION,
             });
         }
+        tx.execute_batch(boards::SCHEMA)?;
         tx.commit()?;
         Ok(())
     }
@@ -141,7 +142,7 @@ pub(super) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let value: i64 = row.get(column)?;
     Ok(u64::try_from(value).unwrap_or(0))
 }
@@ -333,14 +334,24 @@ impl Store for Sqlite {
     fn gaps(&self, device: &str) -> Result<Vec<(u64, u64)>, StoreError> {
         let connection = self.lock();
         let mut statement = connection.prepare(
-            "SELECT first_sequence, sequence FROM frames WHERE device = ?1
+            "SELECT first_sequence, sequence FROM frames WHERE device = ?1 AND sequence > ?2
              ORDER BY first_sequence",
         )?;
+        let through: Option<i64> = connection
+            .query_row(
+                "SELECT through FROM devices WHERE name = ?1",
+                [device],
+                |row| row.get(0),
+            )
+            .optional()?;
+        let through = through.unwrap_or(0);
         let ranges = statement
-            .query_map([device], |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)))?
+            .query_map(params![device, through], |row| {
+                Ok((unsigned(row, 0)?, unsigned(row, 1)?))
+            })?
             .collect::<Result<Vec<_>, _>>()?;
         let mut gaps = Vec::new();
-        let mut next = 1;
+        let mut next = u64::try_from(through).unwrap_or(0) + 1;
         for (first, last) in ranges {
             if first > next {
                 gaps.push((next, first - 1));
@@ -348,6 +359,22 @@ impl Store for Sqlite {
             next = next.max(last + 1);
         }
         Ok(gaps)
+    }
+
+    fn alarm_totals(&self) -> Result<Vec<AlarmTotal>, StoreError> {
+        boards::alarm_totals(&self.lock())
+    }
+
+    fn note_unknown(&self, unknown: &[Unknown]) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let tx = connection.transaction()?;
+        boards::note_unknown(&tx, unknown)?;
+        tx.commit()?;
+        Ok(())
+    }
+
+    fn unknown(&self, fleet: &str) -> Result<Vec<Unknown>, StoreError> {
+        boards::unknown(&self.lock(), fleet)
     }
 
     fn refuse(&self, refusals: &[Refusal], counts: &[(&str, u64)]) -> Result<(), StoreError> {
