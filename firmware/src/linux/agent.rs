@@ -9,7 +9,7 @@ use super::config::Config;
 use super::flash::FileFlash;
 use super::inference::{Command, Inference, Loaded, Report, unix_ms};
 use super::loader::{self, Done, Job, STACK_BYTES};
-use super::mqtt::{Mqtt, Options, load_tls};
+use super::mqtt::{self, Mqtt, Options};
 use super::stats::{SlotStatus, Stats, hex};
 use super::{key, provision, source};
 use crate::control::{Action, Control, Mode, Now, OFFLINE, Parts, Purpose, Setup};
@@ -28,6 +28,7 @@ use edgeward::telemetry::{Id, Summary, Text, release_id};
 use edgeward::topic::{self, Channel};
 use edgeward::trust::Signer;
 use edgeward::trust::ring::{RingSigner, RingVerifier};
+use edgeward_mqtt::{Credentials, Line, Will, load_tls};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -169,22 +170,25 @@ fn options(config: &Config) -> Result<Options> {
     let broker = &config.broker;
     let credentials = match (&broker.username, &broker.password_file) {
         (Some(user), Some(path)) => {
-            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            let password = text.lines().next().unwrap_or_default();
-            Some((user.clone(), password.to_owned()))
+            let read = Credentials::from_file(user, path);
+            Some(read.with_context(|| format!("broker.password_file {}", path.display()))?)
         }
         _ => None,
     };
     let state = topic::device(&config.fleet, &config.device, Channel::State);
+    let client_id = format!("edgeward-{}-{}", config.fleet, config.device);
+    let tls = broker.tls.as_ref().map(load_tls).transpose();
     Ok(Options {
-        host: broker.host.clone(),
-        port: broker.port,
+        line: Line {
+            credentials,
+            tls: tls.context("broker.tls")?,
+            will: Some(Will {
+                topic: state.as_str().to_owned(),
+                payload: OFFLINE.to_owned(),
+            }),
+            ..mqtt::line(&broker.host, broker.port, &client_id, broker.keep_alive_s)
+        },
         protocol: broker.protocol,
-        client_id: format!("edgeward-{}-{}", config.fleet, config.device),
-        keep_alive_s: broker.keep_alive_s,
-        credentials,
-        tls: broker.tls.as_ref().map(load_tls).transpose()?,
-        will: Some((state.as_str().to_owned(), OFFLINE.to_owned())),
         reconnect_max: Duration::from_secs(u64::from(broker.reconnect_max_s)),
         stall: Duration::from_secs(2 * u64::from(broker.keep_alive_s)),
     })

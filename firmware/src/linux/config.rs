@@ -6,35 +6,12 @@
 use super::flash::SECTOR_BYTES;
 use anyhow::{Context, Result, bail, ensure};
 use edgeward::topic::is_name;
+pub use edgeward_mqtt::{Authority, Protocol, Tls};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// Rates of a replay that can be waited for: the time between two samples is a duration.
 const REPLAY_HZ: std::ops::RangeInclusive<f32> = 0.001..=1e6;
-
-/// MQTT version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum Protocol {
-    /// MQTT 3.1.1.
-    #[default]
-    #[serde(rename = "3.1.1")]
-    V4,
-    /// MQTT 5.
-    #[serde(rename = "5")]
-    V5,
-}
-
-/// TLS to the broker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// The authority that signed the broker's certificate, PEM.
-    pub ca: PathBuf,
-    /// The board's own certificate, PEM; with `key`.
-    pub cert: Option<PathBuf>,
-    /// Its private key, PEM.
-    pub key: Option<PathBuf>,
-}
 
 /// The broker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +22,7 @@ pub struct Broker {
     /// TCP port.
     #[serde(default = "default_port")]
     pub port: u16,
-    /// MQTT version.
+    /// Versions of MQTT.
     #[serde(default)]
     pub protocol: Protocol,
     /// Seconds between two pings, 5 to 3600.
@@ -193,7 +170,9 @@ impl Config {
             &mut self.flash.outbox_path,
         ];
         if let Some(tls) = &mut self.broker.tls {
-            paths.push(&mut tls.ca);
+            if let Authority::File(ca) = &mut tls.ca {
+                paths.push(ca);
+            }
             paths.extend(tls.cert.iter_mut().chain(&mut tls.key));
         }
         paths.extend(&mut self.broker.password_file);
@@ -270,7 +249,7 @@ mod tests {
     fn the_least_file_gets_defaults_and_its_folder() {
         let config = Config::parse(LEAST, Path::new("/etc/edgeward")).unwrap();
         assert_eq!(config.broker.port, 1883);
-        assert_eq!(config.broker.protocol, Protocol::V4);
+        assert_eq!(config.broker.protocol, Protocol::Auto);
         assert_eq!(config.key, Path::new("/etc/edgeward/device.key"));
         assert_eq!(
             config.source,

@@ -1,20 +1,13 @@
-//! MQTT by rumqttc, with the precautions it needs.
+//! MQTT by [`edgeward_mqtt`], with the precautions that rumqttc needs.
 //!
 //! One thread owns the connection. Nothing is published from that thread and nothing waits for it:
 //! requests go into a bounded queue or come back, events into a bounded queue whose reader is woken.
 //! Each connection has a client of its own, made anew after an error and whenever the old one stopped
 //! making progress, so that no state of a broken connection can hold up the next.
 
-mod client;
-mod tls;
-
-pub use tls::load as load_tls;
-
-use super::config::Protocol;
 use crate::transport::{Event, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX, Transport, TransportError};
-use client::{Client, Loop, Step};
+use edgeward_mqtt::{Client, Failure, Line, Loop, Negotiation, Protocol, Step};
 use ring::rand::{SecureRandom, SystemRandom};
-use rumqttc::tokio_rustls::rustls::ClientConfig;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,30 +29,45 @@ const WATCH: Duration = Duration::from_millis(500);
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(3);
 
+/// Requests that may wait for the connection's task.
+const QUEUE: usize = 256;
+/// Publishes that may be on their way to the broker at once.
+const INFLIGHT: u16 = 64;
+/// How long a broker is asked to keep a session, in seconds: a week.
+const SESSION_EXPIRY_S: u32 = 7 * 24 * 3600;
+/// Largest packet in either direction, in bytes.
+const PACKET_BYTES: u32 = 64 * 1024;
+
 /// How to reach a broker.
 #[derive(Clone)]
 pub struct Options {
-    /// Name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// MQTT version.
+    /// How each connection is made.
+    pub line: Line,
+    /// Versions of MQTT.
     pub protocol: Protocol,
-    /// Unique at the broker.
-    pub client_id: String,
-    /// Seconds between two pings, at least 5.
-    pub keep_alive_s: u16,
-    /// User name and password.
-    pub credentials: Option<(String, String)>,
-    /// TLS, if wanted.
-    pub tls: Option<Arc<ClientConfig>>,
-    /// Topic and payload of the retained last will.
-    pub will: Option<(String, String)>,
     /// Longest delay before a reconnection.
     pub reconnect_max: Duration,
     /// Silence, or lack of acknowledgements, after which the connection is given up; longer than
     /// two pings are apart.
     pub stall: Duration,
+}
+
+/// A board's line to `host`: a session that outlives its connections, and bounded queues.
+#[must_use]
+pub fn line(host: &str, port: u16, client_id: &str, keep_alive_s: u16) -> Line {
+    Line {
+        host: host.to_owned(),
+        port,
+        client_id: client_id.to_owned(),
+        keep_alive: Duration::from_secs(u64::from(keep_alive_s.max(5))),
+        credentials: None,
+        tls: None,
+        will: None,
+        session_expiry_s: SESSION_EXPIRY_S,
+        inflight: INFLIGHT,
+        queue: QUEUE,
+        packet_bytes: PACKET_BYTES,
+    }
 }
 
 /// What the connection's thread and the user of [`Mqtt`] share.
@@ -183,7 +191,7 @@ impl Transport for Mqtt {
         let client = guard.as_ref().ok_or(TransportError::Disconnected)?;
         // Counted before it is queued, so that its acknowledgement can't overtake the count.
         self.shared.published.fetch_add(1, Ordering::SeqCst);
-        if client.publish(topic, payload, retain) {
+        if client.publish(topic, payload, retain, None) {
             Ok(())
         } else {
             self.shared.published.fetch_sub(1, Ordering::SeqCst);
@@ -316,12 +324,13 @@ async fn reconnect(
     let random = SystemRandom::new();
     let mut backoff = BACKOFF_FIRST;
     let mut connected_before = false;
-    let mut told_reason = String::new();
+    let mut told: Option<Failure> = None;
+    let mut negotiation = Negotiation::new(options.protocol);
     while !shared.stop.load(Ordering::SeqCst) {
         let begun = Instant::now();
         // The first connection of a process starts from a clean session: what an older process
         // subscribed to means nothing to this one.
-        let (client, turns) = client::new(options, !connected_before);
+        let (client, turns) = Client::new(&options.line, negotiation.version(), !connected_before);
         shared.published.store(0, Ordering::SeqCst);
         shared.acked.store(0, Ordering::SeqCst);
         let mut connection = Connection {
@@ -331,23 +340,28 @@ async fn reconnect(
             client,
             connected: false,
             stall: options.stall,
+            negotiation: &mut negotiation,
         };
-        let reason = connection.run(turns).await;
+        let failure = connection.run(turns).await;
         let connected = connection.connected;
         *shared.client() = None;
         if connected {
             connected_before = true;
-            let told = events.send(Told::Disconnected).await;
+            told = None;
+            let sent = events.send(Told::Disconnected).await;
             reader.unpark();
-            if told.is_err() {
+            if sent.is_err() {
                 return;
             }
-            tracing::info!(%reason, "connection lost");
-        } else if reason != told_reason {
+            tracing::info!(reason = %failure, "connection lost");
+        } else if negotiation.failed(&failure) {
+            tracing::info!(reason = %failure, next = %negotiation.version(), "another MQTT version");
+            continue;
+        } else if told.as_ref() != Some(&failure) {
             // Said once, since it may be so for days.
-            tracing::warn!(%reason, "no connection");
+            tracing::warn!(reason = %failure, next = failure.advice(), "no connection");
+            told = Some(failure);
         }
-        told_reason = if connected { String::new() } else { reason };
         if connected && begun.elapsed() > STABLE {
             backoff = BACKOFF_FIRST;
         }
@@ -374,11 +388,12 @@ struct Connection<'a> {
     client: Client,
     connected: bool,
     stall: Duration,
+    negotiation: &'a mut Negotiation,
 }
 
 impl Connection<'_> {
     /// Works until the connection ends, and says why it did.
-    async fn run(&mut self, mut turns: Loop) -> String {
+    async fn run(&mut self, mut turns: Loop) -> Failure {
         let mut heard = Instant::now();
         let mut progress = Instant::now();
         loop {
@@ -393,7 +408,12 @@ impl Connection<'_> {
                             }
                             let oldest = heard.min(progress);
                             if oldest.elapsed() > self.stall {
-                                return "no progress; starting anew".into();
+                                let stuck = "no progress; starting anew".to_owned();
+                                return if self.connected {
+                                    Failure::Lost(stuck)
+                                } else {
+                                    Failure::Silent
+                                };
                             }
                         }
                     }
@@ -401,27 +421,40 @@ impl Connection<'_> {
             };
             let step = match step {
                 Ok(step) => step,
-                Err(reason) => return reason,
+                Err(failure) => return failure,
             };
-            if !matches!(step, Step::Outgoing) {
+            if step.is_incoming() {
                 heard = Instant::now();
             }
             let told = match step {
                 Step::Connected { session_present } => {
                     *self.shared.client() = Some(self.client.clone());
                     self.connected = true;
+                    self.negotiation.connected();
+                    tracing::debug!(mqtt = %self.negotiation.version(), "the broker answers");
                     Told::Connected { session_present }
                 }
-                Step::Message { topic, payload } => Told::Message { topic, payload },
-                Step::PublishAcked => {
+                Step::Message { topic, payload, .. } => Told::Message { topic, payload },
+                Step::PublishAcked { refused, .. } => {
+                    if let Some(reason) = refused {
+                        // The frame stays in the outbox, for a broker that was mended.
+                        tracing::warn!(%reason, "the broker refuses a message");
+                    }
                     self.shared.acked.fetch_add(1, Ordering::SeqCst);
                     progress = Instant::now();
                     continue;
                 }
-                Step::OtherIncoming | Step::Outgoing => continue,
+                Step::SubscribeAcked {
+                    refused: Some(reason),
+                    ..
+                } => {
+                    tracing::warn!(%reason, "the broker refuses a subscription");
+                    continue;
+                }
+                _ => continue,
             };
             if self.events.send(told).await.is_err() {
-                return "the agent stopped".into();
+                return Failure::Lost("the agent stopped".into());
             }
             self.reader.unpark();
             // The reader may have taken its time; that was not the broker's silence.
@@ -447,14 +480,8 @@ mod tests {
 
     fn options(port: u16) -> Options {
         Options {
-            host: "127.0.0.1".into(),
-            port,
+            line: line("127.0.0.1", port, "t", 5),
             protocol: Protocol::V4,
-            client_id: "t".into(),
-            keep_alive_s: 5,
-            credentials: None,
-            tls: None,
-            will: None,
             reconnect_max: Duration::from_secs(1),
             stall: Duration::from_secs(1),
         }

@@ -15,8 +15,20 @@ pub struct Config {
     pub output: Option<Format>,
     /// The fleet that commands concern.
     pub fleet: Option<String>,
-    /// The broker, as host:port.
+    /// The broker, as mqtt://host:port or mqtts://host:port.
     pub broker: Option<String>,
+    /// Who signed the broker's certificate: a PEM file, or `system`.
+    pub broker_ca: Option<PathBuf>,
+    /// The user name at the broker.
+    pub broker_user: Option<String>,
+    /// A file with the password in its first line.
+    pub broker_password_file: Option<PathBuf>,
+    /// This client's certificate, PEM.
+    pub broker_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub broker_key: Option<PathBuf>,
+    /// Versions of MQTT: `auto`, `5` or `3.1.1`.
+    pub broker_protocol: Option<String>,
 }
 
 impl Config {
@@ -30,36 +42,54 @@ impl Config {
         };
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
-        toml::from_str(&text)
-            .with_context(|| format!("the configuration file {} is wrong", path.display()))
+        let mut config: Self = toml::from_str(&text)
+            .with_context(|| format!("the configuration file {} is wrong", path.display()))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let files = [
+            &mut config.broker_ca,
+            &mut config.broker_password_file,
+            &mut config.broker_cert,
+            &mut config.broker_key,
+        ];
+        for file in files.into_iter().flatten() {
+            // The one word that stands where a file could be named.
+            if file.as_path() != Path::new("system") {
+                *file = folder.join(&file);
+            }
+        }
+        Ok(config)
     }
 
-    /// Makes the file's fleet and broker the defaults of the options of these names, in `command` and
-    /// all below it. None when the file says nothing of them.
+    /// Makes what the file says the defaults of the options of these names, in `command` and all below
+    /// it. None when the file says nothing of them.
     pub fn defaults(&self, command: clap::Command) -> Option<clap::Command> {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let defaults: Vec<(&str, &'static str)> = [
+            ("fleet", self.fleet.clone()),
+            ("broker", self.broker.clone()),
+            ("broker_ca", path(&self.broker_ca)),
+            ("broker_user", self.broker_user.clone()),
+            ("broker_password_file", path(&self.broker_password_file)),
+            ("broker_cert", path(&self.broker_cert)),
+            ("broker_key", path(&self.broker_key)),
+            ("broker_protocol", self.broker_protocol.clone()),
+        ]
+        .into_iter()
         // Read once in the life of the process, so that nothing piles up.
-        let leak = |text: &Option<String>| text.clone().map(|text| &*text.leak());
-        let (fleet, broker) = (leak(&self.fleet), leak(&self.broker));
-        (fleet.is_some() || broker.is_some()).then(|| with_defaults(command, fleet, broker))
+        .filter_map(|(name, value)| Some((name, &*value?.leak())))
+        .collect();
+        (!defaults.is_empty()).then(|| with_defaults(command, &defaults))
     }
 }
 
-fn with_defaults(
-    command: clap::Command,
-    fleet: Option<&'static str>,
-    broker: Option<&'static str>,
-) -> clap::Command {
+fn with_defaults(command: clap::Command, defaults: &[(&str, &'static str)]) -> clap::Command {
     command
         .mut_args(|arg| {
-            let default = match arg.get_id().as_str() {
-                "fleet" if arg.get_long().is_some() => fleet,
-                "broker" if arg.get_long().is_some() => broker,
-                _ => None,
-            };
-            match default {
-                Some(default) => arg.default_value(default),
-                None => arg,
+            let known = defaults.iter().find(|(name, _)| arg.get_id() == name);
+            match known {
+                Some((_, default)) if arg.get_long().is_some() => arg.default_value(default),
+                _ => arg,
             }
         })
-        .mut_subcommands(|command| with_defaults(command, fleet, broker))
+        .mut_subcommands(|command| with_defaults(command, defaults))
 }

@@ -2,6 +2,9 @@
 
 use crate::output::Format;
 use edgeward_host::keys::KeyError;
+use edgeward_host::mqtt::Failure::{
+    Authority, ClientCertificate, Credentials, NotAuthorized, Silent, Unreachable,
+};
 use edgeward_host::mqtt::MqttError;
 use std::fmt;
 use std::process::ExitCode;
@@ -98,10 +101,36 @@ pub fn report(error: &anyhow::Error, format: Format, default: Exit) -> Exit {
 
 /// What to do about errors that a first try meets in any command.
 fn advice(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
-    if let Some(MqttError::Timeout { .. }) = cause.downcast_ref() {
-        return Some(
-            "is it running? `edgeward serve --with-broker` holds one; --broker names another",
-        );
+    match cause.downcast_ref() {
+        Some(MqttError::Timeout { failure, .. }) => {
+            return Some(match failure {
+                None | Some(Unreachable(_) | Silent) => {
+                    "is it running? `edgeward serve --with-broker` holds one; --broker names another"
+                }
+                Some(failure) => failure.advice(),
+            });
+        }
+        Some(MqttError::NoConnection { failure, .. }) => {
+            return Some(match failure {
+                Authority => {
+                    "name the certificate of the authority that signed the broker's with --broker-ca FILE (or `system`)"
+                }
+                Credentials => {
+                    "check --broker-user, EDGEWARD_BROKER_PASSWORD and --broker-password-file"
+                }
+                NotAuthorized => {
+                    "give --broker-user and a password if there are none; or the broker's access list keeps this client out"
+                }
+                ClientCertificate(_) => {
+                    "give --broker-cert and --broker-key that the broker's authority signed"
+                }
+                failure => failure.advice(),
+            });
+        }
+        Some(MqttError::Refused { .. }) => {
+            return Some("let the broker's access list (acl_file in Mosquitto) permit it");
+        }
+        None => {}
     }
     if let Some(KeyError::NoRoot(_)) = cause.downcast_ref() {
         return Some("make keys with `edgeward keys init`, or point --home to them");

@@ -182,12 +182,8 @@ impl Place {
     }
 
     fn client(&self, name: &str) -> Mqtt {
-        Mqtt::connect(&Options {
-            client_id: name.to_owned(),
-            host: self.broker.ip().to_string(),
-            port: self.broker.port(),
-            credentials: None,
-        })
+        let (host, port) = (self.broker.ip().to_string(), self.broker.port());
+        Mqtt::connect(&Options::new(name, host, port))
     }
 
     /// What the broker keeps under a topic.

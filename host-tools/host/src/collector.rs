@@ -6,7 +6,7 @@
 mod notes;
 
 use crate::keys::{KeyError, KeyStore, hex, sign_all};
-use crate::mqtt::{Event, Message, Mqtt, Options};
+use crate::mqtt::{Event, Failure, Message, Mqtt, Options};
 use crate::store::{Device, Kind, Store, StoreError, StoredFrame};
 use crate::{MAX_FEATURES, MAX_OUTPUTS};
 use edgeward::telemetry::codec::{DecodeError, verify_frame};
@@ -31,6 +31,9 @@ const LINGER: Duration = Duration::from_millis(20);
 const TURN: Duration = Duration::from_millis(200);
 /// Pause between two looks at the root, which may name other collector keys than before.
 const KEYS: Duration = Duration::from_secs(1);
+/// How long a broker of MQTT 5 keeps an acknowledgement for a board that is away: one that comes back
+/// later sends its frames again, and gets another.
+const ACK: Duration = Duration::from_secs(24 * 3600);
 /// Pause after the store failed, before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -78,6 +81,7 @@ impl Collector {
             root,
             signers,
             looked: Instant::now(),
+            told: None,
             fleet: fleet.to_owned(),
             devices: BTreeMap::new(),
             notes: Notes::default(),
@@ -111,6 +115,8 @@ struct Work {
     signers: Vec<RingSigner>,
     /// When the root was last looked at.
     looked: Instant,
+    /// Why there is no connection, as it was last told of.
+    told: Option<Failure>,
     fleet: String,
     /// Enrolled devices as last read; read again for a name or a signature that does not fit.
     devices: BTreeMap<String, Device>,
@@ -171,6 +177,18 @@ impl Work {
         }
     }
 
+    /// Says why there is no connection: once, since it may be so for days.
+    fn tell(&mut self, event: Event) {
+        let Event::Disconnected(failure) = event else {
+            self.told = None;
+            return;
+        };
+        if self.told.as_ref() != Some(&failure) {
+            tracing::warn!(reason = %failure, next = failure.advice(), "no broker");
+            self.told = Some(failure);
+        }
+    }
+
     /// Takes messages until a batch is full or nothing more comes for a moment.
     fn gather(&mut self, mqtt: &Mqtt, batch: &mut Vec<StoredFrame>) {
         let (mut since, mut patience) = (Instant::now(), TURN);
@@ -178,8 +196,12 @@ impl Work {
             let Some(event) = mqtt.recv_timeout(patience) else {
                 return;
             };
-            let Event::Message(message) = event else {
-                continue;
+            let message = match event {
+                Event::Message(message) => message,
+                event => {
+                    self.tell(event);
+                    continue;
+                }
             };
             match self.take(&message) {
                 Ok(Some(frame)) => {
@@ -342,11 +364,8 @@ impl Work {
             return;
         };
         if let Some(signed) = sign_all(&self.signers, ContentType::Ack, &payload) {
-            mqtt.publish(
-                &topic::device(&self.fleet, name, Channel::Ack),
-                &signed,
-                false,
-            );
+            let topic = topic::device(&self.fleet, name, Channel::Ack);
+            mqtt.publish_for(&topic, &signed, ACK);
         }
     }
 }

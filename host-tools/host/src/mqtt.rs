@@ -1,4 +1,5 @@
-//! The host's MQTT client: MQTT 3.1.1 by rumqttc, with the precautions that its open issues call for.
+//! The host's MQTT client, over [`edgeward_mqtt`], with the precautions that rumqttc's open issues
+//! call for. It speaks MQTT 5 where the broker offers it and 3.1.1 elsewhere, unless told otherwise.
 //!
 //! rumqttc 0.25 forgets unacknowledged messages when the broker has lost the session, and can wedge
 //! for ever after a broker's restart or when a message is published from the task that polls it.
@@ -18,6 +19,11 @@
 //! that the broker has the message, not that anybody received it.
 
 mod session;
+
+pub use edgeward_mqtt::{
+    Address, AddressError, Authority, Credentials, Failure, Protocol, Tls, TlsConfig, TlsError,
+    Version, load_tls,
+};
 
 use session::{Session, Status};
 use std::sync::Arc;
@@ -41,8 +47,27 @@ pub struct Options {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// Versions of MQTT.
+    pub protocol: Protocol,
     /// User name and password, if the broker asks.
-    pub credentials: Option<(String, String)>,
+    pub credentials: Option<Credentials>,
+    /// TLS, if the port speaks it.
+    pub tls: Option<Arc<TlsConfig>>,
+}
+
+impl Options {
+    /// Neither TLS nor a password, and any version of MQTT.
+    #[must_use]
+    pub fn new(client_id: impl Into<String>, host: impl Into<String>, port: u16) -> Self {
+        Self {
+            client_id: client_id.into(),
+            host: host.into(),
+            port,
+            protocol: Protocol::Auto,
+            credentials: None,
+            tls: None,
+        }
+    }
 }
 
 /// A message from the broker.
@@ -62,7 +87,7 @@ pub enum Event {
     /// The connection stands; subscriptions are on their way.
     Connected,
     /// The connection ended, and why; the next attempt follows by itself.
-    Disconnected(String),
+    Disconnected(Failure),
     /// A message came.
     Message(Message),
 }
@@ -70,30 +95,44 @@ pub enum Event {
 /// Why something did not happen.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MqttError {
-    /// The broker did not take everything in time.
+    /// The broker did not do what was asked in time.
     #[error(
-        "the broker at {broker} did not acknowledge {waiting} messages within {seconds} s: {last_error}"
+        "{what} within {seconds} s by the broker at {broker}: {}",
+        last(failure)
     )]
     Timeout {
         /// Which broker.
         broker: String,
-        /// Messages still waiting.
-        waiting: usize,
+        /// What did not happen.
+        what: String,
         /// The time given.
         seconds: u64,
-        /// What the connection last said.
-        last_error: String,
+        /// What the connection last failed of.
+        failure: Option<Failure>,
     },
-    /// The broker did not confirm a subscription in time, or refused it.
-    #[error("the broker at {broker} did not grant the subscription to {filter}: {last_error}")]
-    Subscription {
+    /// There is no connection, and trying again won't mend it.
+    #[error("the broker at {broker}: {failure}")]
+    NoConnection {
         /// Which broker.
         broker: String,
-        /// The filter.
-        filter: String,
-        /// What the connection last said.
-        last_error: String,
+        /// Why.
+        failure: Failure,
     },
+    /// The broker took the connection, and refuses what was asked.
+    #[error("the broker at {broker} refuses {what}: {reason}")]
+    Refused {
+        /// Which broker.
+        broker: String,
+        /// A subscription or a message.
+        what: String,
+        /// What it said.
+        reason: String,
+    },
+}
+
+fn last(failure: &Option<Failure>) -> String {
+    let failure = failure.as_ref();
+    failure.map_or_else(|| "no error was seen".to_owned(), Failure::to_string)
 }
 
 /// A connection to the broker that is renewed until it is dropped.
@@ -138,20 +177,35 @@ impl Mqtt {
     /// Subscribes, and waits until the broker has granted it.
     ///
     /// # Errors
-    /// [`MqttError::Subscription`] when it refused, or did not answer within `timeout`; it is then
-    /// asked again at the next connection.
+    /// [`MqttError`] when it refused, or did not answer within `timeout`; it is then asked again at
+    /// the next connection.
     pub fn subscribe_and_wait(&self, filter: &str, timeout: Duration) -> Result<(), MqttError> {
         self.session.subscribe(filter);
-        let settled = |status: &Status| status.granted(filter).is_some();
+        let settled =
+            |status: &Status| status.granted(filter).is_some() || status.hopeless().is_some();
         self.session.wait(timeout, settled);
-        if self.session.read(|status| status.granted(filter)) == Some(true) {
-            return Ok(());
+        match self.session.read(|status| status.granted(filter)) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(reason)) => Err(MqttError::Refused {
+                broker: self.broker.clone(),
+                what: format!("the subscription to {filter}"),
+                reason,
+            }),
+            None => Err(self.in_vain(format!("{filter} was not subscribed to"), timeout)),
         }
-        Err(MqttError::Subscription {
-            broker: self.broker.clone(),
-            filter: filter.to_owned(),
-            last_error: self.session.last_error(),
-        })
+    }
+
+    fn in_vain(&self, what: String, timeout: Duration) -> MqttError {
+        let broker = self.broker.clone();
+        match self.session.read(Status::hopeless) {
+            Some(failure) => MqttError::NoConnection { broker, failure },
+            None => MqttError::Timeout {
+                broker,
+                what,
+                seconds: timeout.as_secs(),
+                failure: self.session.read(Status::failure),
+            },
+        }
     }
 
     /// Ends a subscription, now and for each new connection.
@@ -161,7 +215,14 @@ impl Mqtt {
 
     /// Queues a message (QoS 1); it is sent again until the broker acknowledges it.
     pub fn publish(&self, topic: &str, payload: &[u8], retain: bool) {
-        self.session.queue(topic, payload, retain);
+        self.session.queue(topic, payload, retain, None);
+    }
+
+    /// As [`publish`](Self::publish), not retained; a broker of MQTT 5 forgets the message when nobody
+    /// fetched it within `expiry`.
+    pub fn publish_for(&self, topic: &str, payload: &[u8], expiry: Duration) {
+        let seconds = u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX);
+        self.session.queue(topic, payload, false, Some(seconds));
     }
 
     /// Publishes a retained message, now and at each new connection.
@@ -186,20 +247,35 @@ impl Mqtt {
         self.session.read(Status::is_connected)
     }
 
+    /// The version of MQTT that the present connection speaks.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        self.session.read(Status::version)
+    }
+
     /// Waits until the broker acknowledged everything.
     ///
     /// # Errors
-    /// [`MqttError::Timeout`] when it has not within `timeout`.
+    /// [`MqttError`] when it has not within `timeout`, when there can be no connection until somebody
+    /// changes a setting, and when the broker refused a message since the last call (only MQTT 5
+    /// tells).
     pub fn flush(&self, timeout: Duration) -> Result<(), MqttError> {
-        if self.session.wait(timeout, |status| status.waiting() == 0) {
-            return Ok(());
+        self.session.wait(timeout, |status| {
+            status.waiting() == 0 || status.hopeless().is_some()
+        });
+        if let Some((topic, reason)) = self.session.refusal() {
+            return Err(MqttError::Refused {
+                broker: self.broker.clone(),
+                what: format!("a message to {topic}"),
+                reason,
+            });
         }
-        Err(MqttError::Timeout {
-            broker: self.broker.clone(),
-            waiting: self.waiting(),
-            seconds: timeout.as_secs(),
-            last_error: self.session.last_error(),
-        })
+        match self.waiting() {
+            0 => Ok(()),
+            waiting => {
+                Err(self.in_vain(format!("{waiting} messages were not acknowledged"), timeout))
+            }
+        }
     }
 
     /// The next event, if one comes in time.

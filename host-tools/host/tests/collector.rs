@@ -116,12 +116,7 @@ impl Board {
 }
 
 fn options(client_id: &str, port: u16) -> Options {
-    Options {
-        client_id: client_id.to_owned(),
-        host: "127.0.0.1".to_owned(),
-        port,
-        credentials: None,
-    }
+    Options::new(client_id, "127.0.0.1", port)
 }
 
 fn broker(port: u16) -> Broker {

@@ -25,12 +25,7 @@ const FLEET: &str = "f";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn options(client_id: &str, port: u16) -> Options {
-    Options {
-        client_id: client_id.to_owned(),
-        host: "127.0.0.1".to_owned(),
-        port,
-        credentials: None,
-    }
+    Options::new(client_id, "127.0.0.1", port)
 }
 
 /// What a board of the fleet sees.

@@ -7,12 +7,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn client(name: &str, port: u16) -> Mqtt {
-    Mqtt::connect(&Options {
-        client_id: name.to_owned(),
-        host: "127.0.0.1".to_owned(),
-        port,
-        credentials: None,
-    })
+    Mqtt::connect(&Options::new(name, "127.0.0.1", port))
 }
 
 fn start() -> u16 {

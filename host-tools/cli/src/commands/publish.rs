@@ -1,6 +1,6 @@
 //! `edgeward publish`: a signed bundle's chunks onto the broker.
 
-use super::fleet::Fleet;
+use super::fleet::{Fleet, Wait};
 use crate::context::Context;
 use crate::exit::Exit;
 use anyhow::{Context as _, Result};
@@ -12,13 +12,12 @@ use edgeward_host::mqtt::Mqtt;
 use edgeward_host::release::Release;
 use edgeward_host::store::ReleaseRecord;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Publish a signed bundle: its chunks become retained messages that boards fetch at their own pace.
 /// Nothing is installed by it; `edgeward rollout start` does that.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  edgeward publish motion.bundle --broker site-broker:1883\n  edgeward publish motion.bundle --dry-run"
+    after_help = "Examples:\n  edgeward publish motion.bundle --broker mqtts://site-broker --broker-ca ca.pem\n  edgeward publish motion.bundle --dry-run"
 )]
 pub struct Args {
     /// The bundle.
@@ -28,9 +27,8 @@ pub struct Args {
     /// Check everything and publish nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Seconds that the broker may take.
-    #[arg(long, default_value_t = 60)]
-    timeout: u64,
+    #[command(flatten)]
+    wait: Wait,
 }
 
 /// Runs it.
@@ -53,7 +51,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         let mqtt = Mqtt::connect(&args.fleet.mqtt("publish")?);
         let bar = context.out.bar(chunks as u64, "publishing");
         release.publish(&mqtt, |done| bar.set_position(done as u64));
-        mqtt.flush(Duration::from_secs(args.timeout))?;
+        mqtt.flush(args.wait.timeout())?;
         bar.finish_and_clear();
         let target = release.target();
         store.save_release(&ReleaseRecord {

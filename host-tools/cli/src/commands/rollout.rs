@@ -1,6 +1,6 @@
 //! `edgeward rollout` and `edgeward rollback`.
 
-use super::fleet::Fleet;
+use super::fleet::{Fleet, Wait};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::Table;
@@ -12,6 +12,7 @@ use edgeward::trust::Role;
 use edgeward_host::collector::now_ms;
 use edgeward_host::controller::{Controller, boards, in_cohort, keep_release, set_state};
 use edgeward_host::keys::hex;
+use edgeward_host::mqtt::Options;
 use edgeward_host::release::{Changes, Release, repack};
 use edgeward_host::rollout::{Counts, Plan, Rollout, State};
 use edgeward_host::store::Store;
@@ -27,14 +28,14 @@ pub enum Command {
     /// Show how far it is; `--watch` follows it until it ends.
     Status(Status),
     /// Hold: boards that have not begun a trial wait.
-    #[command(after_help = "Example:\n  edgeward rollout pause")]
-    Pause(Named),
+    #[command(after_help = "Example:\n  edgeward rollout pause --timeout 10")]
+    Pause(Changed),
     /// Go on after a pause.
     #[command(after_help = "Example:\n  edgeward rollout resume")]
-    Resume(Named),
+    Resume(Changed),
     /// Stop: boards that have not confirmed the release give it up.
     #[command(after_help = "Example:\n  edgeward rollout abort")]
-    Abort(Named),
+    Abort(Changed),
     /// All rollouts of the fleet, the newest first.
     #[command(after_help = "Example:\n  edgeward rollout history -o json")]
     History(Named),
@@ -72,6 +73,8 @@ pub struct Start {
     /// Seconds that each signed desired state holds; `edgeward serve` renews it.
     #[arg(long, default_value_t = 7 * 86_400)]
     expires: u64,
+    #[command(flatten)]
+    publishing: Publishing,
     /// Check everything, show the boards of the first phase, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -93,11 +96,30 @@ pub struct Status {
     timeout: u64,
 }
 
-/// The other rollout commands.
+/// The rollout commands that only look.
 #[derive(Debug, clap::Args)]
 pub struct Named {
     #[command(flatten)]
     fleet: Fleet,
+}
+
+/// The rollout commands that change its standing.
+#[derive(Debug, clap::Args)]
+pub struct Changed {
+    #[command(flatten)]
+    fleet: Fleet,
+    #[command(flatten)]
+    publishing: Publishing,
+}
+
+/// Whether and how long a command waits until the broker has what it publishes.
+#[derive(Debug, Clone, clap::Args)]
+struct Publishing {
+    #[command(flatten)]
+    wait: Wait,
+    /// Note it in the store and leave the publishing to `edgeward serve`.
+    #[arg(long, conflicts_with = "timeout")]
+    no_wait: bool,
 }
 
 /// Send old content to the whole fleet, as a new release: no board goes below the counter that it
@@ -110,6 +132,8 @@ pub struct Rollback {
     to: PathBuf,
     #[command(flatten)]
     fleet: Fleet,
+    #[command(flatten)]
+    publishing: Publishing,
     /// Say what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -186,28 +210,44 @@ fn start(args: &Start, context: &Context) -> Result<Exit> {
         for bytes in &files {
             keep_release(&context.home, bytes, &root)?;
         }
-        begin(&args.fleet, context, &rollout)?;
+        begin(&args.fleet, context, &rollout, &args.publishing)?;
     }
-    let store = args.fleet.store(context)?;
+    let store = args.fleet.store_as_it_is(context)?;
     show(context, store.as_ref(), &rollout, args.dry_run)?;
     Ok(Exit::Ok)
 }
 
 /// Stores a rollout and publishes its first phase.
-fn begin(fleet: &Fleet, context: &Context, rollout: &Rollout) -> Result<()> {
+fn begin(
+    fleet: &Fleet,
+    context: &Context,
+    rollout: &Rollout,
+    publishing: &Publishing,
+) -> Result<()> {
+    // What is wrong with the broker's options is wrong before anything is stored.
+    let broker = fleet.mqtt("rollout")?;
     let store = fleet.store(context)?;
     store.save_rollout(rollout, now_ms())?;
     store.audit("rollout", &format!("{} started", rollout.plan.id), now_ms())?;
-    publish_now(fleet, context, store)
+    publish_now(fleet, context, store, &broker, publishing)
 }
 
 /// Publishes the newest rollout's standing at once, whether or not `edgeward serve` runs.
-fn publish_now(fleet: &Fleet, context: &Context, store: std::sync::Arc<dyn Store>) -> Result<()> {
-    let mut controller =
-        Controller::new(&fleet.mqtt("rollout")?, store, &context.home, &fleet.fleet);
+fn publish_now(
+    fleet: &Fleet,
+    context: &Context,
+    store: std::sync::Arc<dyn Store>,
+    broker: &Options,
+    publishing: &Publishing,
+) -> Result<()> {
+    if publishing.no_wait {
+        context.out.say("noted; `edgeward serve` publishes it");
+        return Ok(());
+    }
+    let mut controller = Controller::new(broker, store, &context.home, &fleet.fleet);
     controller.step()?;
-    controller.mqtt().flush(Duration::from_secs(60))?;
-    Ok(())
+    let flushed = controller.mqtt().flush(publishing.wait.timeout());
+    flushed.context("it is noted here, and `edgeward serve` publishes it once it has a broker")
 }
 
 fn tags(tags: &[String]) -> Result<Vec<Text>> {
@@ -313,11 +353,12 @@ fn status(args: &Status, context: &Context) -> Result<Exit> {
 }
 
 fn change(
-    args: &Named,
+    args: &Changed,
     context: &Context,
     verb: &str,
     to: impl FnOnce(&State) -> Option<State>,
 ) -> Result<Exit> {
+    let broker = args.fleet.mqtt("rollout")?;
     let store = args.fleet.store(context)?;
     let before = newest(store.as_ref(), &args.fleet.fleet)?;
     set_state(store.as_ref(), &args.fleet.fleet, to)?;
@@ -333,7 +374,8 @@ fn change(
         )
         .into());
     }
-    publish_now(&args.fleet, context, std::sync::Arc::clone(&store))?;
+    let published = std::sync::Arc::clone(&store);
+    publish_now(&args.fleet, context, published, &broker, &args.publishing)?;
     show(context, store.as_ref(), &after, false)?;
     Ok(Exit::Ok)
 }
@@ -361,7 +403,11 @@ fn history(args: &Named, context: &Context) -> Result<Exit> {
 
 /// Runs `edgeward rollback`.
 pub fn rollback(args: &Rollback, context: &Context) -> Result<Exit> {
-    let store = args.fleet.store(context)?;
+    let store = if args.dry_run {
+        args.fleet.store_as_it_is(context)?
+    } else {
+        args.fleet.store(context)?
+    };
     let keys = args.fleet.keys(context);
     let old = std::fs::read(&args.to).with_context(|| args.to.display().to_string())?;
     Release::open(&old, &keys.root()?)
@@ -396,7 +442,7 @@ pub fn rollback(args: &Rollback, context: &Context) -> Result<Exit> {
             "packed again as counter {counter}: {}",
             named(&path)
         ));
-        begin(&args.fleet, context, &rollout)?;
+        begin(&args.fleet, context, &rollout, &args.publishing)?;
     }
     show(context, store.as_ref(), &rollout, args.dry_run)?;
     Ok(Exit::Ok)

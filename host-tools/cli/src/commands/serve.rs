@@ -2,7 +2,7 @@
 
 use super::fleet::Fleet;
 use crate::context::Context;
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use anyhow::Result;
 use edgeward_host::broker;
 use edgeward_host::catalog::Catalog;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// Prometheus metrics. Runs until it is stopped; stopping it loses nothing.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  edgeward serve --with-broker\n  edgeward serve --broker site-broker:1883 --http 0.0.0.0:9464"
+    after_help = "Examples:\n  edgeward serve --with-broker\n  edgeward serve --broker mqtts://site-broker --broker-ca ca.pem --http 0.0.0.0:9464"
 )]
 pub struct Args {
     #[command(flatten)]
@@ -33,6 +33,13 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let mqtt = args.fleet.mqtt("collector")?;
     if args.with_broker {
+        if mqtt.tls.is_some() || mqtt.credentials.is_some() {
+            let what = "the embedded broker knows neither TLS nor passwords";
+            let failure = Failure::new(Exit::Usage, what);
+            return Err(failure
+                .next("run Mosquitto, and serve without --with-broker")
+                .into());
+        }
         broker::start(&broker::Options {
             port: mqtt.port,
             ..broker::Options::default()
@@ -55,14 +62,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         &args.fleet.fleet,
     )?;
     let value = serde_json::json!({
-        "fleet": args.fleet.fleet, "broker": args.fleet.broker, "http": server.address(),
+        "fleet": args.fleet.fleet, "broker": args.fleet.broker(), "http": server.address(),
     });
     context.out.emit_line(&value, |_, w| {
         writeln!(
             w,
             "collecting fleet {} from {}; dashboard http://{}/, metrics http://{}/metrics",
             args.fleet.fleet,
-            args.fleet.broker,
+            args.fleet.broker(),
             server.address(),
             server.address()
         )

@@ -239,7 +239,7 @@ impl World {
             broker: Broker {
                 host: "127.0.0.1".to_owned(),
                 port: self.broker.address.port(),
-                protocol: Protocol::V4,
+                protocol: Protocol::Auto,
                 keep_alive_s: 5,
                 reconnect_max_s: 1,
                 username: None,
@@ -371,12 +371,11 @@ impl World {
 }
 
 fn mqtt_options(broker: &BrokerProcess, client_id: &str) -> MqttOptions {
-    MqttOptions {
-        client_id: client_id.to_owned(),
-        host: broker.address.ip().to_string(),
-        port: broker.address.port(),
-        credentials: None,
-    }
+    MqttOptions::new(
+        client_id,
+        broker.address.ip().to_string(),
+        broker.address.port(),
+    )
 }
 
 /// The release that a board runs, and the state of its slot.

@@ -1,10 +1,7 @@
 //! What outlives a connection, and the task that makes one connection after the other.
 
 use super::{Event, Message, Options};
-use rumqttc::{
-    AsyncClient, Event as Raw, EventLoop, Incoming, MqttOptions, Outgoing, QoS,
-    SubscribeReasonCode as Granted,
-};
+use edgeward_mqtt::{Client, Failure, Line, Loop, Negotiation, Step, Version};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,7 +13,7 @@ const WINDOW: usize = 50;
 /// Requests that rumqttc's channel takes; what does not fit is tried again at the next event.
 const CHANNEL: usize = 256;
 /// Largest packet in either direction.
-const MAX_PACKET: usize = crate::broker::MAX_PAYLOAD_BYTES + 1024;
+const MAX_PACKET: u32 = crate::broker::MAX_PAYLOAD_BYTES as u32 + 1024;
 /// Silence after which the broker is asked whether it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Shortest and longest pause between two attempts to connect.
@@ -34,25 +31,31 @@ struct Outbound {
     topic: String,
     payload: Arc<[u8]>,
     retain: bool,
+    /// Seconds after which a broker of MQTT 5 may forget it.
+    expiry_s: Option<u32>,
     /// When it went to the present connection.
     sent: Option<Instant>,
 }
 
 /// How a filter stands with the present connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Subscription {
     Wanted,
     Asked,
     Granted,
-    Refused,
+    /// And why.
+    Refused(String),
 }
 
 /// All that the client's threads share.
 #[derive(Debug, Default)]
 pub(super) struct Status {
-    client: Option<AsyncClient>,
+    client: Option<(Client, Version)>,
     connections: u64,
-    last_error: Option<String>,
+    /// What the last connection failed of, until there is another.
+    failure: Option<Failure>,
+    /// Topic of a message that the broker refused, and why; the first that nobody was told of.
+    refusal: Option<(String, String)>,
     /// Messages in the order of their tickets; what is renewed at a connection goes in front, with
     /// tickets below zero.
     queue: BTreeMap<i64, Outbound>,
@@ -78,20 +81,34 @@ impl Status {
         self.queue.len()
     }
 
+    pub(super) fn version(&self) -> Option<Version> {
+        self.client.as_ref().map(|(_, version)| *version)
+    }
+
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.failure.clone()
+    }
+
+    /// Why there is no connection, when trying again can't help.
+    pub(super) fn hopeless(&self) -> Option<Failure> {
+        self.failure().filter(Failure::is_final)
+    }
+
     /// Whether the broker granted a subscription; nothing when it has not answered.
-    pub(super) fn granted(&self, filter: &str) -> Option<bool> {
+    pub(super) fn granted(&self, filter: &str) -> Option<Result<(), String>> {
         match self.subscriptions.get(filter) {
-            Some(Subscription::Granted) => Some(true),
-            Some(Subscription::Refused) => Some(false),
+            Some(Subscription::Granted) => Some(Ok(())),
+            Some(Subscription::Refused(why)) => Some(Err(why.clone())),
             _ => None,
         }
     }
 
-    fn push(&mut self, topic: &str, payload: Arc<[u8]>, retain: bool) {
+    fn push(&mut self, topic: &str, payload: Arc<[u8]>, retain: bool, expiry_s: Option<u32>) {
         let outbound = Outbound {
             topic: topic.to_owned(),
             payload,
             retain,
+            expiry_s,
             sent: None,
         };
         self.queue.insert(self.next_ticket, outbound);
@@ -100,8 +117,9 @@ impl Status {
     }
 
     /// A connection was made: what the broker may have lost goes out again.
-    fn connected(&mut self, client: AsyncClient) {
-        self.client = Some(client);
+    fn connected(&mut self, client: Client, version: Version) {
+        self.client = Some((client, version));
+        self.failure = None;
         if self.connections > 0 {
             // The last message for a topic that is queued anyway is the one that must stay.
             let queued: HashSet<String> = self.queue.values().map(|o| o.topic.clone()).collect();
@@ -115,6 +133,7 @@ impl Status {
                     topic: topic.clone(),
                     payload: Arc::clone(payload),
                     retain: true,
+                    expiry_s: None,
                     sent: None,
                 };
                 self.queue.insert(ticket, outbound);
@@ -125,9 +144,9 @@ impl Status {
     }
 
     /// Forgets everything that belonged to the last connection.
-    fn lose(&mut self, error: String) {
+    fn lose(&mut self, failure: Failure) {
         self.client = None;
-        self.last_error = Some(error);
+        self.failure = Some(failure);
         self.unnumbered.clear();
         self.numbered.clear();
         self.asked.clear();
@@ -144,18 +163,18 @@ impl Status {
 
     /// Hands rumqttc as much as the window allows, and never waits.
     fn pump(&mut self) {
-        let Some(client) = &self.client else {
+        let Some((client, _)) = &self.client else {
             return;
         };
         while let Some(filter) = self.unwanted.front() {
-            if client.try_unsubscribe(filter).is_err() {
+            if !client.unsubscribe(filter) {
                 return;
             }
             self.unwanted.pop_front();
         }
         let wanted = self.subscriptions.iter_mut();
         for (filter, state) in wanted.filter(|(_, state)| **state == Subscription::Wanted) {
-            if client.try_subscribe(filter, QoS::AtLeastOnce).is_err() {
+            if !client.subscribe(filter) {
                 return;
             }
             *state = Subscription::Asked;
@@ -164,9 +183,8 @@ impl Status {
         let in_flight = self.unnumbered.len() + self.numbered.len();
         let waiting = self.queue.iter_mut().filter(|(_, o)| o.sent.is_none());
         for (ticket, outbound) in waiting.take(WINDOW.saturating_sub(in_flight)) {
-            let (topic, payload) = (outbound.topic.as_str(), outbound.payload.to_vec());
-            let sent = client.try_publish(topic, QoS::AtLeastOnce, outbound.retain, payload);
-            if sent.is_err() {
+            let (topic, payload) = (outbound.topic.as_str(), &outbound.payload);
+            if !client.publish(topic, payload, outbound.retain, outbound.expiry_s) {
                 return;
             }
             outbound.sent = Some(Instant::now());
@@ -174,40 +192,37 @@ impl Status {
         }
     }
 
-    /// rumqttc numbers requests in the order in which it got them.
-    fn numbered(&mut self, outgoing: &Outgoing) {
-        match outgoing {
-            Outgoing::Publish(id) => {
+    /// What a turn of the connection changes. rumqttc numbers requests in the order in which it got
+    /// them.
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::PublishSent(id) => {
                 if let Some(ticket) = self.unnumbered.pop_front() {
-                    self.numbered.insert(*id, ticket);
+                    self.numbered.insert(id, ticket);
                 }
             }
-            Outgoing::Subscribe(id) => {
+            Step::SubscribeSent(id) => {
                 if let Some(filter) = self.asked.pop_front() {
-                    self.subscribing.insert(*id, filter);
+                    self.subscribing.insert(id, filter);
                 }
             }
-            _ => {}
-        }
-    }
-
-    fn acknowledged(&mut self, incoming: &Incoming) {
-        match incoming {
-            Incoming::PubAck(ack) => {
-                if let Some(ticket) = self.numbered.remove(&ack.pkid) {
-                    self.queue.remove(&ticket);
+            Step::PublishAcked { id, refused } => {
+                let ticket = self.numbered.remove(&id);
+                // What was refused would be refused again: it is told of, and not kept.
+                let done = ticket.and_then(|ticket| self.queue.remove(&ticket));
+                if let (Some(outbound), Some(reason)) = (done, refused) {
+                    tracing::warn!(topic = outbound.topic, reason, "refused by the broker");
+                    self.refusal.get_or_insert((outbound.topic, reason));
                 }
             }
-            Incoming::SubAck(ack) => {
-                if let Some(filter) = self.subscribing.remove(&ack.pkid)
+            Step::SubscribeAcked { id, refused } => {
+                if let Some(filter) = self.subscribing.remove(&id)
                     && let Some(state) = self.subscriptions.get_mut(&filter)
                 {
-                    let refused = ack.return_codes.contains(&Granted::Failure);
-                    *state = if refused {
-                        Subscription::Refused
-                    } else {
-                        Subscription::Granted
-                    };
+                    if let Some(reason) = &refused {
+                        tracing::warn!(filter, reason, "subscription refused by the broker");
+                    }
+                    *state = refused.map_or(Subscription::Granted, Subscription::Refused);
                 }
             }
             _ => {}
@@ -252,13 +267,13 @@ impl Session {
         done(&status)
     }
 
-    pub(super) fn last_error(&self) -> String {
-        let error = self.read(|status| status.last_error.clone());
-        error.unwrap_or_else(|| "no error was seen".to_owned())
+    /// The refusal that nobody was told of, if there is one.
+    pub(super) fn refusal(&self) -> Option<(String, String)> {
+        self.lock().refusal.take()
     }
 
-    pub(super) fn queue(&self, topic: &str, payload: &[u8], retain: bool) {
-        self.change(|status| status.push(topic, payload.into(), retain));
+    pub(super) fn queue(&self, topic: &str, payload: &[u8], retain: bool, expiry_s: Option<u32>) {
+        self.change(|status| status.push(topic, payload.into(), retain, expiry_s));
     }
 
     pub(super) fn maintain(&self, topic: &str, payload: &[u8]) {
@@ -266,14 +281,14 @@ impl Session {
         self.change(|status| {
             let kept = Arc::clone(&payload);
             status.maintained.insert(topic.to_owned(), kept);
-            status.push(topic, payload, true);
+            status.push(topic, payload, true, None);
         });
     }
 
     pub(super) fn clear(&self, topic: &str) {
         self.change(|status| {
             status.maintained.remove(topic);
-            status.push(topic, Arc::default(), true);
+            status.push(topic, Arc::default(), true, None);
         });
     }
 
@@ -298,14 +313,14 @@ impl Session {
     pub(super) fn say_goodbye(&self) -> bool {
         let status = self.lock();
         let client = status.client.as_ref();
-        client.is_some_and(|client| client.try_disconnect().is_ok())
+        client.is_some_and(|(client, _)| client.disconnect())
     }
 }
 
 /// Why a connection was given up.
 enum End {
     Stop,
-    Lost(String),
+    Lost(Failure),
 }
 
 /// The client's thread: one connection after the other until it is told to stop.
@@ -315,7 +330,10 @@ pub(super) fn run(options: &Options, session: &Session, inbox: &SyncSender<Event
         .build();
     match runtime {
         Ok(runtime) => runtime.block_on(connections(options, session, inbox, stop)),
-        Err(error) => session.change(|status| status.lose(error.to_string())),
+        Err(error) => {
+            let failure = Failure::Unreachable(error.to_string());
+            session.change(|status| status.lose(failure));
+        }
     }
 }
 
@@ -325,28 +343,36 @@ async fn connections(
     inbox: &SyncSender<Event>,
     stop: &Notify,
 ) {
+    let line = line(options);
+    let mut negotiation = Negotiation::new(options.protocol);
     let mut backoff = BACKOFF.0;
     loop {
         let before = session.read(|status| status.connections);
         // A fresh event loop each time: nothing that went wrong in the last one is carried over.
-        let (client, eventloop) = AsyncClient::new(to_rumqttc(options), CHANNEL);
+        let version = negotiation.version();
+        let (client, turns) = Client::new(&line, version, true);
         let end = tokio::select! {
-            end = serve(client, eventloop, session, inbox) => end,
+            end = serve((client, version), turns, session, inbox) => end,
             () = stop.notified() => End::Stop,
             () = overdue(session) => {
-                End::Lost(format!("no acknowledgement for {} s", OVERDUE.as_secs()))
+                let seconds = OVERDUE.as_secs();
+                End::Lost(Failure::Lost(format!("no acknowledgement for {seconds} s")))
             }
         };
-        let End::Lost(error) = end else {
+        let End::Lost(failure) = end else {
             return;
         };
-        tracing::debug!(client = options.client_id, error, "connection lost");
-        session.change(|status| status.lose(error.clone()));
-        // An owner who takes no events misses nothing.
-        let _ = inbox.try_send(Event::Disconnected(error));
-        if session.read(|status| status.connections) > before {
+        let stood = session.read(|status| status.connections) > before;
+        tracing::debug!(client = options.client_id, %version, %failure, "connection lost");
+        if stood {
+            negotiation.connected();
             backoff = BACKOFF.0;
+        } else if negotiation.failed(&failure) {
+            continue;
         }
+        session.change(|status| status.lose(failure.clone()));
+        // An owner who takes no events misses nothing.
+        let _ = inbox.try_send(Event::Disconnected(failure));
         tokio::select! {
             () = tokio::time::sleep(jitter(backoff)) => {}
             () = stop.notified() => return,
@@ -355,16 +381,21 @@ async fn connections(
     }
 }
 
-fn to_rumqttc(options: &Options) -> MqttOptions {
-    let mut mqtt = MqttOptions::new(&options.client_id, &options.host, options.port);
-    mqtt.set_keep_alive(KEEP_ALIVE)
-        .set_clean_session(true)
-        .set_max_packet_size(MAX_PACKET, MAX_PACKET)
-        .set_inflight(WINDOW as u16 * 2);
-    if let Some((name, password)) = &options.credentials {
-        mqtt.set_credentials(name, password);
+/// Each connection's session ends with it.
+fn line(options: &Options) -> Line {
+    Line {
+        host: options.host.clone(),
+        port: options.port,
+        client_id: options.client_id.clone(),
+        keep_alive: KEEP_ALIVE,
+        credentials: options.credentials.clone(),
+        tls: options.tls.clone(),
+        will: None,
+        session_expiry_s: 0,
+        inflight: WINDOW as u16 * 2,
+        queue: CHANNEL,
+        packet_bytes: MAX_PACKET,
     }
-    mqtt
 }
 
 /// Half to all of a time, so that clients that lost the same broker don't all come back at once.
@@ -384,34 +415,38 @@ async fn overdue(session: &Session) {
 
 /// Drives one connection to its end.
 async fn serve(
-    client: AsyncClient,
-    mut eventloop: EventLoop,
+    client: (Client, Version),
+    mut turns: Loop,
     session: &Session,
     inbox: &SyncSender<Event>,
 ) -> End {
     loop {
-        let event = match eventloop.poll().await {
-            Ok(event) => event,
-            Err(error) => return End::Lost(error.to_string()),
+        let step = match turns.poll().await {
+            Ok(step) => step,
+            Err(failure) => return End::Lost(failure),
         };
-        match event {
-            Raw::Incoming(Incoming::ConnAck(_)) => {
-                session.change(|status| status.connected(client.clone()));
+        match step {
+            Step::Connected { .. } => {
+                let (client, version) = client.clone();
+                session.change(|status| status.connected(client, version));
                 let _ = inbox.try_send(Event::Connected);
             }
-            Raw::Incoming(Incoming::Publish(publish)) => {
+            Step::Message {
+                topic,
+                payload,
+                retain,
+            } => {
                 let message = Message {
-                    topic: publish.topic,
-                    payload: publish.payload.to_vec(),
-                    retain: publish.retain,
+                    topic,
+                    payload,
+                    retain,
                 };
                 if !deliver(message, inbox).await {
                     return End::Stop;
                 }
             }
-            Raw::Incoming(incoming) => session.change(|status| status.acknowledged(&incoming)),
-            Raw::Outgoing(Outgoing::Disconnect) => return End::Lost("said goodbye".into()),
-            Raw::Outgoing(outgoing) => session.change(|status| status.numbered(&outgoing)),
+            Step::DisconnectSent => return End::Lost(Failure::Lost("said goodbye".into())),
+            step => session.change(|status| status.step(step)),
         }
     }
 }
