@@ -231,6 +231,16 @@ pub struct Node {
     pub outputs: Vec<TensorId>,
 }
 
+/// What becomes of a float input before it is quantized: element `i` takes
+/// `features[i / inner % features.len()]` and becomes `(x - subtract) * multiply`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputAffine {
+    /// `(subtract, multiply)`, a feature each.
+    pub features: Vec<(f32, f32)>,
+    /// Elements from one feature to the next.
+    pub inner: usize,
+}
+
 /// A graph; nodes stand in an order that can be run.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Graph {
@@ -242,6 +252,11 @@ pub struct Graph {
     pub inputs: Vec<TensorId>,
     /// What the caller gets.
     pub outputs: Vec<TensorId>,
+    /// How the caller's floats are scaled before they are quantized.
+    pub input_affine: Option<InputAffine>,
+    /// Whether quantizing the input rounds halves to even, as ONNX does, and not away from zero, as
+    /// TensorFlow Lite does.
+    pub input_half_to_even: bool,
 }
 
 impl Graph {

@@ -5,3 +5,4 @@
 //! out for the target's kernels and writes the program.
 
 pub mod graph;
+pub mod onnx;

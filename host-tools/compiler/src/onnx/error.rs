@@ -1,0 +1,37 @@
+//! Why an ONNX graph is refused.
+
+/// A refusal: where, what, why, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {why}{}{advice}", if advice.is_empty() { "" } else { "; " })]
+pub struct OnnxError {
+    /// Operator and node, as `Conv (conv1)`, or the part of the file.
+    pub place: String,
+    /// The tensor that it is about; empty where it is about none.
+    pub tensor: String,
+    /// What is wrong.
+    pub why: String,
+    /// What to do.
+    pub advice: String,
+}
+
+/// What to do with a graph that is not quantized all through.
+pub(super) const QUANTIZE: &str = "quantize it so that this value lies between QuantizeLinear and \
+    DequantizeLinear, or run the model under tract on a Linux board";
+/// What to do with an operator that has no integer form here.
+pub(super) const USE_TRACT: &str = "replace it by a supported operator, or run the model under \
+    tract on a Linux board";
+/// What to do with shapes that are not known.
+pub(super) const FIX_SHAPES: &str = "export the model with fixed shapes and a batch of 1";
+
+pub(super) type Result<T, E = OnnxError> = core::result::Result<T, E>;
+
+impl OnnxError {
+    pub(super) fn new(place: &str, tensor: &str, why: impl Into<String>, advice: &str) -> Self {
+        Self {
+            place: place.into(),
+            tensor: tensor.into(),
+            why: why.into(),
+            advice: advice.into(),
+        }
+    }
+}

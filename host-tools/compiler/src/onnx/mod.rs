@@ -1,0 +1,306 @@
+//! ONNX: int8 graphs in QDQ form (float operators between DequantizeLinear and QuantizeLinear) and
+//! in integer form (QLinearConv and its like), read into a [`Graph`].
+//!
+//! ONNX computes a QDQ graph in real numbers and rounds once at each QuantizeLinear; a program
+//! requantizes in fixed point with two roundings. Outputs may therefore differ from ONNX Runtime's by
+//! a quantum here and there; golden vectors with a tolerance judge that when a release is packed.
+//!
+//! Activations go from channels first to channels last where a convolution or a pooling begins, and
+//! back where an operator sees their order. uint8 values become int8: element and zero point less 128.
+//! A float input that is only shifted and scaled before its QuantizeLinear becomes the program's
+//! input quantization, feature by feature.
+
+mod attributes;
+mod constant;
+mod error;
+mod integer;
+mod layers;
+mod layout;
+mod lower;
+mod pairs;
+mod pools;
+mod proto;
+mod scales;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use error::OnnxError;
+
+use crate::graph::Graph;
+use constant::Constant;
+use error::{FIX_SHAPES, QUANTIZE, Result, USE_TRACT};
+use prost::Message;
+use std::collections::{BTreeMap, BTreeSet};
+use value::{Form, Value};
+
+/// Reads an ONNX file.
+///
+/// # Errors
+/// [`OnnxError`] when the bytes are not an ONNX model, or when it can't become a program: it then
+/// names operator, node and tensor, and says what to do.
+pub fn import(bytes: &[u8]) -> Result<Graph> {
+    let model = proto::Model::decode(bytes).map_err(|error| {
+        OnnxError::new("the file", "", format!("not an ONNX model: {error}"), "")
+    })?;
+    let Some(graph) = &model.graph else {
+        return Err(OnnxError::new("the file", "", "it holds no graph", ""));
+    };
+    if !graph.sparse.is_empty() {
+        return Err(OnnxError::new(
+            "the graph",
+            "",
+            "it has sparse initializers",
+            "store them dense",
+        ));
+    }
+    let opset = model
+        .opsets
+        .iter()
+        .find(|set| matches!(&*set.domain, "" | "ai.onnx"));
+    let mut importer = Importer {
+        graph: Graph::default(),
+        values: BTreeMap::new(),
+        uses: uses(graph),
+        opset: opset.map_or(0, |set| set.version),
+    };
+    importer.constants(graph)?;
+    importer.inputs(graph)?;
+    for (index, node) in graph.nodes.iter().enumerate() {
+        importer.node(node, index)?;
+    }
+    importer.outputs(graph)?;
+    Ok(importer.graph)
+}
+
+/// How often each value is read, by a node or by the caller.
+fn uses(graph: &proto::Graph) -> BTreeMap<String, usize> {
+    let mut uses = BTreeMap::new();
+    let of_nodes = graph.nodes.iter().flat_map(|node| node.inputs.iter());
+    for name in of_nodes.chain(graph.outputs.iter().map(|output| &output.name)) {
+        *uses.entry(name.clone()).or_default() += 1;
+    }
+    uses
+}
+
+/// A graph on its way from one form to the other.
+struct Importer {
+    graph: Graph,
+    /// What each name of the file stands for, once its node was read.
+    values: BTreeMap<String, Value>,
+    uses: BTreeMap<String, usize>,
+    opset: i64,
+}
+
+impl Importer {
+    fn constants(&mut self, graph: &proto::Graph) -> Result<()> {
+        for tensor in &graph.initializers {
+            let constant = Constant::read(tensor).map_err(|why| {
+                OnnxError::new(
+                    "an initializer",
+                    &tensor.name,
+                    format!("{}: {why}", tensor.name),
+                    "",
+                )
+            })?;
+            if self
+                .values
+                .insert(tensor.name.clone(), Value::Constant(constant))
+                .is_some()
+            {
+                let why = format!("{} is there twice", tensor.name);
+                return Err(OnnxError::new("an initializer", &tensor.name, why, ""));
+            }
+        }
+        Ok(())
+    }
+
+    fn inputs(&mut self, graph: &proto::Graph) -> Result<()> {
+        let given: Vec<_> = graph
+            .inputs
+            .iter()
+            .filter(|input| !self.values.contains_key(&input.name))
+            .collect();
+        let [input] = given[..] else {
+            let names: Vec<_> = given.iter().map(|input| input.name.as_str()).collect();
+            let why = format!(
+                "a program has one input, this graph has {}: {}",
+                names.len(),
+                names.join(", ")
+            );
+            return Err(OnnxError::new(
+                "the graph",
+                "",
+                why,
+                "concatenate them, or run the model under tract on a Linux board",
+            ));
+        };
+        let refuse = |why: &str| {
+            OnnxError::new(
+                "the graph's input",
+                &input.name,
+                format!("{} {why}", input.name),
+                FIX_SHAPES,
+            )
+        };
+        let tensor = input.kind.as_ref().and_then(|kind| kind.tensor.as_ref());
+        let tensor = tensor.ok_or_else(|| refuse("is not a tensor"))?;
+        let shape = tensor
+            .shape
+            .as_ref()
+            .ok_or_else(|| refuse("has no shape"))?;
+        let mut dims = Vec::new();
+        for (axis, dim) in shape.dims.iter().enumerate() {
+            dims.push(match (axis, usize::try_from(dim.value)) {
+                // An open batch is one inference at a time.
+                (0, Ok(0)) => 1,
+                (_, Ok(extent)) if extent > 0 => extent,
+                _ => return Err(refuse("has an open or impossible extent")),
+            });
+        }
+        if dims.first() != Some(&1) {
+            return Err(refuse("has a batch other than 1"));
+        }
+        let elements = dims
+            .iter()
+            .try_fold(1_usize, |all, &extent| all.checked_mul(extent));
+        if elements.is_none_or(|elements| elements > 1 << 24) {
+            return Err(refuse("is too large"));
+        }
+        let value = match tensor.element {
+            1 => Value::Input(value::Affine::new(dims)),
+            2 | 3 => {
+                let unsigned = tensor.element == 2;
+                let form = Form::plain(dims);
+                let tensor = self.tensor(&input.name, &form, None);
+                self.graph.inputs.push(tensor);
+                Value::Int {
+                    tensor,
+                    form,
+                    unsigned,
+                }
+            }
+            other => {
+                return Err(refuse(&format!(
+                    "has the element type {other}, not float, int8 or uint8"
+                )));
+            }
+        };
+        self.values.insert(input.name.clone(), value);
+        Ok(())
+    }
+
+    fn outputs(&mut self, graph: &proto::Graph) -> Result<()> {
+        let [output] = &graph.outputs[..] else {
+            let names: Vec<_> = graph
+                .outputs
+                .iter()
+                .map(|output| output.name.as_str())
+                .collect();
+            let why = format!(
+                "a program has one output, this graph has {}: {}",
+                names.len(),
+                names.join(", ")
+            );
+            return Err(OnnxError::new(
+                "the graph",
+                "",
+                why,
+                "export it with the one that is wanted",
+            ));
+        };
+        let place = "the graph's output";
+        let refuse = |why: &str, advice: &str| {
+            OnnxError::new(
+                place,
+                &output.name,
+                format!("{} {why}", output.name),
+                advice,
+            )
+        };
+        let (tensor, form) = match self.values.get(&output.name).cloned() {
+            Some(Value::Int { tensor, form, .. } | Value::Real { tensor, form }) => (tensor, form),
+            Some(Value::Pending(_)) => return Err(refuse("is float", QUANTIZE)),
+            Some(_) => {
+                return Err(refuse(
+                    "does not depend on the input through integers",
+                    QUANTIZE,
+                ));
+            }
+            None => return Err(refuse("is made by no node", "")),
+        };
+        let tensor = self.channels_first(tensor, &form, place)?;
+        if self.graph.tensor(tensor).quantization.is_none() {
+            return Err(refuse("has no scale", QUANTIZE));
+        }
+        if self
+            .graph
+            .inputs
+            .iter()
+            .any(|&input| self.graph.tensor(input).quantization.is_none())
+        {
+            return Err(OnnxError::new(
+                "the graph's input",
+                "",
+                "no operator says what scale it has",
+                QUANTIZE,
+            ));
+        }
+        self.graph.outputs.push(tensor);
+        self.prune();
+        Ok(())
+    }
+
+    /// Drops nodes whose results nobody reads: those that others made superfluous.
+    fn prune(&mut self) {
+        let mut wanted: BTreeSet<_> = self.graph.outputs.iter().copied().collect();
+        let mut nodes = std::mem::take(&mut self.graph.nodes);
+        nodes.reverse();
+        nodes.retain(|node| {
+            let read = node.outputs.iter().any(|output| wanted.contains(output));
+            if read {
+                wanted.extend(node.inputs.iter().flatten());
+            }
+            read
+        });
+        nodes.reverse();
+        self.graph.nodes = nodes;
+    }
+
+    fn node(&mut self, node: &proto::Node, index: usize) -> Result<()> {
+        let place = if node.name.is_empty() {
+            format!("{} (node {index})", node.operator)
+        } else {
+            format!("{} ({})", node.operator, node.name)
+        };
+        let context = lower::Context {
+            node,
+            place: &place,
+        };
+        let value = match &*node.domain {
+            "" | "ai.onnx" => self.standard(&context)?,
+            "com.microsoft" => self.contributed(&context)?,
+            domain => {
+                let why = format!("operators of the domain {domain} are not supported");
+                return Err(context.error(why, USE_TRACT));
+            }
+        };
+        let Some(name) = node.outputs.first().filter(|name| !name.is_empty()) else {
+            return Err(context.error("it has no output", ""));
+        };
+        for extra in node
+            .outputs
+            .iter()
+            .skip(1)
+            .filter(|extra| !extra.is_empty())
+        {
+            if self.uses.contains_key(extra) {
+                return Err(context.error(format!("its further output {extra} is used"), USE_TRACT));
+            }
+        }
+        if self.values.insert(name.clone(), value).is_some() {
+            return Err(context.error(format!("its output {name} is made twice"), ""));
+        }
+        Ok(())
+    }
+}

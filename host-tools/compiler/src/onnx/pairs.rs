@@ -1,0 +1,329 @@
+//! Operators on single elements and on two tensors.
+
+use super::Importer;
+use super::constant::{Constant, Elements};
+use super::error::{QUANTIZE, Result, USE_TRACT};
+use super::layers::{bytes, permuted};
+use super::lower::Context;
+use super::value::{Affine, Form, Pending, Value};
+use crate::graph::{Activation, DType, Kind, Quantization, Tensor, TensorId, Unary};
+
+impl Importer {
+    pub(super) fn clamp(&mut self, context: &Context<'_>) -> Result<Value> {
+        let limit = |importer: &Self, index: usize, name: &str, default: f32| -> Result<f32> {
+            if importer.given(context, index) {
+                let limit = importer.reals(context, index)?;
+                return limit
+                    .first()
+                    .map(|&it| it as f32)
+                    .ok_or_else(|| context.error("a limit is empty", ""));
+            }
+            Ok(context.float(name, default))
+        };
+        let (low, high) = if context.node.operator == "Relu" {
+            (0.0, f32::INFINITY)
+        } else {
+            (
+                limit(self, 1, "min", f32::MIN)?,
+                limit(self, 2, "max", f32::MAX)?,
+            )
+        };
+        let (activation, unary) = if low == 0.0 && high >= f32::MAX {
+            (Activation::Relu, Unary::Relu)
+        } else if low == 0.0 && high == 6.0 {
+            (Activation::Relu6, Unary::Relu6)
+        } else {
+            let why = format!("it clamps to {low}..{high}; supported are 0.. and 0..6");
+            return Err(context.error(why, USE_TRACT));
+        };
+        let single = self.uses.get(context.name(0)) == Some(&1);
+        if let Value::Pending(pending) = self.value(context, 0)? {
+            let mut pending = pending.clone();
+            match slot(&mut pending.kind) {
+                Some(fused) if *fused == Activation::None && single => {
+                    *fused = activation;
+                    return Ok(Value::Pending(pending));
+                }
+                _ => {
+                    return Err(
+                        context.error(format!("its input {} is float", context.name(0)), QUANTIZE)
+                    );
+                }
+            }
+        }
+        self.unary(context, unary)
+    }
+
+    pub(super) fn unary(&mut self, context: &Context<'_>, function: Unary) -> Result<Value> {
+        let (tensor, form) = self.activation(context, 0)?;
+        Ok(Value::Pending(Pending {
+            name: context.place.into(),
+            kind: Kind::Unary(function),
+            inputs: vec![Some(tensor)],
+            form,
+            own: None,
+        }))
+    }
+
+    pub(super) fn elementwise(&mut self, context: &Context<'_>) -> Result<Value> {
+        let (a, b) = (
+            self.value(context, 0)?.clone(),
+            self.value(context, 1)?.clone(),
+        );
+        let operator = &*context.node.operator;
+        match (&a, &b) {
+            (Value::Input(affine), Value::Constant(constant)) => {
+                return scaled(context, affine, constant).map(Value::Input);
+            }
+            (Value::Constant(constant), Value::Input(affine))
+                if matches!(operator, "Add" | "Mul") =>
+            {
+                return scaled(context, affine, constant).map(Value::Input);
+            }
+            // A product of matrices and its bias as a node of its own.
+            (Value::Pending(pending), Value::Constant(_) | Value::RealConstant(..))
+                if operator == "Add" =>
+            {
+                return self.biased(context, pending.clone(), 1, 0);
+            }
+            (Value::Constant(_) | Value::RealConstant(..), Value::Pending(pending))
+                if operator == "Add" =>
+            {
+                return self.biased(context, pending.clone(), 0, 1);
+            }
+            _ => {}
+        }
+        let reciprocal = operator == "Div";
+        if reciprocal && !matches!(b, Value::Constant(_)) {
+            return Err(context.error("only division by a float constant is supported", USE_TRACT));
+        }
+        let activation = Activation::None;
+        let kind = match operator {
+            "Add" => Kind::Add { activation },
+            "Sub" => Kind::Sub { activation },
+            _ => Kind::Mul { activation },
+        };
+        let b = match &b {
+            Value::Constant(constant) if reciprocal => Value::Constant(constant.reciprocal()),
+            _ => b,
+        };
+        self.pair(context, &a, &b, kind).map(Value::Pending)
+    }
+
+    /// An operator of two operands, with ONNX's broadcasting.
+    pub(super) fn pair(
+        &mut self,
+        context: &Context<'_>,
+        a: &Value,
+        b: &Value,
+        kind: Kind,
+    ) -> Result<Pending> {
+        let form_of = |value: &Value| match value {
+            Value::Real { form, .. } => Some(form.clone()),
+            _ => None,
+        };
+        let forms: Vec<Form> = [a, b].into_iter().filter_map(form_of).collect();
+        let rank = forms.iter().map(|form| form.dims.len()).max().unwrap_or(0);
+        let last = forms.iter().any(|form| form.last);
+        let (a, a_dims) = self.operand(context, a, rank, last)?;
+        let (b, b_dims) = self.operand(context, b, rank, last)?;
+        let mut dims = Vec::with_capacity(rank);
+        for (&a, &b) in a_dims.iter().zip(&b_dims) {
+            if a != b && a != 1 && b != 1 {
+                return Err(
+                    context.error(format!("{a_dims:?} and {b_dims:?} do not go together"), "")
+                );
+            }
+            dims.push(a.max(b));
+        }
+        if a_dims.len() != rank || b_dims.len() != rank {
+            return Err(context.error("a constant has more axes than its other operand", ""));
+        }
+        Ok(Pending {
+            name: context.place.into(),
+            kind,
+            inputs: vec![Some(a), Some(b)],
+            form: Form { dims, last },
+            own: None,
+        })
+    }
+
+    /// An operand with `rank` axes, in the wanted order, and its extents in ONNX's.
+    pub(super) fn operand(
+        &mut self,
+        context: &Context<'_>,
+        value: &Value,
+        rank: usize,
+        last: bool,
+    ) -> Result<(TensorId, Vec<usize>)> {
+        let padded = |dims: &[usize]| -> Vec<usize> {
+            std::iter::repeat_n(1, rank.saturating_sub(dims.len()))
+                .chain(dims.iter().copied())
+                .collect()
+        };
+        let (ints, dims, quantization, name) = match value {
+            Value::Real { tensor, form } | Value::Int { tensor, form, .. } => {
+                let (mut tensor, mut form) = (*tensor, form.clone());
+                if last && form.dims.len() == rank {
+                    (tensor, form) = self.channels_last(tensor, &form, context.place)?;
+                } else if form.last {
+                    tensor = self.channels_first(tensor, &form, context.place)?;
+                }
+                return Ok((tensor, padded(&form.dims)));
+            }
+            Value::RealConstant(constant, quantization) => {
+                let (ints, zero) = eight_bits(context, constant, quantization)?;
+                let quantization = Quantization {
+                    zero_points: vec![zero],
+                    scales: quantization.scales.clone(),
+                    axis: 0,
+                };
+                (ints, padded(&constant.shape), quantization, "constant")
+            }
+            Value::Constant(constant) => {
+                let floats = constant
+                    .floats()
+                    .ok_or_else(|| context.error("a constant operand is not float", ""))?;
+                let largest = floats.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+                if !largest.is_finite() {
+                    return Err(context.error("a constant operand is not finite", ""));
+                }
+                let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+                let ints = floats.iter().map(|x| (x / scale).round() as i8).collect();
+                let quantization = Quantization {
+                    scales: vec![scale],
+                    zero_points: vec![0],
+                    axis: 0,
+                };
+                (ints, padded(&constant.shape), quantization, "constant")
+            }
+            _ => return Err(context.error("one of its inputs is float", QUANTIZE)),
+        };
+        if quantization.scales.len() != 1 {
+            return Err(context.error(
+                "a constant operand has a scale a channel",
+                "give it one scale",
+            ));
+        }
+        let form = Form {
+            dims: dims.clone(),
+            last: last && rank >= 3,
+        };
+        let ints: Vec<i8> = if form.last {
+            let (channels, pixels) = (dims[1], dims[2..].iter().product());
+            permuted(&ints, &[dims[0], channels, pixels, 1], &[0, 2, 1, 3])
+        } else {
+            ints
+        };
+        let tensor = self.constant_tensor(Tensor {
+            name: format!("{} {name}", context.place),
+            shape: form.shape(),
+            dtype: DType::I8,
+            quantization: Some(quantization),
+            data: Some(bytes(&ints)),
+        });
+        Ok((tensor, dims))
+    }
+}
+
+pub(super) fn slot(kind: &mut Kind) -> Option<&mut Activation> {
+    match kind {
+        Kind::Conv { activation, .. }
+        | Kind::Depthwise { activation, .. }
+        | Kind::Dense { activation }
+        | Kind::Add { activation }
+        | Kind::Sub { activation }
+        | Kind::Mul { activation }
+        | Kind::AveragePool { activation, .. } => Some(activation),
+        _ => None,
+    }
+}
+
+/// One more shift or factor on the way of a float input.
+pub(super) fn scaled(
+    context: &Context<'_>,
+    affine: &Affine,
+    constant: &Constant,
+) -> Result<Affine> {
+    let floats = constant
+        .floats()
+        .ok_or_else(|| context.error("its constant is not float", ""))?;
+    let rank = affine.dims.len();
+    // The axis along which the constant differs, counted in the input's axes.
+    let lead = rank.checked_sub(constant.shape.len());
+    let long: Vec<usize> = (0..constant.shape.len())
+        .filter(|&axis| constant.shape[axis] != 1)
+        .collect();
+    let (axis, count) = match (lead, &long[..]) {
+        (Some(_), []) => (affine.axis, 1),
+        (Some(lead), &[axis]) if affine.dims[lead + axis] == constant.shape[axis] => {
+            (lead + axis, constant.shape[axis])
+        }
+        _ => {
+            let why = format!(
+                "a constant {:?} over an input {:?}: not one number a feature",
+                constant.shape, affine.dims
+            );
+            return Err(context.error(why, QUANTIZE));
+        }
+    };
+    if count > 1 && affine.features.len() > 1 && affine.axis != axis {
+        return Err(context.error(
+            "it scales another axis than the operator before it",
+            QUANTIZE,
+        ));
+    }
+    let (axis, width) = if count > 1 {
+        (axis, count)
+    } else {
+        (affine.axis, affine.features.len())
+    };
+    let operator = &*context.node.operator;
+    let features = (0..width).map(|at| {
+        let (subtract, multiply) = affine.features[if affine.features.len() == 1 { 0 } else { at }];
+        let by = floats[if count == 1 { 0 } else { at }];
+        // (x - s) * m + a = (x - (s - a / m)) * m.
+        match operator {
+            "Add" => (subtract - by / multiply, multiply),
+            "Sub" => (subtract + by / multiply, multiply),
+            "Mul" => (subtract, multiply * by),
+            _ => (subtract, multiply / by),
+        }
+    });
+    let features: Vec<(f32, f32)> = features.collect();
+    if features.iter().any(|(subtract, multiply)| {
+        !subtract.is_finite() || !multiply.is_finite() || *multiply == 0.0
+    }) {
+        return Err(context.error(
+            "it scales the input by zero or by a number that is not finite",
+            "",
+        ));
+    }
+    Ok(Affine {
+        dims: affine.dims.clone(),
+        features,
+        axis,
+    })
+}
+
+/// Elements and zero point of a constant as int8.
+pub(super) fn eight_bits(
+    context: &Context<'_>,
+    constant: &Constant,
+    quantization: &Quantization,
+) -> Result<(Vec<i8>, i32)> {
+    let lower = match &constant.elements {
+        Elements::Int(_, DType::I8) => 0,
+        Elements::Int(_, DType::U8) => 128,
+        _ => return Err(context.error("a constant operand is neither int8 nor uint8", QUANTIZE)),
+    };
+    let ints = constant.ints().unwrap_or_default();
+    let ints = ints
+        .iter()
+        .map(|&int| (int - i64::from(lower)) as i8)
+        .collect();
+    Ok((
+        ints,
+        quantization.zero_points.first().copied().unwrap_or(0) - lower,
+    ))
+}

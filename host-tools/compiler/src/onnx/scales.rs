@@ -1,0 +1,261 @@
+//! Scales: QuantizeLinear and DequantizeLinear, and what lies between them.
+
+use super::Importer;
+use super::constant::{Constant, Elements};
+use super::error::{QUANTIZE, Result};
+use super::lower::Context;
+use super::value::{Form, Pending, Value};
+use crate::graph::{DType, Kind, Quantization, TensorId, Unary};
+
+/// Weights must be symmetric, as the kernels want them.
+pub(super) const SYMMETRIC: &str = "export the weights symmetric: int8 with zero point 0";
+
+impl Importer {
+    /// Scale and zero point as constants; the type is that of the zero point, uint8 without one.
+    pub(super) fn scale(
+        &self,
+        context: &Context<'_>,
+        scale: usize,
+        zero: usize,
+    ) -> Result<(Quantization, DType)> {
+        let name = context.name(scale).to_owned();
+        let wrong = |why: &str| context.error(format!("its scale {name} {why}"), "");
+        let scales = self.constant(context, scale)?;
+        if scales.shape.len() > 1 {
+            return Err(wrong(
+                "has more than one axis, block by block; use a scale a tensor or a channel",
+            ));
+        }
+        let scales = scales
+            .floats()
+            .ok_or_else(|| wrong("is not float"))?
+            .to_vec();
+        if scales.is_empty() || !scales.iter().all(|scale| scale.is_finite() && *scale > 0.0) {
+            return Err(wrong("is not a positive number"));
+        }
+        let (zeros, dtype) = if self.given(context, zero) {
+            match &self.constant(context, zero)?.elements {
+                Elements::Int(zeros, dtype) => (zeros.clone(), *dtype),
+                Elements::Float(_) => return Err(wrong("has a float zero point")),
+            }
+        } else {
+            (vec![0; scales.len()], DType::U8)
+        };
+        if zeros.len() != scales.len() {
+            return Err(wrong("has another number of zero points"));
+        }
+        let range = match dtype {
+            DType::I8 => -128..=127,
+            DType::U8 => 0..=255,
+            DType::I32 => 0..=0,
+            _ => return Err(wrong("is for a type other than int8, uint8 or int32")),
+        };
+        if !zeros.iter().all(|zero| range.contains(zero)) {
+            return Err(wrong("has a zero point out of range"));
+        }
+        let zero_points = zeros.iter().map(|&zero| zero as i32).collect();
+        Ok((
+            Quantization {
+                scales,
+                zero_points,
+                axis: 0,
+            },
+            dtype,
+        ))
+    }
+
+    /// The scale of an activation, moved to int8, and whether the file has it as uint8.
+    pub(super) fn activation_scale(
+        &self,
+        context: &Context<'_>,
+        scale: usize,
+        zero: usize,
+    ) -> Result<(Quantization, bool)> {
+        let (mut quantization, dtype) = self.scale(context, scale, zero)?;
+        if quantization.scales.len() != 1 {
+            return Err(context.error(
+                "an activation has a scale a channel",
+                "use one scale a tensor for activations",
+            ));
+        }
+        match dtype {
+            DType::I8 => Ok((quantization, false)),
+            DType::U8 => {
+                quantization.zero_points[0] -= 128;
+                Ok((quantization, true))
+            }
+            _ => Err(context.error("an activation is neither int8 nor uint8", QUANTIZE)),
+        }
+    }
+
+    pub(super) fn quantize(&mut self, context: &Context<'_>) -> Result<Value> {
+        if let Value::Constant(constant) = self.value(context, 0)? {
+            return self.folded(context, constant.clone());
+        }
+        let (quantization, unsigned) = self.activation_scale(context, 1, 2)?;
+        let output = context.node.outputs.first().map_or("", |name| name);
+        let (tensor, form) = match self.value(context, 0)?.clone() {
+            Value::Input(affine) => {
+                let form = Form::plain(affine.dims.clone());
+                let tensor = self.tensor(context.name(0), &form, Some(quantization));
+                if !self.graph.inputs.is_empty() {
+                    return Err(
+                        context.error("the graph's input is quantized twice", "quantize it once")
+                    );
+                }
+                self.graph.inputs.push(tensor);
+                self.graph.input_affine = affine.into_graph();
+                self.graph.input_half_to_even = true;
+                (tensor, form)
+            }
+            Value::Real { tensor, form } => {
+                (self.requantized(tensor, &form, quantization, output), form)
+            }
+            Value::Pending(pending) => {
+                let form = pending.form.clone();
+                (self.finish(pending, quantization, output), form)
+            }
+            _ => return Err(context.error("its input is not float", "")),
+        };
+        Ok(Value::Int {
+            tensor,
+            form,
+            unsigned,
+        })
+    }
+
+    /// A constant, quantized as the file would when it runs: halves to even.
+    pub(super) fn folded(&self, context: &Context<'_>, constant: Constant) -> Result<Value> {
+        let (quantization, dtype) = self.scale(context, 1, 2)?;
+        let floats = constant
+            .floats()
+            .ok_or_else(|| context.error("its input is not float", ""))?;
+        let axis = context.int("axis", 1);
+        let (low, high) = if dtype == DType::U8 {
+            (0.0, 255.0)
+        } else {
+            (-128.0, 127.0)
+        };
+        let inner = match quantization.scales.len() {
+            1 => constant.elements(),
+            _ => constant.inner(context.axis(axis, constant.shape.len())?),
+        };
+        let ints = floats.iter().enumerate().map(|(i, &x)| {
+            let channel = (i / inner.max(1)) % quantization.scales.len();
+            let zero = quantization.zero_points[channel] as f32;
+            ((x / quantization.scales[channel]).round_ties_even() + zero).clamp(low, high) as i64
+        });
+        let elements = Elements::Int(ints.collect(), dtype);
+        Ok(Value::Constant(Constant {
+            shape: constant.shape,
+            elements,
+        }))
+    }
+
+    pub(super) fn dequantize(&mut self, context: &Context<'_>) -> Result<Value> {
+        if context.int("block_size", 0) != 0 {
+            return Err(context.error("scales block by block are not supported", SYMMETRIC));
+        }
+        match self.value(context, 0)?.clone() {
+            Value::Constant(constant) => {
+                let (mut quantization, _) = if self.given(context, 2) {
+                    self.scale(context, 1, 2)?
+                } else {
+                    self.scale(context, 1, usize::MAX)?
+                };
+                if quantization.scales.len() > 1 {
+                    quantization.axis =
+                        context.axis(context.int("axis", 1), constant.shape.len())?;
+                    if constant.shape[quantization.axis] != quantization.scales.len() {
+                        return Err(
+                            context.error("it has another number of scales than channels", "")
+                        );
+                    }
+                }
+                Ok(Value::RealConstant(constant, quantization))
+            }
+            Value::Int {
+                tensor,
+                form,
+                unsigned,
+            } => {
+                let (quantization, declared) = self.activation_scale(context, 1, 2)?;
+                if declared != unsigned {
+                    return Err(context.error("its zero point has another type than its input", ""));
+                }
+                self.agree(context, tensor, quantization)?;
+                Ok(Value::Real { tensor, form })
+            }
+            _ => Err(context.error("its input is not quantized", "")),
+        }
+    }
+
+    /// A tensor's scale is what its reader says, too.
+    pub(super) fn agree(
+        &mut self,
+        context: &Context<'_>,
+        tensor: TensorId,
+        said: Quantization,
+    ) -> Result<()> {
+        let known = &mut self.graph.tensors[tensor.0].quantization;
+        match known {
+            Some(known) if known.scales != said.scales || known.zero_points != said.zero_points => {
+                let why = format!(
+                    "its input has scale {} and zero point {}, it reads it with {} and {}",
+                    known.scales[0], known.zero_points[0], said.scales[0], said.zero_points[0]
+                );
+                Err(context.error(why, "quantize the value anew between the two"))
+            }
+            _ => {
+                *known = Some(said);
+                Ok(())
+            }
+        }
+    }
+
+    /// The same reals under another scale.
+    pub(super) fn requantized(
+        &mut self,
+        tensor: TensorId,
+        form: &Form,
+        wanted: Quantization,
+        name: &str,
+    ) -> TensorId {
+        if self.graph.tensor(tensor).quantization.as_ref() == Some(&wanted) {
+            return tensor;
+        }
+        let output = self.tensor(name, form, Some(wanted));
+        self.push(
+            name,
+            Kind::Unary(Unary::Requantize),
+            vec![Some(tensor)],
+            output,
+        );
+        output
+    }
+
+    /// The operator with its output's quantization.
+    pub(super) fn finish(
+        &mut self,
+        mut pending: Pending,
+        wanted: Quantization,
+        name: &str,
+    ) -> TensorId {
+        if matches!(pending.kind, Kind::Concat { .. }) {
+            for input in pending.inputs.iter_mut().flatten() {
+                let form = Form::plain(self.graph.tensor(*input).shape.clone());
+                *input = self.requantized(
+                    *input,
+                    &form,
+                    wanted.clone(),
+                    &format!("{} input", pending.name),
+                );
+            }
+        }
+        let own = pending.own.take().unwrap_or_else(|| wanted.clone());
+        let form = pending.form;
+        let output = self.tensor(name, &form, Some(own));
+        self.push(&pending.name, pending.kind, pending.inputs, output);
+        self.requantized(output, &form, wanted, name)
+    }
+}

@@ -1,0 +1,382 @@
+//! Small graphs built in place, refusals, and hostile bytes.
+
+use super::proto::{
+    Attribute, Dim, Graph, Model, Node, OperatorSet, Shape, Tensor, TensorType, Type, ValueInfo,
+};
+use super::*;
+use crate::graph::{Activation, InputAffine, Kind, Unary};
+use proptest::prelude::*;
+use std::fs;
+use std::path::Path;
+
+fn motion(name: &str) -> Vec<u8> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/motion");
+    fs::read(root.join(name)).expect("the example model is part of the repository")
+}
+
+/// A graph under construction.
+struct Builder(Graph);
+
+impl Builder {
+    /// A graph with the float input `x` and the output `y`.
+    fn new(input: &[i64]) -> Self {
+        let info = |name: &str, dims: &[i64]| ValueInfo {
+            name: name.into(),
+            kind: Some(Type {
+                tensor: Some(TensorType {
+                    element: 1,
+                    shape: Some(Shape {
+                        dims: dims.iter().map(|&value| Dim { value }).collect(),
+                    }),
+                }),
+            }),
+        };
+        Self(Graph {
+            inputs: vec![info("x", input)],
+            outputs: vec![info("y", &[])],
+            ..Graph::default()
+        })
+        .scale("s", 0.5, 3)
+    }
+
+    fn node(mut self, operator: &str, inputs: &[&str], output: &str) -> Self {
+        self.0.nodes.push(Node {
+            inputs: inputs.iter().map(|&it| it.into()).collect(),
+            outputs: vec![output.into()],
+            name: format!("the {operator}"),
+            operator: operator.into(),
+            ..Node::default()
+        });
+        self
+    }
+
+    fn ints(mut self, name: &str, ints: &[i64]) -> Self {
+        let node = self
+            .0
+            .nodes
+            .last_mut()
+            .expect("an attribute follows its node");
+        let int = ints.first().copied().unwrap_or(0);
+        node.attributes.push(Attribute {
+            name: name.into(),
+            int,
+            ints: ints.into(),
+            ..Attribute::default()
+        });
+        self
+    }
+
+    fn int8(mut self, name: &str, dims: &[i64], raw: &[i8]) -> Self {
+        let raw = raw.iter().map(|&it| it.cast_unsigned()).collect();
+        self.0.initializers.push(Tensor {
+            name: name.into(),
+            dims: dims.into(),
+            data_type: 3,
+            raw,
+            ..Tensor::default()
+        });
+        self
+    }
+
+    fn float(mut self, name: &str, dims: &[i64], floats: &[f32]) -> Self {
+        let floats = floats.to_vec();
+        self.0.initializers.push(Tensor {
+            name: name.into(),
+            dims: dims.into(),
+            data_type: 1,
+            floats,
+            ..Tensor::default()
+        });
+        self
+    }
+
+    fn longs(mut self, name: &str, longs: &[i64]) -> Self {
+        let dims = vec![longs.len() as i64];
+        self.0.initializers.push(Tensor {
+            name: name.into(),
+            dims,
+            data_type: 7,
+            longs: longs.into(),
+            ..Tensor::default()
+        });
+        self
+    }
+
+    /// A scale `name` with its zero point `name` + "z".
+    fn scale(self, name: &str, scale: f32, zero: i8) -> Self {
+        self.float(name, &[], &[scale])
+            .int8(&format!("{name}z"), &[], &[zero])
+    }
+
+    /// `from` quantized and dequantized again as `to`.
+    fn edge(self, from: &str, to: &str) -> Self {
+        let between = format!("{from}_q");
+        self.node("QuantizeLinear", &[from, "s", "sz"], &between)
+            .node("DequantizeLinear", &[&between, "s", "sz"], to)
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        let opsets = vec![OperatorSet {
+            domain: String::new(),
+            version: 13,
+        }];
+        Model {
+            graph: Some(self.0),
+            opsets,
+        }
+        .encode_to_vec()
+    }
+}
+
+fn kinds(graph: &crate::graph::Graph) -> Vec<&Kind> {
+    graph.nodes.iter().map(|node| &node.kind).collect()
+}
+
+#[test]
+fn the_example_model_comes_in_whole() {
+    let graph = import(&motion("motion-v1.onnx")).expect("it is fully int8");
+    let affine = graph
+        .input_affine
+        .as_ref()
+        .expect("it standardises its input");
+    assert_eq!((affine.features.len(), affine.inner), (6, 50));
+    assert!(graph.input_half_to_even);
+    let names: Vec<_> = kinds(&graph)
+        .iter()
+        .map(|kind| {
+            format!("{kind:?}")
+                .split([' ', '('])
+                .next()
+                .map(str::to_owned)
+                .unwrap_or_default()
+        })
+        .collect();
+    let expected = [
+        "Transpose",
+        "Reshape",
+        "Conv",
+        "MaxPool",
+        "Conv",
+        "Mean",
+        "Reshape",
+        "Dense",
+    ];
+    assert_eq!(names, expected);
+    let Kind::Conv { window, .. } = &graph.nodes[2].kind else {
+        unreachable!("compared above")
+    };
+    assert_eq!((window.kernel, window.stride), ([5, 1], [1, 1]));
+    let output = graph.tensor(graph.outputs[0]);
+    assert_eq!(output.shape, [1, 4]);
+}
+
+#[test]
+fn a_float_graph_is_told_to_be_quantized() {
+    let error = import(&motion("motion-v1-float.onnx")).expect_err("it is float");
+    assert_eq!(error.place, "Conv (conv1)");
+    assert!(error.to_string().contains("quantize"), "{error}");
+}
+
+/// Channels of a filter lie apart in ONNX and side by side in the graph.
+#[test]
+fn a_convolution_goes_to_channels_last() {
+    let weights: Vec<i8> = (0..12).collect();
+    let bytes = Builder::new(&[1, 2, 3, 4])
+        .int8("w", &[1, 2, 2, 3], &weights)
+        .scale("ws", 0.25, 0)
+        .float("b", &[1], &[1.0])
+        .edge("x", "a")
+        .node("DequantizeLinear", &["w", "ws", "wsz"], "wr")
+        .node("Conv", &["a", "wr", "b"], "c")
+        .ints("pads", &[1, 0, 0, 2])
+        .node("Relu", &["c"], "r")
+        .edge("r", "y")
+        .bytes();
+    let graph = import(&bytes).expect("it is fully int8");
+    let conv = graph
+        .nodes
+        .iter()
+        .find(|node| matches!(node.kind, Kind::Conv { .. }))
+        .expect("a convolution");
+    let Kind::Conv { window, activation } = &conv.kind else {
+        unreachable!("found by its kind")
+    };
+    assert_eq!((window.kernel, window.padding), ([2, 3], [1, 0, 0, 2]));
+    assert_eq!(*activation, Activation::Relu);
+    let tensor = |index: usize| graph.tensor(conv.inputs[index].expect("all three are given"));
+    assert_eq!(tensor(0).shape, [1, 3, 4, 2]);
+    assert_eq!(tensor(1).shape, [1, 2, 3, 2]);
+    assert_eq!(
+        tensor(1).data.as_deref(),
+        Some(&[0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11][..])
+    );
+    // 1.0 at a scale of 0.5 * 0.25.
+    assert_eq!(tensor(2).data.as_deref(), Some(&8_i32.to_le_bytes()[..]));
+    assert_eq!(graph.tensor(conv.outputs[0]).shape, [1, 3, 4, 1]);
+    // The caller sees ONNX's order again.
+    assert_eq!(graph.tensor(graph.outputs[0]).shape, [1, 1, 3, 4]);
+}
+
+#[test]
+fn a_scaled_input_becomes_its_quantization() {
+    let bytes = Builder::new(&[1, 3, 2])
+        .float("m", &[3, 1], &[1.0, 2.0, 3.0])
+        .float("d", &[1, 3, 1], &[2.0, 4.0, 8.0])
+        .float("o", &[], &[0.5])
+        .node("Sub", &["x", "m"], "c")
+        .node("Div", &["c", "d"], "e")
+        .node("Mul", &["e", "o"], "f")
+        .edge("f", "g")
+        .node("Relu", &["g"], "h")
+        .edge("h", "y")
+        .bytes();
+    let graph = import(&bytes).expect("it is fully int8");
+    let features = vec![(1.0, 0.25), (2.0, 0.125), (3.0, 0.0625)];
+    assert_eq!(graph.input_affine, Some(InputAffine { features, inner: 2 }));
+    assert_eq!(kinds(&graph), [&Kind::Unary(Unary::Relu)]);
+}
+
+/// A graph that comes with channels last and turns them first for a convolution turns nothing here.
+#[test]
+fn transposes_that_undo_each_other_vanish() {
+    let bytes = Builder::new(&[1, 4, 5, 2])
+        .int8("w", &[3, 2, 1, 1], &[1; 6])
+        .scale("ws", 0.25, 0)
+        .edge("x", "a")
+        .node("Transpose", &["a"], "t")
+        .ints("perm", &[0, 3, 1, 2])
+        .node("DequantizeLinear", &["w", "ws", "wsz"], "wr")
+        .node("Conv", &["t", "wr"], "c")
+        .edge("c", "d")
+        .node("Transpose", &["d"], "y")
+        .ints("perm", &[0, 2, 3, 1])
+        .bytes();
+    let graph = import(&bytes).expect("it is fully int8");
+    let [node] = &graph.nodes[..] else {
+        panic!("only the convolution is left: {:?}", graph.nodes)
+    };
+    assert_eq!(node.inputs[0], Some(graph.inputs[0]));
+    assert_eq!(node.outputs[0], graph.outputs[0]);
+}
+
+#[test]
+fn another_scale_is_a_requantization() {
+    let bytes = Builder::new(&[1, 4])
+        .scale("t", 0.25, -7)
+        .edge("x", "a")
+        .node("QuantizeLinear", &["a", "t", "tz"], "b")
+        .node("DequantizeLinear", &["b", "t", "tz"], "y")
+        .bytes();
+    let graph = import(&bytes).expect("it is fully int8");
+    assert_eq!(kinds(&graph), [&Kind::Unary(Unary::Requantize)]);
+}
+
+#[test]
+fn refusals_name_node_and_remedy() {
+    let weights = |zero: i8| {
+        Builder::new(&[1, 2, 3, 4])
+            .int8("w", &[1, 2, 1, 1], &[1, 1])
+            .scale("ws", 0.25, zero)
+            .edge("x", "a")
+            .node("DequantizeLinear", &["w", "ws", "wsz"], "wr")
+    };
+    let cases = [
+        (
+            weights(5).node("Conv", &["a", "wr"], "c").edge("c", "y"),
+            "Conv (the Conv)",
+            "symmetric",
+        ),
+        (
+            weights(0).node("Conv", &["a", "wr"], "y"),
+            "the graph's output",
+            "is float",
+        ),
+        (
+            weights(0).node("Conv", &["x", "wr"], "y"),
+            "Conv (the Conv)",
+            "x is float",
+        ),
+        (
+            weights(0).node("Conv", &["a", "nowhere"], "y"),
+            "Conv (the Conv)",
+            "no earlier node",
+        ),
+        (
+            weights(0).node("LSTM", &["a"], "y"),
+            "LSTM (the LSTM)",
+            "tract",
+        ),
+        (
+            weights(0).node("DequantizeLinear", &["x_q", "ws", "wsz"], "y"),
+            "DequantizeLinear (the DequantizeLinear)",
+            "has scale 0.5",
+        ),
+        (
+            weights(0)
+                .longs("sh", &[7, -1])
+                .node("Reshape", &["a", "sh"], "y"),
+            "Reshape (the Reshape)",
+            "does not become",
+        ),
+        (
+            weights(0)
+                .node("MaxPool", &["a"], "y")
+                .ints("kernel_shape", &[9, 9]),
+            "MaxPool (the MaxPool)",
+            "does not fit",
+        ),
+        (
+            Builder::new(&[8, 2]).edge("x", "y"),
+            "the graph's input",
+            "batch",
+        ),
+        (
+            Builder::new(&[1, 0]).edge("x", "y"),
+            "the graph's input",
+            "fixed shapes",
+        ),
+    ];
+    for (builder, place, part) in cases {
+        let error = import(&builder.bytes()).expect_err(part);
+        assert_eq!(error.place, place, "{error}");
+        assert!(
+            error.to_string().contains(part),
+            "{error} should say {part}"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_an_error_or_a_graph(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = import(&bytes);
+    }
+
+    /// Whatever comes of a damaged file, its graph is consistent.
+    #[test]
+    fn a_damaged_model_is_an_error_or_a_graph(
+        cut in 0_usize..8000,
+        flips in prop::collection::vec((0_usize..8000, any::<u8>()), 0..6),
+    ) {
+        let mut bytes = motion("motion-v1.onnx");
+        for (at, value) in flips {
+            let at = at % bytes.len();
+            bytes[at] = value;
+        }
+        if cut % 4 == 0 {
+            bytes.truncate(cut);
+        }
+        if let Ok(graph) = import(&bytes) {
+            for node in &graph.nodes {
+                for id in node.inputs.iter().flatten().chain(&node.outputs) {
+                    prop_assert!(id.0 < graph.tensors.len());
+                }
+            }
+            for tensor in &graph.tensors {
+                if let Some(data) = &tensor.data {
+                    prop_assert_eq!(data.len(), tensor.elements() * tensor.dtype.bytes());
+                }
+            }
+        }
+    }
+}
