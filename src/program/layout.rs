@@ -1,61 +1,287 @@
 //! Where a weight lies in each [`Layout`], and what its kernels need beside weights: the one place
 //! that emitters, verifier, planner and kernels ask.
 
+//!
+//! # Weights for Cortex-M
+//!
+//! Convolutions and fully connected layers are matrices of output channels by products, the latter
+//! in the order of the natural layout, padded with zeros to multiples of four each. Four outputs make
+//! a tile, in which four products of its outputs 0 and 1, then of 2 and 3, follow each other: a
+//! halfword holds `256 * odd + even`, and of four products the first and third, then the second and
+//! fourth make a word with those of the other pair of outputs behind it. That is how `SXTB16` takes
+//! four activations apart, and `SMLAD` sums two outputs at once (see the kernels).
+//!
+//! Depthwise weights are halfwords, channel by channel and row by row, rows of an even number of
+//! halfwords. A row of three is `k0, k1, k1, k2`. A kernel of one column lies as one row.
+//!
+//! Of a [`Channel`] the multiplier is stored times two, modulo 2^32, and the shift as its bitwise
+//! complement, with two flags in the first channel of an operator ([`UNPROVEN`], [`LEFT`]).
+
 use super::Layout;
-use super::op::{Conv, Dense, Depthwise, Op};
+use super::codec::{Field, Reader};
+use super::op::{Channel, Conv, Dense, Depthwise, Op, Window};
+
+/// Flag in the first channel's shift for Cortex-M: some sum may leave 24 bits, so that only portable
+/// kernels are exact.
+pub const UNPROVEN: i32 = 1 << 16;
+/// Flag in the first channel's shift for Cortex-M: some shift goes to the left or is none.
+pub const LEFT: i32 = 1 << 17;
+
+/// Columns of outputs that a depthwise kernel for Cortex-M computes at a time.
+pub const BLOCK: usize = 6;
+/// Channels that it takes at a time where it does not keep whole rows.
+pub const GROUP: usize = 8;
+
+/// Bytes of a matrix for Cortex-M.
+pub const fn matrix_bytes(outputs: u64, products: u64) -> u64 {
+    outputs.next_multiple_of(4) * products.next_multiple_of(4)
+}
+
+/// Where the halfword of a weight of a matrix for Cortex-M begins.
+pub const fn matrix_halfword(products: usize, output: usize, product: usize) -> usize {
+    let tile = output / 4 * 4 * products.next_multiple_of(4);
+    let word = (product / 4 * 2 + product % 2) * 2 + output % 4 / 2;
+    tile + word * 4 + product % 4 / 2 * 2
+}
+
+/// A halfword of a matrix for Cortex-M.
+pub const fn pack(even: i8, odd: i8) -> [u8; 2] {
+    (odd as i16)
+        .wrapping_mul(256)
+        .wrapping_add(even as i16)
+        .to_le_bytes()
+}
+
+/// One of the two weights of a halfword of a matrix for Cortex-M.
+pub const fn unpack([low, high]: [u8; 2], odd: bool) -> i8 {
+    if odd {
+        high.wrapping_add(low >> 7) as i8
+    } else {
+        low as i8
+    }
+}
+
+/// A weight of a matrix, among constants that begin with it.
+fn matrix_weight(constants: &[u8], products: usize, output: usize, product: usize) -> Option<i8> {
+    let at = matrix_halfword(products, output, product);
+    let halfword = constants.get(at..)?.first_chunk::<2>()?;
+    Some(unpack(*halfword, output % 2 == 1))
+}
 
 /// Bytes of a convolution's weights.
-pub const fn conv_weight_bytes(_layout: Layout, op: &Conv) -> u64 {
-    op.output.channels as u64 * conv_taps(op)
+pub const fn conv_weight_bytes(layout: Layout, op: &Conv) -> u64 {
+    let outputs = op.output.channels as u64;
+    match layout {
+        Layout::Natural => outputs * conv_taps(op),
+        Layout::CortexM => matrix_bytes(outputs, conv_taps(op)),
+    }
 }
 
 /// Weights of one output channel of a convolution.
-const fn conv_taps(op: &Conv) -> u64 {
+pub const fn conv_taps(op: &Conv) -> u64 {
     op.window.kernel_h as u64 * op.window.kernel_w as u64 * op.input.channels as u64
 }
 
-/// Index from `weights` on of the weight of `[output channel, row, column, input channel]`.
-pub const fn conv_weight(layout: Layout, op: &Conv, at: [usize; 4]) -> usize {
+/// The weight of `[output channel, row, column, input channel]`, among constants that begin with the
+/// convolution's.
+pub fn conv_weight(layout: Layout, op: &Conv, constants: &[u8], at: [usize; 4]) -> Option<i8> {
     let [out, row, column, input] = at;
+    let column = row * usize::from(op.window.kernel_w) + column;
+    let product = column * usize::from(op.input.channels) + input;
+    let products = conv_taps(op) as usize;
     match layout {
-        Layout::Natural | Layout::CortexM => {
-            let row = out * op.window.kernel_h as usize + row;
-            let column = row * op.window.kernel_w as usize + column;
-            column * op.input.channels as usize + input
-        }
+        Layout::Natural => constants
+            .get(out * products + product)
+            .map(|&byte| byte as i8),
+        Layout::CortexM => matrix_weight(constants, products, out, product),
     }
 }
 
 /// Bytes of a depthwise convolution's weights.
-pub const fn depthwise_weight_bytes(_layout: Layout, op: &Depthwise) -> u64 {
-    op.window.kernel_h as u64 * op.window.kernel_w as u64 * op.output.channels as u64
-}
-
-/// Index from `weights` on of the weight of `[row, column, output channel]`.
-pub const fn depthwise_weight(layout: Layout, op: &Depthwise, at: [usize; 3]) -> usize {
-    let [row, column, out] = at;
+pub const fn depthwise_weight_bytes(layout: Layout, op: &Depthwise) -> u64 {
+    let outputs = op.output.channels as u64;
     match layout {
-        Layout::Natural | Layout::CortexM => {
-            let column = row * op.window.kernel_w as usize + column;
-            column * op.output.channels as usize + out
+        Layout::Natural => outputs * op.window.kernel_h as u64 * op.window.kernel_w as u64,
+        Layout::CortexM => {
+            let [rows, _] = depthwise_rows(&op.window);
+            outputs * rows as u64 * depthwise_row_bytes(&op.window) as u64
         }
     }
 }
 
-/// Bytes of a fully connected layer's weights.
-pub const fn dense_weight_bytes(_layout: Layout, op: &Dense) -> u64 {
-    op.inputs as u64 * op.outputs as u64
+/// Rows and columns of a depthwise kernel as they lie for Cortex-M: one column lies as one row.
+pub const fn depthwise_rows(window: &Window) -> [usize; 2] {
+    let (rows, columns) = (window.kernel_h as usize, window.kernel_w as usize);
+    if columns == 1 {
+        [1, rows]
+    } else {
+        [rows, columns]
+    }
 }
 
-/// Index from `weights` on of the weight of `[output, input]`.
-pub const fn dense_weight(layout: Layout, op: &Dense, at: [usize; 2]) -> usize {
-    let [out, input] = at;
+/// Bytes of a row of a depthwise kernel for Cortex-M.
+pub const fn depthwise_row_bytes(window: &Window) -> usize {
+    let [_, columns] = depthwise_rows(window);
+    columns.next_multiple_of(2) * 2
+}
+
+/// The weight of `[row, column, output channel]`, among constants that begin with the convolution's.
+pub fn depthwise_weight(
+    layout: Layout,
+    op: &Depthwise,
+    constants: &[u8],
+    at: [usize; 3],
+) -> Option<i8> {
+    let [row, column, out] = at;
+    let column = row * usize::from(op.window.kernel_w) + column;
+    let at = match layout {
+        Layout::Natural => column * usize::from(op.output.channels) + out,
+        Layout::CortexM => depthwise_halfword(&op.window, column, out),
+    };
+    constants.get(at).map(|&byte| byte as i8)
+}
+
+/// Where the halfword of tap `row * columns + column` of an output channel begins for Cortex-M.
+pub const fn depthwise_halfword(window: &Window, tap: usize, output: usize) -> usize {
+    let [rows, columns] = depthwise_rows(window);
+    // The caller's window has at least one column.
+    let columns = if columns == 0 { 1 } else { columns };
+    let (row, column) = (tap / columns, tap % columns);
+    let column = if columns == 3 && column == 2 {
+        3
+    } else {
+        column
+    };
+    (output * rows + row) * depthwise_row_bytes(window) + column * 2
+}
+
+/// Bytes of a fully connected layer's weights.
+pub const fn dense_weight_bytes(layout: Layout, op: &Dense) -> u64 {
     match layout {
-        Layout::Natural | Layout::CortexM => out * op.inputs as usize + input,
+        Layout::Natural => op.inputs as u64 * op.outputs as u64,
+        Layout::CortexM => matrix_bytes(op.outputs as u64, op.inputs as u64),
+    }
+}
+
+/// The weight of `[output, input]`, among constants that begin with the layer's.
+pub fn dense_weight(layout: Layout, op: &Dense, constants: &[u8], at: [usize; 2]) -> Option<i8> {
+    let [out, input] = at;
+    let products = usize::from(op.inputs);
+    match layout {
+        Layout::Natural => constants
+            .get(out * products + input)
+            .map(|&byte| byte as i8),
+        Layout::CortexM => matrix_weight(constants, products, out, input),
+    }
+}
+
+/// How many channels' constants an operator of `outputs` channels has.
+pub const fn channel_count(layout: Layout, outputs: u16) -> u32 {
+    match layout {
+        Layout::Natural => outputs as u32,
+        Layout::CortexM => (outputs as u32).next_multiple_of(4),
+    }
+}
+
+/// Constants of output channel `index` of the [`Channel`]s at `base` of the program.
+pub fn channel(layout: Layout, program: &[u8], base: u32, index: usize) -> Option<Channel> {
+    let at = (base as usize).checked_add(index.checked_mul(Channel::BYTES)?)?;
+    let channel = Channel::read(&mut Reader::new(program.get(at..)?))?;
+    match layout {
+        Layout::Natural => Some(channel),
+        Layout::CortexM => Some(Channel {
+            multiplier: (channel.multiplier as u32 >> 1) as i32,
+            shift: !(channel.shift as i8 as i32),
+            ..channel
+        }),
+    }
+}
+
+/// A channel as it is stored, with flags of its operator.
+pub const fn store_channel(layout: Layout, channel: Channel, flags: i32) -> Channel {
+    match layout {
+        Layout::Natural => channel,
+        Layout::CortexM => Channel {
+            multiplier: channel.multiplier.wrapping_mul(2),
+            shift: !channel.shift ^ flags,
+            ..channel
+        },
     }
 }
 
 /// Bytes of scratch that an operator needs in the arena.
-pub const fn scratch_bytes(_layout: Layout, _op: &Op) -> u64 {
-    0
+pub const fn scratch_bytes(layout: Layout, op: &Op) -> u64 {
+    match (layout, op) {
+        (Layout::CortexM, Op::Conv(op)) => conv_scratch(op),
+        (Layout::CortexM, Op::ConvAdd(op)) => {
+            conv_scratch(&op.conv) + 2 * (op.conv.output.channels as u64).next_multiple_of(4)
+        }
+        (Layout::CortexM, Op::Depthwise(op)) => match Slices::of(op) {
+            Some(slices) => slices.bytes() as u64,
+            None => 0,
+        },
+        _ => 0,
+    }
+}
+
+/// Two pixels' windows, widened, and as bytes where they are not taken from the input as they lie.
+const fn conv_scratch(op: &Conv) -> u64 {
+    let products = conv_taps(op).next_multiple_of(4);
+    products * 4 + (products + 4) * 2
+}
+
+/// How the depthwise kernel for Cortex-M cuts its work: rows of the input, taken apart into a row a
+/// channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slices {
+    /// Whether whole rows stay in scratch until the next row of outputs.
+    pub keep: bool,
+    /// Channels at a time, a multiple of four.
+    pub channels: usize,
+    /// Outputs of a row at a time.
+    pub columns: usize,
+    /// Bytes of a channel's row.
+    pub row: usize,
+    /// Rows of the kernel.
+    pub rows: usize,
+}
+
+impl Slices {
+    /// For an operator that the kernel takes: three by three, one output an input channel, stride 1
+    /// or 2 and no dilation.
+    pub const fn of(op: &Depthwise) -> Option<Self> {
+        let window = &op.window;
+        let plain = window.kernel_h == 3
+            && window.kernel_w == 3
+            && op.multiplier == 1
+            && window.dilation_h == 1
+            && window.dilation_w == 1
+            && window.stride_h == window.stride_w
+            && (window.stride_w == 1 || window.stride_w == 2);
+        if !plain {
+            return None;
+        }
+        let (width, channels) = (op.output.width as usize, op.output.channels as usize);
+        let all = channels.next_multiple_of(4);
+        let keep = window.stride_w == 1 && width <= 64;
+        let columns = if keep { width } else { BLOCK };
+        let blocks = columns.div_ceil(BLOCK);
+        Some(Self {
+            keep,
+            channels: if keep || all < GROUP { all } else { GROUP },
+            columns,
+            row: blocks * BLOCK * 2 * window.stride_w as usize + 4,
+            rows: 3,
+        })
+    }
+
+    /// Bytes of a row of the input that was taken apart.
+    pub const fn slot(&self) -> usize {
+        self.channels * self.row
+    }
+
+    /// Bytes of scratch: rows, a pixel of padding, and copies of the input's last two.
+    pub const fn bytes(&self) -> usize {
+        self.rows * self.slot() + 3 * self.channels
+    }
 }

@@ -6,6 +6,7 @@
 //! distance depends on shapes alone, so that planner and verifier share it.
 
 use super::Layout;
+use super::layout;
 use super::op::{Conv, Dense, Depthwise, Op, Plane, Pool, Window};
 
 /// The least `input offset - output offset` at which the output may overlap its main input; `None`
@@ -34,8 +35,13 @@ fn conv(op: &Conv, layout: Layout) -> u64 {
 }
 
 fn depthwise(op: &Depthwise, layout: Layout) -> u64 {
-    match layout {
-        Layout::Natural | Layout::CortexM => sliding(&op.input, &op.output, &op.window),
+    let pixel = sliding(&op.input, &op.output, &op.window);
+    match (layout, layout::Slices::of(op)) {
+        // Some channels of a block are written before others of it are read.
+        (Layout::CortexM, Some(slices)) if !slices.keep => {
+            pixel + (slices.columns as u64 - 1) * u64::from(op.output.channels)
+        }
+        _ => pixel,
     }
 }
 

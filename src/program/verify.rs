@@ -8,7 +8,6 @@
 //! together, and no memory.
 
 use super::codec::{Field as _, Reader};
-use super::kernels::portable;
 use super::layout;
 use super::op::{
     Add, AddScale, Channel, Conv, ConvAdd, Copy, Dense, Depthwise, Fill, Lookup, Mean, Mul, Op,
@@ -311,16 +310,20 @@ impl Check<'_> {
     }
 
     fn channels(&self, offset: u32, count: u16) -> Checked {
+        let count = layout::channel_count(self.layout, count);
         let bytes = u64::from(count) * Channel::BYTES as u64;
         self.stored(offset, bytes, 4, Field::Channels)?;
-        for index in 0..usize::from(count) {
-            let channel = portable::channel(self.bytes, offset, index);
+        for index in 0..count as usize {
+            let channel = layout::channel(self.layout, self.bytes, offset, index);
             let channel = channel.ok_or(ProgramError::Op {
                 op: self.index,
                 field: Field::Channels,
                 value: i64::from(offset),
             })?;
             self.multiplier(channel.multiplier)?;
+            // Kernels for Cortex-M have no multiplier of zero.
+            let scales = self.layout == Layout::Natural || channel.multiplier != 0;
+            self.require(scales, Field::Multiplier, channel.multiplier)?;
             self.require(
                 (-31..=30).contains(&channel.shift),
                 Field::Shift,

@@ -1,7 +1,7 @@
 //! Convolutions and fully connected layers.
 
 use super::taps::Axis;
-use super::{channel, constants, finish, part};
+use super::{constants, finish, part};
 use crate::program::Layout;
 use crate::program::exec::Step;
 use crate::program::kernels::portable::elementwise::sum;
@@ -45,7 +45,7 @@ fn each_output(
     for y in 0..usize::from(op.output.height) {
         for x in 0..usize::from(op.output.width) {
             for out in 0..usize::from(op.output.channels) {
-                let channel = channel(program, op.channels, out)?;
+                let channel = layout::channel(layout, program, op.channels, out)?;
                 let products = match layout {
                     Layout::Natural => window_sum(op, program, arena, [y, x, out])?,
                     Layout::CortexM => indexed_sum(op, layout, program, arena, [y, x, out])?,
@@ -128,6 +128,7 @@ fn indexed_sum(
         Axis::columns(&op.window, &op.input),
     );
     let depth = usize::from(op.input.channels);
+    let weights = program.get(op.weights as usize..)?;
     let mut sum = 0_i32;
     for row in 0..rows.taps() {
         for column in 0..columns.taps() {
@@ -142,8 +143,7 @@ fn indexed_sum(
                     Some(at) => *arena.get(at + c)?,
                     None => op.input_zero_point,
                 };
-                let at = layout::conv_weight(layout, op, [out, row, column, c]);
-                let weight = *program.get(op.weights as usize + at)? as i8;
+                let weight = layout::conv_weight(layout, op, weights, [out, row, column, c])?;
                 sum = sum.wrapping_add(i32::from(input) * i32::from(weight));
             }
         }
@@ -160,7 +160,7 @@ pub fn depthwise(mut step: Step<'_, Depthwise>) -> Option<()> {
     for y in 0..usize::from(op.output.height) {
         for x in 0..usize::from(op.output.width) {
             for out in 0..usize::from(op.output.channels) {
-                let channel = channel(program, op.channels, out)?;
+                let channel = layout::channel(layout, program, op.channels, out)?;
                 let input = out / usize::from(op.multiplier.max(1));
                 let products = depthwise_sum(&op, layout, program, arena, [y, x, input, out])?;
                 let value = finish(channel.bias.wrapping_add(products), &channel, &op.quantizer);
@@ -184,6 +184,7 @@ fn depthwise_sum(
         Axis::rows(&op.window, &op.input),
         Axis::columns(&op.window, &op.input),
     );
+    let weights = program.get(op.weights as usize..)?;
     let mut sum = 0_i32;
     for row in 0..rows.taps() {
         let input_row = rows.input(y, row);
@@ -196,8 +197,7 @@ fn depthwise_sum(
                     *arena.get(op.input.offset as usize + index)?
                 }
             };
-            let at = layout::depthwise_weight(layout, op, [row, column, out]);
-            let weight = *program.get(op.weights as usize + at)? as i8;
+            let weight = layout::depthwise_weight(layout, op, weights, [row, column, out])?;
             sum = sum.wrapping_add(i32::from(value) * i32::from(weight));
         }
     }
@@ -214,7 +214,7 @@ pub fn dense(mut step: Step<'_, Dense>) -> Option<()> {
     for row in 0..usize::from(op.rows) {
         let start = op.input as usize + row * inputs;
         for out in 0..usize::from(op.outputs) {
-            let channel = channel(program, op.channels, out)?;
+            let channel = layout::channel(layout, program, op.channels, out)?;
             let vector = part(arena, start, inputs)?;
             let products = match layout {
                 Layout::Natural => {
@@ -222,10 +222,10 @@ pub fn dense(mut step: Step<'_, Dense>) -> Option<()> {
                     dot(vector, weights)
                 }
                 Layout::CortexM => {
+                    let weights = program.get(op.weights as usize..)?;
                     let mut sum = 0_i32;
                     for (index, &value) in vector.iter().enumerate() {
-                        let at = layout::dense_weight(layout, &op, [out, index]);
-                        let weight = *program.get(op.weights as usize + at)? as i8;
+                        let weight = layout::dense_weight(layout, &op, weights, [out, index])?;
                         sum = sum.wrapping_add(i32::from(value) * i32::from(weight));
                     }
                     sum

@@ -17,20 +17,14 @@ mod softmax;
 mod taps;
 
 pub use conv::{conv, conv_add, dense, depthwise};
+pub(crate) use elementwise::sum;
 pub use elementwise::{add, lookup, mul};
 pub use pool::{mean, pool};
 pub use rearrange::{copy, fill};
 pub use softmax::softmax;
 
 use super::super::arith::requantize;
-use super::super::codec::{Field, Reader};
 use super::super::op::{Channel, Quantizer};
-
-/// Constants of output channel `index` of the [`Channel`]s at `base` of the program.
-pub(crate) fn channel(program: &[u8], base: u32, index: usize) -> Option<Channel> {
-    let at = (base as usize).checked_add(index.checked_mul(Channel::BYTES)?)?;
-    Channel::read(&mut Reader::new(program.get(at..)?))
-}
 
 /// `clamp(zero point + value, min, max)`.
 #[inline]

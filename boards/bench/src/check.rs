@@ -1,0 +1,433 @@
+//! Fast kernels against portable ones, on programs of one operator with random shapes and values.
+
+use crate::{Memory, count, print};
+use edgeward::program::codec::{Field as _, Writer};
+use edgeward::program::kernels::cortex_m::CortexM;
+use edgeward::program::layout::{self, LEFT};
+use edgeward::program::op::{
+    AddScale, Channel, Conv, ConvAdd, Dense, Depthwise, Op, Plane, Quantizer, Window,
+};
+use edgeward::program::overlap::least_distance;
+use edgeward::program::{HEADER_BYTES, Header, Layout, MAGIC, Portable, Program, VERSION};
+
+/// xorshift32.
+struct Random(u32);
+
+impl Random {
+    fn next(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 17;
+        self.0 ^= self.0 << 5;
+        self.0
+    }
+
+    /// `low` to `high`, both included.
+    fn between(&mut self, low: i32, high: i32) -> i32 {
+        low + (self.next() % (high - low + 1) as u32) as i32
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        self.next() % 100 < percent
+    }
+
+    /// An element, often an extreme one.
+    fn element(&mut self) -> i8 {
+        match self.next() % 8 {
+            0 => i8::MIN,
+            1 => i8::MAX,
+            _ => self.next() as i8,
+        }
+    }
+
+    /// A weight of a compiled model, often an extreme one.
+    fn weight(&mut self) -> i8 {
+        self.element().max(-127)
+    }
+}
+
+/// Where constants begin: behind the head and one operator.
+const CONSTANTS: usize = 512;
+
+/// A program under construction.
+struct Builder<'a> {
+    bytes: &'a mut [u8],
+    end: usize,
+}
+
+impl Builder<'_> {
+    /// Room for `bytes` constants at a multiple of sixteen.
+    fn room(&mut self, bytes: usize) -> usize {
+        let at = self.end;
+        self.end = (at + bytes).next_multiple_of(16);
+        self.bytes[at..self.end].fill(0);
+        at
+    }
+
+    fn channels(&mut self, random: &mut Random, count: u16, products: usize, left: bool) -> u32 {
+        let all = layout::channel_count(Layout::CortexM, count) as usize;
+        let at = self.room(all * Channel::BYTES);
+        // Sums of about 127 * 73 * sqrt(products), brought to a few hundred.
+        let down = 6 + products.ilog2() as i32 / 2;
+        for index in 0..all {
+            let flags = if index == 0 && left { LEFT } else { 0 };
+            let shift = match left && random.chance(40) {
+                true => random.between(0, 3),
+                false => -random.between(down - 4, down + 4).clamp(1, 30),
+            };
+            let channel = Channel {
+                bias: random.between(-20_000, 20_000),
+                multiplier: (1 << 30) + (random.next() >> 2) as i32,
+                shift,
+            };
+            let stored = layout::store_channel(Layout::CortexM, channel, flags);
+            let mut writer = Writer::new(&mut self.bytes[at + index * Channel::BYTES..]);
+            let _ = stored.write(&mut writer);
+        }
+        at as u32
+    }
+
+    fn matrix(&mut self, random: &mut Random, outputs: usize, products: usize) -> u32 {
+        let at = self.room(layout::matrix_bytes(outputs as u64, products as u64) as usize);
+        for output in (0..outputs).step_by(2) {
+            for product in 0..products {
+                let odd = if output + 1 < outputs {
+                    random.weight()
+                } else {
+                    0
+                };
+                let halfword = layout::pack(random.weight(), odd);
+                let to = at + layout::matrix_halfword(products, output, product);
+                self.bytes[to..to + 2].copy_from_slice(&halfword);
+            }
+        }
+        at as u32
+    }
+
+    fn depthwise(&mut self, random: &mut Random, op: &Depthwise) -> u32 {
+        let bytes = layout::depthwise_weight_bytes(Layout::CortexM, op) as usize;
+        let at = self.room(bytes);
+        let taps = usize::from(op.window.kernel_h) * usize::from(op.window.kernel_w);
+        let [_, columns] = layout::depthwise_rows(&op.window);
+        for output in 0..usize::from(op.output.channels) {
+            for tap in 0..taps {
+                let value = i16::from(random.weight()).to_le_bytes();
+                let to = at + layout::depthwise_halfword(&op.window, tap, output);
+                self.bytes[to..to + 2].copy_from_slice(&value);
+                if columns == 3 && tap % 3 == 1 {
+                    self.bytes[to + 2..to + 4].copy_from_slice(&value);
+                }
+            }
+        }
+        at as u32
+    }
+}
+
+fn quantizer(random: &mut Random) -> Quantizer {
+    let (mut min, mut max) = (i8::MIN, i8::MAX);
+    if random.chance(20) {
+        (min, max) = (random.element(), random.element());
+        if min > max {
+            (min, max) = (max, min);
+        }
+    }
+    Quantizer {
+        zero_point: random.element(),
+        min,
+        max,
+    }
+}
+
+/// A window and planes that it fits.
+fn shapes(random: &mut Random, kernels: &[u16], channels: [i32; 2]) -> (Plane, Plane, Window) {
+    let kernel = |random: &mut Random| kernels[random.next() as usize % kernels.len()];
+    let (kernel_h, kernel_w) = (kernel(random), kernel(random));
+    let stride = random.between(1, 2) as u8;
+    let same = random.chance(60);
+    let (height, width) = (
+        random.between(i32::from(kernel_h), 14) as u16,
+        random.between(i32::from(kernel_w), 17) as u16,
+    );
+    let axis = |extent: u16, kernel: u16, pad: u16| {
+        let stride = u16::from(stride);
+        if same {
+            let output = extent.div_ceil(stride);
+            (output, pad.min(kernel - 1))
+        } else {
+            ((extent - kernel) / stride + 1, 0)
+        }
+    };
+    let (out_h, pad_top) = axis(
+        height,
+        kernel_h,
+        random.between(0, i32::from(kernel_h) / 2) as u16,
+    );
+    let (out_w, pad_left) = axis(
+        width,
+        kernel_w,
+        random.between(0, i32::from(kernel_w) / 2) as u16,
+    );
+    let plane = |height, width, channels| Plane {
+        offset: 0,
+        height,
+        width,
+        channels,
+    };
+    let depth = random.between(1, channels[0]) as u16;
+    (
+        plane(height, width, depth),
+        plane(out_h, out_w, random.between(1, channels[1]) as u16),
+        Window {
+            kernel_h,
+            kernel_w,
+            stride_h: stride,
+            stride_w: stride,
+            dilation_h: 1,
+            dilation_w: 1,
+            pad_top,
+            pad_left,
+        },
+    )
+}
+
+fn conv(random: &mut Random, builder: &mut Builder<'_>) -> Conv {
+    let (input, output, window) = shapes(random, &[1, 1, 2, 3, 4], [20, 19]);
+    let mut op = Conv {
+        input,
+        output,
+        window,
+        input_zero_point: random.element(),
+        quantizer: quantizer(random),
+        weights: 0,
+        channels: 0,
+        scratch: 0,
+    };
+    let products = layout::conv_taps(&op) as usize;
+    op.weights = builder.matrix(random, usize::from(output.channels), products);
+    let left = random.chance(20);
+    op.channels = builder.channels(random, output.channels, products, left);
+    op
+}
+
+fn conv_add(random: &mut Random, builder: &mut Builder<'_>) -> ConvAdd {
+    let one = |random: &mut Random| {
+        if random.chance(50) {
+            return (1 << 30, 0);
+        }
+        (
+            (1 << 30) + (random.next() >> 2) as i32,
+            -random.between(1, 4) as i8,
+        )
+    };
+    let conv = conv(random, builder);
+    let (multiplier_a, shift_a) = one(random);
+    let (multiplier_b, shift_b) = one(random);
+    let sign = if random.chance(30) { -1 } else { 1 };
+    ConvAdd {
+        conv,
+        other: 0,
+        add: AddScale {
+            zero_a: random.element(),
+            zero_b: random.element(),
+            quantizer: quantizer(random),
+            multiplier_a,
+            shift_a,
+            multiplier_b: sign * multiplier_b,
+            shift_b,
+            multiplier: (1 << 30) + (random.next() >> 2) as i32,
+            shift: -random.between(17, 20) as i8,
+        },
+    }
+}
+
+fn depthwise(random: &mut Random, builder: &mut Builder<'_>) -> Depthwise {
+    let (input, mut output, mut window) = shapes(random, &[3], [24, 1]);
+    output.channels = input.channels;
+    let mut input = input;
+    if random.chance(30) {
+        let kernel = [2, 3, 5, 10, 15][random.next() as usize % 5];
+        let length = random.between(kernel, 30) as u16;
+        let stride = random.between(1, 2) as u8;
+        (window.kernel_h, window.kernel_w) = (kernel as u16, 1);
+        (window.stride_h, window.stride_w) = (stride, 1);
+        (window.pad_top, window.pad_left) = (0, 0);
+        (input.height, input.width, output.width) = (length, 1, 1);
+        output.height = (length - kernel as u16) / u16::from(stride) + 1;
+    }
+    let mut op = Depthwise {
+        input,
+        output,
+        window,
+        multiplier: 1,
+        input_zero_point: random.element(),
+        quantizer: quantizer(random),
+        weights: 0,
+        channels: 0,
+        scratch: 0,
+    };
+    op.weights = builder.depthwise(random, &op);
+    let left = random.chance(20);
+    let products = usize::from(window.kernel_h * window.kernel_w);
+    op.channels = builder.channels(random, output.channels, products, left);
+    op
+}
+
+fn dense(random: &mut Random, builder: &mut Builder<'_>) -> Dense {
+    let (inputs, outputs) = (random.between(1, 150) as u16, random.between(1, 40) as u16);
+    let left = random.chance(20);
+    Dense {
+        input: 0,
+        output: 0,
+        rows: random.between(1, 3) as u16,
+        inputs,
+        outputs,
+        quantizer: quantizer(random),
+        weights: builder.matrix(random, usize::from(outputs), usize::from(inputs)),
+        channels: builder.channels(random, outputs, usize::from(inputs), left),
+        scratch: 0,
+    }
+}
+
+/// Gives an operator places in the arena: apart, or as far over each other as allowed. Gives the
+/// arena's length and where input and output lie.
+fn place(random: &mut Random, op: &mut Op) -> (usize, [(usize, usize); 2]) {
+    let distance = least_distance(op, Layout::CortexM).unwrap_or(0) as usize;
+    let scratch_bytes = layout::scratch_bytes(Layout::CortexM, op) as usize;
+    let (input, output) = match op {
+        Op::Conv(op) => (op.input.bytes(), op.output.bytes()),
+        Op::ConvAdd(op) => (op.conv.input.bytes(), op.conv.output.bytes()),
+        Op::Depthwise(op) => (op.input.bytes(), op.output.bytes()),
+        Op::Dense(op) => (
+            u64::from(op.rows) * u64::from(op.inputs),
+            u64::from(op.rows) * u64::from(op.outputs),
+        ),
+        _ => (0, 0),
+    };
+    let (input, output) = (input as usize, output as usize);
+    let slack = random.between(0, 3) as usize;
+    let base = if scratch_bytes > 0 && random.chance(50) {
+        scratch_bytes.next_multiple_of(4)
+    } else {
+        0
+    };
+    let out_at = base;
+    let in_at = if random.chance(60) {
+        base + distance + slack
+    } else {
+        base + output.max(distance) + slack
+    };
+    let mut end = (in_at + input).max(out_at + output);
+    let other = end;
+    if matches!(op, Op::ConvAdd(_)) {
+        end += output;
+    }
+    let mut scratch = 0;
+    if scratch_bytes > 0 && base == 0 {
+        scratch = end.next_multiple_of(4);
+        end = scratch + scratch_bytes;
+    }
+    match op {
+        Op::Conv(op) => {
+            (op.input.offset, op.output.offset, op.scratch) =
+                (in_at as u32, out_at as u32, scratch as u32);
+        }
+        Op::ConvAdd(op) => {
+            op.conv.input.offset = in_at as u32;
+            op.conv.output.offset = out_at as u32;
+            op.conv.scratch = scratch as u32;
+            op.other = other as u32;
+        }
+        Op::Depthwise(op) => {
+            (op.input.offset, op.output.offset, op.scratch) =
+                (in_at as u32, out_at as u32, scratch as u32);
+        }
+        Op::Dense(op) => (op.input, op.output) = (in_at as u32, out_at as u32),
+        _ => {}
+    }
+    (end, [(in_at, input), (out_at, output)])
+}
+
+/// Writes head and operator; gives the program's length.
+fn write(builder: &mut Builder<'_>, op: &Op, arena: usize, io: [(usize, usize); 2]) -> usize {
+    let length = builder.end;
+    builder.bytes[..CONSTANTS].fill(0);
+    let mut writer = Writer::new(&mut builder.bytes[HEADER_BYTES..CONSTANTS]);
+    let _ = op.write(&mut writer);
+    let op_bytes = writer.at() as u32;
+    let header = Header {
+        magic: MAGIC,
+        version: VERSION,
+        layout: Layout::CortexM as u8,
+        flags: 0,
+        bytes: length as u32,
+        op_bytes,
+        op_count: 1,
+        arena_bytes: arena as u32,
+        input: io[0].0 as u32,
+        input_len: io[0].1 as u32,
+        input_scale: 1.0,
+        output: io[1].0 as u32,
+        output_len: io[1].1 as u32,
+        output_scale: 1.0,
+        input_zero_point: 0,
+        output_zero_point: 0,
+        reserved: [0; 14],
+    };
+    let _ = header.write(&mut Writer::new(builder.bytes));
+    length
+}
+
+/// Runs `count` random operators by both kinds of kernels; `false` when any output differs.
+pub fn check(memory: Memory, seed: u32, count: u32) -> bool {
+    let mut totals = [(0_u32, 0_u64); 4];
+    for case in 0..count {
+        let mut random = Random(seed.wrapping_add(case).wrapping_mul(0x9E37_79B9) | 1);
+        random.next();
+        let mut builder = Builder {
+            bytes: memory.program,
+            end: CONSTANTS,
+        };
+        let kind = (case % 4) as usize;
+        let mut op = match kind {
+            0 => Op::Conv(conv(&mut random, &mut builder)),
+            1 => Op::ConvAdd(conv_add(&mut random, &mut builder)),
+            2 => Op::Depthwise(depthwise(&mut random, &mut builder)),
+            _ => Op::Dense(dense(&mut random, &mut builder)),
+        };
+        let (arena_bytes, io) = place(&mut random, &mut op);
+        let length = write(&mut builder, &op, arena_bytes, io);
+        let program = match Program::verify(&builder.bytes[..length]) {
+            Ok(program) => program,
+            Err(error) => {
+                print!("error case {case}: {error:?}: {op:?}");
+                return false;
+            }
+        };
+        let (arena, rest) = memory.arena.split_at_mut(memory.arena.len() / 2);
+        for (first, second) in arena.iter_mut().zip(rest.iter_mut()).take(arena_bytes + 16) {
+            *first = random.element();
+            *second = *first;
+        }
+        let start = count::now();
+        let fast = program.run(&mut CortexM, arena);
+        let taken = count::between(start, count::now());
+        let portable = program.run(&mut Portable, rest);
+        let (at, len) = io[1];
+        let same = arena[at..at + len] == rest[at..at + len];
+        // Nothing behind the arena may change.
+        let kept = arena[arena_bytes..arena_bytes + 16] == rest[arena_bytes..arena_bytes + 16];
+        if fast.is_err() || portable.is_err() || !same || !kept {
+            let first = (at..at + len).find(|&index| arena[index] != rest[index]);
+            print!(
+                "differs case {case} at {:?} kept {kept}: {op:?}",
+                first.map(|index| index - at)
+            );
+            return false;
+        }
+        totals[kind].0 += 1;
+        totals[kind].1 += u64::from(taken);
+    }
+    for (name, (cases, taken)) in ["Conv", "ConvAdd", "Depthwise", "Dense"].iter().zip(totals) {
+        print!("checked {name} {cases} {taken}");
+    }
+    true
+}

@@ -1,0 +1,254 @@
+//! Depthwise convolutions of three by three.
+
+use super::sliding::{Columns, Sums, gather, stride_1, stride_2};
+use super::{Stored, clamp_stretch};
+use crate::program::Layout;
+use crate::program::exec::Step;
+use crate::program::kernels::portable;
+use crate::program::layout::{Slices, UNPROVEN};
+use crate::program::op::{Depthwise, Quantizer};
+
+/// Depthwise convolution.
+pub fn depthwise(mut step: Step<'_, Depthwise>) -> Option<()> {
+    let op = *step.op();
+    let slices = Slices::of(&op).filter(|_| step.layout() == Layout::CortexM);
+    let Some(slices) = slices else {
+        return portable::depthwise(step);
+    };
+    let channels = step.program().get(op.channels as usize..)?.as_ptr();
+    let weights = step.program().get(op.weights as usize..)?.as_ptr();
+    // SAFETY: the verifier found whole channels at this offset, a multiple of four, and the program
+    // begins at a multiple of sixteen.
+    let first = unsafe { channels.cast::<Stored>().read() };
+    if first.flags() & UNPROVEN != 0 {
+        return portable::depthwise(step);
+    }
+    let arena = step.arena();
+    let end = arena.as_ptr_range().end.cast::<u8>();
+    let start = arena.as_mut_ptr().cast::<u8>();
+    // SAFETY: offsets of planes and of scratch, which has the length of `slices`, were verified.
+    unsafe {
+        let scratch = start.add(op.scratch as usize);
+        Planes {
+            op: &op,
+            slices,
+            channels: channels.cast(),
+            weights: weights.cast(),
+            input: start.add(op.input.offset as usize).cast_const(),
+            output: start.add(op.output.offset as usize),
+            spare: scratch.add(slices.rows * slices.slot()),
+            scratch,
+            arena_end: end,
+        }
+        .run();
+    }
+    Some(())
+}
+
+struct Planes<'a> {
+    op: &'a Depthwise,
+    slices: Slices,
+    channels: *const Stored,
+    weights: *const u32,
+    input: *const u8,
+    output: *mut u8,
+    /// Rows taken apart.
+    scratch: *mut u8,
+    /// A pixel of zero points, and two for the input's last.
+    spare: *mut u8,
+    arena_end: *const u8,
+}
+
+impl Planes<'_> {
+    /// # Safety
+    /// The operator must have been verified against the arena.
+    unsafe fn run(&self) {
+        let (op, slices) = (self.op, &self.slices);
+        let (height, width) = (usize::from(op.output.height), usize::from(op.output.width));
+        let depth = usize::from(op.output.channels);
+        // SAFETY: rows, columns and channels of the output.
+        unsafe {
+            self.spare
+                .write_bytes(op.input_zero_point as u8, slices.channels);
+            if slices.keep {
+                self.fill(self.scratch, slices.rows * slices.slot());
+            }
+            // Rows of the input before this one have been taken apart.
+            let mut taken = -(op.window.pad_top as isize);
+            for y in 0..height {
+                let top =
+                    (y * usize::from(op.window.stride_h)) as isize - (op.window.pad_top as isize);
+                let target = self.output.add(y * width * depth);
+                let mut x = 0;
+                while x < width {
+                    let mut channel = 0;
+                    while channel < depth {
+                        let from = if slices.keep { taken.max(top) } else { top };
+                        for row in from..top + 3 {
+                            self.take(row, x, channel);
+                        }
+                        self.sums(top, x, channel, target);
+                        channel += slices.channels;
+                    }
+                    x += slices.columns;
+                }
+                taken = top + 3;
+                let Quantizer { min, max, .. } = op.quantizer;
+                if min > i8::MIN || max < i8::MAX {
+                    clamp_stretch(target.cast(), width * depth, min, max);
+                }
+            }
+        }
+    }
+
+    /// Where a row of the input lies when it was taken apart.
+    fn slot(&self, row: isize) -> *mut u8 {
+        let index = row.rem_euclid(3) as usize;
+        self.scratch.wrapping_add(index * self.slices.slot())
+    }
+
+    /// Fills scratch with the zero point.
+    ///
+    /// # Safety
+    /// `bytes`, a multiple of four, must lie in scratch.
+    unsafe fn fill(&self, target: *mut u8, bytes: usize) {
+        let value = self.op.input_zero_point as i16 as u16;
+        let word = u32::from(value) * 0x1_0001;
+        for index in 0..bytes / 4 {
+            // SAFETY: the caller's promise.
+            unsafe { target.cast::<u32>().add(index).write(word) };
+        }
+    }
+
+    /// Takes the part of a row apart that outputs from column `x` on see, from `channel` on.
+    ///
+    /// # Safety
+    /// `x` and `channel` must be a column and channel of the output.
+    unsafe fn take(&self, row: isize, x: usize, channel: usize) {
+        let (op, slices) = (self.op, &self.slices);
+        let slot = self.slot(row);
+        // SAFETY: only rows and columns of the input are read; slots lie in scratch.
+        unsafe {
+            if row < 0 || row >= (op.input.height as isize) {
+                self.fill(slot, slices.slot());
+                return;
+            }
+            let width = op.input.width as isize;
+            let depth = usize::from(op.input.channels);
+            let left =
+                (x * usize::from(op.window.stride_w)) as isize - (op.window.pad_left as isize);
+            let pairs = (slices.row / 4) as isize;
+            // Pairs of columns from `first` to `end` lie inside the row.
+            let first = if left < 0 { (1 - left) / 2 } else { 0 };
+            let end = ((width - left) / 2).clamp(first, pairs);
+            let groups = slices.channels.min((depth - channel).next_multiple_of(4)) / 4;
+            let start = self
+                .input
+                .add(row as usize * op.input.row_bytes() as usize + channel);
+            let mut columns = Columns {
+                even: start,
+                odd: start,
+                target: slot.cast(),
+                row: slices.row,
+                pairs: 1,
+                groups,
+                channels: depth,
+            };
+            let bytes = groups * 4;
+            let mut safe_end = end;
+            // Groups of the last pixels may end behind the arena.
+            let pixel = |column: isize| start.wrapping_offset(column * depth as isize);
+            while safe_end > first
+                && pixel(left + 2 * safe_end - 1).wrapping_add(bytes) > self.arena_end
+            {
+                safe_end -= 1;
+            }
+            if safe_end > first {
+                columns.even = start.wrapping_offset((left + 2 * first) * depth as isize);
+                columns.odd = columns.even.add(depth);
+                columns.target = slot.cast::<u32>().offset(first);
+                columns.pairs = (safe_end - first) as usize;
+                gather(&columns);
+            }
+            for pair in (0..first).chain(safe_end..pairs) {
+                self.take_pair(
+                    &mut columns,
+                    left + 2 * pair,
+                    start,
+                    slot.cast::<u32>().offset(pair),
+                );
+            }
+        }
+    }
+
+    /// Takes one pair of columns apart, of which one or both may lie outside the row.
+    ///
+    /// # Safety
+    /// As [`Self::take`].
+    #[inline(never)]
+    unsafe fn take_pair(
+        &self,
+        columns: &mut Columns,
+        left: isize,
+        start: *const u8,
+        target: *mut u32,
+    ) {
+        let op = self.op;
+        let (width, depth) = ((op.input.width as isize), columns.channels);
+        let bytes = columns.groups * 4;
+        columns.target = target;
+        columns.pairs = 1;
+        // SAFETY: of the spare pixels one holds the zero point, the other a pixel whose channels'
+        // group would be read behind the arena.
+        unsafe {
+            if self.slices.keep && (left >= width || left + 1 < 0) {
+                // Both lie outside, and the slot has been filled.
+                return;
+            }
+            [columns.even, columns.odd] = [left, left + 1].map(|column| {
+                let pixel = start.wrapping_offset(column * depth as isize);
+                if column < 0 || column >= width {
+                    self.spare.cast_const()
+                } else if pixel.wrapping_add(bytes) <= self.arena_end {
+                    pixel
+                } else {
+                    let odd = (column - left) as usize;
+                    let last = self.spare.add((1 + odd) * self.slices.channels);
+                    let there = self.arena_end.offset_from(pixel) as usize;
+                    last.copy_from(pixel, there);
+                    last.cast_const()
+                }
+            });
+            gather(columns);
+        }
+    }
+
+    /// Outputs of a row from column `x` on, from `channel` on.
+    ///
+    /// # Safety
+    /// As [`Self::take`]; the rows from `top` on must have been taken apart, `target` be the row.
+    unsafe fn sums(&self, top: isize, x: usize, channel: usize, target: *mut u8) {
+        let (op, slices) = (self.op, &self.slices);
+        let depth = usize::from(op.output.channels);
+        let count = slices.channels.min(depth - channel);
+        // SAFETY: channels and columns of the output; constants and weights were verified.
+        unsafe {
+            let sums = Sums {
+                rows: [0, 1, 2].map(|row| self.slot(top + row).cast_const().cast()),
+                weights: self.weights.add(channel * 6),
+                output: target.add(x * depth + channel),
+                constants: self.channels.add(channel).cast(),
+                constants_end: self.channels.add(channel + count).cast(),
+                pixels: slices.columns.min(usize::from(op.output.width) - x),
+                channels: depth,
+                channels_thrice: 3 * depth,
+                rounding: 2 * i32::from(op.quantizer.zero_point) + 1,
+            };
+            if op.window.stride_w == 1 {
+                stride_1(&sums);
+            } else {
+                stride_2(&sums);
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Kernels for the DSP extension of Cortex-M4 and M7 (feature `dsp`).
+//!
+//! Inner loops are naked functions, since stable Rust has no intrinsics for the extension and `asm!`
+//! does not give `r6` and `r7`; what surrounds them is Rust on raw pointers, because a kernel reads
+//! and writes one arena at a time. Everything leans on the verifier: a [`Step`] is only made of a
+//! verified program and an arena of the stated size. What these kernels do not take (dilated or wide
+//! depthwise windows, sums that the compiler could not bound) goes to the portable ones.
+#![allow(unsafe_code)]
+
+mod depthwise;
+mod matrix;
+mod sliding;
+mod sum;
+mod tile;
+mod widen;
+
+use super::super::exec::{Kernels, Step};
+use super::super::op::{Add, Conv, ConvAdd, Dense, Depthwise};
+
+/// The kernels.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CortexM;
+
+impl Kernels for CortexM {
+    fn conv(&mut self, step: Step<'_, Conv>) {
+        complete(matrix::conv(step));
+    }
+
+    fn depthwise(&mut self, step: Step<'_, Depthwise>) {
+        complete(depthwise::depthwise(step));
+    }
+
+    fn dense(&mut self, step: Step<'_, Dense>) {
+        complete(matrix::dense(step));
+    }
+
+    fn conv_add(&mut self, step: Step<'_, ConvAdd>) {
+        complete(matrix::conv_add(step));
+    }
+
+    fn add(&mut self, step: Step<'_, Add>) {
+        complete(sum::add(step));
+    }
+}
+
+/// A [`Channel`] as it lies in a program for Cortex-M.
+///
+/// [`Channel`]: crate::program::op::Channel
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct Stored {
+    bias: i32,
+    multiplier: i32,
+    shift: i32,
+}
+
+impl Stored {
+    /// Flags of the operator whose first channel this is.
+    const fn flags(&self) -> i32 {
+        self.shift ^ (self.shift >> 31)
+    }
+}
+
+/// A kernel that stops early would have left its memory: the verifier has a hole.
+fn complete(done: Option<()>) {
+    debug_assert!(done.is_some(), "a verified operator left its memory");
+}
+
+/// Clamps a stretch of outputs.
+///
+/// # Safety
+/// It must be writable.
+#[inline(never)]
+unsafe fn clamp_stretch(outputs: *mut i8, len: usize, min: i8, max: i8) {
+    for index in 0..len {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let output = outputs.add(index);
+            output.write(output.read().max(min).min(max));
+        }
+    }
+}
