@@ -21,8 +21,8 @@ use super::Layout;
 use super::codec::{Field, Reader};
 use super::op::{Channel, Conv, Dense, Depthwise, Op, Window};
 
-/// Flag in the first channel's shift for Cortex-M: some sum may leave 24 bits, so that only portable
-/// kernels are exact.
+/// Flag in the first channel's shift for Cortex-M: some sum may leave 24 bits, or some multiplier is
+/// zero, so that only portable kernels are exact.
 pub const UNPROVEN: i32 = 1 << 16;
 /// Flag in the first channel's shift for Cortex-M: some shift goes to the left or is none.
 pub const LEFT: i32 = 1 << 17;
@@ -61,11 +61,48 @@ pub const fn unpack([low, high]: [u8; 2], odd: bool) -> i8 {
     }
 }
 
-/// A weight of a matrix, among constants that begin with it.
-fn matrix_weight(constants: &[u8], products: usize, output: usize, product: usize) -> Option<i8> {
-    let at = matrix_halfword(products, output, product);
-    let halfword = constants.get(at..)?.first_chunk::<2>()?;
-    Some(unpack(*halfword, output % 2 == 1))
+/// Where the byte of a weight of a matrix for Cortex-M lies: the low one of even outputs, the high one
+/// of odd outputs.
+const fn matrix_index(products: usize, output: usize, product: usize) -> usize {
+    matrix_halfword(products, output, product) + output % 2
+}
+
+/// Makes halfwords of a matrix for Cortex-M of weights that were put at their indices.
+pub fn finish_matrix(layout: Layout, weights: &mut [u8]) {
+    if layout == Layout::CortexM {
+        for halfword in weights.as_chunks_mut::<2>().0 {
+            *halfword = pack(halfword[0] as i8, halfword[1] as i8);
+        }
+    }
+}
+
+/// Makes rows of a depthwise kernel for Cortex-M of weights that were put at their indices.
+pub fn finish_depthwise(layout: Layout, window: &Window, weights: &mut [u8]) {
+    let [_, columns] = depthwise_rows(window);
+    if layout != Layout::CortexM || columns == 0 {
+        return;
+    }
+    for row in weights.chunks_exact_mut(depthwise_row_bytes(window)) {
+        if columns == 3
+            && let [_, _, second, _, third, ..] = row
+        {
+            *third = *second;
+        }
+        for halfword in row.as_chunks_mut::<2>().0 {
+            *halfword = i16::from(halfword[0] as i8).to_le_bytes();
+        }
+    }
+}
+
+/// The weight of a convolution or fully connected layer whose index is `index`, among constants that
+/// begin with its weights.
+pub fn matrix_weight(layout: Layout, constants: &[u8], index: usize) -> Option<i8> {
+    let &byte = constants.get(index)?;
+    if layout == Layout::CortexM && index % 2 == 1 {
+        let &low = constants.get(index - 1)?;
+        return Some(unpack([low, byte], true));
+    }
+    Some(byte as i8)
 }
 
 /// Bytes of a convolution's weights.
@@ -82,18 +119,15 @@ pub const fn conv_taps(op: &Conv) -> u64 {
     op.window.kernel_h as u64 * op.window.kernel_w as u64 * op.input.channels as u64
 }
 
-/// The weight of `[output channel, row, column, input channel]`, among constants that begin with the
-/// convolution's.
-pub fn conv_weight(layout: Layout, op: &Conv, constants: &[u8], at: [usize; 4]) -> Option<i8> {
+/// Index from `weights` on of the weight of `[output channel, row, column, input channel]`.
+pub const fn conv_weight(layout: Layout, op: &Conv, at: [usize; 4]) -> usize {
     let [out, row, column, input] = at;
-    let column = row * usize::from(op.window.kernel_w) + column;
-    let product = column * usize::from(op.input.channels) + input;
+    let column = row * op.window.kernel_w as usize + column;
+    let product = column * op.input.channels as usize + input;
     let products = conv_taps(op) as usize;
     match layout {
-        Layout::Natural => constants
-            .get(out * products + product)
-            .map(|&byte| byte as i8),
-        Layout::CortexM => matrix_weight(constants, products, out, product),
+        Layout::Natural => out * products + product,
+        Layout::CortexM => matrix_index(products, out, product),
     }
 }
 
@@ -125,20 +159,14 @@ pub const fn depthwise_row_bytes(window: &Window) -> usize {
     columns.next_multiple_of(2) * 2
 }
 
-/// The weight of `[row, column, output channel]`, among constants that begin with the convolution's.
-pub fn depthwise_weight(
-    layout: Layout,
-    op: &Depthwise,
-    constants: &[u8],
-    at: [usize; 3],
-) -> Option<i8> {
+/// Index from `weights` on of the weight of `[row, column, output channel]`.
+pub const fn depthwise_weight(layout: Layout, op: &Depthwise, at: [usize; 3]) -> usize {
     let [row, column, out] = at;
-    let column = row * usize::from(op.window.kernel_w) + column;
-    let at = match layout {
-        Layout::Natural => column * usize::from(op.output.channels) + out,
+    let column = row * op.window.kernel_w as usize + column;
+    match layout {
+        Layout::Natural => column * op.output.channels as usize + out,
         Layout::CortexM => depthwise_halfword(&op.window, column, out),
-    };
-    constants.get(at).map(|&byte| byte as i8)
+    }
 }
 
 /// Where the halfword of tap `row * columns + column` of an output channel begins for Cortex-M.
@@ -163,15 +191,13 @@ pub const fn dense_weight_bytes(layout: Layout, op: &Dense) -> u64 {
     }
 }
 
-/// The weight of `[output, input]`, among constants that begin with the layer's.
-pub fn dense_weight(layout: Layout, op: &Dense, constants: &[u8], at: [usize; 2]) -> Option<i8> {
+/// Index from `weights` on of the weight of `[output, input]`.
+pub const fn dense_weight(layout: Layout, op: &Dense, at: [usize; 2]) -> usize {
     let [out, input] = at;
-    let products = usize::from(op.inputs);
+    let products = op.inputs as usize;
     match layout {
-        Layout::Natural => constants
-            .get(out * products + input)
-            .map(|&byte| byte as i8),
-        Layout::CortexM => matrix_weight(constants, products, out, input),
+        Layout::Natural => out * products + input,
+        Layout::CortexM => matrix_index(products, out, input),
     }
 }
 

@@ -321,9 +321,6 @@ impl Check<'_> {
                 value: i64::from(offset),
             })?;
             self.multiplier(channel.multiplier)?;
-            // Kernels for Cortex-M have no multiplier of zero.
-            let scales = self.layout == Layout::Natural || channel.multiplier != 0;
-            self.require(scales, Field::Multiplier, channel.multiplier)?;
             self.require(
                 (-31..=30).contains(&channel.shift),
                 Field::Shift,

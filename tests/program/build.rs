@@ -4,7 +4,8 @@ use edgeward::program::codec::{Field, Writer};
 use edgeward::program::op::{Channel, Op};
 use edgeward::program::overlap::least_distance;
 use edgeward::program::{
-    ALIGNMENT, Aligned, HEADER_BYTES, Header, Layout, MAGIC, VERSION, layout::scratch_bytes,
+    ALIGNMENT, Aligned, HEADER_BYTES, Header, Layout, MAGIC, VERSION,
+    layout::{LEFT, UNPROVEN, channel_count, scratch_bytes, store_channel},
 };
 
 /// Numbers from a seed (SplitMix64).
@@ -65,16 +66,26 @@ impl Builder {
         at
     }
 
-    pub fn weights(&mut self, weights: &[i8]) -> u32 {
-        let bytes: Vec<u8> = weights.iter().map(|&weight| weight as u8).collect();
-        self.constant(&bytes, ALIGNMENT)
+    pub fn weights(&mut self, weights: &[u8]) -> u32 {
+        self.constant(weights, ALIGNMENT)
     }
 
-    pub fn channels(&mut self, channels: &[Channel]) -> u32 {
-        let mut bytes = vec![0; channels.len() * Channel::BYTES];
+    pub fn channels(&mut self, layout: Layout, channels: &[Channel]) -> u32 {
+        let count = channel_count(layout, channels.len() as u16) as usize;
+        let mut bytes = vec![0; count * Channel::BYTES];
         let mut writer = Writer::new(&mut bytes);
-        for channel in channels {
-            channel.write(&mut writer).expect("room for every channel");
+        let padding = Channel {
+            bias: 0,
+            multiplier: 1 << 30,
+            shift: -1,
+        };
+        for index in 0..count {
+            let channel = *channels.get(index).unwrap_or(&padding);
+            // Nothing is proven of random weights.
+            let flags = if index == 0 { UNPROVEN | LEFT } else { 0 };
+            store_channel(layout, channel, flags)
+                .write(&mut writer)
+                .expect("room for every channel");
         }
         self.constant(&bytes, 4)
     }

@@ -184,15 +184,20 @@ fn conv_parts(layout: Layout, size: u16, random: &mut Random) -> (Conv, Builder,
         for y in 0..kh {
             for x in 0..kw {
                 for c in 0..depth {
-                    stored[layout::conv_weight(layout, &op, [o, y, x, c])] = weight(o, y, x, c);
+                    stored[layout::conv_weight(layout, &op, [o, y, x, c])] =
+                        weight(o, y, x, c) as u8;
                     sums[o] += i64::from(weight(o, y, x, c));
                 }
             }
         }
     }
+    layout::finish_matrix(layout, &mut stored);
     let mut builder = Builder::default();
     op.weights = builder.weights(&stored);
-    op.channels = builder.channels(&folded(&constants, op.input_zero_point, &|o| sums[o]));
+    op.channels = builder.channels(
+        layout,
+        &folded(&constants, op.input_zero_point, &|o| sums[o]),
+    );
     let data = random.int8s(elements(&input));
     let field = Padded::new(&data, &input, &output, &window);
     let mut expected = Vec::new();
@@ -281,15 +286,19 @@ fn depthwise(layout: Layout, size: u16, random: &mut Random) -> Draft {
         for x in 0..kw {
             for o in 0..outs {
                 let weight = weights[(y * kw + x) * outs + o];
-                stored[layout::depthwise_weight(layout, &op, [y, x, o])] = weight;
+                stored[layout::depthwise_weight(layout, &op, [y, x, o])] = weight as u8;
                 sums[o] += i64::from(weight);
             }
         }
     }
     let constants = channels(outs as u16, kh * kw, layout, random);
+    layout::finish_depthwise(layout, &window, &mut stored);
     let mut builder = Builder::default();
     op.weights = builder.weights(&stored);
-    op.channels = builder.channels(&folded(&constants, op.input_zero_point, &|o| sums[o]));
+    op.channels = builder.channels(
+        layout,
+        &folded(&constants, op.input_zero_point, &|o| sums[o]),
+    );
     let data = random.int8s(elements(&input));
     let field = Padded::new(&data, &input, &output, &window);
     let mut expected = Vec::new();
@@ -338,7 +347,7 @@ fn dense(layout: Layout, size: u16, random: &mut Random) -> Draft {
     let weights = random.int8s(width * usize::from(outputs));
     let mut stored = vec![0; layout::dense_weight_bytes(layout, &op) as usize];
     for (index, &weight) in weights.iter().enumerate() {
-        stored[layout::dense_weight(layout, &op, [index / width, index % width])] = weight;
+        stored[layout::dense_weight(layout, &op, [index / width, index % width])] = weight as u8;
     }
     let constants = channels(outputs, width, layout, random);
     let row_sum = |o: usize| {
@@ -347,9 +356,10 @@ fn dense(layout: Layout, size: u16, random: &mut Random) -> Draft {
             .map(|&it| i64::from(it))
             .sum()
     };
+    layout::finish_matrix(layout, &mut stored);
     let mut builder = Builder::default();
     op.weights = builder.weights(&stored);
-    op.channels = builder.channels(&folded(&constants, zero_point, &row_sum));
+    op.channels = builder.channels(layout, &folded(&constants, zero_point, &row_sum));
     let data = random.int8s(width * usize::from(rows));
     let mut expected = Vec::new();
     for vector in data.chunks_exact(width) {

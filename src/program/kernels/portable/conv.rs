@@ -143,7 +143,8 @@ fn indexed_sum(
                     Some(at) => *arena.get(at + c)?,
                     None => op.input_zero_point,
                 };
-                let weight = layout::conv_weight(layout, op, weights, [out, row, column, c])?;
+                let index = layout::conv_weight(layout, op, [out, row, column, c]);
+                let weight = layout::matrix_weight(layout, weights, index)?;
                 sum = sum.wrapping_add(i32::from(input) * i32::from(weight));
             }
         }
@@ -197,7 +198,8 @@ fn depthwise_sum(
                     *arena.get(op.input.offset as usize + index)?
                 }
             };
-            let weight = layout::depthwise_weight(layout, op, weights, [row, column, out])?;
+            let index = layout::depthwise_weight(layout, op, [row, column, out]);
+            let weight = *weights.get(index)? as i8;
             sum = sum.wrapping_add(i32::from(value) * i32::from(weight));
         }
     }
@@ -225,7 +227,8 @@ pub fn dense(mut step: Step<'_, Dense>) -> Option<()> {
                     let weights = program.get(op.weights as usize..)?;
                     let mut sum = 0_i32;
                     for (index, &value) in vector.iter().enumerate() {
-                        let weight = layout::dense_weight(layout, &op, weights, [out, index])?;
+                        let index = layout::dense_weight(layout, &op, [out, index]);
+                        let weight = layout::matrix_weight(layout, weights, index)?;
                         sum = sum.wrapping_add(i32::from(value) * i32::from(weight));
                     }
                     sum

@@ -17,6 +17,7 @@ mod softmax;
 mod taps;
 
 pub use conv::{conv, conv_add, dense, depthwise};
+#[cfg(all(target_arch = "arm", feature = "dsp"))]
 pub(crate) use elementwise::sum;
 pub use elementwise::{add, lookup, mul};
 pub use pool::{mean, pool};
