@@ -7,6 +7,7 @@
 //! weights, int32 accumulators, and requantization with double rounding (see [`arith`]).
 
 pub mod arith;
+pub mod border;
 pub mod codec;
 pub mod exec;
 pub mod kernels;
@@ -42,6 +43,7 @@ record! {
         /// [`Layout`].
         layout: u8,
         /// Bit 0: no operator's output overlaps its inputs, so that kernels may run in any order.
+        /// Bit 1: quantizing the input rounds halves to even, not away from zero.
         flags: u8,
         /// Bytes of the program, this head included.
         bytes: u32,
@@ -67,14 +69,22 @@ record! {
         input_zero_point: i8,
         /// Zero point of the output.
         output_zero_point: i8,
+        /// Number of [`border::Feature`]s; 0 where the input is quantized as it is.
+        feature_count: u16,
+        /// Where they lie among the constants; 0 where there are none.
+        features: u32,
+        /// Elements of the input from one feature to the next; 0 where there are none.
+        feature_inner: u32,
         /// Zeros.
-        reserved: [u8; 14],
+        reserved: [u8; 4],
     }
 }
 
 impl Header {
     /// Bit of `flags`: no operator's output overlaps its inputs.
     pub const DISJOINT: u8 = 1;
+    /// Bit of `flags`: quantizing the input rounds halves to even.
+    pub const HALF_TO_EVEN: u8 = 2;
 }
 
 /// How weights lie in a program.

@@ -7,6 +7,7 @@
 //! The check takes time in the order of the program's bytes and the output channels of its operators
 //! together, and no memory.
 
+use super::border::Feature;
 use super::codec::{Field as _, Reader};
 use super::layout;
 use super::op::{
@@ -83,6 +84,8 @@ pub enum HeadField {
     Output,
     /// A scale that is not a positive number.
     Scale,
+    /// Features that are not aligned, lie outside the constants, or have no extent.
+    Features,
     /// Reserved bytes that are not zero.
     Reserved,
 }
@@ -192,7 +195,7 @@ fn head(header: &Header, len: usize) -> Result<Layout, ProgramError> {
     })?;
     let flags = header.flags;
     require(
-        flags & !Header::DISJOINT == 0,
+        flags & !(Header::DISJOINT | Header::HALF_TO_EVEN) == 0,
         HeadField::Flags,
         u32::from(flags),
     )?;
@@ -227,6 +230,22 @@ fn head(header: &Header, len: usize) -> Result<Layout, ProgramError> {
             scale.to_bits(),
         )?;
     }
+    let count = u64::from(header.feature_count);
+    let start = u64::from(header.features);
+    let end = start + count * Feature::BYTES as u64;
+    let constants = (HEADER_BYTES as u64) + u64::from(header.op_bytes);
+    require(
+        if count == 0 {
+            start == 0 && header.feature_inner == 0
+        } else {
+            start >= constants
+                && start.is_multiple_of(4)
+                && end <= len as u64
+                && header.feature_inner > 0
+        },
+        HeadField::Features,
+        header.features,
+    )?;
     let reserved = header.reserved.iter().copied().max().unwrap_or(0);
     require(reserved == 0, HeadField::Reserved, u32::from(reserved))?;
     Ok(layout)

@@ -124,7 +124,10 @@ impl Builder {
             output_scale: 1.0,
             input_zero_point: 0,
             output_zero_point: 0,
-            reserved: [0; 14],
+            feature_count: 0,
+            features: 0,
+            feature_inner: 0,
+            reserved: [0; 4],
         };
         let mut all = Aligned::zeros(bytes);
         let mut writer = Writer::new(all.as_mut());
