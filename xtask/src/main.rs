@@ -3,13 +3,15 @@
 mod bare_metal;
 mod fuzz;
 mod setup;
+mod tally;
 mod test;
 mod tidy;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
+use std::sync::Mutex;
 use std::time::Instant;
 
 /// Set-up, tests, fuzzing and checks, the same here and in CI.
@@ -75,18 +77,45 @@ fn clean(command: &mut Command) {
     }
 }
 
+/// Stages that ended, each with its seconds.
+static STAGES: Mutex<Vec<(String, f64)>> = Mutex::new(Vec::new());
+
 /// Runs a command, shows it first, and fails when it fails.
 fn step(title: &str, command: &mut Command) -> Result<()> {
-    eprintln!("\n=== {title}\n    {}", shown(command));
-    let start = Instant::now();
+    let start = announce(title, command);
     let status = command
         .status()
         .with_context(|| format!("{title}: cannot start {:?}", command.get_program()))?;
+    finish(title, start, status)
+}
+
+/// Shows a command that is about to run.
+fn announce(title: &str, command: &Command) -> Instant {
+    eprintln!("\n=== {title}\n    {}", shown(command));
+    Instant::now()
+}
+
+/// Notes how long a command took, and fails when it failed.
+fn finish(title: &str, start: Instant, status: ExitStatus) -> Result<()> {
+    let seconds = start.elapsed().as_secs_f64();
+    if let Ok(mut stages) = STAGES.lock() {
+        stages.push((title.to_owned(), seconds));
+    }
     if !status.success() {
         bail!("{title}: failed ({status})");
     }
-    eprintln!("--- {title}: ok, {} s", start.elapsed().as_secs());
+    eprintln!("--- {title}: ok, {seconds:.1} s");
     Ok(())
+}
+
+/// Says how long each stage took.
+fn print_stages() {
+    let Ok(stages) = STAGES.lock() else { return };
+    for (title, seconds) in stages.iter() {
+        eprintln!("    {seconds:7.1} s  {title}");
+    }
+    let total: f64 = stages.iter().map(|(_, seconds)| seconds).sum();
+    eprintln!("    {total:7.1} s  in all");
 }
 
 /// The command as one would type it.

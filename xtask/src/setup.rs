@@ -91,6 +91,11 @@ pub fn install(packages: &[&str]) -> Result<()> {
     )
 }
 
+/// Whether this program may install what is missing: then nothing that it installs may be missing.
+pub fn can_install() -> bool {
+    Path::new("/usr/bin/apt-get").exists() && is_root()
+}
+
 fn is_root() -> bool {
     Command::new("id")
         .arg("-u")

@@ -1,6 +1,7 @@
 //! Everything that must hold before a change lands.
 
-use crate::{bare_metal, cargo, fuzz, setup, step, tidy};
+use crate::tally::{self, Tally};
+use crate::{bare_metal, cargo, fuzz, print_stages, setup, step, tidy};
 use anyhow::Result;
 use clap::Args;
 use std::path::Path;
@@ -14,8 +15,18 @@ pub struct Options {
     pub quick: bool,
 }
 
-/// Runs all checks, cheapest first.
+/// Runs all checks, cheapest first, and says at the end what ran, what was skipped and how long it took.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
+    let mut tally = Tally::default();
+    let all = checks(root, options, &mut tally);
+    eprintln!("\n=== summary");
+    print_stages();
+    tally.print();
+    all?;
+    tally.judge(setup::can_install())
+}
+
+fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
     let found = setup::run(root)?;
     found.complain();
     step(
@@ -23,10 +34,13 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         cargo(root).args(["fmt", "--all", "--", "--check"]),
     )?;
     tidy::check(root)?;
-    step(
+    let mut core = cargo(root);
+    core.args(["test", "--quiet", "--locked", "-p", "edgeward"]);
+    tally.add(tally::run(
         "core alone, no features, debug assertions on",
-        cargo(root).args(["test", "--quiet", "--locked", "-p", "edgeward"]),
-    )?;
+        core,
+        &root.join("target/test-core.log"),
+    )?);
     bare_metal::check(root)?;
     step(
         "lints",
@@ -44,7 +58,11 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
             "warnings",
         ]),
     )?;
-    step("tests", &mut with_tools(tests(root), &found))?;
+    tally.add(tally::run(
+        "tests",
+        with_tools(tests(root), &found),
+        &root.join("target/test.log"),
+    )?);
     step(
         "documentation",
         cargo(root).env("RUSTDOCFLAGS", "-D warnings").args([
