@@ -47,10 +47,10 @@ fn is_test(name: &str) -> bool {
 
 /// What is too long in one file.
 fn complain(name: &str, text: &str) -> Vec<String> {
-    let body = text
-        .split("\n#[cfg(test)]\nmod tests")
-        .next()
-        .unwrap_or(text);
+    let tests = ["mod tests", "pub(crate) mod tests"]
+        .iter()
+        .find_map(|start| text.find(&format!("\n#[cfg(test)]\n{start} {{")));
+    let body = &text[..tests.unwrap_or(text.len())];
     let mut complaints = Vec::new();
     let lines: Vec<&str> = body.lines().collect();
     let total = lines.iter().filter(|line| is_code(line)).count();
@@ -120,5 +120,7 @@ mod tests {
             "    fn g() {}\n".repeat(600)
         );
         assert!(complain("c.rs", &text).is_empty());
+        let shared = text.replace("mod tests", "pub(crate) mod tests");
+        assert!(complain("c.rs", &shared).is_empty());
     }
 }
