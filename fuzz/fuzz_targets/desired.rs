@@ -1,38 +1,46 @@
-//! A desired state from the outside, unsigned (refused) and as if its signature held (decoded).
+//! A desired state or a root from the outside: as it is, and as if its signatures held.
 #![no_main]
 
 use edgeward::bundle::BoardClass;
 use edgeward::sync::{Board, Desired, Seen, evaluate};
-use edgeward::trust::cose::{ContentType, parse, sign_embedded};
+use edgeward::trust::Role;
+use edgeward::trust::cose::{ContentType, parse};
 use edgeward::trust::ring::RingVerifier;
-use edgeward::trust::root::{RoleKeys, Root};
-use edgeward::trust::{PublicKey, Role, Signer, Verifier};
+use edgeward::trust::root::Root;
+use edgeward_fuzz::{Gullible, Mode, planted, root, seal, sealed_again, telemetry};
 use libfuzzer_sys::fuzz_target;
 
-/// Signs nothing, and believes everything: what stands behind a signature must not lean on it.
-struct Gullible;
-
-impl Verifier for Gullible {
-    fn verify(&self, _: &PublicKey, _: &[&[u8]], _: &[u8; 64]) -> bool {
-        true
+fuzz_target!(init: edgeward_fuzz::seeds(telemetry::desired), |input: &[u8]| {
+    let Some((mode, bytes)) = Mode::split(input) else {
+        return;
+    };
+    let root = root();
+    for content in [ContentType::Desired, ContentType::Root] {
+        let message = match mode {
+            Mode::Raw => bytes.to_vec(),
+            Mode::Repaired => sealed_again(content, bytes),
+            Mode::Content => seal(content, bytes),
+        };
+        for role in [Role::Rollout, Role::Root] {
+            assert!(
+                root.verify_threshold(role, content, &message, &RingVerifier).is_err(),
+                "nobody holds this key, so nothing verifies"
+            );
+        }
+        if let Ok(parsed) = parse(&message) {
+            assert!(parsed.len <= message.len());
+        }
+        if content == ContentType::Desired {
+            desired(&root, &message);
+        } else {
+            roots(&root, &message);
+        }
     }
-}
+    payload(bytes);
+});
 
-impl Signer for Gullible {
-    fn public_key(&self) -> PublicKey {
-        PublicKey([9; 32])
-    }
-
-    fn sign(&self, _: &[&[u8]]) -> [u8; 64] {
-        [0; 64]
-    }
-}
-
-/// What a board would make of the bytes as a desired state that the rollout key signed.
-fn evaluated(root: &Root, payload: &[u8]) {
-    let mut signed = vec![0; ContentType::Desired.embedded_bytes(payload.len())];
-    let len = sign_embedded(&Gullible, ContentType::Desired, payload, &mut signed);
-    let len = len.expect("the buffer is large enough");
+/// What a board would make of the message, if its signature holds.
+fn desired(root: &Root, message: &[u8]) {
     let board = Board {
         fleet: "f",
         device: "d",
@@ -43,36 +51,40 @@ fn evaluated(root: &Root, payload: &[u8]) {
         sequence: 5,
         digest: [0; 32],
     };
-    if let Ok(verdict) = evaluate(&signed[..len], root, &Gullible, &board, &seen, Some(1)) {
+    if let Ok(verdict) = evaluate(message, root, &Gullible, &board, &seen, Some(1)) {
         assert!(
             verdict.sequence > 5 || verdict.digest == seen.digest,
             "nothing old is accepted"
         );
+        planted(verdict.sequence > 70_000);
     }
 }
 
-fuzz_target!(|bytes: &[u8]| {
-    let keys = RoleKeys::new(1, &[PublicKey([9; 32])]).unwrap_or_default();
-    let root = Root {
-        version: 1,
-        roles: std::array::from_fn(|_| keys.clone()),
-    };
-    for (role, content) in [
-        (Role::Rollout, ContentType::Desired),
-        (Role::Root, ContentType::Root),
-        (Role::Collector, ContentType::Ack),
+/// A root that is accepted holds: every role can sign, and it is the next version.
+fn roots(root: &Root, message: &[u8]) {
+    for accepted in [
+        Root::accept_first(message, &Gullible),
+        root.accept_next(message, &Gullible),
     ] {
-        assert!(
-            root.verify_threshold(role, content, bytes, &RingVerifier)
-                .is_err(),
-            "nobody holds this key, so nothing verifies"
-        );
+        let Ok(accepted) = accepted else { continue };
+        for keys in &accepted.roles {
+            assert!(keys.threshold > 0 && usize::from(keys.threshold) <= keys.keys.len());
+        }
     }
-    if let Ok(message) = parse(bytes) {
-        assert!(message.len <= bytes.len());
+    if let Ok(next) = root.accept_next(message, &Gullible) {
+        assert_eq!(next.version, root.version + 1);
     }
-    let _ = Root::decode(bytes);
-    evaluated(&root, bytes);
+}
+
+/// What decodes encodes to what decodes to the same.
+fn payload(bytes: &[u8]) {
+    if let Ok(root) = Root::decode(bytes) {
+        let mut buffer = [0; 4096];
+        let again = root
+            .encode(&mut buffer)
+            .expect("what was read can be written");
+        assert_eq!(Root::decode(again).as_ref(), Ok(&root));
+    }
     if let Ok(desired) = postcard::from_bytes::<Desired>(bytes) {
         let mut buffer = [0; 4096];
         let again =
@@ -82,4 +94,4 @@ fuzz_target!(|bytes: &[u8]| {
             Ok(&desired)
         );
     }
-});
+}

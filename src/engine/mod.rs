@@ -11,7 +11,7 @@ pub mod onnx;
 pub mod pool;
 #[cfg(feature = "tract")]
 pub mod tract;
-#[cfg(feature = "tract")]
+#[cfg(feature = "std")]
 pub mod wire;
 
 /// Why an inference or a load failed.

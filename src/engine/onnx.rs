@@ -326,7 +326,7 @@ fn float_nodes(graph: &pb::GraphProto, initializers: &BTreeSet<&str>) -> Vec<Str
     // Walks back through transparent nodes to what made the values.
     let from_integers = |name| match producers.get(name) {
         Some(node) if TRANSPARENT.contains(&&*node.op_type) => match node.input.first() {
-            Some(input) => Step::On(&**input),
+            Some(input) => Step::On(input),
             None => Step::Is(false),
         },
         Some(node) => Step::Is(is_edge(node) && node.op_type != "QuantizeLinear"),
@@ -334,7 +334,7 @@ fn float_nodes(graph: &pb::GraphProto, initializers: &BTreeSet<&str>) -> Vec<Str
     };
     let to_integers = |name| match consumers.get(name).map(Vec::as_slice) {
         Some([node]) if TRANSPARENT.contains(&&*node.op_type) => match node.output.first() {
-            Some(output) => Step::On(&**output),
+            Some(output) => Step::On(output),
             None => Step::Is(false),
         },
         Some(nodes) => Step::Is(nodes.iter().all(|node| node.op_type == "QuantizeLinear")),

@@ -1,6 +1,6 @@
 //! Runs the fuzz targets with libFuzzer on a stable toolchain.
 
-use crate::{cargo, step};
+use crate::{announce, cargo, step};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::path::Path;
@@ -15,6 +15,9 @@ pub struct Options {
     /// Only this target.
     #[arg(long)]
     pub target: Option<String>,
+    /// Builds each target with a wrong assertion deep inside, and fails unless it is found.
+    #[arg(long)]
+    pub planted: bool,
 }
 
 /// libFuzzer's instrumentation, all of it in stable code-generation options. No sanitizer: the code
@@ -24,7 +27,11 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions=yes \
     -Coverflow-checks=yes";
 
-/// Builds and runs the targets, each on a corpus of its own that grows in `target/fuzz/corpus`.
+/// Longest input: more than a bundle with the example model, which has about 24,700 bytes.
+const MAX_LEN: u32 = 32 * 1024;
+
+/// Builds and runs the targets, each on a corpus of its own that grows in `target/fuzz/corpus` from
+/// seeds that the target writes itself.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
     // Named, so that build scripts are not instrumented.
     let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
@@ -37,35 +44,70 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     if chosen.is_empty() {
         bail!("no such fuzz target; there are: {}", targets.join(", "));
     }
-    step(
-        "fuzz targets",
-        cargo(&folder)
-            .env("RUSTFLAGS", FLAGS)
-            .args(["build", "--release", "--target", &host])
-            .arg("--target-dir")
-            .arg(root.join("target/fuzz")),
-    )?;
-    for name in chosen {
-        let corpus = root.join("target/fuzz/corpus").join(name);
-        std::fs::create_dir_all(&corpus)?;
-        let binary = root
-            .join("target/fuzz")
-            .join(&host)
-            .join("release")
-            .join(name);
-        let mut command = Command::new(binary);
-        command
-            .current_dir(root.join("target/fuzz"))
-            .arg(format!("-max_total_time={}", options.seconds))
-            .args([
-                "-max_len=16384",
-                "-timeout=10",
-                "-print_final_stats=1",
-                "-verbosity=1",
-            ])
-            .arg(&corpus);
-        step(&format!("fuzz {name}"), &mut command)?;
+    let mut build = cargo(&folder);
+    build
+        .env("RUSTFLAGS", FLAGS)
+        .args(["build", "--release", "--target", &host]);
+    if options.planted {
+        build.args(["--features", "planted"]);
     }
+    build.arg("--target-dir").arg(root.join("target/fuzz"));
+    step("fuzz targets", &mut build)?;
+    let binaries = root.join("target/fuzz").join(&host).join("release");
+    for name in chosen {
+        let command = command(root, &binaries.join(name), options)?;
+        if options.planted {
+            find_planted(name, command)?;
+        } else {
+            step(&format!("fuzz {name}"), &mut { command })?;
+        }
+    }
+    Ok(())
+}
+
+/// How a target is run: its seeds written anew, everything it finds kept in `target/fuzz`.
+fn command(root: &Path, binary: &Path, options: &Options) -> Result<Command> {
+    let name = binary.file_name().context("a target's name")?;
+    let kind = if options.planted { "planted" } else { "corpus" };
+    let corpus = root.join("target/fuzz").join(kind).join(name);
+    if options.planted && corpus.exists() {
+        // What an earlier run found would be found at once.
+        std::fs::remove_dir_all(&corpus)?;
+    }
+    std::fs::create_dir_all(&corpus)?;
+    let mut command = Command::new(binary);
+    command
+        .current_dir(root.join("target/fuzz"))
+        .env("EDGEWARD_FUZZ_SEEDS", &corpus)
+        .arg(format!("-max_total_time={}", options.seconds))
+        .arg(format!("-max_len={MAX_LEN}"))
+        .args(["-timeout=10", "-print_final_stats=1", "-verbosity=1"]);
+    if options.planted {
+        command.arg(format!("-artifact_prefix={}/", corpus.display()));
+    }
+    command.arg(&corpus);
+    Ok(command)
+}
+
+/// Runs a target whose assertion is wrong, and fails unless it says so.
+fn find_planted(name: &str, mut command: Command) -> Result<()> {
+    let title = format!("planted bug of {name}");
+    let start = announce(&title, &command);
+    let output = command
+        .output()
+        .with_context(|| format!("{title}: cannot start"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() || !said.contains("the planted bug is found") {
+        let end: Vec<&str> = said.lines().rev().take(20).collect();
+        for line in end.iter().rev() {
+            eprintln!("{line}");
+        }
+        bail!("{title}: not found, so the fuzzer does not reach what lies there");
+    }
+    eprintln!(
+        "--- {title}: found in {:.1} s",
+        start.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 

@@ -84,6 +84,7 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
         &fuzz::Options {
             seconds: 5,
             target: None,
+            planted: false,
         },
     )?;
     Ok(())

@@ -91,13 +91,18 @@ impl SectorHeader {
         let intact = bytes[0..4] == MAGIC
             && bytes[4..8] == [FORMAT, 0, 0, 0]
             && u32_at(bytes, 36)? == CRC.checksum(&bytes[..36]);
-        intact.then_some(Self {
+        let header = Self {
             generation: u32_at(bytes, 8)?,
             sector_bytes: u32_at(bytes, 12)?,
             sectors: u32_at(bytes, 16)?,
             acknowledged: u64_at(bytes, 20)?,
             next_sequence: u64_at(bytes, 28)?,
-        })
+        };
+        // Frames that were never made are not acknowledged: new ones would not be sent.
+        // Nor do numbers go beyond what the host counts in.
+        let possible =
+            header.acknowledged < header.next_sequence && header.next_sequence <= i64::MAX as u64;
+        (intact && possible).then_some(header)
     }
 }
 
@@ -207,6 +212,11 @@ mod tests {
             bytes[at] ^= 0x40;
             assert_eq!(SectorHeader::decode(&bytes), None, "byte {at}");
         }
+        let impossible = SectorHeader {
+            acknowledged: 9,
+            ..header
+        };
+        assert_eq!(SectorHeader::decode(&impossible.encode()), None);
         let mut record = [5; RECORD_HEADER + 3];
         let header = RecordHeader {
             kind: RecordKind::Event,

@@ -119,7 +119,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             if record.kind == RecordKind::Acknowledged {
                 outbox.acknowledged = outbox.acknowledged.max(record.sequence);
             } else {
-                outbox.next_sequence = outbox.next_sequence.max(record.sequence + 1);
+                outbox.next_sequence = outbox.next_sequence.max(record.sequence.saturating_add(1));
             }
             Ok(())
         })?;
