@@ -80,7 +80,7 @@ fn each_field_of_the_head_is_checked() {
         (HeadField::Scale, 1, |head| {
             head.input_scale = f32::from_bits(1)
         }),
-        (HeadField::Reserved, 3, |head| head.reserved[13] = 3),
+        (HeadField::Reserved, 3, |head| head.reserved[3] = 3),
     ];
     let good = case("fill", 3, Place::Disjoint).program;
     assert!(Program::verify(good.as_ref()).is_ok());
