@@ -2,9 +2,10 @@
 
 mod common;
 
-use common::{BoardProcess, Feed, Host, Proxy, broker, bundle, golden, policy, until};
-use edgeward::telemetry::Event;
+use common::{BoardProcess, Feed, Host, Proxy, broker, bundle, golden, policy, slow_bundle, until};
+use edgeward::telemetry::{Event, Reason};
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_edgeward-agent");
@@ -81,6 +82,46 @@ fn a_board_predicts_without_a_broker_and_reports_everything_afterwards() {
     let sequence = host.answered();
     assert!(sequence >= numbers.len() as u64);
     assert!(host.gapless(), "{numbers:?}");
+}
+
+#[test]
+fn a_release_that_hangs_takes_two_boots_with_it_and_is_left_at_the_third() {
+    let broker = broker();
+    let folder = tempfile::tempdir().unwrap();
+    let (mut board, device_key) = BoardProcess::provisioned(folder.path(), broker);
+    board.hangs_after_ms(800);
+    let host = Host::start(broker, device_key);
+    board.spawn(AGENT);
+    let first = host.publish(&bundle(1, &policy(0, 0), golden(1.0)));
+    host.desire(1, &first);
+    let mut feed = Feed::start(&board);
+    feed.until("release 1 is confirmed", || board.stats()["confirmed"] == 0);
+    drop(feed);
+
+    // It passes its self-test, which has all the time it wants, and goes on trial.
+    let second = host.publish(&slow_bundle(2, &policy(0, 0)));
+    host.desire(2, &second);
+    for boot in 1..=2 {
+        until("release 2 is on trial", || board.stats()["mode"] == "trial");
+        let status = board.feed_until_it_ends();
+        assert_eq!(status.signal(), Some(6), "boot {boot} aborts: {status}");
+        board.spawn(AGENT);
+    }
+    until("release 1 runs again", || {
+        let stats = board.stats();
+        stats["mode"] == "confirmed" && stats["slot"] == 0
+    });
+    assert_eq!(board.stats()["last_failure"][1], "Crash");
+    let reverted = |event: &Event| {
+        let crash = Reason::Crash;
+        matches!(event, Event::Reverted { reason, to: Some(_), .. } if *reason == crash)
+    };
+    until("the host knows why", || host.events().iter().any(reverted));
+    let mut feed = Feed::start(&board);
+    feed.samples(100);
+    assert!(!feed.answers.is_empty(), "release 1 answers");
+    drop(feed);
+    assert!(board.terminate().success());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::inference::{Command, Inference, Loaded, Report, unix_ms};
 use super::loader::{self, Done, Job, STACK_BYTES};
 use super::mqtt::{self, Mqtt, Options};
 use super::stats::{SlotStatus, Stats, hex};
+use super::watchdog::{self, Beat, Supervisor};
 use super::{key, provision, source};
 use crate::control::{Action, Control, Mode, Now, OFFLINE, Parts, Purpose, Setup};
 use crate::transport::{Event, Transport};
@@ -111,10 +112,14 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         shown: None,
     };
     agent.transport.connect();
+    let mut supervisor = Supervisor::from_env();
+    supervisor.ready();
     while !stop.load(Ordering::Relaxed) {
         agent.turn();
-        thread::park_timeout(agent.nap());
+        supervisor.alive();
+        thread::park_timeout(agent.nap().min(supervisor.patience()));
     }
+    supervisor.stopping();
     agent.end(config);
     Ok(())
 }
@@ -212,6 +217,11 @@ impl Threads {
         let (jobs, jobs_in) = mpsc::channel();
         let (done_out, done) = mpsc::channel();
         let control = thread::current();
+        let beat = Beat::default();
+        if config.hang_ms > 0 {
+            let budget = Duration::from_millis(u64::from(config.hang_ms));
+            watchdog::start(beat.clone(), budget)?;
+        }
         loader::spawn(jobs_in, done_out, control.clone())?;
         let feeds = source::start(&config.source, stats.clone(), stop.clone())?;
         let inference = thread::Builder::new()
@@ -219,8 +229,14 @@ impl Threads {
             .stack_size(STACK_BYTES)
             .spawn(move || {
                 let work = || {
-                    let mut inference =
-                        Inference::new(commands_in, reports_out, summaries_out, control, stats);
+                    let mut inference = Inference::new(
+                        commands_in,
+                        reports_out,
+                        summaries_out,
+                        control,
+                        stats,
+                        beat,
+                    );
                     source::work(&mut inference, &feeds, &stop);
                 };
                 // A release that panics is one that crashes the board: the next boot counts it.

@@ -109,6 +109,10 @@ pub struct Config {
     /// What is logged: `error`, `warn`, `info`, `debug` or a filter such as `edgeward=debug`.
     #[serde(default = "default_log")]
     pub log: String,
+    /// Longest that one sample's inference may take, in milliseconds, before the agent takes it for
+    /// hung and ends; 0 switches this off.
+    #[serde(default = "default_hang_ms")]
+    pub hang_ms: u32,
     /// The broker.
     pub broker: Broker,
     /// Flash files.
@@ -132,6 +136,9 @@ fn default_key() -> PathBuf {
 }
 fn default_root() -> PathBuf {
     "root.cose".into()
+}
+fn default_hang_ms() -> u32 {
+    10_000
 }
 fn default_log() -> String {
     "info".into()
@@ -203,6 +210,10 @@ impl Config {
             ensure!(whole, "{key}: not a multiple of {SECTOR_BYTES}");
         }
         ensure!(
+            self.hang_ms == 0 || self.hang_ms >= 100,
+            "hang_ms: 0 or at least 100"
+        );
+        ensure!(
             (5..=3600).contains(&self.broker.keep_alive_s),
             "broker.keep_alive_s: 5 to 3600"
         );
@@ -249,6 +260,7 @@ mod tests {
     fn the_least_file_gets_defaults_and_its_folder() {
         let config = Config::parse(LEAST, Path::new("/etc/edgeward")).unwrap();
         assert_eq!(config.broker.port, 1883);
+        assert_eq!(config.hang_ms, 10_000);
         assert_eq!(config.broker.protocol, Protocol::Auto);
         assert_eq!(config.key, Path::new("/etc/edgeward/device.key"));
         assert_eq!(
@@ -382,6 +394,7 @@ mod tests {
             ),
             ("listen = \"samples.sock\"", "", "source"),
             ("device", "tags = [\"\"]\ndevice", "tags"),
+            ("device", "hang_ms = 99\ndevice", "hang_ms"),
             ("device", "flash = { bytes = 1000 }\ndevice", "flash.bytes"),
             (
                 "{ listen = \"samples.sock\" }",

@@ -17,6 +17,7 @@ use columns::{Columns, columns, info, order};
 use shadow::Shadow;
 
 use super::stats::{Stats, WARM_UP};
+use super::watchdog::Beat;
 use crate::control::Mode;
 use crate::lines::{Header, Line, LineError, parse};
 use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
@@ -93,6 +94,7 @@ pub struct Inference<E> {
     late: heapless::Deque<Report<E>, 8>,
     control: Thread,
     stats: Arc<Stats>,
+    beat: Beat,
     begun: Instant,
 }
 
@@ -104,13 +106,15 @@ pub fn unix_ms() -> u64 {
 }
 
 impl<E: Engine> Inference<E> {
-    /// A thread's state before the first release. `control` is woken when there is a report.
+    /// A thread's state before the first release. `control` is woken when there is a report; `beat`
+    /// moves with each line.
     pub fn new(
         commands: Receiver<Command<E>>,
         reports: SyncSender<Report<E>>,
         summaries: SyncSender<Summary<F, C>>,
         control: Thread,
         stats: Arc<Stats>,
+        beat: Beat,
     ) -> Self {
         stats.counters().counted = pool::installed();
         Self {
@@ -127,6 +131,7 @@ impl<E: Engine> Inference<E> {
             late: heapless::Deque::new(),
             control,
             stats,
+            beat,
             begun: Instant::now(),
         }
     }
@@ -151,6 +156,12 @@ impl<E: Engine> Inference<E> {
 
     /// Handles one line of the source and writes what is to be answered.
     pub fn line(&mut self, line: &[u8], answers: &mut Answers) {
+        self.beat.begin();
+        self.work_on(line, answers);
+        self.beat.end();
+    }
+
+    fn work_on(&mut self, line: &[u8], answers: &mut Answers) {
         let before = pool::calls();
         match parse::<F>(line, &mut self.values) {
             Ok(Line::Sample {

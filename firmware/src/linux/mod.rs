@@ -12,6 +12,7 @@ pub mod provision;
 pub mod reader;
 pub mod source;
 pub mod stats;
+pub mod watchdog;
 
 pub use agent::run;
 pub use args::main_from_args;

@@ -6,7 +6,7 @@ mod proxy;
 mod release;
 
 pub use proxy::Proxy;
-pub use release::{CLASSES, bundle, golden, policy};
+pub use release::{CLASSES, bundle, golden, policy, slow_bundle};
 use release::{key, signed, signed_root};
 
 use edgeward::bundle::{BoardClass, Bundle};
@@ -335,6 +335,40 @@ impl BoardProcess {
         command.arg("--config").arg(&self.path);
         self.child = Some(command.spawn().unwrap());
         until("the agent listens", || self.try_connect().is_some());
+    }
+
+    /// Has the agent take an inference for hung after so long; before it is spawned.
+    pub fn hangs_after_ms(&mut self, hang_ms: u32) {
+        self.config.hang_ms = hang_ms;
+        let text = std::fs::read_to_string(&self.path).unwrap();
+        let old = "hang_ms = 10000";
+        assert!(text.contains(old), "{text}");
+        let text = text.replace(old, &format!("hang_ms = {hang_ms}"));
+        std::fs::write(&self.path, text).unwrap();
+    }
+
+    /// Streams samples to the process, as a source that does not care, until the process ended.
+    pub fn feed_until_it_ends(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        let mut source = self.try_connect().unwrap();
+        let header = "edgeward-source schema=1 dtype=f32 features=ax,ay,az,gx,gy,gz\n";
+        source.write_all(header.as_bytes()).unwrap();
+        // Somebody must read the answers, or the agent leaves this source.
+        let mut answers = source.try_clone().unwrap();
+        thread::spawn(move || std::io::copy(&mut answers, &mut std::io::sink()));
+        let mut sequence = 0;
+        loop {
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                self.child = None;
+                return status;
+            }
+            assert!(Instant::now() < deadline, "in vain: the agent ends");
+            let line = format!("{sequence},0,0.1,0.2,0.3,0.{sequence},0.5,0.6\n");
+            // It may have ended this moment.
+            let _ = source.write_all(line.as_bytes());
+            sequence += 1;
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Ends the process as a power cut would.

@@ -18,6 +18,8 @@ use edgeward::trust::root::{RoleKeys, Root};
 use edgeward_firmware::{MAX_FEATURES, MAX_OUTPUTS};
 
 const MODEL: &[u8] = include_bytes!("../../../models/motion/motion-v1.onnx");
+/// Made by `fixtures/make.py`.
+const SLOW: &[u8] = include_bytes!("../fixtures/slow.onnx");
 const FEATURES: [&str; 6] = ["ax", "ay", "az", "gx", "gy", "gz"];
 pub const CLASSES: [&str; 4] = ["standing", "running", "walking", "badminton"];
 
@@ -132,7 +134,11 @@ pub fn policy(shadow_inferences: u32, max_p99_us: u32) -> Policy {
 /// The vectors are the engine's own, for these are tests of the agent and not of the engine; a
 /// scale other than 1 makes them wrong.
 pub fn golden(scale: f32) -> Vec<u8> {
-    let mut engine = TractEngine::load(MODEL, &ModelSpec::default()).unwrap();
+    golden_of(MODEL, scale)
+}
+
+fn golden_of(model: &[u8], scale: f32) -> Vec<u8> {
+    let mut engine = TractEngine::load(model, &ModelSpec::default()).unwrap();
     let input: Vec<f32> = (0..engine.input_len()).map(|i| (i as f32).sin()).collect();
     let mut output = vec![0.0; engine.output_len()];
     engine.run(&input, &mut output).unwrap();
@@ -140,7 +146,16 @@ pub fn golden(scale: f32) -> Vec<u8> {
     encode_golden(0.01, &[(input, output)]).unwrap()
 }
 
+/// A release that passes its self-test, and whose inferences take seconds.
+pub fn slow_bundle(counter: u32, policy: &Policy) -> Vec<u8> {
+    bundle_of(SLOW, counter, policy, golden_of(SLOW, 1.0))
+}
+
 pub fn bundle(counter: u32, policy: &Policy, golden: Vec<u8>) -> Vec<u8> {
+    bundle_of(MODEL, counter, policy, golden)
+}
+
+fn bundle_of(model: &[u8], counter: u32, policy: &Policy, golden: Vec<u8>) -> Vec<u8> {
     let mut writer = BundleWriter::new(Description {
         name: "motion".into(),
         version: format!("{counter}.0.0"),
@@ -151,7 +166,7 @@ pub fn bundle(counter: u32, policy: &Policy, golden: Vec<u8>) -> Vec<u8> {
         min_runtime: 1,
     })
     .unwrap();
-    writer.section(SectionKind::TractModel, MODEL).unwrap();
+    writer.section(SectionKind::TractModel, model).unwrap();
     let profile = encode_profile(&profile()).unwrap();
     writer.section(SectionKind::Profile, profile).unwrap();
     let policy = encode_policy(policy).unwrap();

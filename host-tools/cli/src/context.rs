@@ -11,20 +11,17 @@ pub struct Context {
     pub home: PathBuf,
     /// Where results and progress go.
     pub out: Out,
-    /// The file that `-o` named, if it named one.
-    pub output_path: Option<PathBuf>,
 }
 
 impl Context {
     /// Reads the settings in their order: command line, environment, file, defaults.
     pub fn new(global: &Global, config: &Config) -> Self {
         let home = global.home.clone().or_else(|| config.home.clone());
-        let format = output::format_of(&global.output).or(config.output);
+        let format = global.output.or(config.output);
         start_log(global.verbose, global.quiet);
         Self {
             home: home.unwrap_or_else(|| PathBuf::from(".edgeward")),
             out: Out::new(format.unwrap_or_default(), global.quiet),
-            output_path: output::path_of(&global.output),
         }
     }
 }

@@ -18,7 +18,7 @@ use commands::{
 use config::Config;
 use context::Context;
 use exit::{Exit, Failure};
-use output::OutputArg;
+use output::Format;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -26,7 +26,7 @@ const AFTER_HELP: &str = "\
 Your own model in four commands:
   edgeward keys init
   edgeward import model.onnx
-  edgeward pack model.toml -o model.bundle --sign
+  edgeward pack model.toml --out model.bundle --sign
   edgeward eval model.bundle --data test.csv
 
 Exit codes: 0 ok, 1 error, 2 usage, 3 refused by policy (signature, downgrade, wrong board, golden
@@ -47,17 +47,16 @@ struct Cli {
 /// Options of every command.
 #[derive(Debug, clap::Args)]
 struct Global {
-    /// How results are printed on stdout: `table` (the default) or `json`. For `pack`, any other
-    /// value is the file to write; both may be given.
+    /// How results are printed on stdout [default: table].
     #[arg(
         short,
         long,
         global = true,
         value_name = "table|json",
-        env = "EDGEWARD_OUTPUT"
+        env = "EDGEWARD_OUTPUT",
+        value_parser = output::format_of
     )]
-    #[arg(action = clap::ArgAction::Append)]
-    output: Vec<OutputArg>,
+    output: Option<Format>,
     /// The folder of keys and store [default: ./.edgeward].
     #[arg(long, global = true, value_name = "DIR", env = "EDGEWARD_HOME")]
     home: Option<PathBuf>,
@@ -114,14 +113,6 @@ enum Command {
 }
 
 fn dispatch(command: Command, context: &Context) -> anyhow::Result<Exit> {
-    if let Some(path) = &context.output_path
-        && !matches!(command, Command::Pack(_))
-    {
-        let what = format!("`-o {}` is no output format", path.display());
-        return Err(Failure::new(Exit::Usage, what)
-            .next("use table or json")
-            .into());
-    }
     match command {
         Command::Demo(args) => demo::run(&args, context),
         Command::Publish(args) => publish::run(&args, context),
@@ -152,7 +143,7 @@ fn main() -> ExitCode {
     let config = match Config::load(cli.global.config.as_deref()) {
         Ok(config) => config,
         Err(error) => {
-            let format = output::format_of(&cli.global.output).unwrap_or_default();
+            let format = cli.global.output.unwrap_or_default();
             return exit::report(&error, format, Exit::Usage).into();
         }
     };

@@ -3,7 +3,6 @@
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -16,39 +15,16 @@ pub enum Format {
     Json,
 }
 
-/// What `-o` may name: a format, or a file where a command writes one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OutputArg {
-    /// How results are printed.
-    Format(Format),
-    /// The file to write.
-    Path(PathBuf),
-}
-
-impl From<&str> for OutputArg {
-    fn from(text: &str) -> Self {
-        match text {
-            "table" => Self::Format(Format::Table),
-            "json" => Self::Format(Format::Json),
-            path => Self::Path(path.into()),
-        }
+/// Reads what `-o` names.
+///
+/// # Errors
+/// A sentence that says what it may be.
+pub fn format_of(text: &str) -> Result<Format, String> {
+    match text {
+        "table" => Ok(Format::Table),
+        "json" => Ok(Format::Json),
+        _ => Err("use table or json; the file that `pack` writes is --out FILE".to_owned()),
     }
-}
-
-/// The last format among `args`.
-pub fn format_of(args: &[OutputArg]) -> Option<Format> {
-    args.iter().rev().find_map(|arg| match arg {
-        OutputArg::Format(format) => Some(*format),
-        OutputArg::Path(_) => None,
-    })
-}
-
-/// The last file among `args`.
-pub fn path_of(args: &[OutputArg]) -> Option<PathBuf> {
-    args.iter().rev().find_map(|arg| match arg {
-        OutputArg::Path(path) => Some(path.clone()),
-        OutputArg::Format(_) => None,
-    })
 }
 
 /// Where results and progress go.

@@ -57,7 +57,10 @@ impl Place {
     fn with_bundle() -> Self {
         let place = Self::new();
         place.run(&["keys", "init"], 0);
-        place.run(&["pack", &model("v1.toml"), "-o", "v1.bundle", "--sign"], 0);
+        place.run(
+            &["pack", &model("v1.toml"), "--out", "v1.bundle", "--sign"],
+            0,
+        );
         place
     }
 }
@@ -263,20 +266,39 @@ fn a_model_is_understood() {
 fn a_release_is_packed_signed_verified_evaluated_and_run() {
     let place = Place::new();
     // A key that is missing is found out before the work.
-    let output = place.run(&["pack", &model("v1.toml"), "-o", "v1.bundle", "--sign"], 1);
+    let output = place.run(
+        &["pack", &model("v1.toml"), "--out", "v1.bundle", "--sign"],
+        1,
+    );
     assert!(text(&output.stderr).contains("keys init"));
     place.run(&["keys", "init"], 0);
-    let packed = place.json(&["pack", &model("v1.toml"), "-o", "v1.bundle"], 0);
+    let packed = place.json(&["pack", &model("v1.toml"), "--out", "v1.bundle"], 0);
     snapshot("pack", &packed);
     assert_eq!(packed["golden"]["made_by"], "file");
     assert_eq!(packed["written"], true);
     // The same input gives the same release.
     let again = place.json(
-        &["pack", &model("v1.toml"), "-o", "again.bundle", "--dry-run"],
+        &[
+            "pack",
+            &model("v1.toml"),
+            "--out",
+            "again.bundle",
+            "--dry-run",
+        ],
         0,
     );
     assert_eq!(again["digest"], packed["digest"]);
     assert!(!place.path("again.bundle").exists());
+    assert_eq!(packed["trial_p99_us"], 0);
+    // A file to write never hides what the environment says of the format.
+    let mut command = place.command(&["pack", &model("v1.toml"), "-f", "v1.bundle"]);
+    let output = command.env("EDGEWARD_OUTPUT", "json").output();
+    let by_env: Value = serde_json::from_slice(&output.expect("it starts").stdout).expect("JSON");
+    assert_eq!(by_env["digest"], packed["digest"]);
+    let unbudgeted = place.run(&["pack", &model("v1.toml"), "--dry-run"], 0);
+    assert!(text(&unbudgeted.stdout).contains("no budget"));
+    let taken = place.run(&["pack", &model("v1.toml"), "-o", "v1.bundle"], 2);
+    assert!(text(&taken.stderr).contains("--out FILE"));
 
     let unsigned = place.json(&["verify", "v1.bundle"], 3);
     assert_eq!(unsigned["refusals"][0]["check"], "signature");
@@ -397,7 +419,7 @@ fn altered(place: &Place, from: &str, to: &str) -> String {
 #[test]
 fn what_does_not_hold_is_not_packed() {
     let place = Place::new();
-    let output = place.run(&["pack", &model("bad.toml"), "-o", "bad.bundle"], 3);
+    let output = place.run(&["pack", &model("bad.toml"), "--out", "bad.bundle"], 3);
     let said = text(&output.stderr);
     assert!(
         said.contains("training-serving skew") && said.contains("--allow-skew"),
@@ -408,7 +430,7 @@ fn what_does_not_hold_is_not_packed() {
         &[
             "pack",
             &model("bad.toml"),
-            "-o",
+            "--out",
             "bad.bundle",
             "--allow-skew",
         ],

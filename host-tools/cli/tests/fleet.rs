@@ -93,8 +93,8 @@ impl Place {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/motion/v1.toml");
         let manifest = manifest.display().to_string();
         place.json(&["keys", "init"], 0);
-        place.json(&["pack", &manifest, "-o", "plain.bundle"], 0);
-        place.json(&["pack", &manifest, "-o", "v1.bundle", "--sign"], 0);
+        place.json(&["pack", &manifest, "--out", "plain.bundle"], 0);
+        place.json(&["pack", &manifest, "--out", "v1.bundle", "--sign"], 0);
         place
     }
 

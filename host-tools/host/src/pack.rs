@@ -66,6 +66,10 @@ pub struct Report {
     pub engine_mode: String,
     pub golden: GoldenReport,
     pub skew: Option<SkewReport>,
+    /// Latency budget of a trial (99th percentile, in microseconds); 0 when there is none.
+    pub trial_p99_us: u32,
+    /// The same of the guard, once it is confirmed.
+    pub guard_p99_us: u32,
     pub profile: ProfileReport,
 }
 
@@ -174,6 +178,8 @@ pub fn pack(spec: &Spec, options: Options) -> Result<Packed, PackError> {
         engine_mode: lab.engine.mode().to_string(),
         golden: golden_report,
         skew,
+        trial_p99_us: spec.policy().trial.max_p99_us,
+        guard_p99_us: spec.policy().guard.max_p99_us,
         profile: lab.report(&profile, fit),
     };
     Ok(Packed {

@@ -377,7 +377,7 @@ fn feature(
     let (least, greatest) = (sorted[0], sorted[sorted.len() - 1]);
     let margin = (greatest - least) * RANGE_MARGIN;
     let (max_rate, stuck_run) = dynamics(spec, training, column);
-    let over = spec.input.overrides.get(name).cloned().unwrap_or_default();
+    let over = spec.override_of(name);
     let FeatureOverride { min, max, .. } = over;
     let mut feature = FeatureProfile {
         // The specification's names fit.
@@ -755,6 +755,19 @@ mod tests {
         assert_eq!((b.min, b.max_rate), (-5.0, f32::INFINITY));
         assert_eq!(b.missing, edgeward::profile::MissingPolicy::Reject);
         assert!(a.max_rate < 2.0);
+    }
+
+    #[test]
+    fn an_override_of_all_features_yields_to_one_of_a_single_feature() {
+        let text = "period_ms = 10\n[input.overrides.\"*\"]\nmin = -9.0\nmax_rate = inf\n\
+                    [input.overrides.b]\nmin = -5.0";
+        let (profile, _) = build(&spec(text), &samples(400), &outputs(400), None).expect("profile");
+        let seen: Vec<_> = profile
+            .features
+            .iter()
+            .map(|f| (f.min, f.max_rate))
+            .collect();
+        assert_eq!(seen, [(-9.0, f32::INFINITY), (-5.0, f32::INFINITY)]);
     }
 
     #[test]

@@ -127,7 +127,7 @@ pub struct InputSpec {
     /// What to do about missing values.
     #[serde(default)]
     pub missing: MissingSpec,
-    /// What differs for single features.
+    /// What differs for single features; `*` stands for all that do not say otherwise.
     #[serde(default)]
     pub overrides: BTreeMap<String, FeatureOverride>,
 }
@@ -230,6 +230,9 @@ pub enum MissingSpec {
 pub struct PolicySpec {
     /// |z| of a feature's value above which it is a violation.
     pub z_limit: Option<f32>,
+    /// Latency that the 99th percentile may not exceed, in microseconds: in a trial and afterwards,
+    /// unless `trial.max_p99_us` or `guard.max_p99_us` says otherwise.
+    pub latency_p99_us: Option<u32>,
     /// Rules by the violation's name, as `stuck` or `above_range`.
     #[serde(default)]
     pub rules: BTreeMap<String, RuleSpec>,
@@ -291,6 +294,9 @@ pub struct GuardSpec {
     pub min_accuracy_per_mille: Option<u16>,
     pub max_fallbacks: Option<u16>,
 }
+
+/// Stands for every feature in `[input.overrides]`; no feature may be called so.
+const EVERY: &str = "*";
 
 fn one() -> u16 {
     1
@@ -354,6 +360,8 @@ impl Spec {
                 action: rule.action.map_or(standard.action, Into::into),
             };
         }
+        set(&mut policy.trial.max_p99_us, spec.latency_p99_us);
+        set(&mut policy.guard.max_p99_us, spec.latency_p99_us);
         let trial = &mut policy.trial;
         set(&mut trial.min_inferences, spec.trial.min_inferences);
         set(&mut trial.min_windows, spec.trial.min_windows);
@@ -381,6 +389,20 @@ impl Spec {
         policy
     }
 
+    /// What a person said of a feature: by its name, or else of all.
+    #[must_use]
+    pub fn override_of(&self, feature: &str) -> FeatureOverride {
+        let said = |name: &str| self.input.overrides.get(name).cloned().unwrap_or_default();
+        let (own, every) = (said(feature), said(EVERY));
+        FeatureOverride {
+            min: own.min.or(every.min),
+            max: own.max.or(every.max),
+            max_rate: own.max_rate.or(every.max_rate),
+            stuck_run: own.stuck_run.or(every.stuck_run),
+            missing: own.missing.or(every.missing),
+        }
+    }
+
     /// The first key whose value makes no sense, and why.
     fn check(&self) -> Result<(), (String, String)> {
         check_names("input.features", &self.input.features, MAX_FEATURES)?;
@@ -388,6 +410,10 @@ impl Spec {
         if let Some(name) = self.input.features.iter().find(spaced) {
             let what =
                 format!("holds `{name}`; a source's first line can't say a name with a space");
+            return Err(("input.features".to_owned(), what));
+        }
+        if self.input.features.iter().any(|name| name == EVERY) {
+            let what = format!("holds `{EVERY}`, which stands for every feature");
             return Err(("input.features".to_owned(), what));
         }
         check_names("output.classes", &self.output.classes, MAX_OUTPUTS)?;
@@ -451,7 +477,7 @@ impl Spec {
         let input = &self.input;
         for (name, over) in &input.overrides {
             let key = |field: &str| format!("input.overrides.{name}{field}");
-            if !input.features.contains(name) {
+            if name != EVERY && !input.features.contains(name) {
                 return Err((key(""), "is no feature of `input.features`".to_owned()));
             }
             if over.min.zip(over.max).is_some_and(|(min, max)| min > max) {
@@ -595,6 +621,20 @@ training = "train.csv"
         assert!(message(&text).contains("`policy.rules.stukc` is no kind of violation"));
         let text = format!("{MINIMAL}[input.overrides.c]\nmin = 1.0\n");
         assert!(message(&text).contains("`input.overrides.c` is no feature"));
+    }
+
+    #[test]
+    fn one_latency_budget_serves_trial_and_guard() {
+        let budgets = |more: &str| {
+            let text = format!("{MINIMAL}[policy]\n{more}");
+            let spec = Spec::parse(&text, Path::new("m.toml")).expect("a specification");
+            let policy = spec.policy();
+            (policy.trial.max_p99_us, policy.guard.max_p99_us)
+        };
+        assert_eq!(budgets(""), (0, 0));
+        assert_eq!(budgets("latency_p99_us = 900\n"), (900, 900));
+        let own = "latency_p99_us = 900\n[policy.guard]\nmax_p99_us = 0\n";
+        assert_eq!(budgets(own), (900, 0));
     }
 
     #[test]

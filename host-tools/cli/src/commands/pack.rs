@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 const SPEC_HELP: &str = "\
 Example:
-  edgeward pack digits.toml -o digits.bundle --sign
+  edgeward pack digits.toml --out digits.bundle --sign
 
 A model's TOML file:
   name = \"motion\"
@@ -40,8 +40,8 @@ A model's TOML file:
   input = \"golden-input.npy\"
   output = \"golden-output.npy\"
   tolerance = 0.001
-Also [input.overrides.NAME] min, max, max_rate, stuck_run, missing; [policy] z_limit,
-[policy.rules.KIND] severity, action; [policy.trial]; [policy.guard].
+Also [input.overrides.NAME] min, max, max_rate, stuck_run, missing, and the same under
+[input.overrides.\"*\"] for all features; [policy] z_limit, latency_p99_us; [policy.rules.KIND] severity, action; [policy.trial]; [policy.guard].
 
 Exit code 3: the golden vectors are not reproduced, or the model disagrees with the lab's outputs.";
 
@@ -61,8 +61,8 @@ pub struct ProfileArgs {
 pub struct PackArgs {
     /// The model's TOML file.
     spec: PathBuf,
-    /// The bundle to write; `-o FILE` does the same [default: the TOML file's name with .bundle].
-    #[arg(long, value_name = "FILE")]
+    /// The bundle to write [default: the TOML file's name with .bundle].
+    #[arg(short = 'f', long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Sign it with the release keys at hand.
     #[arg(long)]
@@ -113,7 +113,7 @@ struct Packed<'a> {
 /// Runs `pack`.
 pub fn run(args: PackArgs, context: &Context) -> anyhow::Result<Exit> {
     let spec = release::spec(&args.spec)?;
-    let out = args.out.clone().or_else(|| context.output_path.clone());
+    let out = args.out.clone();
     let out = out.unwrap_or_else(|| args.spec.with_extension("bundle"));
     // Before the work: a key that is missing should not be found out at its end.
     let store = KeyStore::at(&context.home);
@@ -180,6 +180,21 @@ fn print(packed: &Packed<'_>, w: &mut dyn Write) -> io::Result<()> {
             "skew      {} of {} training windows disagree with the lab's outputs{allowed}",
             skew.disagreements, skew.windows
         )?;
+    }
+    match report.trial_p99_us {
+        0 => writeln!(
+            w,
+            "latency   no budget: boards will not notice a release that is too slow; `latency_p99_us` \
+             of [policy] sets one"
+        )?,
+        trial => writeln!(
+            w,
+            "latency   p99 at most {trial} us on trial, {} afterwards",
+            match report.guard_p99_us {
+                0 => "any".to_owned(),
+                guard => format!("{guard} us"),
+            }
+        )?,
     }
     print_profile(&report.profile, w)?;
     match packed.signed_by.as_slice() {
