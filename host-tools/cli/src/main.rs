@@ -17,7 +17,7 @@ use commands::{
 };
 use config::Config;
 use context::Context;
-use exit::{Exit, Failure};
+use exit::Exit;
 use output::Format;
 use std::path::PathBuf;
 use std::process::ExitCode;

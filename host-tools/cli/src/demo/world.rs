@@ -236,6 +236,7 @@ impl World {
             key: "device.key".into(),
             root: "root.cose".into(),
             log: "info".to_owned(),
+            hang_ms: 10_000,
             broker: Broker {
                 host: "127.0.0.1".to_owned(),
                 port: self.broker.address.port(),
