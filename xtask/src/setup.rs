@@ -20,7 +20,10 @@ impl Found {
             eprintln!("!!! tests that need Python will skip: pycose as judge, the tutorial");
         }
         if self.mosquitto.is_none() {
-            eprintln!("!!! tests that need Mosquitto will skip: the demo on it, the client on it");
+            eprintln!(
+                "!!! tests that need Mosquitto will skip: the demo on it, the client on it, TLS and \
+                 passwords"
+            );
         }
     }
 }

@@ -5,8 +5,8 @@ use edgeward::bundle::{BoardClass, CHUNK_BYTES};
 use edgeward::sync::{Desired, RolloutState};
 use edgeward::telemetry::codec::{decode_ack, max_frame_bytes, max_payload_bytes, sign_frame};
 use edgeward::telemetry::{
-    Alarm, Birth, Body, Event as BoardEvent, Frame, Id, Refused, SlotReport, SlotState, Statistic,
-    Summary, Text, release_id,
+    Alarm, Birth, Body, Event as BoardEvent, Frame, Id, Reason, Refused, SlotReport, SlotState,
+    Statistic, Summary, Text, release_id,
 };
 use edgeward::topic::{self, Channel};
 use edgeward::trust::cose::ContentType;
@@ -262,10 +262,16 @@ fn a_rollout_is_started_paused_resumed_aborted_and_rolled_back() {
     place.error(&["rollout", "start", "plain.bundle"], 3);
     place.error(&["rollout", "start", "v1.bundle", "--phases", "50%,10%"], 2);
     let start = ["rollout", "start", "v1.bundle", "--id", "r-1"];
+    std::fs::remove_dir_all(place.path(".edgeward/releases")).unwrap_or_default();
+    let store = place.path(".edgeward/store.db");
+    std::fs::remove_file(&store).unwrap_or_default();
     assert_eq!(
         place.json(&[&start[..], &["--dry-run"]].concat(), 0)["dry_run"],
         true
     );
+    let back = ["rollback", "--to", "v1.bundle", "--dry-run"];
+    assert_eq!(place.json(&back, 0)["dry_run"], true);
+    assert!(!store.exists(), "a dry run makes no store");
     place.error(&["rollout", "status"], 1);
 
     let started = place.json(&[&start[..], &["--phases", "10%,100%"]].concat(), 0);
@@ -326,8 +332,88 @@ fn a_rollout_is_started_paused_resumed_aborted_and_rolled_back() {
     );
 }
 
+#[test]
+fn a_broker_that_is_away_is_waited_for_as_long_as_one_says_or_not_at_all() {
+    let place = Place::new();
+    let away = ["--broker", "mqtt://127.0.0.1:1"];
+    let start = ["rollout", "start", "v1.bundle", "--id", "r-1"];
+    let begin = Instant::now();
+    let error = place.error(&[&start[..], &away, &["--timeout", "1"]].concat(), 5);
+    assert!(begin.elapsed() < PATIENCE / 2, "{:?}", begin.elapsed());
+    let said = error["error"].as_str().expect("a sentence");
+    assert!(
+        said.contains("Connection refused") && said.contains("noted"),
+        "{said}"
+    );
+    let pause = ["rollout", "pause"];
+    place.error(&[&pause[..], &away, &["--timeout", "1"]].concat(), 5);
+    let resume = ["rollout", "resume", "--no-wait"];
+    let resumed = place.json(&[&resume[..], &away].concat(), 0);
+    assert_eq!(resumed["rollout"]["state"], "Running");
+    let back = ["rollback", "--to", "v1.bundle"];
+    place.run(&[&back[..], &away, &["--timeout", "1"]].concat(), 5);
+    place.json(&[&back[..], &away, &["--no-wait"]].concat(), 0);
+    let both = ["rollout", "abort", "--no-wait", "--timeout", "1"];
+    place.run(&both, 2);
+
+    // What was noted is published by `edgeward serve`.
+    let serve = Running::start(place.command(&["serve", "--http", "127.0.0.1:0"]));
+    assert_eq!(serve.printed["fleet"], FLEET);
+    assert!(place.desired().rollout.starts_with("rollback-"));
+}
+
+#[test]
+fn a_rollout_that_some_boards_refuse_is_partly_done() {
+    let place = Place::new();
+    let serve = Running::start(place.command(&["serve", "--http", "127.0.0.1:0"]));
+    assert_eq!(serve.printed["fleet"], FLEET);
+    let mut good = Board::named(&place, "good", 7);
+    let mut bad = Board::named(&place, "bad", 8);
+    let start = ["rollout", "start", "v1.bundle", "--phases", "100%"];
+    let bounds = ["--soak", "0", "--max-failures", "1"];
+    // A phase without boards would be over at once: both are known before it begins.
+    for board in [&mut good, &mut bad] {
+        board.birth(empty_slot(), 0);
+        board.acknowledged(&place.root());
+    }
+    place.json(&[&start[..], &bounds].concat(), 0);
+    let desired = place.desired();
+    good.confirms(&desired);
+    good.acknowledged(&place.root());
+    let watch = ["rollout", "status", "--watch", "--timeout"];
+    let open = place.lines(&[&watch[..], &["1"]].concat(), 5);
+    let counts = &open.last().expect("a line")["counts"];
+    assert_eq!(
+        (&counts["confirmed"], &counts["waiting"]),
+        (&1.into(), &1.into())
+    );
+
+    bad.reports(&desired, SlotState::Rejected(Reason::SelfTest));
+    bad.acknowledged(&place.root());
+    let ended = place.lines(&[&watch[..], &["50"]].concat(), 6);
+    let last = ended.last().expect("a line");
+    assert_eq!(last["rollout"]["state"], "Done");
+    let counts = &last["counts"];
+    assert_eq!(
+        (&counts["confirmed"], &counts["failed"]),
+        (&1.into(), &1.into())
+    );
+    place.json(&["rollout", "status"], 6);
+
+    // One more than may fail stops the next one.
+    let strict = ["--soak", "0", "--id", "strict"];
+    place.json(&[&start[..], &strict].concat(), 0);
+    let stopped = place.lines(&[&watch[..], &["50"]].concat(), 4);
+    let why = &stopped.last().expect("a line")["rollout"]["state"]["Aborted"]["why"];
+    assert!(
+        why.as_str().is_some_and(|why| why.contains("1 of 2")),
+        "{why}"
+    );
+}
+
 /// A board without a runtime: a key, and what it reports.
 struct Board {
+    name: &'static str,
     key: RingSigner,
     mqtt: Mqtt,
     sequence: u64,
@@ -338,13 +424,18 @@ impl Board {
 
     /// A board that `place` has enrolled.
     fn enrolled(place: &Place) -> Self {
-        let key = RingSigner::from_seed(&[7; 32]).expect("a key");
+        Self::named(place, Self::NAME, 7)
+    }
+
+    fn named(place: &Place, name: &'static str, seed: u8) -> Self {
+        let key = RingSigner::from_seed(&[seed; 32]).expect("a key");
         let public = hex(&key.public_key().0);
-        place.json(&["device", "enroll", Self::NAME, "--key", &public], 0);
-        let mqtt = place.client(Self::NAME);
-        let acks = topic::device(FLEET, Self::NAME, Channel::Ack);
+        place.json(&["device", "enroll", name, "--key", &public], 0);
+        let mqtt = place.client(name);
+        let acks = topic::device(FLEET, name, Channel::Ack);
         mqtt.subscribe_and_wait(&acks, PATIENCE).expect("granted");
         Self {
+            name,
             key,
             mqtt,
             sequence: 0,
@@ -352,7 +443,7 @@ impl Board {
     }
 
     fn send(&mut self, channel: Channel, body: Body<2, 2>) {
-        self.send_as(Self::NAME, channel, body);
+        self.send_as(self.name, channel, body);
     }
 
     /// Sends under a name that may be another's.
@@ -389,33 +480,47 @@ impl Board {
 
     /// Reports that it runs the release of `desired`.
     fn confirms(&mut self, desired: &Desired) {
+        self.reports(desired, SlotState::Confirmed);
+    }
+
+    /// Reports how a slot stands that holds the release of `desired`.
+    fn reports(&mut self, desired: &Desired, state: SlotState) {
         let target = &desired.targets[0];
         let mut release = [0; 8];
         release.copy_from_slice(&target.digest[..8]);
-        let empty = SlotReport {
-            state: SlotState::Empty,
-            release: [0; 8],
-            counter: 0,
-            version: Text::new(),
-        };
-        let confirmed = SlotReport {
-            state: SlotState::Confirmed,
+        let held = SlotReport {
+            state,
             release,
             counter: target.counter,
             version: target.version.clone(),
         };
+        self.birth(held, desired.sequence);
+    }
+
+    /// Reports what one slot holds; the other is empty.
+    fn birth(&mut self, held: SlotReport, desired: u64) {
+        let running = (held.state == SlotState::Confirmed).then_some(0);
         let birth = Birth {
             class: BoardClass::Linux,
             firmware: Text::new(),
-            slots: [confirmed, empty],
-            running: Some(0),
-            floor: target.counter,
+            slots: [held, empty_slot()],
+            running,
+            floor: 0,
             root_version: 1,
-            desired: desired.sequence,
+            desired,
             tags: Default::default(),
             last_failure: None,
         };
         self.send(Channel::Birth, Body::Birth(birth));
+    }
+}
+
+fn empty_slot() -> SlotReport {
+    SlotReport {
+        state: SlotState::Empty,
+        release: [0; 8],
+        counter: 0,
+        version: Text::new(),
     }
 }
 
@@ -585,6 +690,7 @@ fn an_operator_reads_names_and_finds_boards_that_nobody_enrolled() {
     );
     let stranger = RingSigner::from_seed(&[9; 32]).expect("a key");
     let mut newcomer = Board {
+        name: Board::NAME,
         key: RingSigner::from_seed(&[9; 32]).expect("a key"),
         mqtt: place.client("stranger"),
         sequence: 0,

@@ -1,7 +1,10 @@
 //! The host's client against the embedded broker.
 
 use edgeward_host::broker::{self, Options as BrokerOptions};
-use edgeward_host::mqtt::{Event, Message, Mqtt, Options};
+use edgeward_host::mqtt::{
+    Credentials, Event, Failure, Message, Mqtt, MqttError, Options, Protocol, Version,
+};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,41 +37,216 @@ fn retained_chunks_reach_a_late_subscriber_one_by_one_and_again() {
 }
 
 /// A Mosquitto that ends with its owner.
-struct Mosquitto(std::process::Child);
+struct Mosquitto {
+    process: std::process::Child,
+    port: u16,
+    folder: tempfile::TempDir,
+}
 
 impl Drop for Mosquitto {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Mosquitto {
+    /// Nothing where it is not installed; a line says so.
+    fn start(access: Option<&str>) -> Option<Self> {
+        let named = std::env::var_os("EDGEWARD_MOSQUITTO").map(std::path::PathBuf::from);
+        let program = named.unwrap_or_else(|| "/usr/sbin/mosquitto".into());
+        if !program.exists() {
+            println!("skipped: no {}", program.display());
+            return None;
+        }
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port")
+            .port();
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("mosquitto.conf");
+        // As root, Mosquitto would become a user who may not read this folder.
+        let mut settings = format!("user root\nlistener {port} 127.0.0.1\nallow_anonymous true\n");
+        if let Some(access) = access {
+            let path = folder.path().join("access");
+            std::fs::write(&path, access).expect("written");
+            settings += &format!("acl_file {}\n", path.display());
+        }
+        std::fs::write(&file, settings).expect("written");
+        let process = std::process::Command::new(program)
+            .arg("-c")
+            .arg(&file)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("Mosquitto starts");
+        let mosquitto = Self {
+            process,
+            port,
+            folder,
+        };
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        broker::wait_for(address, PATIENCE).expect("it listens");
+        Some(mosquitto)
     }
 }
 
 #[test]
 fn mosquitto_does_as_well() {
-    let named = std::env::var_os("EDGEWARD_MOSQUITTO").map(std::path::PathBuf::from);
-    let program = named.unwrap_or_else(|| "/usr/sbin/mosquitto".into());
-    if !program.exists() {
-        println!("skipped: no {}", program.display());
+    let Some(mosquitto) = Mosquitto::start(None) else {
         return;
+    };
+    assert!(mosquitto.folder.path().exists());
+    chunks(mosquitto.port);
+}
+
+/// The version that a client speaks once it is connected.
+fn spoken(protocol: Protocol, port: u16) -> Option<Version> {
+    let mqtt = Mqtt::connect(&Options {
+        protocol,
+        ..Options::new("versions", "127.0.0.1", port)
+    });
+    mqtt.publish("a", b"b", false);
+    mqtt.flush(Duration::from_secs(5)).ok()?;
+    mqtt.version()
+}
+
+#[test]
+fn five_is_spoken_where_it_is_offered() {
+    let Some(mosquitto) = Mosquitto::start(None) else {
+        return;
+    };
+    let port = mosquitto.port;
+    assert_eq!(spoken(Protocol::Auto, port), Some(Version::V5));
+    assert_eq!(spoken(Protocol::V4, port), Some(Version::V4));
+    assert_eq!(spoken(Protocol::V5, port), Some(Version::V5));
+}
+
+#[test]
+fn an_embedded_broker_that_closes_on_five_is_spoken_to_in_3_1_1() {
+    let port = start();
+    assert_eq!(spoken(Protocol::Auto, port), Some(Version::V4));
+    assert_eq!(spoken(Protocol::V4, port), Some(Version::V4));
+    let mqtt = Mqtt::connect(&Options {
+        protocol: Protocol::V5,
+        ..Options::new("pinned", "127.0.0.1", port)
+    });
+    mqtt.publish("a", b"b", false);
+    let error = mqtt.flush(Duration::from_secs(1)).expect_err("pinned to 5");
+    assert!(error.to_string().contains("without an answer"), "{error}");
+}
+
+/// A broker that answers each first packet as `answer` says, and then takes what comes. The packets
+/// that it got.
+fn answering(answer: fn(version: u8) -> &'static [u8]) -> (u16, Arc<Mutex<Vec<Vec<u8>>>>) {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let packets = Arc::new(Mutex::new(Vec::new()));
+    let got = Arc::clone(&packets);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut bytes = [0; 4096];
+            let mut first = true;
+            while let Ok(len @ 1..) = stream.read(&mut bytes) {
+                got.lock().expect("no panic").push(bytes[..len].to_vec());
+                // The protocol's level follows its name.
+                if std::mem::take(&mut first) {
+                    let said = answer(bytes[8]);
+                    if stream.write_all(said).is_err() || said.get(3) != Some(&0) {
+                        break;
+                    }
+                }
+            }
+        }
+    });
+    (port, packets)
+}
+
+#[test]
+fn a_broker_that_refuses_five_by_its_code_is_spoken_to_in_3_1_1() {
+    let (port, packets) = answering(|version| match version {
+        // "Unacceptable protocol version", as brokers of 3.1.1 say it.
+        5 => &[0x20, 2, 0, 1],
+        _ => &[0x20, 2, 0, 0],
+    });
+    let mqtt = client("asks", port);
+    let deadline = Instant::now() + PATIENCE;
+    while mqtt.version().is_none() {
+        assert!(Instant::now() < deadline, "no connection");
+        std::thread::sleep(Duration::from_millis(5));
     }
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port();
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("mosquitto.conf");
-    let settings = format!("listener {port} 127.0.0.1\nallow_anonymous true\n");
-    std::fs::write(&file, settings).expect("written");
-    let child = std::process::Command::new(program)
-        .arg("-c")
-        .arg(&file)
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .expect("Mosquitto starts");
-    let _mosquitto = Mosquitto(child);
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    broker::wait_for(address, PATIENCE).expect("it listens");
-    chunks(port);
+    assert_eq!(mqtt.version(), Some(Version::V4));
+    let levels: Vec<u8> = packets
+        .lock()
+        .expect("no panic")
+        .iter()
+        .map(|p| p[8])
+        .collect();
+    assert_eq!(levels[..2], [5, 4], "one try each");
+}
+
+#[test]
+fn a_refused_password_is_said_at_once_in_both_versions() {
+    for (protocol, answer) in [
+        (
+            Protocol::V4,
+            (|_| &[0x20, 2, 0, 4]) as fn(u8) -> &'static [u8],
+        ),
+        (Protocol::V5, |_| &[0x20, 3, 0, 0x86, 0]),
+        (Protocol::Auto, |_| &[0x20, 3, 0, 0x86, 0]),
+    ] {
+        let (port, _) = answering(answer);
+        let mqtt = Mqtt::connect(&Options {
+            protocol,
+            credentials: Some(Credentials::new("ali", "sesame")),
+            ..Options::new("refused", "127.0.0.1", port)
+        });
+        mqtt.publish("a", b"b", false);
+        let error = mqtt.flush(PATIENCE).expect_err("refused");
+        let MqttError::NoConnection { failure, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(*failure, Failure::Credentials);
+        assert!(!format!("{error:?} {mqtt:?}").contains("sesame"));
+    }
+}
+
+#[test]
+fn a_message_may_expire_in_version_five() {
+    let (port, packets) = answering(|_| &[0x20, 3, 0, 0, 0]);
+    let mqtt = client("expires", port);
+    mqtt.publish_for("t", b"x", Duration::from_secs(3600));
+    // Five bytes of properties: message expiry interval, 3600 s.
+    let wanted = [b't', 0, 1, 5, 2, 0, 0, 0x0e, 0x10, b'x'];
+    let deadline = Instant::now() + PATIENCE;
+    let came = || {
+        let packets = packets.lock().expect("no panic").concat();
+        packets.windows(wanted.len()).any(|part| part == wanted)
+    };
+    while !came() {
+        assert!(Instant::now() < deadline, "{packets:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn what_an_access_list_forbids_is_an_error_with_five() {
+    let access = "topic readwrite open/#\n";
+    let Some(mosquitto) = Mosquitto::start(Some(access)) else {
+        return;
+    };
+    let mqtt = client("limited", mosquitto.port);
+    mqtt.publish("open/a", b"b", false);
+    mqtt.flush(PATIENCE).expect("allowed");
+    mqtt.publish("closed/a", b"b", false);
+    let error = mqtt.flush(PATIENCE).expect_err("forbidden").to_string();
+    assert!(
+        error.contains("closed/a") && error.contains("NotAuthorized"),
+        "{error}"
+    );
+    mqtt.publish("open/a", b"b", false);
+    mqtt.flush(PATIENCE).expect("told of once");
 }
 
 fn chunks(port: u16) {
@@ -173,7 +351,7 @@ fn what_a_slow_owner_leaves_is_kept_in_order() {
 }
 
 /// A broker that takes half a second to answer each connection, and forwards what it says.
-fn slow_gate(target: u16, cuts: std::sync::Arc<std::sync::atomic::AtomicBool>) -> u16 {
+fn slow_gate(target: u16, cuts: Arc<std::sync::atomic::AtomicBool>) -> u16 {
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::sync::atomic::Ordering;
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -192,7 +370,7 @@ fn slow_gate(target: u16, cuts: std::sync::Arc<std::sync::atomic::AtomicBool>) -
                 ),
                 (far, near),
             ] {
-                let cuts = std::sync::Arc::clone(&cuts);
+                let cuts = Arc::clone(&cuts);
                 std::thread::spawn(move || {
                     use std::io::{Read, Write};
                     let mut buffer = [0; 4096];
@@ -214,7 +392,6 @@ fn slow_gate(target: u16, cuts: std::sync::Arc<std::sync::atomic::AtomicBool>) -
 
 #[test]
 fn over_a_slow_line_that_breaks_everything_arrives() {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     let port = start();
     let cuts = Arc::new(AtomicBool::new(false));
