@@ -68,6 +68,20 @@ impl Tensor {
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
+
+    /// The one scale and zero point of an int8 activation; `None` where there is no such pair.
+    pub fn per_tensor(&self) -> Option<(f32, i8)> {
+        let quantization = self.quantization.as_ref()?;
+        match (
+            quantization.scales.as_slice(),
+            quantization.zero_points.as_slice(),
+        ) {
+            (&[scale], &[zero]) if scale.is_normal() && scale > 0.0 => {
+                Some((scale, i8::try_from(zero).ok()?))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// An activation fused into an operator.
@@ -218,6 +232,38 @@ pub enum Kind {
     Dequantize,
 }
 
+impl Kind {
+    /// The kind's name.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Conv { .. } => "Conv",
+            Self::Depthwise { .. } => "Depthwise",
+            Self::Dense { .. } => "Dense",
+            Self::Add { .. } => "Add",
+            Self::Sub { .. } => "Sub",
+            Self::Mul { .. } => "Mul",
+            Self::AveragePool { .. } => "AveragePool",
+            Self::MaxPool { .. } => "MaxPool",
+            Self::Mean { .. } => "Mean",
+            Self::Softmax { .. } => "Softmax",
+            Self::Unary(Unary::Relu) => "Relu",
+            Self::Unary(Unary::Relu6) => "Relu6",
+            Self::Unary(Unary::LeakyRelu { .. }) => "LeakyRelu",
+            Self::Unary(Unary::HardSwish) => "HardSwish",
+            Self::Unary(Unary::Logistic) => "Logistic",
+            Self::Unary(Unary::Tanh) => "Tanh",
+            Self::Unary(Unary::Requantize) => "Requantize",
+            Self::Reshape => "Reshape",
+            Self::Transpose { .. } => "Transpose",
+            Self::Concat { .. } => "Concat",
+            Self::Pad { .. } => "Pad",
+            Self::Slice { .. } => "Slice",
+            Self::Quantize => "Quantize",
+            Self::Dequantize => "Dequantize",
+        }
+    }
+}
+
 /// An operator with its place in the graph.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
@@ -266,5 +312,17 @@ impl Graph {
     /// When `id` is of another graph.
     pub fn tensor(&self, id: TensorId) -> &Tensor {
         &self.tensors[id.0]
+    }
+
+    /// How many nodes read a tensor, the graph's output counted once more.
+    pub fn uses(&self, id: TensorId) -> usize {
+        let reads = |node: &Node| {
+            node.inputs
+                .iter()
+                .filter(|&&input| input == Some(id))
+                .count()
+        };
+        let border = self.outputs.iter().filter(|&&output| output == id).count();
+        self.nodes.iter().map(reads).sum::<usize>() + border
     }
 }

@@ -2,7 +2,109 @@
 //!
 //! An importer reads TFLite or ONNX into a [`graph::Graph`]; rewrites that keep every output bit
 //! make it smaller; the planner gives each tensor its place in the arena; the emitter lays weights
-//! out for the target's kernels and writes the program.
+//! out for the target's kernels and writes the program. [`compile`] does all of it.
 
+pub mod border;
+pub mod check;
+pub mod emit;
+mod error;
 pub mod graph;
 pub mod onnx;
+pub mod plan;
+pub mod tflite;
+
+pub use error::{CompileError, Reason, Refusal};
+
+use edgeward::program::Layout;
+use emit::{Natural, WeightLayout};
+use graph::Graph;
+
+/// What to compile for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// How weights lie.
+    pub layout: Layout,
+    /// Keeps each operator's output apart from its inputs, so that kernels may run in any order:
+    /// what a Linux board wants. Otherwise they overlap as far as the kernels of `layout` allow.
+    pub disjoint: bool,
+    /// Offsets in the arena are multiples of this.
+    pub alignment: u64,
+}
+
+impl Options {
+    /// For a microcontroller that runs portable kernels or those of `layout`.
+    pub const fn mcu(layout: Layout) -> Self {
+        Self {
+            layout,
+            disjoint: false,
+            alignment: 4,
+        }
+    }
+
+    /// For a Linux board, which packs weights when it loads the program.
+    pub const fn linux() -> Self {
+        Self {
+            layout: Layout::Natural,
+            disjoint: true,
+            alignment: 64,
+        }
+    }
+}
+
+/// A program and how it came about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compiled {
+    /// The program's bytes.
+    pub program: Vec<u8>,
+    /// What happened on the way.
+    pub report: Report,
+}
+
+/// What was understood and what became of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// What the caller must convert at the border.
+    pub notes: Vec<String>,
+    /// Multiplications of a run.
+    pub macs: u64,
+    /// Bytes of weights.
+    pub weight_bytes: u64,
+    /// Bytes of the arena.
+    pub arena_bytes: u64,
+}
+
+/// Compiles a TFLite file.
+///
+/// # Errors
+/// When the file is broken or asks for something that programs do not have; the error names the
+/// operator and tensor, and says what to do.
+pub fn compile(bytes: &[u8], options: &Options) -> Result<Compiled, CompileError> {
+    compile_graph(tflite::read(bytes)?, options)
+}
+
+/// Compiles a graph.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_graph(mut graph: Graph, options: &Options) -> Result<Compiled, CompileError> {
+    let notes = border::strip(&mut graph);
+    check::check(&graph)?;
+    let layout = weight_layout(options.layout);
+    let lowered = emit::lower(&graph, layout)?;
+    let plan = plan::plan(&lowered, options.disjoint, options.alignment);
+    let program = lowered.write(&graph, &plan, options.layout)?;
+    let report = Report {
+        notes,
+        macs: lowered.steps.iter().map(|step| step.macs).sum(),
+        weight_bytes: lowered.weight_bytes,
+        arena_bytes: plan.arena_bytes,
+    };
+    Ok(Compiled { program, report })
+}
+
+/// Who lays out weights for a layout.
+fn weight_layout(layout: Layout) -> &'static dyn WeightLayout {
+    match layout {
+        Layout::Natural | Layout::CortexM => &Natural,
+    }
+}

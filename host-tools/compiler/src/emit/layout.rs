@@ -1,0 +1,78 @@
+//! How weights are laid out for the kernels of a target.
+
+use edgeward::program::Layout;
+use edgeward::program::layout;
+use edgeward::program::op::{Conv, Dense, Depthwise};
+
+/// Lays weights out. What comes in is TFLite's order (output, row, column, input of a convolution;
+/// row, column, output of a depthwise one; output, input of a dense layer); what goes out is what
+/// `edgeward::program::layout` says that kernels read.
+pub trait WeightLayout {
+    /// The layout that a program's head names.
+    fn layout(&self) -> Layout;
+
+    /// The weights of a convolution.
+    fn conv(&self, op: &Conv, weights: &[u8]) -> Vec<u8> {
+        let [out, rows, columns, inputs] = [
+            op.output.channels,
+            op.window.kernel_h,
+            op.window.kernel_w,
+            op.input.channels,
+        ]
+        .map(usize::from);
+        let mut laid = vec![0; layout::conv_weight_bytes(self.layout(), op) as usize];
+        let mut next = weights.iter();
+        for o in 0..out {
+            for y in 0..rows {
+                for x in 0..columns {
+                    for i in 0..inputs {
+                        let at = layout::conv_weight(self.layout(), op, [o, y, x, i]);
+                        laid[at] = next.next().copied().unwrap_or(0);
+                    }
+                }
+            }
+        }
+        laid
+    }
+
+    /// The weights of a depthwise convolution.
+    fn depthwise(&self, op: &Depthwise, weights: &[u8]) -> Vec<u8> {
+        let [rows, columns, out] =
+            [op.window.kernel_h, op.window.kernel_w, op.output.channels].map(usize::from);
+        let mut laid = vec![0; layout::depthwise_weight_bytes(self.layout(), op) as usize];
+        let mut next = weights.iter();
+        for y in 0..rows {
+            for x in 0..columns {
+                for o in 0..out {
+                    let at = layout::depthwise_weight(self.layout(), op, [y, x, o]);
+                    laid[at] = next.next().copied().unwrap_or(0);
+                }
+            }
+        }
+        laid
+    }
+
+    /// The weights of a dense layer.
+    fn dense(&self, op: &Dense, weights: &[u8]) -> Vec<u8> {
+        let [out, inputs] = [op.outputs, op.inputs].map(usize::from);
+        let mut laid = vec![0; layout::dense_weight_bytes(self.layout(), op) as usize];
+        let mut next = weights.iter();
+        for o in 0..out {
+            for i in 0..inputs {
+                let at = layout::dense_weight(self.layout(), op, [o, i]);
+                laid[at] = next.next().copied().unwrap_or(0);
+            }
+        }
+        laid
+    }
+}
+
+/// TFLite's own order: what portable kernels read, and what a Linux board packs when it loads.
+#[derive(Debug, Clone, Copy)]
+pub struct Natural;
+
+impl WeightLayout for Natural {
+    fn layout(&self) -> Layout {
+        Layout::Natural
+    }
+}

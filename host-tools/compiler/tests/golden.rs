@@ -1,0 +1,77 @@
+//! The five models of the corpus equal TensorFlow Lite Micro bit for bit, through portable kernels.
+
+mod common;
+
+use common::{corpus, read_npz};
+use edgeward::program::{Aligned, Layout, Portable, Program};
+use edgeward_compiler::{Options, compile};
+
+const MODELS: [&str; 5] = [
+    "kws_ref_model",
+    "vww_96_int8",
+    "pretrainedResnet_quant",
+    "ad01_int8",
+    "str_ww_ref_model",
+];
+
+/// Runs a program on each row of inputs and compares with the rows of outputs.
+fn check(model: &str, archive: &str, options: &Options) {
+    let Some(corpus) = corpus() else { return };
+    let models = corpus.join("models");
+    let bytes = std::fs::read(models.join(format!("{model}.tflite"))).unwrap();
+    let compiled = compile(&bytes, options).unwrap_or_else(|error| panic!("{model}: {error}"));
+    let bytes = Aligned::copy_of(&compiled.program);
+    let program = Program::verify(bytes.as_ref()).unwrap_or_else(|e| panic!("{model}: {e:?}"));
+    let header = *program.header();
+    let mut arena = Aligned::zeros(header.arena_bytes as usize);
+    let golden = read_npz(&models.join(archive));
+    let (inputs, outputs) = (&golden["input"], &golden["output"]);
+    assert_eq!(inputs.shape[0], outputs.shape[0]);
+    for (row, (input, output)) in inputs.rows().zip(outputs.rows()).enumerate() {
+        assert_eq!(input.len(), header.input_len as usize);
+        let start = header.input as usize;
+        let arena = arena.as_mut();
+        for (at, &byte) in arena[start..].iter_mut().zip(input) {
+            *at = byte.cast_signed();
+        }
+        program.run(&mut Portable, arena).unwrap();
+        let start = header.output as usize;
+        let ours = &arena[start..start + header.output_len as usize];
+        let differ = ours
+            .iter()
+            .zip(output)
+            .filter(|(ours, theirs)| **ours != theirs.cast_signed());
+        let differ = differ
+            .map(|(ours, theirs)| (*ours, theirs.cast_signed()))
+            .collect::<Vec<_>>();
+        assert!(
+            differ.is_empty(),
+            "{model}, row {row} of {archive}: (ours, TFLM's) {differ:?}"
+        );
+    }
+}
+
+#[test]
+fn golden_rows_of_all_models_in_overlapping_arenas() {
+    for model in MODELS {
+        check(
+            model,
+            &format!("{model}.golden.npz"),
+            &Options::mcu(Layout::Natural),
+        );
+    }
+}
+
+#[test]
+fn golden_rows_of_all_models_in_disjoint_arenas() {
+    for model in MODELS {
+        check(model, &format!("{model}.golden.npz"), &Options::linux());
+    }
+}
+
+#[test]
+fn five_hundred_recordings_of_keywords() {
+    for options in [Options::mcu(Layout::Natural), Options::linux()] {
+        check("kws_ref_model", "kws_ref_model.real.npz", &options);
+    }
+}
