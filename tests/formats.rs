@@ -4,6 +4,7 @@
 
 use edgeward::bundle::{BoardClass, BundleWriter, Description, Head, SectionKind};
 use edgeward::contract::ViolationKind;
+use edgeward::telemetry::codec::encode_frame;
 use edgeward::telemetry::{Alarm, Body, Event, Frame};
 use edgeward::trust::Signer;
 use edgeward::trust::cose::{self, ContentType};
@@ -70,6 +71,8 @@ fn the_frame_example_is_what_a_board_writes() {
     };
     let frame: Frame<4, 3> = Frame {
         device: "board-1".try_into().expect("short"),
+        epoch: 0x5eed,
+        acknowledged: 6,
         boot: 3,
         first_sequence: 9,
         sequence: 9,
@@ -77,6 +80,6 @@ fn the_frame_example_is_what_a_board_writes() {
         body: Body::Event(event),
     };
     let mut bytes = [0; 64];
-    let bytes = postcard::to_slice(&frame, &mut bytes).expect("it fits");
+    let bytes = encode_frame(&frame, &mut bytes).expect("it fits");
     check(WIRE, "frame-event", bytes);
 }

@@ -9,7 +9,7 @@ use coset::{
 use edgeward::bundle::write::sign;
 use edgeward::bundle::{BoardClass, BundleWriter, Description, Head, SectionKind};
 use edgeward::sync::{Desired, RolloutState};
-use edgeward::telemetry::codec::sign_frame;
+use edgeward::telemetry::codec::{encode_frame, sign_frame};
 use edgeward::telemetry::{Body, Event, Frame, Refused};
 use edgeward::trust::cose::{self, ContentType};
 use edgeward::trust::ring::{RingSigner, RingVerifier};
@@ -66,6 +66,8 @@ fn desired() -> Vec<u8> {
 fn frame(key: &RingSigner) -> (Vec<u8>, Vec<u8>) {
     let frame: Frame<2, 2> = Frame {
         device: "press-7".try_into().expect("it fits"),
+        epoch: 0x5eed,
+        acknowledged: 39,
         boot: 3,
         first_sequence: 40,
         sequence: 41,
@@ -77,8 +79,8 @@ fn frame(key: &RingSigner) -> (Vec<u8>, Vec<u8>) {
     let mut payload = [0; 512];
     let mut out = [0; 1024];
     let len = sign_frame(&frame, key, &mut payload, &mut out).expect("it fits");
-    let payload = postcard::to_extend(&frame, Vec::new()).expect("a vector takes all");
-    (out[..len].to_vec(), payload)
+    let payload = encode_frame(&frame, &mut payload).expect("it fits");
+    (out[..len].to_vec(), payload.to_vec())
 }
 
 /// The payload embedded by the first signer, detached signatures by the others.

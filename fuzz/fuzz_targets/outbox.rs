@@ -5,6 +5,7 @@
 use edgeward_fuzz::flash::{ERASE, Flash, Small, outboxes, region, repair_outbox};
 use edgeward_fuzz::{Mode, planted, telemetry};
 use libfuzzer_sys::fuzz_target;
+use std::num::NonZeroU32;
 
 fuzz_target!(init: edgeward_fuzz::seeds(outboxes), |input: &[u8]| {
     let Some((mode, bytes)) = Mode::split(input) else {
@@ -18,7 +19,7 @@ fuzz_target!(init: edgeward_fuzz::seeds(outboxes), |input: &[u8]| {
         repair_outbox(image);
     }
     let pushed = {
-        let Ok(mut outbox) = Small::open(&mut flash, region(), 2) else {
+        let Ok(mut outbox) = Small::open(&mut flash, region(), 2, NonZeroU32::MAX) else {
             return;
         };
         drain(&mut outbox);
@@ -26,7 +27,7 @@ fuzz_target!(init: edgeward_fuzz::seeds(outboxes), |input: &[u8]| {
         outbox.push(1, &event).ok()
     };
     let Some(pushed) = pushed else { return };
-    let mut outbox = Small::open(&mut flash, region(), 3).expect("it opened before");
+    let mut outbox = Small::open(&mut flash, region(), 3, NonZeroU32::MIN).expect("it opened before");
     // A mark in the flash may claim that numbers are acknowledged which were not made yet.
     assert!(
         drain(&mut outbox) >= pushed || outbox.acknowledged() >= pushed,

@@ -3,6 +3,8 @@
 //! The layouts are those of `docs/SLOTS.md` and of the outbox's own documentation, written down a
 //! second time: what repairs must not be what is tried.
 
+use std::num::NonZeroU32;
+
 use crc::{CRC_32_ISO_HDLC, Crc};
 use edgeward::slots::journal::{JournalState, encode_record};
 use edgeward::slots::ram::RamFlash;
@@ -86,12 +88,12 @@ pub fn region() -> Region {
 /// Makes the checksums of every outbox sector and its records right, as far as their lengths lead.
 pub fn repair_outbox(bytes: &mut [u8]) {
     for sector in bytes.chunks_mut(ERASE) {
-        if sector.len() < 40 || sector[..4] != *b"EWOB" {
+        if sector.len() < 44 || sector[..4] != *b"EWOB" {
             continue;
         }
-        let crc = CRC.checksum(&sector[..36]);
-        sector[36..40].copy_from_slice(&crc.to_le_bytes());
-        let mut at = 40;
+        let crc = CRC.checksum(&sector[..40]);
+        sector[40..44].copy_from_slice(&crc.to_le_bytes());
+        let mut at = 44;
         while let Some(len) = u32_at(sector, at + 4) {
             let end = (at + 40).saturating_add(len as usize);
             let Some(record) = sector.get_mut(at..end) else {
@@ -110,7 +112,8 @@ pub fn repair_outbox(bytes: &mut [u8]) {
 pub fn outboxes() -> Vec<Vec<u8>> {
     let mut flash = Flash::new(4 * ERASE);
     {
-        let mut outbox = Small::open(&mut flash, region(), 1).expect("an empty flash");
+        let mut outbox =
+            Small::open(&mut flash, region(), 1, NonZeroU32::MIN).expect("an empty flash");
         for (time, body) in telemetry::bodies().iter().cycle().take(9).enumerate() {
             outbox.push(time as u64, body).expect("there is room");
         }

@@ -3,6 +3,7 @@
 use edgeward::bundle::BoardClass;
 use edgeward::contract::ViolationKind;
 use edgeward::sync::{Desired, RolloutState, Target};
+use edgeward::telemetry::codec::{MAX_ACK_PAYLOAD_BYTES, encode_ack, encode_frame};
 use edgeward::telemetry::{
     Ack, Alarm, Birth, Body, Event, FeatureSummary, Frame, Id, Reason, SlotReport, SlotState,
     Summary, Text,
@@ -70,13 +71,20 @@ pub fn bodies() -> [Body<8, 4>; 3] {
 pub fn payloads() -> Vec<Vec<u8>> {
     let frames = bodies().map(|body| Frame::<8, 4> {
         device: Id::try_from("board-1").expect("short"),
+        epoch: 0x5eed,
+        acknowledged: 2,
         boot: 3,
         first_sequence: 5,
         sequence: 5,
         time_ms: 1_700_000_000_000,
         body,
     });
-    frames.iter().map(|frame| encoded(frame)).collect()
+    let mut buffer = vec![0; 32 * 1024];
+    let payload = |frame: &Frame<8, 4>| {
+        let payload = encode_frame(frame, &mut buffer).expect("it fits");
+        payload.to_vec()
+    };
+    frames.iter().map(payload).collect()
 }
 
 fn encoded(value: &impl serde::Serialize) -> Vec<u8> {
@@ -109,9 +117,12 @@ pub fn frames() -> Vec<Vec<u8>> {
 pub fn acks() -> Vec<Vec<u8>> {
     let ack = Ack {
         device: Id::try_from("board-1").expect("short"),
+        epoch: 0x5eed,
         through: 300,
     };
-    in_each_mode(ContentType::Ack, &encoded(&ack)).into()
+    let mut buffer = [0; MAX_ACK_PAYLOAD_BYTES];
+    let payload = encode_ack(&ack, &mut buffer).expect("it fits");
+    in_each_mode(ContentType::Ack, payload).into()
 }
 
 /// Desired states, and a root.

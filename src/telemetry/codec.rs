@@ -13,11 +13,18 @@ use serde::{Deserialize, Serialize};
 /// Bytes of the longest frame that any receiver takes, signature included: enough for 128 features
 /// and 32 outputs at worst.
 pub const MAX_FRAME_BYTES: usize = 20 * 1024;
+/// Version of the payload of frames and acknowledgements.
+pub const VERSION: u8 = 2;
+/// First byte of a payload: the version with the top bit set. Payloads of version 1 had none; they
+/// began with the length of a name, which is less.
+const VERSION_BYTE: u8 = 0x80 | VERSION;
+/// Bytes of the longest payload of an acknowledgement: version, device, epoch and number.
+pub const MAX_ACK_PAYLOAD_BYTES: usize = 1 + 1 + ID_BYTES + 5 + 10;
 /// Bytes of the longest acknowledgement, signature included.
-pub const MAX_ACK_BYTES: usize = ContentType::Ack.embedded_bytes(ID_BYTES + 1 + 10);
-/// Bytes that a payload's fields before the body take at most: device, boot, two sequence numbers
-/// and the time.
-const HEAD_BYTES: usize = 1 + ID_BYTES + 5 + 10 + 10 + 10;
+pub const MAX_ACK_BYTES: usize = ContentType::Ack.embedded_bytes(MAX_ACK_PAYLOAD_BYTES);
+/// Bytes that a payload's fields before the body take at most: version, device, epoch, the
+/// acknowledged number, boot, two sequence numbers and the time.
+const HEAD_BYTES: usize = 1 + 1 + ID_BYTES + 5 + 10 + 5 + 10 + 10 + 10;
 
 /// Bytes that the payload of a frame may take at worst.
 #[must_use]
@@ -35,8 +42,14 @@ pub const fn max_frame_bytes(features: usize, outputs: usize) -> usize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Field {
+    /// The version.
+    Version,
     /// The device's name.
     Device,
+    /// The epoch.
+    Epoch,
+    /// The number through which the device knows its frames to be acknowledged.
+    Acknowledged,
     /// The boot.
     Boot,
     /// The first sequence number.
@@ -64,6 +77,11 @@ pub enum DecodeError {
     },
     /// The envelope or its signature.
     Cose(CoseError),
+    /// Written in another version of the format than [`VERSION`].
+    Version {
+        /// The version that it says.
+        found: u8,
+    },
     /// A field of the payload that is cut off, of another version, or too long.
     Malformed {
         /// Which.
@@ -92,6 +110,11 @@ impl core::fmt::Display for DecodeError {
                 kind,
                 ..
             }) => write!(f, "envelope: {field:?} at offset {offset}: {kind:?}"),
+            Self::Version { found } => write!(
+                f,
+                "written in version {found} of the format, this program reads version {VERSION}: \
+                 update the older of the two"
+            ),
             Self::Malformed { field, offset } => {
                 write!(f, "payload: {field:?} at offset {offset} is not readable")
             }
@@ -122,7 +145,10 @@ impl core::error::Error for NoSpace {}
 /// A payload's fields before the body.
 #[derive(Serialize)]
 struct Head<'a> {
+    version: u8,
     device: &'a str,
+    epoch: u32,
+    acknowledged: u64,
     boot: u32,
     first_sequence: u64,
     sequence: u64,
@@ -143,7 +169,10 @@ pub fn sign_record<S: Signer + ?Sized>(
     out: &mut [u8],
 ) -> Result<usize, NoSpace> {
     let head = Head {
+        version: VERSION_BYTE,
         device,
+        epoch: record.epoch,
+        acknowledged: record.acknowledged,
         boot: record.boot,
         first_sequence: record.first_sequence,
         sequence: record.sequence,
@@ -169,8 +198,20 @@ pub fn sign_frame<S: Signer + ?Sized, const F: usize, const C: usize>(
     payload: &mut [u8],
     out: &mut [u8],
 ) -> Result<usize, NoSpace> {
-    let payload = postcard::to_slice(frame, payload).map_err(|_| NoSpace)?;
+    let payload = encode_frame(frame, payload)?;
     cose::sign_embedded(signer, ContentType::Frame, payload, out).map_err(|_| NoSpace)
+}
+
+/// Writes the payload of a frame to `space`, at most [`max_payload_bytes`].
+///
+/// # Errors
+/// [`NoSpace`] when it is too small.
+pub fn encode_frame<'a, const F: usize, const C: usize>(
+    frame: &Frame<F, C>,
+    space: &'a mut [u8],
+) -> Result<&'a [u8], NoSpace> {
+    let payload = postcard::to_slice(&(VERSION_BYTE, frame), space).map_err(|_| NoSpace)?;
+    Ok(payload)
 }
 
 /// The frame that `bytes` are, signed by the device key `key`.
@@ -195,8 +236,9 @@ pub fn verify_frame<V: Verifier + ?Sized, const F: usize, const C: usize>(
 pub fn claimed_device(bytes: &[u8]) -> Option<Id> {
     bound(bytes).ok()?;
     let payload = cose::parse(bytes).ok()?.payload?;
-    let device: Id = Reader::new(payload).take(Field::Device).ok()?;
-    is_name(&device).then_some(device)
+    let mut reader = Reader::new(payload);
+    reader.version().ok()?;
+    reader.device().ok()
 }
 
 /// Signs an acknowledgement with the collector's key and returns the message's length.
@@ -208,9 +250,18 @@ pub fn sign_ack<S: Signer + ?Sized>(
     signer: &S,
     out: &mut [u8],
 ) -> Result<usize, NoSpace> {
-    let mut payload = [0; ID_BYTES + 1 + 10];
-    let payload = postcard::to_slice(ack, &mut payload).map_err(|_| NoSpace)?;
+    let mut payload = [0; MAX_ACK_PAYLOAD_BYTES];
+    let payload = encode_ack(ack, &mut payload)?;
     cose::sign_embedded(signer, ContentType::Ack, payload, out).map_err(|_| NoSpace)
+}
+
+/// Writes the payload of an acknowledgement to `space`, for more than one key to sign.
+///
+/// # Errors
+/// [`NoSpace`] when `space` has less than [`MAX_ACK_PAYLOAD_BYTES`].
+pub fn encode_ack<'a>(ack: &Ack, space: &'a mut [u8]) -> Result<&'a [u8], NoSpace> {
+    let payload = postcard::to_slice(&(VERSION_BYTE, ack), space).map_err(|_| NoSpace)?;
+    Ok(payload)
 }
 
 /// Reads the payload of an acknowledgement whose signature was verified against the trust root.
@@ -219,8 +270,10 @@ pub fn sign_ack<S: Signer + ?Sized>(
 /// [`DecodeError`] names what is wrong and where.
 pub fn decode_ack(payload: &[u8]) -> Result<Ack, DecodeError> {
     let mut reader = Reader::new(payload);
+    reader.version()?;
     let ack = Ack {
         device: reader.device()?,
+        epoch: reader.epoch()?,
         through: reader.take(Field::Through)?,
     };
     reader.end()?;
@@ -235,7 +288,11 @@ pub fn decode_frame<const F: usize, const C: usize>(
     payload: &[u8],
 ) -> Result<Frame<F, C>, DecodeError> {
     let mut reader = Reader::new(payload);
+    reader.version()?;
     let device = reader.device()?;
+    let epoch = reader.epoch()?;
+    let acknowledged_at = reader.at();
+    let acknowledged = reader.take(Field::Acknowledged)?;
     let boot = reader.take(Field::Boot)?;
     let first_at = reader.at();
     let first_sequence = reader.take(Field::FirstSequence)?;
@@ -253,6 +310,13 @@ pub fn decode_frame<const F: usize, const C: usize>(
             offset: first_at,
         });
     }
+    // A frame that is acknowledged is not sent again.
+    if acknowledged >= sequence {
+        return Err(DecodeError::Value {
+            field: Field::Acknowledged,
+            offset: acknowledged_at,
+        });
+    }
     // The host's database counts in signed 64-bit numbers, and no device gets that far.
     if sequence >= i64::MAX as u64 {
         return Err(DecodeError::Value {
@@ -262,6 +326,8 @@ pub fn decode_frame<const F: usize, const C: usize>(
     }
     Ok(Frame {
         device,
+        epoch,
+        acknowledged,
         boot,
         first_sequence,
         sequence,
@@ -303,6 +369,26 @@ impl<'a> Reader<'a> {
             .map_err(|_| DecodeError::Malformed { field, offset })?;
         self.rest = rest;
         Ok(value)
+    }
+
+    fn version(&mut self) -> Result<(), DecodeError> {
+        match self.take(Field::Version)? {
+            VERSION_BYTE => Ok(()),
+            byte @ 0x80.. => Err(DecodeError::Version { found: byte & 0x7F }),
+            0..0x80 => Err(DecodeError::Version { found: 1 }),
+        }
+    }
+
+    fn epoch(&mut self) -> Result<u32, DecodeError> {
+        let offset = self.at();
+        let epoch = self.take(Field::Epoch)?;
+        if epoch == 0 {
+            return Err(DecodeError::Value {
+                field: Field::Epoch,
+                offset,
+            });
+        }
+        Ok(epoch)
     }
 
     fn device(&mut self) -> Result<Id, DecodeError> {

@@ -29,11 +29,16 @@ pub type ReleaseId = [u8; 8];
 pub struct Frame<const F: usize, const C: usize> {
     /// The reporting device.
     pub device: Id,
+    /// The outbox that counted the frame; see [`outbox::Outbox::epoch`].
+    pub epoch: u32,
+    /// Every frame of the epoch up to this number was acknowledged, as far as the device knew when
+    /// it sent this one; less than `sequence`.
+    pub acknowledged: u64,
     /// Boot in which the frame was made, counted by the device from 1.
     pub boot: u32,
     /// First sequence number that this frame answers for; less than `sequence` only after a merge.
     pub first_sequence: u64,
-    /// Number of the frame, counted by the device over all boots from 1, without gaps.
+    /// Number of the frame, counted by the outbox over all boots from 1, without gaps.
     pub sequence: u64,
     /// The device's clock, in milliseconds since 1970 (or since boot, where it has no clock).
     pub time_ms: u64,
@@ -354,6 +359,8 @@ pub enum Refused {
 pub struct Ack {
     /// The device it is for.
     pub device: Id,
+    /// The epoch whose numbers are meant; a device ignores those of another than its outbox has.
+    pub epoch: u32,
     /// Every frame up to and with this sequence number is stored.
     pub through: u64,
 }

@@ -5,7 +5,8 @@
 //! are not canonical (a test pins both), which [`super::strict`] refuses before `ring` is asked.
 
 use super::{PublicKey, Signer, Verifier, strict};
-use ring::rand::SystemRandom;
+use core::num::NonZeroU32;
+use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
 /// Verifies by `ring`. Copies the parts of a message into one allocation.
@@ -32,6 +33,14 @@ impl core::fmt::Display for KeyRejected {
 }
 
 impl std::error::Error for KeyRejected {}
+
+/// A random number from the system: the epoch of a new outbox. None when it has no randomness to give.
+#[must_use]
+pub fn random() -> Option<NonZeroU32> {
+    let mut bytes = [0; 4];
+    SystemRandom::new().fill(&mut bytes).ok()?;
+    Some(NonZeroU32::new(u32::from_le_bytes(bytes)).unwrap_or(NonZeroU32::MIN))
+}
 
 /// A private key in memory.
 pub struct RingSigner {

@@ -13,6 +13,7 @@ mod todo;
 
 pub use send::WINDOW;
 
+use core::num::NonZeroU32;
 use edgeward::bundle::BoardClass;
 use edgeward::slots::{self, BootDecision, Slot, Slots};
 use edgeward::sync::{self, UpdateClient};
@@ -203,6 +204,9 @@ pub struct Control<
     unreported: u32,
     /// The highest number that the host has acknowledged and the outbox does not know of yet.
     acknowledged: Option<u64>,
+    /// Epoch of the next outbox, until one was begun in this boot.
+    spare_epoch: Option<NonZeroU32>,
+    restarted: bool,
 }
 
 /// What [`Control::new`] is made of.
@@ -233,6 +237,9 @@ pub struct Parts<
     pub client: UpdateClient<'a, V, W>,
     /// The outbox.
     pub outbox: Outbox<O, F, C, R, B>,
+    /// A random number, drawn anew in each boot: the epoch of the next outbox, should this one turn
+    /// out to be an old copy.
+    pub spare_epoch: NonZeroU32,
     /// Working memory of [`edgeward::telemetry::codec::max_payload_bytes`].
     pub payload: &'a mut [u8],
     /// Working memory of [`edgeward::telemetry::codec::max_frame_bytes`].
@@ -283,6 +290,8 @@ impl<
             refusal_at_ms: now.monotonic_ms,
             unreported: 0,
             acknowledged: None,
+            spare_epoch: Some(parts.spare_epoch),
+            restarted: false,
         };
         let fleet = control.setup.fleet.clone();
         control.todo.subscribe(topic::desired(&fleet));
@@ -306,8 +315,9 @@ impl<
         self.state_due = true;
         self.sending.restart(self.outbox.acknowledged());
         self.before = None;
-        // A broker that lost the session has likely lost what it retained, too.
-        self.birth_due |= !session_present && self.outbox.next_sequence() > 1;
+        // A broker that lost the session has likely lost what it retained, too. An outbox that holds
+        // no more than its first birth is about to send it.
+        self.birth_due |= !session_present && self.outbox.next_sequence() > 2;
         self.client.connected();
     }
 
@@ -385,7 +395,10 @@ impl<
             let what = Refused::Command;
             return self.event(&Event::Refused { what }, now);
         };
-        self.acknowledged = self.acknowledged.max(Some(ack.through));
+        // One of an outbox that is gone says nothing of this one, however late or often it comes.
+        if ack.epoch == self.outbox.epoch() {
+            self.acknowledged = self.acknowledged.max(Some(ack.through));
+        }
         Ok(())
     }
 
@@ -396,13 +409,38 @@ impl<
             return Ok(());
         };
         match self.outbox.acknowledge(through) {
-            // The host has frames of an outbox that is gone; nothing to forget here.
-            Err(OutboxError::AcknowledgedUnknown { .. }) => Ok(()),
+            // The host has frames of this epoch that are not of this outbox: an old copy of the
+            // flash came back, or another board has one. All numbers up to these are taken.
+            Err(OutboxError::AcknowledgedUnknown { .. }) => self.begin_anew(now),
             result => {
                 self.sending.acknowledged(through, now.monotonic_ms);
                 Ok(result?)
             }
         }
+    }
+
+    /// Goes on with a new outbox, once a boot at most.
+    fn begin_anew(&mut self, now: Now) -> Result<(), ControlError> {
+        let Some(epoch) = self.spare_epoch.take() else {
+            return Ok(());
+        };
+        self.outbox.begin_anew(epoch);
+        self.sending.restart(0);
+        self.before = None;
+        self.restarted = true;
+        self.first_birth(now)?;
+        Ok(())
+    }
+
+    /// A new outbox begins with a birth, so that the host knows what the board is from then on.
+    /// Whether it just did.
+    fn first_birth(&mut self, now: Now) -> Result<bool, ControlError> {
+        let first = self.outbox.next_sequence() == 1;
+        if first {
+            let birth = Body::Birth(self.birth());
+            self.outbox.push(now.stamp_ms(), &birth)?;
+        }
+        Ok(first)
     }
 
     /// A window closed.
@@ -586,6 +624,13 @@ impl<
     #[must_use]
     pub fn outbox(&self) -> &Outbox<O, F, C, R, B> {
         &self.outbox
+    }
+
+    /// Whether the outbox was an old copy and a new one was begun in this boot; see
+    /// [`OutboxError::AcknowledgedUnknown`].
+    #[must_use]
+    pub fn outbox_restarted(&self) -> bool {
+        self.restarted
     }
 
     /// The slot whose predictions count.

@@ -42,11 +42,13 @@ impl<
 {
     /// Asks for what this boot runs, and reports a boot that reverted.
     pub(super) fn boot(&mut self, decision: BootDecision, now: Now) -> Result<(), ControlError> {
-        // The first birth waits for what runs.
-        self.birth_due = matches!(
-            decision,
-            BootDecision::Empty | BootDecision::Reverted { to: None, .. }
-        );
+        // The first birth of a boot waits for what runs, but for the first of an outbox.
+        let born = self.first_birth(now)?;
+        self.birth_due = !born
+            && matches!(
+                decision,
+                BootDecision::Empty | BootDecision::Reverted { to: None, .. }
+            );
         match decision {
             BootDecision::Empty => {}
             BootDecision::Confirmed(slot) => self.todo.load(slot, Purpose::Confirmed),

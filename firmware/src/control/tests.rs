@@ -6,7 +6,7 @@ use super::*;
 use edgeward::guard::{ShadowVerdict, Verdict};
 use edgeward::sync::RolloutState;
 use edgeward::telemetry::{Reason, SlotState};
-use world::{World, root, signed};
+use world::{Flash, World, blank_outbox, root, signed};
 
 #[test]
 fn the_first_release_is_fetched_tested_tried_and_confirmed() {
@@ -394,4 +394,77 @@ fn a_shadow_that_the_new_root_trusts_begins_anew_with_the_desired_state() {
     world.run();
     assert_eq!(world.head.slots.on_trial(), Some(second));
     assert_eq!(world.stops, []);
+}
+
+#[test]
+fn a_board_that_lost_its_outbox_begins_a_new_epoch_with_a_birth() {
+    let (mut world, _) = World::confirmed(1);
+    let (old, number) = (world.head.outbox.epoch(), world.head.outbox.next_sequence());
+    world.acknowledge(2, 4);
+    let mut world = world.restart_with(|_| blank_outbox());
+    world.up.clear();
+    world.head.disconnected();
+    world.head.connected(true);
+    world.run();
+    let new = world.head.outbox.epoch();
+    assert_ne!(new, old);
+    let frames = world.frames();
+    assert!(matches!(frames[0].body, Body::Birth(_)), "{:?}", frames[0]);
+    assert_eq!((frames[0].sequence, frames[0].acknowledged), (1, 0));
+    assert!(frames.iter().all(|frame| frame.epoch == new));
+    // Old acknowledgements forget nothing of it, whatever their number, and are no refusals.
+    for through in 1..number + 50 {
+        world.acknowledge_of(old, through, 4);
+    }
+    assert_eq!(
+        (world.head.outbox.epoch(), world.head.outbox.acknowledged()),
+        (new, 0)
+    );
+    assert!(!world.head.outbox_restarted());
+    assert_eq!(world.frames(), []);
+    world.acknowledge(1, 4);
+    assert_eq!(world.head.outbox.acknowledged(), 1);
+    // The next frames say so.
+    world.head.disconnected();
+    world.head.connected(true);
+    world.run();
+    assert!(world.frames().iter().all(|frame| frame.acknowledged == 1));
+}
+
+#[test]
+fn an_old_copy_of_the_outbox_is_noticed_and_left() {
+    let (world, _) = World::confirmed(1);
+    let mut copy: Option<Flash> = None;
+    let mut world = world.restart_with(|flash| copy.insert(flash).clone());
+    let epoch = world.head.outbox.epoch();
+    for _ in 0..9 {
+        let what = Refused::Command;
+        world
+            .head
+            .outbox
+            .push(0, &Body::Event(Event::Refused { what }))
+            .unwrap();
+    }
+    let through = world.head.outbox.next_sequence() - 1;
+    world.acknowledge(through, 4);
+    assert_eq!(world.head.outbox.acknowledged(), through);
+    assert!(!world.head.outbox_restarted());
+    let mut world = world.restart_with(|_| copy.unwrap());
+    assert_eq!(world.head.outbox.epoch(), epoch, "nothing tells yet");
+    world.frames();
+    // Forged, it says nothing.
+    world.acknowledge(through, 3);
+    assert_eq!(world.head.outbox.epoch(), epoch);
+    world.acknowledge(through, 4);
+    assert_ne!(world.head.outbox.epoch(), epoch);
+    assert!(world.head.outbox_restarted());
+    let frames = world.frames();
+    let first = frames.iter().find(|frame| frame.epoch != epoch).unwrap();
+    assert!(
+        first.sequence == 1 && matches!(first.body, Body::Birth(_)),
+        "{first:?}"
+    );
+    // It is in flash.
+    let now = world.head.outbox.epoch();
+    assert_eq!(world.restart().head.outbox.epoch(), now);
 }

@@ -24,7 +24,7 @@ use edgeward::slots::Slot;
 use edgeward::sync::client::MAX_HEAD_CHUNKS;
 use edgeward::sync::{Board, Config as SyncConfig, UpdateClient};
 use edgeward::telemetry::codec::{max_frame_bytes, max_payload_bytes};
-use edgeward::telemetry::outbox::{Outbox, max_record_bytes};
+use edgeward::telemetry::outbox::max_record_bytes;
 use edgeward::telemetry::{Id, Summary, Text, release_id};
 use edgeward::topic::{self, Channel};
 use edgeward::trust::Signer;
@@ -38,7 +38,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Records that the outbox may hold at once.
-const RECORDS: usize = 1024;
+pub(super) const RECORDS: usize = 1024;
 /// Bytes of the outbox's buffer.
 pub(super) const BUFFER: usize = max_record_bytes(F, C);
 /// Chunks on their way at once.
@@ -74,8 +74,7 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         .begin_boot()
         .map_err(|error| anyhow::anyhow!("slots: {error:?}"))?;
     tracing::info!(boot = slots.state().boot, decision = ?boot, "boot");
-    let (flash, region) = provision::open_outbox(config, &signer.public_key())?;
-    let outbox = Outbox::open(flash, region, slots.state().boot)?;
+    let outbox = provision::open_outbox(config, &signer.public_key(), slots.state().boot)?;
     let mut head = vec![0; MAX_HEAD_CHUNKS as usize * CHUNK_BYTES];
     let mut payload = vec![0; max_payload_bytes(F, C)];
     let mut frame = vec![0; max_frame_bytes(F, C)];
@@ -89,6 +88,7 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         boot,
         client: UpdateClient::new(sync, RingVerifier, &mut head),
         outbox,
+        spare_epoch: provision::random()?,
         payload: &mut payload,
         frame: &mut frame,
     };
@@ -109,6 +109,7 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         commands: VecDeque::new(),
         connected: false,
         troubled: false,
+        restarted: false,
         shown: None,
     };
     agent.transport.connect();
@@ -268,6 +269,8 @@ struct Agent<'a> {
     connected: bool,
     /// Flash or journal failed in the last turn.
     troubled: bool,
+    /// It was said that the outbox was begun anew.
+    restarted: bool,
     shown: Option<Instant>,
 }
 
@@ -501,6 +504,13 @@ impl Agent<'_> {
             return;
         }
         self.shown = Some(Instant::now());
+        if self.control.outbox_restarted() && !self.restarted {
+            self.restarted = true;
+            tracing::warn!(
+                "the host has frames of this outbox that are not in it: an old copy of its file came \
+                 back, or another board uses a copy. A new one was begun; what waited in it is lost"
+            );
+        }
         let (slots, outbox) = (self.control.slots(), self.control.outbox());
         let state = slots.state();
         let slot_status = |slot| {
@@ -524,6 +534,7 @@ impl Agent<'_> {
             .last_failure
             .map(|(release, reason)| (hex(&release), format!("{reason:?}")));
         status.outbox_records = outbox.len();
+        status.epoch = format!("{:08x}", outbox.epoch());
         status.next_sequence = outbox.next_sequence();
         status.acknowledged = outbox.acknowledged();
         status.unreported_refusals = self.control.unreported_refusals();

@@ -1,18 +1,20 @@
 //! What a board needs before its first boot, and the flash files that it finds at every one.
 
-use super::agent::BUFFER;
+use super::agent::{BUFFER, RECORDS};
 use super::config::Config;
-use super::flash::{FileFlash, SECTOR_BYTES};
+use super::flash::{FileFlash, FlashError, SECTOR_BYTES};
 use super::key;
 use super::stats::hex;
+use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
 use anyhow::{Context, Result, anyhow, bail};
 use edgeward::slots::{Error, Layout, Slots};
-use edgeward::telemetry::outbox::{MAX_SECTORS, Region, SECTOR_OVERHEAD};
+use edgeward::telemetry::outbox::{MAX_SECTORS, Outbox, OutboxError, Region, SECTOR_OVERHEAD};
 use edgeward::trust::ring::RingVerifier;
 use edgeward::trust::root::Root;
 use edgeward::trust::{PublicKey, Signer};
 use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Write};
+use std::num::NonZeroU32;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -83,13 +85,15 @@ pub(super) fn open_slots(config: &Config) -> Result<(Slots<FileFlash>, Layout)> 
     Ok((slots, layout))
 }
 
-/// Opens the outbox's flash.
+/// The outbox of a Linux board.
+pub(super) type AgentOutbox = Outbox<FileFlash, F, C, RECORDS, BUFFER>;
+
+/// Opens the outbox, or begins a new one where it is gone or of no use; what is of no use is kept
+/// beside it.
 ///
-/// The host knows a frame by its key and number, and an outbox that is made anew counts from one
-/// again: under the same key, the host would take the new frames for old ones and drop them. So
-/// which key's frames the outbox counts is noted beside the key, and a key that lost its outbox is
-/// refused.
-pub(super) fn open_outbox(config: &Config, key: &PublicKey) -> Result<(FileFlash, Region)> {
+/// Which key's frames an outbox was made for is noted beside the key, so that a first start can be
+/// told from a loss.
+pub(super) fn open_outbox(config: &Config, key: &PublicKey, boot: u32) -> Result<AgentOutbox> {
     let (note, path) = (note_path(&config.key), &config.flash.outbox_path);
     let key_text = hex(&key.0);
     let noted = match std::fs::read_to_string(&note) {
@@ -97,22 +101,52 @@ pub(super) fn open_outbox(config: &Config, key: &PublicKey) -> Result<(FileFlash
         Err(error) if error.kind() == ErrorKind::NotFound => false,
         Err(error) => return Err(error).with_context(|| note.display().to_string()),
     };
-    if noted && !path.try_exists()? {
-        bail!(
-            "{} is gone, and the host would drop the frames of a new one as already known. Run \
-             `edgeward device forget {}` at the host, remove {} and enroll the board anew; or put \
-             the file back",
-            path.display(),
-            config.device,
-            config.key.display()
+    let there = path.try_exists()?;
+    let outbox = match try_open_outbox(config, boot)? {
+        Ok(outbox) => outbox,
+        Err(why) => {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".unusable");
+            let aside = PathBuf::from(name);
+            std::fs::rename(path, &aside).with_context(|| path.display().to_string())?;
+            tracing::warn!(why, kept = %aside.display(), "the outbox can't be used");
+            try_open_outbox(config, boot)?.map_err(|why| anyhow!(why))?
+        }
+    };
+    if noted && outbox.next_sequence() == 1 {
+        tracing::warn!(
+            path = %path.display(),
+            epoch = format!("{:08x}", outbox.epoch()),
+            "the outbox {}: reports that the host had not acknowledged are lost, a new one begins",
+            if there { "held nothing readable" } else { "was gone" }
         );
     }
-    let opened = outbox_flash(config)?;
     if !noted {
         // Before the first frame; a power cut here leaves the outbox, and the next start notes it.
         write_whole(&note, key_text.as_bytes()).with_context(|| note.display().to_string())?;
     }
-    Ok(opened)
+    Ok(outbox)
+}
+
+/// A random number for an epoch.
+pub(super) fn random() -> Result<NonZeroU32> {
+    edgeward::trust::ring::random().context("the system gives no random numbers")
+}
+
+/// The outbox in the configured file, which is made where there is none; the inner error says why
+/// what is there is of no use.
+fn try_open_outbox(config: &Config, boot: u32) -> Result<Result<AgentOutbox, String>> {
+    let (flash, region) = match outbox_flash(config)? {
+        Ok(opened) => opened,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    match Outbox::open(flash, region, boot, random()?) {
+        Ok(outbox) => Ok(Ok(outbox)),
+        Err(
+            error @ (OutboxError::OtherRegion | OutboxError::Version { .. } | OutboxError::Epochs),
+        ) => Ok(Err(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Where it is noted which key's frames the outbox counts.
@@ -135,7 +169,8 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-fn outbox_flash(config: &Config) -> Result<(FileFlash, Region)> {
+/// The flash of the outbox; the inner error is a file of another size.
+fn outbox_flash(config: &Config) -> Result<Result<(FileFlash, Region), FlashError>> {
     let bytes = config.flash.outbox_bytes;
     let sector_bytes = (BUFFER + SECTOR_OVERHEAD).next_multiple_of(SECTOR_BYTES) as u32;
     let sectors = (bytes / sector_bytes).min(MAX_SECTORS as u32);
@@ -143,18 +178,23 @@ fn outbox_flash(config: &Config) -> Result<(FileFlash, Region)> {
         bail!("flash.outbox_bytes: at least {}", 3 * sector_bytes);
     }
     // Every record of the outbox counts, so every write is durable when it returns.
-    let flash = FileFlash::open(&config.flash.outbox_path, bytes, 0..bytes)?;
+    let flash = match FileFlash::open(&config.flash.outbox_path, bytes, 0..bytes) {
+        Err(error @ FlashError::Size { .. }) => return Ok(Err(error)),
+        opened => opened?,
+    };
     let region = Region {
         offset: 0,
         sector_bytes,
         sectors: sectors as u16,
     };
-    Ok((flash, region))
+    Ok(Ok((flash, region)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use edgeward::telemetry::{Body, Event, Refused};
+    use std::collections::BTreeSet;
 
     const CONFIG: &str = r#"
         fleet = "f"
@@ -165,37 +205,46 @@ mod tests {
         listen = "s"
     "#;
 
-    #[test]
-    fn a_key_does_not_outlive_its_outbox() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = Config::parse(CONFIG, folder.path()).unwrap();
-        // The key may be there long before the first start, printed to be enrolled.
-        let first = key::load_or_create(&config.key).unwrap().public_key();
-        for _ in 0..2 {
-            open_outbox(&config, &first).unwrap();
-        }
-        std::fs::remove_file(&config.flash.outbox_path).unwrap();
-        // Provisioning the slots anew does not help, either: it is the key that the host knows.
-        let error = open_outbox(&config, &first).unwrap_err().to_string();
-        assert!(error.contains("edgeward device forget press-03"), "{error}");
-        assert!(!config.flash.outbox_path.exists());
-        // What the error says to do helps, also when the new key is printed first.
-        std::fs::remove_file(&config.key).unwrap();
-        let second = key::load_or_create(&config.key).unwrap().public_key();
-        open_outbox(&config, &second).unwrap();
-        std::fs::remove_file(&config.flash.outbox_path).unwrap();
-        assert!(open_outbox(&config, &second).is_err());
+    fn body() -> Body<F, C> {
+        Body::Event(Event::Refused {
+            what: Refused::Command,
+        })
     }
 
     #[test]
-    fn an_outbox_from_before_the_note_is_noted() {
+    fn an_outbox_that_is_gone_or_of_no_use_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::parse(CONFIG, folder.path()).unwrap();
+        let path = &config.flash.outbox_path;
+        let key = key::load_or_create(&config.key).unwrap().public_key();
+        let bytes = config.flash.outbox_bytes as usize;
+        let damages: [&dyn Fn(); 4] = [
+            &|| std::fs::remove_file(path).unwrap(),
+            &|| std::fs::write(path, b"cut short").unwrap(),
+            &|| std::fs::write(path, vec![0; bytes]).unwrap(),
+            &|| std::fs::write(path, vec![0xA5; bytes]).unwrap(),
+        ];
+        let mut epochs = BTreeSet::new();
+        for (damage, boot) in damages.into_iter().zip(1..) {
+            for (again, number) in [(false, 1), (true, 2)] {
+                let mut outbox = Box::new(open_outbox(&config, &key, boot).unwrap());
+                assert_eq!(outbox.push(1, &body()), Ok(number));
+                assert_ne!(epochs.insert(outbox.epoch()), again, "damage before {boot}");
+            }
+            damage();
+        }
+        assert_eq!(epochs.len(), 4);
+        let kept = folder.path().join("outbox.flash.unusable");
+        assert_eq!(std::fs::read(kept).unwrap(), b"cut short");
+    }
+
+    #[test]
+    fn an_outbox_in_use_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let config = Config::parse(CONFIG, folder.path()).unwrap();
         let key = key::load_or_create(&config.key).unwrap().public_key();
-        open_outbox(&config, &key).unwrap();
-        std::fs::remove_file(note_path(&config.key)).unwrap();
-        open_outbox(&config, &key).unwrap();
-        std::fs::remove_file(&config.flash.outbox_path).unwrap();
-        assert!(open_outbox(&config, &key).is_err());
+        let _outbox = Box::new(open_outbox(&config, &key, 1).unwrap());
+        let error = open_outbox(&config, &key, 1).unwrap_err().to_string();
+        assert!(error.contains("in use"), "{error}");
     }
 }

@@ -101,6 +101,8 @@ pub struct Status {
     pub outbox_records: usize,
     /// Number of the next frame.
     pub next_sequence: u64,
+    /// Names the outbox that counts them.
+    pub epoch: String,
     /// Everything up to this number is acknowledged.
     pub acknowledged: u64,
     /// Refusals that were too many to be reported.

@@ -108,7 +108,8 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 /// What the host received.
 #[derive(Default)]
 struct Received {
-    frames: BTreeMap<u64, BoardFrame>,
+    /// Frames by epoch, in the order in which the epochs came.
+    epochs: Vec<(u32, BTreeMap<u64, BoardFrame>)>,
     state: String,
 }
 
@@ -150,11 +151,11 @@ impl Host {
                     received.state = String::from_utf8(message.payload.to_vec()).unwrap();
                     continue;
                 }
-                let through = store(&mut received.frames, &message.payload, &device_key);
+                let (epoch, through) = store(&mut received.epochs, &message.payload, &device_key);
                 if acknowledge.load(Ordering::SeqCst) {
                     let topic = topic::device("f", "d", Channel::Ack);
                     // Never from the polling thread by a call that may wait.
-                    let ack = ack(through);
+                    let ack = ack(epoch, through);
                     let _ = client.try_publish(topic.as_str(), QoS::AtLeastOnce, false, ack);
                 }
             }
@@ -216,45 +217,79 @@ impl Host {
 
     /// Up to which number every frame, or one that answers for it, has come.
     pub fn answered(&self) -> u64 {
+        answered(&self.frames())
+    }
+
+    /// The frames of the newest epoch.
+    fn frames(&self) -> BTreeMap<u64, BoardFrame> {
         let received = self.received.lock().unwrap();
-        answered(&received.frames)
+        let newest = received.epochs.last();
+        newest.map(|(_, frames)| frames.clone()).unwrap_or_default()
+    }
+
+    /// The first frame of the newest epoch.
+    pub fn first(&self) -> BoardFrame {
+        self.frames()[&1].clone()
+    }
+
+    /// Sends an acknowledgement that the collector signed.
+    pub fn acknowledge_of(&self, epoch: u32, through: u64) {
+        let topic = topic::device("f", "d", Channel::Ack);
+        self.client
+            .publish(topic.as_str(), QoS::AtLeastOnce, false, ack(epoch, through))
+            .unwrap();
+    }
+
+    /// The epochs that were seen, in order.
+    pub fn epochs(&self) -> Vec<u32> {
+        let received = self.received.lock().unwrap();
+        received.epochs.iter().map(|(epoch, _)| *epoch).collect()
     }
 
     /// Whether every number up to the last is answered for exactly once.
     pub fn gapless(&self) -> bool {
-        let received = self.received.lock().unwrap();
-        let last = received.frames.keys().next_back().copied().unwrap_or(0);
-        answered(&received.frames) == last
+        let frames = self.frames();
+        let last = frames.keys().next_back().copied().unwrap_or(0);
+        answered(&frames) == last
     }
 
     pub fn numbers(&self) -> Vec<u64> {
-        let received = self.received.lock().unwrap();
-        received.frames.keys().copied().collect()
+        self.frames().into_keys().collect()
     }
 
     pub fn events(&self) -> Vec<Event> {
-        let received = self.received.lock().unwrap();
         let event = |frame: &BoardFrame| match frame.body {
             Body::Event(event) => Some(event),
             _ => None,
         };
-        received.frames.values().filter_map(event).collect()
+        self.frames().values().filter_map(event).collect()
     }
 
     /// Samples in all summaries.
     pub fn summarized(&self) -> u32 {
-        let received = self.received.lock().unwrap();
         let samples = |frame: &BoardFrame| match &frame.body {
             Body::Summary(summary) => summary.samples,
             _ => 0,
         };
-        received.frames.values().map(samples).sum()
+        self.frames().values().map(samples).sum()
     }
 }
 
-/// Stores a frame and says up to which number there is no gap.
-fn store(frames: &mut BTreeMap<u64, BoardFrame>, bytes: &[u8], key: &PublicKey) -> u64 {
-    let frame: BoardFrame = verify_frame(bytes, key, &RingVerifier).unwrap();
+/// Stores a frame and says up to which number of its epoch there is no gap.
+fn store(
+    epochs: &mut Vec<(u32, BTreeMap<u64, BoardFrame>)>,
+    bytes: &[u8],
+    key: &PublicKey,
+) -> (u32, u64) {
+    let mut frame: BoardFrame = verify_frame(bytes, key, &RingVerifier).unwrap();
+    // It grows from one sending to the next.
+    frame.acknowledged = 0;
+    let epoch = frame.epoch;
+    if !epochs.iter().any(|(known, _)| *known == epoch) {
+        epochs.push((epoch, BTreeMap::new()));
+    }
+    let known = epochs.iter_mut().find(|(known, _)| *known == epoch);
+    let frames = &mut known.unwrap().1;
     // A merged frame takes the place of those that it answers for.
     frames.retain(|n, _| !(frame.first_sequence..frame.sequence).contains(n));
     let before = frames.insert(frame.sequence, frame.clone());
@@ -262,7 +297,7 @@ fn store(frames: &mut BTreeMap<u64, BoardFrame>, bytes: &[u8], key: &PublicKey) 
         before.is_none_or(|before| before == frame || before.first_sequence > frame.first_sequence),
         "two frames of one number"
     );
-    answered(frames)
+    (epoch, answered(frames))
 }
 
 fn answered(frames: &BTreeMap<u64, BoardFrame>) -> u64 {
@@ -276,9 +311,10 @@ fn answered(frames: &BTreeMap<u64, BoardFrame>) -> u64 {
     through
 }
 
-fn ack(through: u64) -> Vec<u8> {
+fn ack(epoch: u32, through: u64) -> Vec<u8> {
     let ack = Ack {
         device: Id::try_from("d").unwrap(),
+        epoch,
         through,
     };
     let mut bytes = [0; 256];

@@ -451,6 +451,8 @@ impl Board {
         self.sequence += 1;
         let frame = Frame {
             device: Id::try_from(name).expect("short"),
+            epoch: 1,
+            acknowledged: 0,
             boot: 1,
             first_sequence: self.sequence,
             sequence: self.sequence,

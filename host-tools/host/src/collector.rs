@@ -7,9 +7,9 @@ mod notes;
 
 use crate::keys::{KeyError, KeyStore, hex, sign_all};
 use crate::mqtt::{Event, Failure, Message, Mqtt, Options};
-use crate::store::{Device, Kind, Store, StoreError, StoredFrame};
+use crate::store::{Begun, Device, Kind, LeftOut, Store, StoreError, StoredFrame, Why};
 use crate::{MAX_FEATURES, MAX_OUTPUTS};
-use edgeward::telemetry::codec::{DecodeError, verify_frame};
+use edgeward::telemetry::codec::{DecodeError, MAX_ACK_PAYLOAD_BYTES, encode_ack, verify_frame};
 use edgeward::telemetry::{Ack, Body, Frame, Id};
 use edgeward::topic::{self, Channel, Parsed};
 use edgeward::trust::Role;
@@ -137,7 +137,8 @@ impl Work {
                 match self.store.ingest(&batch) {
                     Ok(counts) => {
                         batch.clear();
-                        self.conflicts(&counts.conflicts);
+                        self.left_out(&counts.left_out);
+                        begun(&counts.begun);
                     }
                     // Forgotten since it was verified: the others' frames must not suffer.
                     Err(StoreError::NoDevice(name)) => batch.retain(|frame| frame.device != name),
@@ -218,12 +219,17 @@ impl Work {
         }
     }
 
-    /// A number says one thing only: whoever signs a second has its key twice, or began again.
-    fn conflicts(&mut self, conflicts: &[(String, u64)]) {
-        for (device, number) in conflicts {
-            let topic = topic::device(&self.fleet, device, Channel::Summary);
-            let detail = format!("another frame {number} is stored");
-            self.notes.refused(&topic, "conflict", detail);
+    /// Signed by the device, and not what it has to say now.
+    fn left_out(&mut self, frames: &[LeftOut]) {
+        for frame in frames {
+            if frame.why == Why::Unbegun {
+                // Nothing is wrong: the first frame was sent before this listened, and comes again.
+                tracing::debug!(device = frame.device, "{frame}");
+                continue;
+            }
+            let topic = topic::device(&self.fleet, &frame.device, Channel::Summary);
+            self.notes
+                .refused(&topic, frame.why.word(), frame.to_string());
         }
     }
 
@@ -271,6 +277,8 @@ impl Work {
         let body = json_body(&frame)?;
         Ok(Some(StoredFrame {
             device: device.to_owned(),
+            epoch: frame.epoch,
+            acknowledged: frame.acknowledged,
             boot: frame.boot,
             first_sequence: frame.first_sequence,
             sequence: frame.sequence,
@@ -327,6 +335,7 @@ impl Work {
         let result = decode(&enrolled.key);
         self.devices.insert(device.to_owned(), enrolled);
         result.map_err(|error| match error {
+            DecodeError::Version { .. } => Refused("version", error.to_string()),
             DecodeError::Cose(_) => Refused("signature", error.to_string()),
             _ => Refused("malformed", error.to_string()),
         })
@@ -349,9 +358,14 @@ impl Work {
 
     /// Tells a device how far its frames are stored.
     fn acknowledge(&self, mqtt: &Mqtt, name: &str) {
-        let through = match self.store.device(name) {
-            Ok(Some(device)) => device.through,
-            Ok(None) => return,
+        let (epoch, through) = match self.store.device(name) {
+            Ok(Some(Device {
+                epoch: Some(epoch),
+                through,
+                ..
+            })) => (epoch, through),
+            // Nothing of it is stored.
+            Ok(_) => return,
             Err(error) => {
                 tracing::error!(%error, "no acknowledgement");
                 return;
@@ -360,12 +374,41 @@ impl Work {
         let Ok(device) = Id::try_from(name) else {
             return;
         };
-        let Ok(payload) = postcard::to_stdvec(&Ack { device, through }) else {
+        let ack = Ack {
+            device,
+            epoch,
+            through,
+        };
+        let mut space = [0; MAX_ACK_PAYLOAD_BYTES];
+        let Ok(payload) = encode_ack(&ack, &mut space) else {
             return;
         };
-        if let Some(signed) = sign_all(&self.signers, ContentType::Ack, &payload) {
+        if let Some(signed) = sign_all(&self.signers, ContentType::Ack, payload) {
             let topic = topic::device(&self.fleet, name, Channel::Ack);
             mqtt.publish_for(&topic, &signed, ACK);
+        }
+    }
+}
+
+/// Says which devices go on with another outbox; the store keeps it.
+fn begun(all: &[Begun]) {
+    for Begun {
+        device,
+        epoch,
+        before,
+    } in all
+    {
+        let epoch = format!("{epoch:08x}");
+        match before {
+            None => tracing::info!(device, epoch, "first frame"),
+            Some(before) => tracing::warn!(
+                device,
+                epoch,
+                before = format!("{:08x}", before.epoch),
+                stored_through = before.last,
+                lost_at_least = before.lost,
+                "the board goes on with a new outbox; what its old one still held is lost"
+            ),
         }
     }
 }

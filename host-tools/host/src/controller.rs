@@ -4,12 +4,13 @@
 use crate::collector::now_ms;
 use crate::keys::{KeyError, KeyStore, hex};
 use crate::mqtt::{Mqtt, Options};
-use crate::release::{Release, ReleaseError, publish_roots, sign_desired};
+use crate::release::{Release, ReleaseError, publish_roots, sign_desired_by};
 use crate::rollout::{BoardView, Counts, Decision, PlanError, Rollout, State};
 use crate::store::{FrameQuery, Kind, Store, StoreError};
 use edgeward::sync::cohort_per_mille;
 use edgeward::telemetry::{Birth, Id};
 use edgeward::topic;
+use edgeward::trust::Role;
 use edgeward::trust::root::Root;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -185,9 +186,12 @@ impl Controller {
         for target in &rollout.plan.targets {
             self.keep(&hex(&target.digest))?;
         }
-        let sequence = self.store.next_desired(&self.fleet)?;
-        let desired = rollout.desired(sequence, now / 1000)?;
-        let signed = sign_desired(&self.keys, &desired)?;
+        // A number is drawn last: this is tried several times a second, and without the keys, say,
+        // each try would use one up.
+        let signers = self.keys.signers(Role::Rollout)?;
+        let mut desired = rollout.desired(0, now / 1000)?;
+        desired.sequence = self.store.next_desired(&self.fleet)?;
+        let signed = sign_desired_by(&signers, &desired)?;
         self.mqtt.maintain(&topic::desired(&self.fleet), &signed);
         // Renewed at half of its life, so that boards never see it expire while the host lives.
         let renew = now + rollout.plan.expires_after_s * 500;

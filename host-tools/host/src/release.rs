@@ -10,7 +10,7 @@ use edgeward::sync::{Desired, Target};
 use edgeward::telemetry::Text;
 use edgeward::topic;
 use edgeward::trust::cose::ContentType;
-use edgeward::trust::ring::RingVerifier;
+use edgeward::trust::ring::{RingSigner, RingVerifier};
 use edgeward::trust::root::{Root, TrustError};
 use edgeward::trust::{Digest32, Role};
 
@@ -132,9 +132,16 @@ fn target(bundle: &Bundle<'_>) -> Target {
 /// # Errors
 /// [`ReleaseError`] when a key is missing or the state does not fit.
 pub fn sign_desired(keys: &KeyStore, desired: &Desired) -> Result<Vec<u8>, ReleaseError> {
+    sign_desired_by(&keys.signers(Role::Rollout)?, desired)
+}
+
+/// Signs a desired state with rollout keys that were read before.
+///
+/// # Errors
+/// [`ReleaseError::Encode`] when there are none or the state does not fit.
+pub fn sign_desired_by(signers: &[RingSigner], desired: &Desired) -> Result<Vec<u8>, ReleaseError> {
     let payload = postcard::to_stdvec(desired).map_err(|_| ReleaseError::Encode)?;
-    let signers = keys.signers(Role::Rollout)?;
-    sign_all(&signers, ContentType::Desired, &payload).ok_or(ReleaseError::Encode)
+    sign_all(signers, ContentType::Desired, &payload).ok_or(ReleaseError::Encode)
 }
 
 /// Publishes every root that boards of the fleet may need, the oldest first, and keeps them there: a

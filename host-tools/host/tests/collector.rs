@@ -18,6 +18,7 @@ use edgeward_host::keys::{KeyStore, Quorum};
 use edgeward_host::mqtt::{Event, Mqtt, Options};
 use edgeward_host::store::sqlite::Sqlite;
 use edgeward_host::store::{Device, FrameQuery, Kind, Store};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,29 +37,36 @@ struct Board {
     sent: u64,
     /// Acknowledgements that the collector's keys had not signed.
     refused: u32,
+    /// Acknowledgements of another epoch.
+    foreign: u32,
     /// When everything is sent again from the last acknowledgement on.
     again: Instant,
 }
 
 impl Board {
     fn new(name: &str, seed: u8, root: &Root, port: u16) -> Self {
-        let region = Region {
-            offset: 0,
-            sector_bytes: 4096,
-            sectors: 4,
-        };
         let mqtt = Mqtt::connect(&options(name, port));
         mqtt.subscribe(&topic::device(FLEET, name, Channel::Ack));
         Self {
             name: Id::try_from(name).expect("short"),
             key: RingSigner::from_seed(&[seed; 32]).expect("a key"),
             root: root.clone(),
-            outbox: Waiting::open(RamFlash::new(16 * 1024), region, 1).expect("opens"),
+            outbox: Self::blank(seed),
             mqtt,
             sent: 0,
             refused: 0,
+            foreign: 0,
             again: Instant::now() + Duration::from_secs(1),
         }
+    }
+
+    fn blank(seed: u8) -> Waiting {
+        let region = Region {
+            offset: 0,
+            sector_bytes: 4096,
+            sectors: 4,
+        };
+        Waiting::open(RamFlash::new(16 * 1024), region, 1, epoch(seed)).expect("opens")
     }
 
     /// One window of `samples` samples, and now and then an event.
@@ -110,9 +118,17 @@ impl Board {
             };
             let ack = decode_ack(payload).expect("an ack");
             assert_eq!(ack.device, self.name);
+            if ack.epoch != self.outbox.epoch() {
+                self.foreign += 1;
+                continue;
+            }
             self.outbox.acknowledge(ack.through).expect("known numbers");
         }
     }
+}
+
+fn epoch(seed: u8) -> NonZeroU32 {
+    NonZeroU32::new(u32::from(seed)).expect("not zero")
 }
 
 fn options(client_id: &str, port: u16) -> Options {
@@ -136,6 +152,7 @@ fn enroll(store: &dyn Store, name: &str, key: &RingSigner) {
         enrolled_ms: 1,
         seen_ms: None,
         online: false,
+        epoch: None,
         through: 0,
     };
     store.enroll(&device).expect("enrolled");
@@ -281,6 +298,8 @@ fn what_is_forged_replayed_or_misplaced_is_refused_and_counted() {
         (summary.windows, summary.samples) = (1, 1_000_000);
         let frame = Frame {
             device: Id::try_from(device).expect("short"),
+            epoch: 1,
+            acknowledged: 0,
             boot: 1,
             first_sequence: sequence,
             sequence,
@@ -405,4 +424,98 @@ fn a_flood_of_refused_messages_is_counted_and_holds_up_nobody() {
     let devices = world.store.devices().expect("read");
     assert_eq!(devices.len(), 1);
     assert!(devices[0].seen_ms.is_some());
+}
+
+/// What the collector publishes to a device, as it comes.
+fn acknowledgements(port: u16, device: &str) -> Mqtt {
+    let mqtt = Mqtt::connect(&options("listener", port));
+    let topic = topic::device(FLEET, device, Channel::Ack);
+    mqtt.subscribe_and_wait(&topic, PATIENCE).expect("granted");
+    mqtt
+}
+
+#[test]
+fn a_board_that_lost_its_outbox_goes_on_and_the_old_one_is_closed() {
+    let world = world();
+    let broker = broker(0);
+    let port = broker.listening().v4.port();
+    let mut board = Board::new("a", 1, &world.root, port);
+    enroll(world.store.as_ref(), "a", &board.key);
+    let _collector = world.collector(port);
+    let listener = acknowledgements(port, "a");
+    for n in 1..=5 {
+        board.work(n);
+    }
+    until("the first outbox", || {
+        board.step();
+        board.outbox.is_empty()
+    });
+    let old = world.frames("a");
+    let acknowledgement = loop {
+        let event = listener.recv_timeout(PATIENCE);
+        if let Event::Message(message) = event.expect("an acknowledgement was published") {
+            break message.payload;
+        }
+    };
+    // One frame that the host never got, kept by whoever listens, goes with the old outbox.
+    board.work(6);
+    let mut payload = [0; max_payload_bytes(2, 2)];
+    let mut withheld = [0; max_frame_bytes(2, 2)];
+    let record = board.outbox.peek_after(5).expect("reads").expect("waits");
+    let len = sign_record(
+        &board.name,
+        &record,
+        &board.key,
+        &mut payload,
+        &mut withheld,
+    );
+    let withheld = withheld[..len.expect("fits")].to_vec();
+
+    let mut board = Board {
+        outbox: Board::blank(99),
+        sent: 0,
+        ..board
+    };
+    for n in 1..=3 {
+        board.work(100 * n + 1);
+    }
+    until("the second outbox", || {
+        board.step();
+        board.outbox.is_empty()
+    });
+    let epochs = world.store.epochs("a").expect("read");
+    assert_eq!(epochs.len(), 2);
+    assert_eq!((epochs[0].epoch, epochs[0].last, epochs[0].lost), (1, 5, 0));
+    assert_eq!((epochs[0].closed, epochs[1].closed), (true, false));
+    assert_eq!((epochs[1].epoch, epochs[1].last), (99, 3));
+    let device = world.store.device("a").expect("read").expect("enrolled");
+    assert_eq!((device.epoch, device.through), (Some(99), 3));
+    let frames = world.frames("a");
+    assert_eq!((&frames[..5], frames.len()), (&old[..], 8));
+
+    // The old outbox's frames change nothing, whether they were stored or never came.
+    let attacker = Mqtt::connect(&options("attacker", port));
+    let summary = topic::device(FLEET, "a", Channel::Summary);
+    for frame in &old {
+        attacker.publish(&summary, &frame.raw, false);
+    }
+    attacker.publish(&summary, &withheld, false);
+    // Nor does an old acknowledgement at the board: it names another epoch.
+    board.work(7);
+    let ack = topic::device(FLEET, "a", Channel::Ack);
+    attacker.publish(&ack, &acknowledgement, false);
+    attacker.flush(PATIENCE).expect("acknowledged");
+    until("the last honest frame", || {
+        board.step();
+        board.outbox.is_empty()
+    });
+    let mut counts = Vec::new();
+    until("the refusal", || {
+        counts = world.store.refusal_counts().expect("read");
+        !counts.is_empty()
+    });
+    assert_eq!(counts, [("epoch".to_owned(), 1)]);
+    assert_eq!(world.frames("a").len(), 9);
+    assert_eq!(world.store.epochs("a").expect("read").len(), 2);
+    assert!(board.foreign > 0, "the old acknowledgement came");
 }

@@ -165,4 +165,28 @@ fn boards_get_every_root_and_a_standing_that_the_newest_root_vouches_for() {
     let after = listener.until("the standing signed anew", |seen| seen.desired(&fourth));
     assert_eq!(after.sequence, before.sequence + 1);
     assert_eq!((after.rollout, after.state), (before.rollout, before.state));
+
+    // Without the rollout key nothing can be published, and no try uses up a number.
+    let hidden = home.path().join("hidden");
+    std::fs::rename(keys.folder(), &hidden).expect("moved");
+    std::fs::create_dir(keys.folder()).expect("made");
+    for entry in std::fs::read_dir(&hidden).expect("a folder") {
+        let from = entry.expect("an entry").path();
+        let name = from.file_name().expect("a name").to_owned();
+        if !name.to_string_lossy().starts_with("rollout-") {
+            std::fs::copy(&from, keys.folder().join(name)).expect("copied");
+        }
+    }
+    let mut without = Controller::new(&broker, Arc::clone(&store), home.path(), FLEET);
+    for _ in 0..5 {
+        assert!(without.step().is_err(), "there is no key");
+    }
+    std::fs::remove_dir_all(keys.folder()).expect("removed");
+    std::fs::rename(&hidden, keys.folder()).expect("moved back");
+    without.step().expect("a step").expect("a rollout");
+    assert_eq!(
+        store.next_desired(FLEET).expect("drawn"),
+        after.sequence + 2,
+        "one number for the standing published at last"
+    );
 }

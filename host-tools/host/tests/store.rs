@@ -5,7 +5,8 @@ use edgeward::bundle::BoardClass;
 use edgeward::trust::PublicKey;
 use edgeward_host::store::sqlite::Sqlite;
 use edgeward_host::store::{
-    AlarmTotal, Device, FrameQuery, Kind, Refusal, Seen, Store, StoreError, StoredFrame, Unknown,
+    AlarmTotal, Device, FrameQuery, Kind, MAX_EPOCHS, Refusal, Seen, Store, StoreError,
+    StoredFrame, Unknown, Why,
 };
 
 fn device(name: &str, key: u8) -> Device {
@@ -17,6 +18,7 @@ fn device(name: &str, key: u8) -> Device {
         enrolled_ms: 5,
         seen_ms: None,
         online: false,
+        epoch: None,
         through: 0,
     }
 }
@@ -24,6 +26,8 @@ fn device(name: &str, key: u8) -> Device {
 fn frame(device: &str, first: u64, last: u64) -> StoredFrame {
     StoredFrame {
         device: device.to_owned(),
+        epoch: 1,
+        acknowledged: 0,
         boot: 1,
         first_sequence: first,
         sequence: last,
@@ -134,10 +138,14 @@ fn suite(store: &dyn Store) {
 
     // Other bytes for a number that is taken are left out, and counted.
     let mut other = frame("a", 1, 1);
-    other.raw = vec![99];
+    other.body = serde_json::json!({ "n": 99 });
     let counts = store.ingest(&[other]).expect("read");
     assert_eq!((counts.new, counts.known), (0, 0));
-    assert_eq!(counts.conflicts, [("a".to_owned(), 1)]);
+    assert_eq!(counts.left_out.len(), 1);
+    assert_eq!(
+        (counts.left_out[0].sequence, counts.left_out[0].why),
+        (1, Why::Conflict)
+    );
 
     // A frame that only says that others were lost replaces nothing, and closes the gap.
     store.ingest(&[frame("a", 7, 7)]).expect("stored");
@@ -208,10 +216,119 @@ fn suite(store: &dyn Store) {
     );
 }
 
+/// Epochs: which frame begins one, and that a closed one stays so.
+fn epochs(store: &dyn Store) {
+    const YEAR_2026: u64 = 1_770_000_000_000;
+    store.enroll(&device("a", 1)).expect("enrolled");
+    let of = |epoch, first, last, acknowledged, time_ms| StoredFrame {
+        epoch,
+        acknowledged,
+        time_ms,
+        ..frame("a", first, last)
+    };
+    let why = |frame: StoredFrame| {
+        let counts = store.ingest(&[frame]).expect("read");
+        assert_eq!(
+            counts.new + counts.known,
+            u32::from(counts.left_out.is_empty())
+        );
+        assert_eq!(counts.begun.len(), usize::from(counts.new == 1));
+        counts.left_out.first().map(|left| left.why)
+    };
+    let standing = || {
+        let device = store.device("a").expect("read").expect("there");
+        (device.epoch, device.through)
+    };
+    assert_eq!(standing(), (None, 0));
+    // The first frame comes first.
+    assert_eq!(why(of(7, 2, 2, 0, YEAR_2026)), Some(Why::Unbegun));
+    assert_eq!(standing(), (None, 0));
+    assert_eq!(why(of(7, 1, 1, 0, YEAR_2026)), None);
+    let counts = store.ingest(&[of(7, 2, 2, 0, 5), of(7, 5, 5, 0, 5), of(7, 8, 8, 0, 5)]);
+    assert_eq!(counts.expect("stored").begun, []);
+    assert_eq!(standing(), (Some(7), 2));
+    // A new outbox: its numbers begin again, and nothing of the old one is taken any more.
+    assert_eq!(why(of(9, 1, 1, 0, YEAR_2026 + 9)), None);
+    assert_eq!(standing(), (Some(9), 1));
+    assert_eq!(why(of(7, 3, 3, 2, 5)), Some(Why::Closed));
+    assert_eq!(why(of(7, 9, 9, 8, YEAR_2026 + 99)), Some(Why::Closed));
+    assert_eq!(
+        why(of(7, 1, 1, 0, YEAR_2026 + 99)),
+        Some(Why::Closed),
+        "its first, changed"
+    );
+    let again = store.ingest(&[of(7, 1, 1, 0, YEAR_2026)]).expect("read");
+    assert_eq!((again.known, again.left_out.len()), (1, 0), "a repetition");
+    assert_eq!(standing(), (Some(9), 1));
+    // One whose first frame was held back until a later one was begun.
+    assert_eq!(why(of(8, 1, 1, 0, YEAR_2026 + 8)), Some(Why::Older));
+    // A clock that does not know the year says nothing.
+    assert_eq!(
+        why(of(10, 1, 4, 0, 3)),
+        None,
+        "a full outbox merges its first frames"
+    );
+    assert_eq!(standing(), (Some(10), 4));
+    // A board that was told to forget what this store does not know: it was restored, or the board
+    // enrolled again.
+    let ahead = [of(10, 9, 9, 8, 5)];
+    assert_eq!(store.ingest(&ahead).expect("stored").new, 1);
+    assert_eq!(standing(), (Some(10), 9));
+    assert_eq!(why(of(11, 31, 31, 30, 5)), None);
+    assert_eq!(standing(), (Some(11), 31));
+    let known = store.epochs("a").expect("read");
+    let told: Vec<_> = known
+        .iter()
+        .map(|known| {
+            (
+                known.epoch,
+                known.elsewhere,
+                known.last,
+                known.lost,
+                known.closed,
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (7, 0, 8, 4, true),
+            (9, 0, 1, 0, true),
+            (10, 0, 9, 4, true),
+            (11, 30, 31, 0, false)
+        ]
+    );
+    let query = FrameQuery {
+        device: Some("a".into()),
+        after: Some(0),
+        ..FrameQuery::default()
+    };
+    let newest = store.frames(&query).expect("read");
+    assert_eq!((newest.len(), newest[0].epoch), (1, 11));
+    let all = store
+        .frames(&FrameQuery {
+            after: None,
+            ..query
+        })
+        .expect("read");
+    let order: Vec<_> = all.iter().map(|frame| frame.epoch).collect();
+    assert_eq!(order, [7, 7, 7, 7, 9, 10, 10, 11]);
+    assert!(store.gaps("a").expect("read").is_empty());
+    // There is an end to it.
+    for epoch in 12..12 + MAX_EPOCHS - 4 {
+        assert_eq!(why(of(epoch, 1, 1, 0, 5)), None);
+    }
+    assert_eq!(why(of(u32::MAX, 1, 1, 0, 5)), Some(Why::TooMany));
+    assert!(store.forget("a").expect("removed"));
+    assert!(store.epochs("a").expect("read").is_empty());
+}
+
 #[test]
 fn sqlite_does_what_every_store_must() {
     let folder = tempfile::tempdir().expect("a folder");
-    suite(&Sqlite::open(&folder.path().join("deep/store.db")).expect("opened"));
+    let store = Sqlite::open(&folder.path().join("deep/store.db")).expect("opened");
+    suite(&store);
+    epochs(&store);
 }
 
 #[test]
@@ -224,15 +341,16 @@ fn the_greatest_numbers_overflow_nothing() {
         kind: Kind::Event,
         ..frame("a", first, last)
     };
-    store.ingest(&[event(2, greatest)]).expect("stored");
-    assert_eq!(store.gaps("a").expect("read"), [(1, 1)]);
+    let counts = store.ingest(&[event(1, 1), event(3, greatest)]);
+    assert_eq!(counts.expect("stored").new, 2);
+    assert_eq!(store.gaps("a").expect("read"), [(2, 2)]);
     // The range that closes the gap ends at the greatest number, and another one lies in it.
-    store.ingest(&[event(1, greatest)]).expect("stored");
+    store.ingest(&[event(2, greatest)]).expect("stored");
     let through = || store.device("a").expect("read").expect("there").through;
     assert_eq!(through(), greatest);
     assert!(store.gaps("a").expect("read").is_empty());
     // What is beyond what SQLite counts is known already, or a conflict; never a panic.
-    let counts = store.ingest(&[event(1, u64::MAX), event(u64::MAX, u64::MAX)]);
+    let counts = store.ingest(&[event(2, u64::MAX), event(u64::MAX, u64::MAX)]);
     assert_eq!(counts.expect("read").new, 0);
     assert_eq!(through(), greatest);
 }
@@ -290,7 +408,7 @@ fn what_is_not_a_store_is_refused_and_left_alone() {
         Sqlite::open(&other),
         Err(StoreError::Version {
             found: 7,
-            expected: 1
+            expected: 2
         })
     ));
 }

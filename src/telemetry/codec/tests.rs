@@ -44,6 +44,8 @@ fn text(text: &str) -> Text {
 fn frame(sequence: u64, body: Body<4, 3>) -> F4 {
     Frame {
         device: Id::try_from("board-1").expect("short"),
+        epoch: 9,
+        acknowledged: 2,
         boot: 3,
         first_sequence: sequence,
         sequence,
@@ -126,6 +128,8 @@ fn a_record_is_signed_as_the_frame_it_stands_for() {
         let body = postcard::to_slice(&frame.body, &mut body).expect("fits");
         let record = Record {
             kind: RecordKind::of_body(&frame.body),
+            epoch: frame.epoch,
+            acknowledged: frame.acknowledged,
             first_sequence: frame.first_sequence,
             sequence: frame.sequence,
             boot: frame.boot,
@@ -168,6 +172,7 @@ fn another_key_and_another_content_are_refused() {
     ));
     let ack = Ack {
         device: frame.device,
+        epoch: 9,
         through: 9,
     };
     let mut out = [0; MAX_ACK_BYTES];
@@ -182,6 +187,7 @@ fn another_key_and_another_content_are_refused() {
 fn an_acknowledgement_is_read_as_it_was_written_and_fits_its_bound() {
     let ack = Ack {
         device: Id::try_from(&*"d".repeat(ID_BYTES)).expect("longest"),
+        epoch: u32::MAX,
         through: u64::MAX,
     };
     let mut out = [0; MAX_ACK_BYTES];
@@ -199,28 +205,32 @@ fn a_wrong_field_is_named_with_its_offset() {
     let value = |field, offset| Err(DecodeError::Value { field, offset });
     let mut bad = event.clone();
     bad.device = Id::try_from("a/b").expect("short");
-    assert_eq!(refused(&bad), value(Field::Device, 0));
+    assert_eq!(refused(&bad), value(Field::Device, 1));
     let mut bad = event.clone();
     bad.first_sequence = 7;
     assert_eq!(
         refused(&bad),
-        value(Field::FirstSequence, 9),
+        value(Field::FirstSequence, 12),
         "a merged event"
     );
     let mut bad = summary;
     bad.first_sequence = 8;
-    assert_eq!(refused(&bad), value(Field::FirstSequence, 9), "backwards");
+    assert_eq!(refused(&bad), value(Field::FirstSequence, 12), "backwards");
     let mut bad = event.clone();
     (bad.first_sequence, bad.sequence) = (0, 0);
-    assert_eq!(refused(&bad), value(Field::FirstSequence, 9), "from zero");
+    assert_eq!(refused(&bad), value(Field::FirstSequence, 12), "from zero");
     let mut bad = event;
     bad.first_sequence = u64::MAX;
     bad.sequence = u64::MAX;
-    assert_eq!(refused(&bad), value(Field::Sequence, 19));
+    assert_eq!(refused(&bad), value(Field::Sequence, 22));
+    let mut bad = birth.clone();
+    bad.epoch = 0;
+    assert_eq!(refused(&bad), value(Field::Epoch, 9));
+    let mut bad = birth.clone();
+    bad.acknowledged = bad.sequence;
+    assert_eq!(refused(&bad), value(Field::Acknowledged, 10));
     let mut payload = [0; 1024];
-    let payload = postcard::to_slice(&birth, &mut payload)
-        .expect("fits")
-        .to_vec();
+    let payload = encode_frame(&birth, &mut payload).expect("fits").to_vec();
     for len in 0..payload.len() {
         let error = decode_frame::<4, 3>(&payload[..len]);
         assert!(matches!(error, Err(DecodeError::Malformed { .. })), "{len}");
@@ -234,6 +244,36 @@ fn a_wrong_field_is_named_with_its_offset() {
     let long = [0; MAX_FRAME_BYTES + 1];
     let bytes = long.len() as u32;
     assert_eq!(read(&long, 1), Err(DecodeError::TooLong { bytes }));
+}
+
+#[test]
+fn another_version_is_an_error_that_says_so() {
+    let [frame, ..] = one_of_each();
+    let mut space = [0; 1024];
+    let payload = encode_frame(&frame, &mut space).expect("fits").to_vec();
+    let ack = Ack {
+        device: frame.device,
+        epoch: 9,
+        through: 9,
+    };
+    let mut space = [0; MAX_ACK_PAYLOAD_BYTES];
+    let acknowledgement = encode_ack(&ack, &mut space).expect("fits").to_vec();
+    assert_eq!(decode_ack(&acknowledgement), Ok(ack));
+    for (byte, found) in [(0x81, 1), (0x83, 3), (0xFF, 127)] {
+        let newer = |payload: &[u8]| [&[byte], &payload[1..]].concat();
+        let version = DecodeError::Version { found };
+        assert_eq!(decode_frame::<4, 3>(&newer(&payload)), Err(version));
+        assert_eq!(decode_ack(&newer(&acknowledgement)), Err(version));
+    }
+    // Version 1 began with the device's name.
+    let version = DecodeError::Version { found: 1 };
+    assert_eq!(decode_frame::<4, 3>(&payload[1..]), Err(version));
+    assert_eq!(decode_ack(&acknowledgement[1..]), Err(version));
+    let words = version.to_string();
+    assert!(
+        words.contains("version 1") && words.contains("version 2"),
+        "{words}"
+    );
 }
 
 #[test]
@@ -299,7 +339,8 @@ proptest! {
         which in 0usize..3, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
     ) {
         let mut payload = [0; 1024];
-        let payload = postcard::to_slice(&one_of_each()[which], &mut payload).expect("fits");
+        let len = encode_frame(&one_of_each()[which], &mut payload).expect("fits").len();
+        let payload = &mut payload[..len];
         payload[at.index(payload.len())] = byte;
         let _ = decode_frame::<4, 3>(payload);
         let _ = decode_frame::<4, 3>(&payload[..cut.index(payload.len())]);

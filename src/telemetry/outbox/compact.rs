@@ -117,6 +117,13 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
                 if ready {
                     return Ok(());
                 }
+                if self.active.is_none() {
+                    // A new outbox. What a cut left of another reads as anything, and differently
+                    // each time; it must not come back beside this one.
+                    for sector in 0..self.region.sectors {
+                        self.erase(sector)?;
+                    }
+                }
                 if let Some(sector) = self.free_sector(2) {
                     self.erase(sector)?;
                     self.commit(sector, Self::records_at())?;
@@ -161,6 +168,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             sectors: u32::from(self.region.sectors),
             acknowledged: self.acknowledged,
             next_sequence: self.next_sequence,
+            epoch: self.epoch,
         };
         let encoded = header.encode();
         let space = self.buffer.get_mut(..SECTOR_HEADER);

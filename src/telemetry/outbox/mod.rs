@@ -10,6 +10,12 @@
 //! The frames' numbers count from 1 over all boots. A frame is signed when it is sent, not when it
 //! is stored.
 //!
+//! # Epochs
+//! An outbox that is made anew, because its flash was lost, counts from 1 again. So each has a random
+//! *epoch*, drawn when it is made, which goes into every frame and every acknowledgement: the host
+//! never takes a new frame for an old one, and an acknowledgement of an outbox that is gone forgets
+//! nothing of the one that is.
+//!
 //! # What a cut of power leaves
 //! [`Outbox::push`] is durable when it returns; a push that was cut either happened or did not, and
 //! then its number is used again. Compaction writes the copy, then commits it by the sector's
@@ -33,10 +39,11 @@ mod recover;
 pub use record::RecordKind;
 
 use super::{Body, Frame, Id};
+use core::num::NonZeroU32;
 use embedded_storage::nor_flash::{NorFlash, NorFlashError, NorFlashErrorKind};
 use heapless::Vec;
 use index::{Entry, Index};
-use record::{RECORD_HEADER, RecordHeader, SECTOR_HEADER};
+use record::{FORMAT, RECORD_HEADER, RecordHeader, SECTOR_HEADER};
 
 /// Most sectors an outbox may have.
 pub const MAX_SECTORS: usize = 256;
@@ -82,6 +89,13 @@ pub enum OutboxError {
     },
     /// The region holds an outbox with sectors of another size or number.
     OtherRegion,
+    /// The region holds an outbox that another version of this program wrote.
+    Version {
+        /// The version of its format.
+        found: u8,
+    },
+    /// The region holds sectors of more than one outbox.
+    Epochs,
     /// The body takes more bytes than a record may have.
     TooLarge {
         /// Bytes of the record.
@@ -91,7 +105,8 @@ pub enum OutboxError {
     },
     /// There is no room, and nothing left that could be merged.
     Full,
-    /// An acknowledgement of frames that were never made.
+    /// An acknowledgement of frames that this outbox never made: the flash is older than what the
+    /// host has seen, or a copy of the outbox is in use elsewhere.
     AcknowledgedUnknown {
         /// The number of the next frame.
         next_sequence: u64,
@@ -111,6 +126,12 @@ impl core::fmt::Display for OutboxError {
             Self::OtherRegion => {
                 f.write_str("outbox: the region holds an outbox with other sectors")
             }
+            Self::Version { found } => write!(
+                f,
+                "outbox: the region holds one in version {found} of the format, this program reads \
+                 version {FORMAT}"
+            ),
+            Self::Epochs => f.write_str("outbox: the region holds sectors of more than one"),
             Self::TooLarge { bytes, most } => {
                 write!(f, "outbox: a record of {bytes} bytes, at most {most} fit")
             }
@@ -143,6 +164,10 @@ pub struct Region {
 pub struct Record<'a> {
     /// What it holds.
     pub kind: RecordKind,
+    /// The outbox's epoch.
+    pub epoch: u32,
+    /// Every frame up to this number is acknowledged.
+    pub acknowledged: u64,
     /// First number that it answers for.
     pub first_sequence: u64,
     /// Its number, and the last that it answers for.
@@ -166,6 +191,8 @@ impl Record<'_> {
     ) -> Result<Frame<F, C>, OutboxError> {
         Ok(Frame {
             device: device.clone(),
+            epoch: self.epoch,
+            acknowledged: self.acknowledged,
             boot: self.boot,
             first_sequence: self.first_sequence,
             sequence: self.sequence,
@@ -206,6 +233,7 @@ pub struct Outbox<S, const F: usize, const C: usize, const R: usize, const B: us
     /// The sector that records are appended to, and where the next one goes.
     active: Option<(u16, u32)>,
     generation: u32,
+    epoch: NonZeroU32,
     boot: u32,
     next_sequence: u64,
     acknowledged: u64,
@@ -229,10 +257,18 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
     /// Opens the outbox in `region`, or begins a new one where there is none, for frames made in
     /// boot `boot`. Reads every record once.
     ///
+    /// `fresh` is a random number, drawn anew for each call; a new outbox has it as its epoch. It
+    /// is durable with the first frame, before anybody hears of it.
+    ///
     /// # Errors
     /// [`OutboxError`] when the region does not suit the flash or holds an outbox with other
-    /// sectors, or the flash fails.
-    pub fn open(flash: S, region: Region, boot: u32) -> Result<Self, OutboxError> {
+    /// sectors or of another version, or the flash fails.
+    pub fn open(
+        flash: S,
+        region: Region,
+        boot: u32,
+        fresh: NonZeroU32,
+    ) -> Result<Self, OutboxError> {
         check_region::<S>(&flash, &region, F, C, B)?;
         let mut outbox = Self {
             flash,
@@ -241,18 +277,36 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             index: Index::new(),
             active: None,
             generation: 0,
+            epoch: fresh,
             boot,
             next_sequence: 1,
             acknowledged: 0,
             lost_births: false,
             buffer: [0; B],
         };
-        outbox.recover()?;
+        outbox.recover(fresh)?;
         Ok(outbox)
     }
 
-    /// Erases all of `region`, whatever it holds; the numbers begin at 1 again, which the host
-    /// takes for replays until the device is enrolled anew.
+    /// Begins a new outbox with the epoch `fresh`: what waits is dropped, and the numbers begin at 1
+    /// again. For an outbox that turned out to be older than what the host has seen
+    /// ([`OutboxError::AcknowledgedUnknown`]): the host would refuse all further numbers of it.
+    ///
+    /// Flash follows with the next frame. Until then, a cut leaves the old outbox, or a part of it
+    /// that is just as old.
+    pub fn begin_anew(&mut self, fresh: NonZeroU32) {
+        self.sectors.fill(Sector::default());
+        self.index = Index::new();
+        self.active = None;
+        self.generation = 0;
+        self.epoch = fresh;
+        self.next_sequence = 1;
+        self.acknowledged = 0;
+        self.lost_births = false;
+    }
+
+    /// Erases all of `region`, whatever it holds. A cut leaves parts of it: format again before the
+    /// region is opened.
     ///
     /// # Errors
     /// [`OutboxError`] when the region does not suit the flash, or the flash fails.
@@ -298,6 +352,8 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         let body = RECORD_HEADER..RECORD_HEADER + header.len as usize;
         Ok(Some(Record {
             kind: header.kind,
+            epoch: self.epoch.get(),
+            acknowledged: self.acknowledged,
             first_sequence: header.first_sequence,
             sequence: header.sequence,
             boot: header.boot,
@@ -355,6 +411,12 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.index.entries().is_empty()
+    }
+
+    /// The number, not zero, that tells this outbox from any that the device had before.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch.get()
     }
 
     /// Every frame up to this number is acknowledged.

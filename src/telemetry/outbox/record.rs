@@ -5,15 +5,16 @@
 
 use super::OutboxError;
 use crate::telemetry::Body;
+use core::num::NonZeroU32;
 use crc::{CRC_32_ISO_HDLC, Crc};
 
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 /// First bytes of a sector in use.
 const MAGIC: [u8; 4] = *b"EWOB";
 /// Version of the layout of headers and records.
-const FORMAT: u8 = 1;
+pub(super) const FORMAT: u8 = 2;
 /// Bytes of a sector's header before its padding.
-pub(super) const SECTOR_HEADER: usize = 40;
+pub(super) const SECTOR_HEADER: usize = 44;
 /// Bytes of a record's header.
 pub(super) const RECORD_HEADER: usize = 40;
 
@@ -64,6 +65,8 @@ pub(super) struct SectorHeader {
     pub sector_bytes: u32,
     /// Sectors of the region, to notice another layout.
     pub sectors: u32,
+    /// Names the outbox: the same in all its sectors.
+    pub epoch: NonZeroU32,
     /// Every frame up to this number was acknowledged when the sector was opened.
     pub acknowledged: u64,
     /// The number of the next frame when the sector was opened.
@@ -80,9 +83,20 @@ impl SectorHeader {
         bytes[16..20].copy_from_slice(&self.sectors.to_le_bytes());
         bytes[20..28].copy_from_slice(&self.acknowledged.to_le_bytes());
         bytes[28..36].copy_from_slice(&self.next_sequence.to_le_bytes());
-        let crc = CRC.checksum(&bytes[..36]);
-        bytes[36..40].copy_from_slice(&crc.to_le_bytes());
+        bytes[36..40].copy_from_slice(&self.epoch.get().to_le_bytes());
+        let crc = CRC.checksum(&bytes[..40]);
+        bytes[40..44].copy_from_slice(&crc.to_le_bytes());
         bytes
+    }
+
+    /// The version of an intact header that another version of this program wrote. Only version 1
+    /// can be told from damage: its checksum lies at byte 36.
+    pub(super) fn other_version(bytes: &[u8]) -> Option<u8> {
+        let bytes = bytes.get(..SECTOR_HEADER)?;
+        let intact = bytes[0..4] == MAGIC
+            && bytes[4..8] == [1, 0, 0, 0]
+            && u32_at(bytes, 36)? == CRC.checksum(&bytes[..36]);
+        intact.then_some(1)
     }
 
     /// The header, or nothing when the bytes are not one.
@@ -90,13 +104,14 @@ impl SectorHeader {
         let bytes = bytes.get(..SECTOR_HEADER)?;
         let intact = bytes[0..4] == MAGIC
             && bytes[4..8] == [FORMAT, 0, 0, 0]
-            && u32_at(bytes, 36)? == CRC.checksum(&bytes[..36]);
+            && u32_at(bytes, 40)? == CRC.checksum(&bytes[..40]);
         let header = Self {
             generation: u32_at(bytes, 8)?,
             sector_bytes: u32_at(bytes, 12)?,
             sectors: u32_at(bytes, 16)?,
             acknowledged: u64_at(bytes, 20)?,
             next_sequence: u64_at(bytes, 28)?,
+            epoch: NonZeroU32::new(u32_at(bytes, 36)?)?,
         };
         // Frames that were never made are not acknowledged: new ones would not be sent.
         // Nor do numbers go beyond what the host counts in.
@@ -204,6 +219,7 @@ mod tests {
             sectors: 4,
             acknowledged: 7,
             next_sequence: 9,
+            epoch: NonZeroU32::MAX,
         };
         let bytes = header.encode();
         assert_eq!(SectorHeader::decode(&bytes), Some(header));

@@ -3,6 +3,7 @@
 use super::index::{Entry, Index};
 use super::record::{RECORD_HEADER, RecordHeader, RecordKind, SectorHeader};
 use super::{Found, Outbox, OutboxError, PLACES, Sector};
+use core::num::NonZeroU32;
 use embedded_storage::nor_flash::{NorFlash, NorFlashErrorKind};
 
 /// The end of the newest sector.
@@ -26,7 +27,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
 {
     /// Finds what flash holds: headers and marks first, then the records from the newest sector to
     /// the oldest, so that a record that a wider one covers finds it there already.
-    pub(super) fn recover(&mut self) -> Result<(), OutboxError> {
+    pub(super) fn recover(&mut self, fresh: NonZeroU32) -> Result<(), OutboxError> {
         for _ in 0..READINGS {
             let tail = self.read_all()?;
             if self.harden(&tail)? {
@@ -38,6 +39,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             self.index = Index::new();
             self.active = None;
             self.generation = 0;
+            self.epoch = fresh;
             self.next_sequence = 1;
             self.acknowledged = 0;
         }
@@ -47,6 +49,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
     /// Fills sectors and index, and returns the end of the newest sector.
     fn read_all(&mut self) -> Result<Tail, OutboxError> {
         let mut unfinished = None;
+        let mut epoch = None;
         for sector in 0..self.region.sectors {
             let header = self.read_header(sector)?;
             let mut generation = 0;
@@ -60,6 +63,9 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
                 self.generation = self.generation.max(header.generation);
                 if self.is_committed(sector)? {
                     generation = header.generation;
+                    if *epoch.get_or_insert(header.epoch) != header.epoch {
+                        return Err(OutboxError::Epochs);
+                    }
                     self.acknowledged = self.acknowledged.max(header.acknowledged);
                     self.next_sequence = self.next_sequence.max(header.next_sequence);
                     self.take_marks(sector)?;
@@ -76,6 +82,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             // A commit that never returned: nothing depends on it, and it must not come back.
             self.erase(sector)?;
         }
+        self.epoch = epoch.unwrap_or(self.epoch);
         self.acknowledged = self.acknowledged.min(self.next_sequence - 1);
         let mut tail = Tail::default();
         let mut below = u32::MAX;
@@ -189,7 +196,11 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
 
     fn read_header(&mut self, sector: u16) -> Result<Option<SectorHeader>, OutboxError> {
         self.read(sector, 0, Self::records_at() as usize)?;
-        Ok(SectorHeader::decode(&self.buffer))
+        let header = SectorHeader::decode(&self.buffer);
+        match SectorHeader::other_version(&self.buffer) {
+            Some(found) if header.is_none() => Err(OutboxError::Version { found }),
+            _ => Ok(header),
+        }
     }
 
     /// Visits the intact records of a sector in the order they were written, and returns where the

@@ -1,6 +1,7 @@
 use super::*;
 use crate::slots::ram::{Cut, Edge, RamFlash, Tear};
 use crate::telemetry::{Event, FeatureSummary, Refused, Summary};
+use embedded_storage::nor_flash::ReadNorFlash;
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec;
 
@@ -15,6 +16,11 @@ const REGION: Region = Region {
 
 fn flash() -> Flash {
     Flash::new(6 * 1024)
+}
+
+/// What the board's randomness gives in a boot.
+fn fresh(boot: u32) -> NonZeroU32 {
+    NonZeroU32::new(1000 + boot).expect("not zero")
 }
 
 fn summary(samples: u32) -> Body<1, 1> {
@@ -136,6 +142,8 @@ struct Life {
     /// Numbers of pushes that were cut.
     doubtful: BTreeSet<u64>,
     boot: u32,
+    /// The epoch, once a push has returned.
+    epoch: Option<u32>,
     acknowledges: bool,
 }
 
@@ -147,6 +155,7 @@ impl Life {
             acknowledged: 0,
             doubtful: BTreeSet::new(),
             boot: 0,
+            epoch: None,
             acknowledges: true,
         }
     }
@@ -155,7 +164,7 @@ impl Life {
     /// goes.
     fn run(&mut self, end: u64) -> Result<(), OutboxError> {
         self.boot += 1;
-        let mut outbox = Small::open(&mut self.flash, REGION, self.boot)?;
+        let mut outbox = Small::open(&mut self.flash, REGION, self.boot, fresh(self.boot))?;
         while outbox.next_sequence() <= end {
             let n = outbox.next_sequence();
             let body = match n % 5 {
@@ -167,6 +176,7 @@ impl Life {
             self.doubtful.insert(n);
             assert_eq!(outbox.push(n, &body)?, n);
             self.doubtful.remove(&n);
+            assert_eq!(*self.epoch.get_or_insert(outbox.epoch()), outbox.epoch());
             if self.acknowledges && n % 13 == 0 {
                 // The host has received what is oldest, as a whole.
                 if let Some(record) = outbox.peek_after(0)? {
@@ -183,7 +193,9 @@ impl Life {
     fn check(&mut self) {
         self.flash.power_on();
         self.boot += 1;
-        let mut outbox = Small::open(&mut self.flash, REGION, self.boot).expect("opens");
+        let mut outbox =
+            Small::open(&mut self.flash, REGION, self.boot, fresh(self.boot)).expect("opens");
+        assert!(self.epoch.is_none_or(|epoch| epoch == outbox.epoch()));
         let held = contents(&mut outbox).expect("reads");
         let checked = check(&held, &self.given, self.acknowledged, &self.doubtful);
         assert_eq!(checked, Ok(()), "{held:?}");
@@ -193,10 +205,10 @@ impl Life {
 #[test]
 fn frames_are_numbered_over_boots_and_kept_until_acknowledged() {
     let mut flash = flash();
-    let mut outbox = Small::open(&mut flash, REGION, 1).expect("opens");
+    let mut outbox = Small::open(&mut flash, REGION, 1, fresh(1)).expect("opens");
     assert_eq!(outbox.push(10, &summary(5)), Ok(1));
     assert_eq!(outbox.push(11, &event()), Ok(2));
-    let mut outbox = Small::open(&mut flash, REGION, 2).expect("opens");
+    let mut outbox = Small::open(&mut flash, REGION, 2, fresh(2)).expect("opens");
     assert_eq!(outbox.push(12, &summary(7)), Ok(3));
     let all = contents(&mut outbox).expect("reads");
     let samples: vec::Vec<u32> = all.iter().map(|held| held.samples).collect();
@@ -205,12 +217,12 @@ fn frames_are_numbered_over_boots_and_kept_until_acknowledged() {
     assert_eq!((record.boot, record.time_ms), (2, 12));
     assert_eq!(outbox.acknowledge(2), Ok(()));
     assert_eq!(outbox.len(), 1);
-    let mut outbox = Small::open(&mut flash, REGION, 3).expect("opens");
+    let mut outbox = Small::open(&mut flash, REGION, 3, fresh(3)).expect("opens");
     assert_eq!(outbox.len(), 1);
     assert_eq!(outbox.acknowledge(3), Ok(()));
     let unknown = OutboxError::AcknowledgedUnknown { next_sequence: 4 };
     assert_eq!(outbox.acknowledge(4), Err(unknown));
-    let outbox = Small::open(&mut flash, REGION, 4).expect("opens");
+    let outbox = Small::open(&mut flash, REGION, 4, fresh(4)).expect("opens");
     assert!(outbox.is_empty());
     assert_eq!((outbox.next_sequence(), outbox.acknowledged()), (4, 3));
 }
@@ -223,7 +235,7 @@ fn a_full_outbox_loses_resolution_and_no_count() {
         assert_eq!(life.run(end), Ok(()));
         life.check();
     }
-    let mut outbox = Small::open(&mut life.flash, REGION, 99).expect("opens");
+    let mut outbox = Small::open(&mut life.flash, REGION, 99, fresh(99)).expect("opens");
     let held = contents(&mut outbox).expect("reads");
     assert!(held.len() > 4, "{held:?}");
     assert!(held.iter().any(|one| one.first + 9 < one.last), "{held:?}");
@@ -305,7 +317,7 @@ fn tears(words: u32) -> vec::Vec<Tear> {
 #[test]
 fn releases_are_kept_apart_and_a_full_outbox_says_so() {
     let mut flash = flash();
-    let mut outbox = Small::open(&mut flash, REGION, 1).expect("opens");
+    let mut outbox = Small::open(&mut flash, REGION, 1, fresh(1)).expect("opens");
     let mut pushed = 0;
     let full = loop {
         match outbox.push(0, &released(1, pushed as u8)) {
@@ -345,7 +357,7 @@ fn a_birth_that_was_folded_is_asked_for_again() {
         last_failure: None,
     });
     let mut flash = flash();
-    let mut outbox = Small::open(&mut flash, REGION, 1).expect("opens");
+    let mut outbox = Small::open(&mut flash, REGION, 1, fresh(1)).expect("opens");
     assert_eq!(outbox.push(0, &birth), Ok(1));
     for n in 2..40 {
         assert_eq!(outbox.push(n, &summary(1)), Ok(n));
@@ -360,13 +372,13 @@ fn decayed_bits_are_answered_for_by_a_count() {
     let mut life = Life::new();
     assert_eq!(life.run(12), Ok(()));
     let intact = life.flash.clone();
-    let mut outbox = Small::open(&mut life.flash, REGION, 9).expect("opens");
+    let mut outbox = Small::open(&mut life.flash, REGION, 9, fresh(9)).expect("opens");
     let before = contents(&mut outbox).expect("reads");
     // One byte in eight, all over the region: every number is still answered for, in order.
     for at in (1024..5 * 1024).step_by(8) {
         let mut flash = intact.clone();
         flash.bytes_mut()[at] ^= 0x10;
-        let mut outbox = Small::open(&mut flash, REGION, 9).expect("opens");
+        let mut outbox = Small::open(&mut flash, REGION, 9, fresh(9)).expect("opens");
         let held = contents(&mut outbox).expect("reads");
         let mut expected = before[0].first;
         for one in &held {
@@ -381,7 +393,7 @@ fn decayed_bits_are_answered_for_by_a_count() {
 #[test]
 fn a_record_that_decays_while_it_waits_is_answered_for_by_a_count() {
     let mut flash = flash();
-    let mut outbox = Small::open(&mut flash, REGION, 1).expect("opens");
+    let mut outbox = Small::open(&mut flash, REGION, 1, fresh(1)).expect("opens");
     for n in 1..=4 {
         assert_eq!(outbox.push(n, &summary(10)), Ok(n));
     }
@@ -398,7 +410,7 @@ fn a_record_that_decays_while_it_waits_is_answered_for_by_a_count() {
 
 #[test]
 fn a_region_that_does_not_suit_is_refused() {
-    let refused = |region: Region| Small::open(&mut flash(), region, 1).err();
+    let refused = |region: Region| Small::open(&mut flash(), region, 1, fresh(1)).err();
     let region = |offset, sector_bytes, sectors| Region {
         offset,
         sector_bytes,
@@ -416,15 +428,131 @@ fn a_region_that_does_not_suit_is_refused() {
     let small = OutboxError::SectorTooSmall { needed };
     assert_eq!(refused(region(0, 768, 4)), Some(small));
     let mut flash = flash();
-    let mut outbox = Small::open(&mut flash, REGION, 1).expect("opens");
+    let mut outbox = Small::open(&mut flash, REGION, 1, fresh(1)).expect("opens");
     assert_eq!(outbox.push(1, &event()), Ok(1));
     let other = Region {
         sectors: 3,
         ..REGION
     };
-    let error = Small::open(&mut flash, other, 1).err();
+    let error = Small::open(&mut flash, other, 1, fresh(1)).err();
     assert_eq!(error, Some(OutboxError::OtherRegion));
     assert_eq!(Small::format(&mut &mut flash, &REGION), Ok(()));
-    let outbox = Small::open(&mut flash, other, 1).expect("opens");
+    let outbox = Small::open(&mut flash, other, 1, fresh(1)).expect("opens");
     assert_eq!(outbox.next_sequence(), 1);
+}
+
+#[test]
+fn each_outbox_has_an_epoch_of_its_own_and_keeps_it() {
+    let mut flash = flash();
+    // Without a frame nobody heard of the first one.
+    assert_eq!(
+        Small::open(&mut flash, REGION, 1, fresh(1))
+            .expect("opens")
+            .epoch(),
+        1001
+    );
+    for boot in 2..5 {
+        let mut outbox = Small::open(&mut flash, REGION, boot, fresh(boot)).expect("opens");
+        assert!(outbox.push(1, &event()).is_ok());
+        assert_eq!(outbox.epoch(), 1002);
+        let record = outbox.peek_after(0).expect("reads").expect("waits");
+        assert_eq!((record.epoch, record.acknowledged), (1002, 0));
+    }
+    let mut outbox = Small::open(&mut flash, REGION, 5, fresh(5)).expect("opens");
+    for n in 4..100 {
+        assert_eq!(outbox.push(n, &summary(1)), Ok(n));
+    }
+    assert_eq!(outbox.acknowledge(99), Ok(()));
+    outbox.begin_anew(fresh(6));
+    assert_eq!(
+        (outbox.epoch(), outbox.next_sequence(), outbox.len()),
+        (1006, 1, 0)
+    );
+    assert_eq!(outbox.push(100, &event()), Ok(1));
+    let mut outbox = Small::open(&mut flash, REGION, 7, fresh(7)).expect("opens");
+    assert_eq!((outbox.epoch(), outbox.next_sequence()), (1006, 2));
+    assert_eq!(
+        contents(&mut outbox).expect("reads").len(),
+        1,
+        "nothing of the old one is left"
+    );
+    assert_eq!(Small::format(&mut &mut flash, &REGION), Ok(()));
+    let outbox = Small::open(&mut flash, REGION, 8, fresh(8)).expect("opens");
+    assert_eq!(outbox.epoch(), 1008);
+}
+
+#[test]
+fn a_cut_while_a_new_outbox_replaces_an_old_one_mixes_nothing() {
+    let mut before = flash();
+    let mut outbox = Small::open(&mut before, REGION, 1, fresh(1)).expect("opens");
+    for n in 1..=60 {
+        assert_eq!(outbox.push(n, &summary(1)), Ok(n));
+    }
+    before.power_on();
+    let mut whole = before.clone();
+    let anew = |flash: &mut Flash| {
+        let mut outbox = Small::open(flash, REGION, 2, fresh(2))?;
+        outbox.begin_anew(fresh(2));
+        outbox.push(1, &event())
+    };
+    assert_eq!(anew(&mut whole), Ok(1));
+    let ops = whole.ops().to_vec();
+    let mut seen = BTreeSet::new();
+    for (at, op) in ops.iter().enumerate() {
+        for tear in tears(op.words) {
+            let mut flash = before.clone();
+            flash.cut_at(Some(Cut {
+                op: at as u32,
+                tear,
+            }));
+            assert!(anew(&mut flash).is_err());
+            flash.power_on();
+            // What was torn may read otherwise each time.
+            for boot in 3..6 {
+                let mut outbox = Small::open(&mut flash, REGION, boot, fresh(boot)).expect("opens");
+                let (epoch, next) = (outbox.epoch(), outbox.next_sequence());
+                assert!(epoch != 1001 || next > 1, "op {at}, {tear:?}");
+                assert!(epoch == 1001 || next <= 5, "op {at}, {tear:?}: {next}");
+                seen.insert(epoch);
+                assert!(outbox.push(1, &event()).is_ok());
+            }
+        }
+    }
+    assert!(seen.contains(&1001) && seen.contains(&1002), "{seen:?}");
+}
+
+#[test]
+fn another_version_and_a_mixture_are_errors_that_say_so() {
+    let mut one = flash();
+    let mut other = flash();
+    for (flash, boot) in [(&mut one, 1), (&mut other, 2)] {
+        let mut outbox = Small::open(flash, REGION, boot, fresh(boot)).expect("opens");
+        for n in 1..=8 {
+            assert_eq!(outbox.push(n, &summary(1)), Ok(n));
+        }
+    }
+    let mut second = [0; 1024];
+    other
+        .read(REGION.offset + 1024, &mut second)
+        .expect("reads");
+    one.erase(REGION.offset + 1024, REGION.offset + 2048)
+        .expect("erases");
+    one.write(REGION.offset + 1024, &second).expect("writes");
+    let error = Small::open(&mut one, REGION, 3, fresh(3)).err();
+    assert_eq!(error, Some(OutboxError::Epochs));
+
+    let mut old = [0xFF; 40];
+    old[..8].copy_from_slice(b"EWOB\x01\0\0\0");
+    old[8..36].fill(7);
+    let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&old[..36]);
+    old[36..].copy_from_slice(&crc.to_le_bytes());
+    let mut flash = flash();
+    flash.write(REGION.offset, &old).expect("writes");
+    let error = Small::open(&mut flash, REGION, 1, fresh(1)).err();
+    assert_eq!(error, Some(OutboxError::Version { found: 1 }));
+    let words = error.map(|error| error.to_string()).unwrap_or_default();
+    assert!(
+        words.contains("version 1") && words.contains("version 2"),
+        "{words}"
+    );
 }

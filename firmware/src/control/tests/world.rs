@@ -14,6 +14,7 @@ use edgeward::trust::cose::sign_embedded;
 use edgeward::trust::ring::{RingSigner, RingVerifier};
 use edgeward::trust::root::{RoleKeys, Root};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const F: usize = 2;
 const C: usize = 2;
@@ -22,7 +23,7 @@ const B: usize = max_record_bytes(F, C);
 const W: usize = 4;
 const SLOT_FLASH: usize = 256 * 1024;
 
-type Flash = RamFlash<4, 4096>;
+pub(super) type Flash = RamFlash<4, 4096>;
 type Head = Control<'static, Flash, Flash, RingVerifier, RingSigner, F, C, R, B, W>;
 
 fn key(seed: u8) -> RingSigner {
@@ -94,6 +95,16 @@ pub(super) struct World {
     pub(super) held: Option<(Slot, Purpose)>,
 }
 
+/// A number that was never given before.
+fn random() -> NonZeroU32 {
+    static LAST: AtomicU32 = AtomicU32::new(7);
+    NonZeroU32::MIN.saturating_add(LAST.fetch_add(1, Ordering::Relaxed))
+}
+
+pub(super) fn blank_outbox() -> Flash {
+    Flash::new(8 * (B + SECTOR_OVERHEAD).next_multiple_of(4096))
+}
+
 fn head(slots: Flash, outbox: Flash, now: Now) -> Head {
     let layout = Layout::split(SLOT_FLASH as u32, 4096).unwrap();
     let mut slots = match Slots::open(slots.clone(), layout) {
@@ -106,7 +117,7 @@ fn head(slots: Flash, outbox: Flash, now: Now) -> Head {
         sector_bytes: (B + SECTOR_OVERHEAD).next_multiple_of(4096) as u32,
         sectors: 8,
     };
-    let outbox = Outbox::open(outbox, region, slots.state().boot).unwrap();
+    let outbox = Outbox::open(outbox, region, slots.state().boot, random()).unwrap();
     let config = Config {
         board: Board {
             fleet: "f",
@@ -140,6 +151,7 @@ fn head(slots: Flash, outbox: Flash, now: Now) -> Head {
         boot,
         client: UpdateClient::new(config, RingVerifier, leak(16 * 1024)),
         outbox,
+        spare_epoch: random(),
         payload: leak(max_payload_bytes(F, C)),
         frame: leak(max_frame_bytes(F, C)),
     };
@@ -152,9 +164,8 @@ impl World {
             monotonic_ms: 0,
             unix_ms: Some(1_000_000),
         };
-        let outbox = Flash::new(8 * (B + SECTOR_OVERHEAD).next_multiple_of(4096));
         let mut world = Self {
-            head: head(Flash::new(SLOT_FLASH), outbox, now),
+            head: head(Flash::new(SLOT_FLASH), blank_outbox(), now),
             now,
             retained: BTreeMap::new(),
             down: vec![],
@@ -174,9 +185,14 @@ impl World {
     }
 
     /// The power goes and comes back.
-    pub(super) fn restart(mut self) -> Self {
+    pub(super) fn restart(self) -> Self {
+        self.restart_with(|outbox| outbox)
+    }
+
+    /// The same, and something happened to the outbox's flash meanwhile.
+    pub(super) fn restart_with(mut self, change: impl FnOnce(Flash) -> Flash) -> Self {
         let slots = self.head.slots.into_flash();
-        let outbox = self.head.outbox.into_flash();
+        let outbox = change(self.head.outbox.into_flash());
         self.head = head(slots, outbox, self.now);
         self.head.connected(false);
         self.run();
@@ -284,8 +300,13 @@ impl World {
     }
 
     pub(super) fn acknowledge(&mut self, through: u64, seed: u8) {
+        self.acknowledge_of(self.head.outbox.epoch(), through, seed);
+    }
+
+    pub(super) fn acknowledge_of(&mut self, epoch: u32, through: u64, seed: u8) {
         let ack = Ack {
             device: Id::try_from("d").unwrap(),
+            epoch,
             through,
         };
         let mut bytes = [0; 256];

@@ -13,7 +13,7 @@ use edgeward_host::keys::{hex, unhex};
 use edgeward_host::names::class_name;
 use edgeward_host::status::{self, BoardStatus, Running, TrialFailure};
 use edgeward_host::store::sqlite::Sqlite;
-use edgeward_host::store::{Device, Store, StoreError};
+use edgeward_host::store::{Device, Epoch, Store, StoreError};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -104,6 +104,7 @@ struct DeviceRow {
     enrolled_ms: u64,
     seen_ms: Option<u64>,
     online: bool,
+    epoch: Option<u32>,
     through: u64,
 }
 
@@ -118,6 +119,7 @@ impl From<&Device> for DeviceRow {
             enrolled_ms: device.enrolled_ms,
             seen_ms: device.seen_ms,
             online: device.online,
+            epoch: device.epoch,
             through: device.through,
         }
     }
@@ -135,7 +137,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
             let since_ms = now_ms().saturating_sub(args.since.saturating_mul(1000));
             let catalog = Catalog::at(&context.home);
             let status = status::board(&store, &catalog, &device, since_ms)?;
-            show_status(&device, &status, context)
+            show_status(&device, &status, store.epochs(&device.name)?, context)
         }
         Command::Forget(args) => {
             let store = open(context)?;
@@ -183,6 +185,7 @@ fn enroll(args: &EnrollArgs, context: &Context) -> anyhow::Result<Exit> {
         enrolled_ms: now_ms(),
         seen_ms: None,
         online: false,
+        epoch: None,
         through: 0,
     };
     if store_path(&context.home).exists() {
@@ -371,15 +374,23 @@ struct Shown<'a> {
     device: DeviceRow,
     #[serde(flatten)]
     status: &'a BoardStatus,
+    epochs: Vec<Epoch>,
 }
 
-fn show_status(device: &Device, status: &BoardStatus, context: &Context) -> anyhow::Result<Exit> {
+fn show_status(
+    device: &Device,
+    status: &BoardStatus,
+    epochs: Vec<Epoch>,
+    context: &Context,
+) -> anyhow::Result<Exit> {
     let shown = Shown {
         device: DeviceRow::from(device),
         status,
+        epochs,
     };
     context.out.emit(&shown, |shown, w| {
         print_device(&shown.device, w)?;
+        print_epochs(&shown.epochs, w)?;
         print_standing(shown.status, w)?;
         print_health(shown.status, w)
     })?;
@@ -524,4 +535,33 @@ fn print_health(status: &BoardStatus, w: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(w)?;
     table.write(w)
+}
+
+/// A board's outboxes; nothing while it has its first, whole.
+fn print_epochs(epochs: &[Epoch], w: &mut dyn Write) -> io::Result<()> {
+    if let [only] = epochs
+        && only.lost == 0
+        && only.elsewhere == 0
+    {
+        return Ok(());
+    }
+    for (epoch, number) in epochs.iter().zip(1..) {
+        let (begun, last) = (ago(epoch.begun_ms), epoch.last);
+        let what = match (epoch.closed, epoch.lost) {
+            (true, 0) => format!("lost by the board after frame {last}"),
+            (true, lost) => format!("lost by the board after frame {last}, and {lost} before it"),
+            (false, 0) => "in use".to_owned(),
+            (false, lost) => format!("in use, {lost} acknowledged frames are not in this store"),
+        };
+        let elsewhere = match epoch.elsewhere {
+            0 => String::new(),
+            through => format!("; through {through} acknowledged before this store knew of it"),
+        };
+        let id = epoch.epoch;
+        writeln!(
+            w,
+            "outbox {number}  {id:08x}, begun {begun} ago, {what}{elsewhere}"
+        )?;
+    }
+    Ok(())
 }

@@ -60,7 +60,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     };
     let start = Instant::now();
     let mut since_ms = now_ms().saturating_sub(args.since * 1000);
-    let mut shown: BTreeSet<(String, u64)> = BTreeSet::new();
+    let mut shown: BTreeSet<(String, u32, u64)> = BTreeSet::new();
     loop {
         let events_only = json && !args.summaries;
         let query = FrameQuery {
@@ -79,7 +79,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         let frames = store.frames(&query)?;
         let mut seen = BTreeSet::new();
         for frame in frames.iter().filter(|frame| names.contains(&frame.device)) {
-            let key = (frame.device.clone(), frame.sequence);
+            let key = (frame.device.clone(), frame.epoch, frame.sequence);
             if !shown.contains(&key) {
                 if json {
                     context.out.emit_line(&lines.row(frame), |_, _| Ok(()))?;
@@ -334,6 +334,8 @@ mod tests {
     fn frame(sequence: u64, kind: Kind, body: serde_json::Value) -> StoredFrame {
         StoredFrame {
             device: "d".to_owned(),
+            epoch: 1,
+            acknowledged: 0,
             boot: 1,
             first_sequence: sequence,
             sequence,

@@ -263,6 +263,7 @@ impl World {
             enrolled_ms: now_ms(),
             seen_ms: None,
             online: false,
+            epoch: None,
             through: 0,
         })?;
         let header = format!(

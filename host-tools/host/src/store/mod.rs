@@ -14,6 +14,9 @@ use edgeward::trust::PublicKey;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// Epochs of a device at most. Each is a few bytes that are kept until the device is forgotten.
+pub const MAX_EPOCHS: u32 = 1000;
+
 /// Why the store did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -78,8 +81,29 @@ pub struct Device {
     pub seen_ms: Option<u64>,
     /// Whether the broker says that it is connected.
     pub online: bool,
-    /// Frames up to this number are stored without a gap.
+    /// The epoch of its outbox whose frames are taken; none before the first.
+    pub epoch: Option<u32>,
+    /// Frames of that epoch up to this number are stored without a gap.
     pub through: u64,
+}
+
+/// An outbox of a device, as far as it is known here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Epoch {
+    /// The number that names it, carried in each of its frames.
+    pub epoch: u32,
+    /// When its first frame was received, in milliseconds since 1970.
+    pub begun_ms: u64,
+    /// Frames up to this number were acknowledged before this store knew of the epoch: they are in
+    /// the store that acknowledged them, if anywhere.
+    pub elsewhere: u64,
+    /// Its highest number that is stored.
+    pub last: u64,
+    /// Frames up to `last` that are not here and will not come: in a closed epoch each that is
+    /// missing, in the current one those that the board was told to forget.
+    pub lost: u64,
+    /// Whether a newer epoch took its place: no new frame of it is taken.
+    pub closed: bool,
 }
 
 fn as_hex<S: serde::Serializer>(key: &PublicKey, s: S) -> Result<S::Ok, S::Error> {
@@ -121,6 +145,11 @@ impl Kind {
 pub struct StoredFrame {
     /// The device that signed it.
     pub device: String,
+    /// The epoch of its outbox.
+    pub epoch: u32,
+    /// Number up to which the device knew its frames to be acknowledged when it sent this one.
+    #[serde(skip)]
+    pub acknowledged: u64,
     /// The device's boot.
     pub boot: u32,
     /// First number that it answers for.
@@ -147,7 +176,7 @@ pub struct FrameQuery {
     pub device: Option<String>,
     /// Of this kind.
     pub kind: Option<Kind>,
-    /// With a greater number than this (with `device`).
+    /// In the current epoch, with a greater number than this (with `device`).
     pub after: Option<u64>,
     /// Received at or after this time, in milliseconds since 1970.
     pub since_ms: Option<u64>,
@@ -164,11 +193,93 @@ pub struct Ingested {
     pub new: u32,
     /// Stored before, and left as they are.
     pub known: u32,
-    /// Device and number of those that say something else than what is stored under their number,
-    /// and are left out.
-    pub conflicts: Vec<(String, u64)>,
+    /// Frames that are left out, since they can't be what the device has to say now.
+    pub left_out: Vec<LeftOut>,
+    /// Devices that go on with another outbox than before.
+    pub begun: Vec<Begun>,
     /// Stored frames that a merged frame took the place of.
     pub replaced: u32,
+}
+
+/// A frame that is signed by its device and left out all the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// The device.
+    pub device: String,
+    /// The frame's epoch.
+    pub epoch: u32,
+    /// Its number.
+    pub sequence: u64,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why a frame was left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Why {
+    /// Something else is stored under its number.
+    Conflict,
+    /// Of an epoch that a newer one took the place of.
+    Closed,
+    /// Of an epoch that is not known, and not its first frame.
+    Unbegun,
+    /// The first frame of an epoch that is not known, made before the current one began.
+    Older,
+    /// The first frame of one epoch more than are kept of a device.
+    TooMany,
+}
+
+impl Why {
+    /// In one word that metrics can count.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::Closed | Self::Unbegun | Self::Older | Self::TooMany => "epoch",
+        }
+    }
+}
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (epoch, sequence) = (self.epoch, self.sequence);
+        match self.why {
+            Why::Conflict => write!(f, "another frame {sequence} is stored"),
+            Why::Closed => write!(
+                f,
+                "frame {sequence} of epoch {epoch:08x}, which a newer one replaced: a replay, an old \
+                 copy of the board's outbox, or a second board with its key"
+            ),
+            Why::Unbegun => write!(
+                f,
+                "frame {sequence} of epoch {epoch:08x}, which does not begin with it: it will be \
+                 sent again after the first"
+            ),
+            Why::Older => write!(
+                f,
+                "epoch {epoch:08x} was begun before the current one: a replay, or the board's clock \
+                 went back"
+            ),
+            Why::TooMany => write!(
+                f,
+                "epoch {epoch:08x} is one too many: the board loses its outbox at each start; \
+                 `edgeward device forget` once that is mended"
+            ),
+        }
+    }
+}
+
+/// A device went on with another outbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Begun {
+    /// The device.
+    pub device: String,
+    /// The new epoch.
+    pub epoch: u32,
+    /// What is known of the one before; none for a device's first.
+    pub before: Option<Epoch>,
 }
 
 /// A sign of life of a device.
@@ -291,6 +402,17 @@ pub trait Store: Send + Sync {
     /// summary takes the place of the summaries that it covers, but for one of no window, which only
     /// says that frames were lost. Events are never replaced.
     ///
+    /// Each outbox that a device ever had is an epoch, and only the newest takes new frames. A frame
+    /// of an epoch that was never seen begins it, and closes the one before for ever, when
+    /// * no frame was acknowledged between number 1 and it: it answers for the number after
+    ///   `acknowledged`, which is 1 for a new outbox;
+    /// * by the device's own clock it was not made before the first frame of the current epoch, as
+    ///   far as both clocks knew the year;
+    /// * the device has fewer than [`MAX_EPOCHS`].
+    ///
+    /// Numbers that the device says were acknowledged and are not here count as stored, since it has
+    /// forgotten them: the store was restored from a backup, or the device enrolled again.
+    ///
     /// # Errors
     /// [`StoreError::NoDevice`] for a frame of an unknown device; nothing is stored then.
     fn ingest(&self, frames: &[StoredFrame]) -> Result<Ingested, StoreError>;
@@ -299,7 +421,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn frames(&self, query: &FrameQuery) -> Result<Vec<StoredFrame>, StoreError>;
-    /// Ranges of numbers that are missing below the highest stored one.
+    /// The epochs of a device, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn epochs(&self, device: &str) -> Result<Vec<Epoch>, StoreError>;
+    /// Ranges of numbers that are missing below the highest stored one of the current epoch.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -2,8 +2,8 @@
 //! board is on the disk.
 
 use super::{
-    AlarmTotal, AuditEntry, Device, FrameQuery, Ingested, Kind, Refusal, ReleaseRecord, Seen,
-    Store, StoreError, StoredFrame, Unknown, boards, ingest,
+    AlarmTotal, AuditEntry, Device, Epoch, FrameQuery, Ingested, Kind, Refusal, ReleaseRecord,
+    Seen, Store, StoreError, StoredFrame, Unknown, boards, ingest,
 };
 use crate::keys::{hex, unhex};
 use crate::rollout::Rollout;
@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The schema's version, in `user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// "EDGW", in `application_id`, so that another program's file is not taken for ours.
 const APPLICATION: i64 = 0x4544_4757;
 /// Refusals kept in full.
@@ -27,17 +27,24 @@ const SCHEMA: &str = "
 CREATE TABLE devices (
   name TEXT PRIMARY KEY, fleet TEXT NOT NULL, key BLOB NOT NULL, class TEXT NOT NULL,
   enrolled_ms INTEGER NOT NULL, seen_ms INTEGER, online INTEGER NOT NULL DEFAULT 0,
-  through INTEGER NOT NULL DEFAULT 0
+  place INTEGER NOT NULL DEFAULT 0, through INTEGER NOT NULL DEFAULT 0
+) STRICT;
+-- A device's outboxes in the order in which they were begun: place 1, 2 and so on.
+CREATE TABLE epochs (
+  device TEXT NOT NULL REFERENCES devices(name) ON DELETE CASCADE,
+  place INTEGER NOT NULL, epoch INTEGER NOT NULL, time_ms INTEGER NOT NULL,
+  begun_ms INTEGER NOT NULL, elsewhere INTEGER NOT NULL,
+  PRIMARY KEY (device, place), UNIQUE (device, epoch)
 ) STRICT;
 CREATE TABLE frames (
   device TEXT NOT NULL REFERENCES devices(name) ON DELETE CASCADE,
-  sequence INTEGER NOT NULL, first_sequence INTEGER NOT NULL, boot INTEGER NOT NULL,
+  place INTEGER NOT NULL, sequence INTEGER NOT NULL, first_sequence INTEGER NOT NULL, boot INTEGER NOT NULL,
   time_ms INTEGER NOT NULL, received_ms INTEGER NOT NULL, kind TEXT NOT NULL,
   body TEXT NOT NULL, raw BLOB NOT NULL,
-  PRIMARY KEY (device, sequence, first_sequence)
+  PRIMARY KEY (device, place, sequence, first_sequence)
 ) STRICT;
 CREATE INDEX frames_by_kind ON frames (kind, received_ms);
-CREATE INDEX frames_by_device ON frames (device, kind, sequence);
+CREATE INDEX frames_by_device ON frames (device, kind, place, sequence);
 CREATE TABLE refusals (
   id INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, topic TEXT NOT NULL, reason TEXT NOT NULL,
   detail TEXT NOT NULL
@@ -159,8 +166,9 @@ pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     Ok(u64::try_from(value).unwrap_or(0))
 }
 
-const DEVICE: &str =
-    "SELECT name, fleet, key, class, enrolled_ms, seen_ms, online, through FROM devices";
+const DEVICE: &str = "SELECT name, fleet, key, class, enrolled_ms, seen_ms, online, through,
+     (SELECT e.epoch FROM epochs e WHERE e.device = name AND e.place = devices.place)
+     FROM devices";
 
 fn device(row: &Row<'_>) -> rusqlite::Result<Device> {
     let class: String = row.get(3)?;
@@ -178,6 +186,7 @@ fn device(row: &Row<'_>) -> rusqlite::Result<Device> {
         seen_ms: seen.and_then(|value| u64::try_from(value).ok()),
         online: row.get(6)?,
         through: unsigned(row, 7)?,
+        epoch: row.get(8)?,
     })
 }
 
@@ -194,6 +203,8 @@ fn frame(row: &Row<'_>) -> rusqlite::Result<StoredFrame> {
         kind: Kind::from_name(&kind).unwrap_or(Kind::Event),
         body: serde_json::from_str(&body).unwrap_or(serde_json::Value::Null),
         raw: row.get(8)?,
+        epoch: row.get(9)?,
+        acknowledged: 0,
     })
 }
 
@@ -303,8 +314,10 @@ impl Store for Sqlite {
         let order = if query.newest_first { "DESC" } else { "ASC" };
         // One device's frames have an order of their own, which an index holds for each kind.
         let sorted = match query.device {
-            Some(_) => format!("sequence {order}"),
-            None => format!("received_ms {order}, device {order}, sequence {order}"),
+            Some(_) => format!("place {order}, sequence {order}"),
+            None => {
+                format!("received_ms {order}, device {order}, place {order}, sequence {order}")
+            }
         };
         let mut conditions = vec!["true"];
         let mut values: Vec<&dyn rusqlite::ToSql> = Vec::new();
@@ -325,14 +338,18 @@ impl Store for Sqlite {
             ask("kind = ?", kind);
         }
         if let Some(after) = &after {
-            ask("sequence > ?", after);
+            ask(
+                "place = (SELECT d.place FROM devices d WHERE d.name = device) AND sequence > ?",
+                after,
+            );
         }
         if let Some(since) = &since {
             ask("received_ms >= ?", since);
         }
         values.push(&limit);
         let sql = format!(
-            "SELECT device, boot, first_sequence, sequence, time_ms, received_ms, kind, body, raw
+            "SELECT device, boot, first_sequence, sequence, time_ms, received_ms, kind, body, raw,
+             (SELECT e.epoch FROM epochs e WHERE e.device = frames.device AND e.place = frames.place)
              FROM frames WHERE {} ORDER BY {sorted} LIMIT ?",
             conditions.join(" AND ")
         );
@@ -345,32 +362,21 @@ impl Store for Sqlite {
 
     fn gaps(&self, device: &str) -> Result<Vec<(u64, u64)>, StoreError> {
         let connection = self.lock();
-        let mut statement = connection.prepare(
-            "SELECT first_sequence, sequence FROM frames WHERE device = ?1 AND sequence > ?2
-             ORDER BY first_sequence",
-        )?;
-        let through: Option<i64> = connection
+        let current: Option<(i64, u64)> = connection
             .query_row(
-                "SELECT through FROM devices WHERE name = ?1",
+                "SELECT place, through FROM devices WHERE name = ?1",
                 [device],
-                |row| row.get(0),
+                |row| Ok((row.get(0)?, unsigned(row, 1)?)),
             )
             .optional()?;
-        let through = through.unwrap_or(0);
-        let ranges = statement
-            .query_map(params![device, through], |row| {
-                Ok((unsigned(row, 0)?, unsigned(row, 1)?))
-            })?
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut gaps = Vec::new();
-        let mut next = u64::try_from(through).unwrap_or(0) + 1;
-        for (first, last) in ranges {
-            if first > next {
-                gaps.push((next, first - 1));
-            }
-            next = next.max(last + 1);
-        }
-        Ok(gaps)
+        let Some((place, through)) = current else {
+            return Ok(Vec::new());
+        };
+        ingest::gaps(&connection, device, place, through)
+    }
+
+    fn epochs(&self, device: &str) -> Result<Vec<Epoch>, StoreError> {
+        ingest::epochs(&self.lock(), device, None)
     }
 
     fn alarm_totals(&self) -> Result<Vec<AlarmTotal>, StoreError> {
