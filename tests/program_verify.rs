@@ -51,7 +51,7 @@ fn each_field_of_the_head_is_checked() {
         (HeadField::Magic, 0, |head| head.magic = 0),
         (HeadField::Version, 2, |head| head.version = 2),
         (HeadField::Layout, 2, |head| head.layout = 2),
-        (HeadField::Flags, 4, |head| head.flags = 4),
+        (HeadField::Flags, 2, |head| head.flags = 2),
         (HeadField::Bytes, 64, |head| head.bytes = 64),
         (HeadField::OpBytes, u32::MAX, |head| {
             head.op_bytes = u32::MAX

@@ -9,6 +9,8 @@ mod fence;
 pub mod onnx;
 #[cfg(feature = "std")]
 pub mod pool;
+#[cfg(feature = "std")]
+pub mod program;
 #[cfg(feature = "tract")]
 pub mod tract;
 #[cfg(feature = "std")]

@@ -205,6 +205,15 @@ impl<'a> Run<'a> {
     }
 }
 
+impl Run<'_> {
+    /// Passes over the next operator; `false` when there was none left.
+    pub fn skip(&mut self) -> bool {
+        let there = Op::read(&mut self.ops).is_some();
+        self.index += u32::from(there);
+        there
+    }
+}
+
 impl Program<'_> {
     /// Runs the whole program: input at `header().input` of the arena, output at `header().output`.
     ///

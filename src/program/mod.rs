@@ -16,6 +16,8 @@ pub mod layout;
 mod memory;
 pub mod op;
 pub mod overlap;
+#[cfg(feature = "std")]
+mod owned;
 pub mod verify;
 
 use codec::{Reader, record};
@@ -24,6 +26,8 @@ use op::Op;
 pub use exec::{ArenaError, Kernels, Portable, Run, Step};
 #[cfg(feature = "std")]
 pub use memory::Aligned;
+#[cfg(feature = "std")]
+pub use owned::OwnedProgram;
 pub use verify::ProgramError;
 
 /// The first bytes of a program.

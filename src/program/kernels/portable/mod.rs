@@ -23,6 +23,8 @@ pub use elementwise::{add, lookup, mul};
 pub use pool::{mean, pool};
 pub use rearrange::{copy, fill};
 pub use softmax::softmax;
+#[cfg(feature = "std")]
+pub(crate) use softmax::{exponentials, share, total};
 
 use super::super::arith::requantize;
 use super::super::op::{Channel, Quantizer};

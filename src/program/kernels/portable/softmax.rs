@@ -16,24 +16,39 @@ pub fn softmax(mut step: Step<'_, Softmax>) -> Option<()> {
         let output = op.output as usize + row * columns;
         let values = arena.get(input..input.checked_add(columns)?)?;
         let max = values.iter().copied().max()?;
-        // Q12.19: the sum of at most 4,095 numbers that are at most one.
-        let sum = values.iter().fold(0_i32, |sum, &value| {
-            let exponential = exponential(&op, value, max).unwrap_or(0);
-            sum.wrapping_add(rounding_shift(exponential, 12))
-        });
-        let (scale, exponent) = reciprocal(sum);
+        let sum = total(values.iter().map(|&value| exponential(&op, value, max)));
         for index in 0..columns {
             let value = *arena.get(input + index)?;
-            let share = match exponential(&op, value, max) {
-                None => 0,
-                // Less than half a unit of the output.
-                Some(_) if exponent > 31 => 0,
-                Some(it) => rounding_shift(doubling_high_mul(scale, it), exponent),
-            };
-            *arena.get_mut(output + index)? = (share - 128).clamp(-128, 127) as i8;
+            *arena.get_mut(output + index)? = share(sum, exponential(&op, value, max));
         }
     }
     Some(())
+}
+
+/// Reciprocal and exponent of a row's sum; an exponential is `None` where it counts as zero.
+pub(crate) fn total(exponentials: impl Iterator<Item = Option<i32>>) -> (i32, u32) {
+    // Q12.19: the sum of at most 4,095 numbers that are at most one.
+    let sum = exponentials.fold(0_i32, |sum, exponential| {
+        sum.wrapping_add(rounding_shift(exponential.unwrap_or(0), 12))
+    });
+    reciprocal(sum)
+}
+
+/// Output of an element of a row with that [`total`].
+pub(crate) fn share((scale, exponent): (i32, u32), exponential: Option<i32>) -> i8 {
+    let share = match exponential {
+        None => 0,
+        // Less than half a unit of the output.
+        Some(_) if exponent > 31 => 0,
+        Some(it) => rounding_shift(doubling_high_mul(scale, it), exponent),
+    };
+    (share - 128).clamp(-128, 127) as i8
+}
+
+/// Exponentials of all differences to the greatest element, 0 to -255.
+#[cfg(feature = "std")]
+pub(crate) fn exponentials(op: &Softmax) -> [Option<i32>; 256] {
+    core::array::from_fn(|difference| exponential(op, (127 - difference as i32) as i8, 127))
 }
 
 /// `exp(scale * (value - max))` in Q0.31; `None` where the difference counts as zero.
