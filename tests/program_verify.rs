@@ -47,11 +47,11 @@ fn error(program: &Aligned<u8>) -> ProgramError {
 #[test]
 fn each_field_of_the_head_is_checked() {
     type Change = fn(&mut Header);
-    let changes: [(HeadField, u32, Change); 19] = [
+    let changes: [(HeadField, u32, Change); 24] = [
         (HeadField::Magic, 0, |head| head.magic = 0),
         (HeadField::Version, 2, |head| head.version = 2),
         (HeadField::Layout, 2, |head| head.layout = 2),
-        (HeadField::Flags, 2, |head| head.flags = 2),
+        (HeadField::Flags, 128, |head| head.flags = 128),
         (HeadField::Bytes, 64, |head| head.bytes = 64),
         (HeadField::OpBytes, u32::MAX, |head| {
             head.op_bytes = u32::MAX
@@ -81,6 +81,13 @@ fn each_field_of_the_head_is_checked() {
             head.input_scale = f32::from_bits(1)
         }),
         (HeadField::Reserved, 3, |head| head.reserved[3] = 3),
+        (HeadField::Features, 0, |head| head.feature_inner = 1),
+        (HeadField::Features, 4, |head| head.features = 4),
+        (HeadField::Features, 0, |head| head.feature_count = 1),
+        (HeadField::Features, 1 << 20, |head| {
+            (head.feature_count, head.features, head.feature_inner) = (1, 1 << 20, 1);
+        }),
+        (HeadField::Flags, 4, |head| head.flags = 4),
     ];
     let good = case("fill", 3, Place::Disjoint).program;
     assert!(Program::verify(good.as_ref()).is_ok());

@@ -18,11 +18,20 @@ impl<'a> Reader<'a> {
         self.at
     }
 
+    #[inline(always)]
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let end = self.at.checked_add(N)?;
-        let field = self.bytes.get(self.at..end)?.try_into().ok()?;
+        self.part(N)?.bytes.try_into().ok()
+    }
+
+    /// A reader of the next `len` bytes alone, which count as read.
+    ///
+    /// A record asks for all of its bytes at once: the compiler then knows that each field is there.
+    #[inline(always)]
+    pub(crate) fn part(&mut self, len: usize) -> Option<Self> {
+        let end = self.at.checked_add(len)?;
+        let bytes = self.bytes.get(self.at..end)?;
         self.at = end;
-        Some(field)
+        Some(Self::new(bytes))
     }
 }
 
@@ -69,6 +78,7 @@ macro_rules! number {
         impl Field for $number {
             const BYTES: usize = size_of::<$number>();
 
+            #[inline(always)]
             fn read(reader: &mut Reader<'_>) -> Option<Self> {
                 Some(<$number>::from_le_bytes(reader.take()?))
             }
@@ -87,6 +97,7 @@ where
 {
     const BYTES: usize = T::BYTES * N;
 
+    #[inline(always)]
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let mut all = [T::default(); N];
         for one in &mut all {
@@ -110,8 +121,10 @@ macro_rules! record {
         impl $crate::program::codec::Field for $name {
             const BYTES: usize = 0 $( + <$kind as $crate::program::codec::Field>::BYTES )*;
 
+            #[inline(always)]
             fn read(reader: &mut $crate::program::codec::Reader<'_>) -> Option<Self> {
-                Some(Self { $( $field: $crate::program::codec::Field::read(reader)?, )* })
+                let mut fields = reader.part(<Self as $crate::program::codec::Field>::BYTES)?;
+                Some(Self { $( $field: $crate::program::codec::Field::read(&mut fields)?, )* })
             }
 
             fn write(&self, writer: &mut $crate::program::codec::Writer<'_>) -> Option<()> {

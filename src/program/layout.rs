@@ -1,6 +1,5 @@
 //! Where a weight lies in each [`Layout`], and what its kernels need beside weights: the one place
 //! that emitters, verifier, planner and kernels ask.
-
 //!
 //! # Weights for Cortex-M
 //!

@@ -19,6 +19,7 @@ pub mod overlap;
 #[cfg(feature = "std")]
 mod owned;
 pub mod verify;
+pub mod work;
 
 use codec::{Reader, record};
 use op::Op;
@@ -168,5 +169,39 @@ impl Iterator for Ops<'_> {
 
     fn next(&mut self) -> Option<Op> {
         Op::read(&mut self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::codec::Field;
+    use super::op::*;
+
+    #[test]
+    fn records_have_the_sizes_of_the_documentation() {
+        let text = include_str!("../../docs/PROGRAM.md");
+        let sizes = [
+            ("`Plane`", Plane::BYTES),
+            ("`Window`", Window::BYTES),
+            ("`Quantizer`", Quantizer::BYTES),
+            ("`AddScale`", AddScale::BYTES),
+            ("`Operand`", Operand::BYTES),
+            ("1 | Conv", Conv::BYTES),
+            ("2 | Depthwise", Depthwise::BYTES),
+            ("3 | Dense", Dense::BYTES),
+            ("4 | ConvAdd", ConvAdd::BYTES),
+            ("5 | Add", Add::BYTES),
+            ("6 | Mul", Mul::BYTES),
+            ("7 | Pool", Pool::BYTES),
+            ("8 | Mean", Mean::BYTES),
+            ("9 | Softmax", Softmax::BYTES),
+            ("10 | Lookup", Lookup::BYTES),
+            ("11 | Copy", Copy::BYTES),
+            ("12 | Fill", Fill::BYTES),
+        ];
+        for (name, bytes) in sizes {
+            let row = format!("| {name} | {bytes} |");
+            assert!(text.contains(&row), "no row {row:?}");
+        }
     }
 }

@@ -15,6 +15,7 @@ use super::op::{
     Operand, Plane, Pool, Quantizer, Softmax, Window,
 };
 use super::overlap::least_distance;
+use super::work::{taps, work};
 use super::{ALIGNMENT, HEADER_BYTES, Header, Layout, MAGIC, Program, VERSION};
 
 /// Greatest number of operators.
@@ -162,7 +163,8 @@ impl<'a> Program<'a> {
                 disjoint: header.flags & Header::DISJOINT != 0,
                 index,
             };
-            program.work += check.op(&op)?.min(MAX_WORK + 1);
+            check.op(&op)?;
+            program.work += work(&op).min(MAX_WORK + 1);
             check.require(program.work <= MAX_WORK, Field::Work, program.work)?;
         }
         if ops.at() != op_bytes.len() {
@@ -289,10 +291,9 @@ impl Check<'_> {
         })
     }
 
-    /// Checks an operator and gives its work.
-    fn op(&self, op: &Op) -> Checked<u64> {
+    fn op(&self, op: &Op) -> Checked {
         match op {
-            Op::Conv(it) => self.conv(op, it).map(|_| conv_work(it)),
+            Op::Conv(it) => self.conv(op, it).map(|_| ()),
             Op::ConvAdd(it) => self.conv_add(op, it),
             Op::Depthwise(it) => self.depthwise(op, it),
             Op::Dense(it) => self.dense(op, it),
@@ -442,7 +443,7 @@ impl Check<'_> {
         Ok(output)
     }
 
-    fn conv_add(&self, op: &Op, it: &ConvAdd) -> Checked<u64> {
+    fn conv_add(&self, op: &Op, it: &ConvAdd) -> Checked {
         let output = self.conv(op, &it.conv)?;
         let other = self.span(it.other, it.conv.output.bytes(), Field::Input)?;
         let same = other.start == output.start && !self.disjoint;
@@ -450,11 +451,10 @@ impl Check<'_> {
         if layout::scratch_bytes(self.layout, op) > 0 {
             self.scratch(op, it.conv.scratch, &[other])?;
         }
-        self.add_scale(&it.add)?;
-        Ok(conv_work(&it.conv).saturating_add(it.conv.output.bytes()))
+        self.add_scale(&it.add)
     }
 
-    fn depthwise(&self, op: &Op, it: &Depthwise) -> Checked<u64> {
+    fn depthwise(&self, op: &Op, it: &Depthwise) -> Checked {
         let input = self.plane(&it.input, Field::Input)?;
         let output = self.plane(&it.output, Field::Output)?;
         self.window(&it.input, &it.output, &it.window)?;
@@ -466,22 +466,19 @@ impl Check<'_> {
         self.channels(it.channels, it.output.channels)?;
         self.quantizer(&it.quantizer)?;
         self.overlap(op, input, output)?;
-        self.scratch(op, it.scratch, &[input, output])?;
-        Ok(it.output.bytes().saturating_mul(taps(&it.window)))
+        self.scratch(op, it.scratch, &[input, output])
     }
 
-    fn dense(&self, op: &Op, it: &Dense) -> Checked<u64> {
+    fn dense(&self, op: &Op, it: &Dense) -> Checked {
         let (rows, inputs) = (u64::from(it.rows), u64::from(it.inputs));
-        let written = rows * u64::from(it.outputs);
         let input = self.span(it.input, rows * inputs, Field::Input)?;
-        let output = self.span(it.output, written, Field::Output)?;
+        let output = self.span(it.output, rows * u64::from(it.outputs), Field::Output)?;
         let weights = layout::dense_weight_bytes(self.layout, it);
         self.stored(it.weights, weights, ALIGNMENT as u32, Field::Weights)?;
         self.channels(it.channels, it.outputs)?;
         self.quantizer(&it.quantizer)?;
         self.overlap(op, input, output)?;
-        self.scratch(op, it.scratch, &[input, output])?;
-        Ok(written.saturating_mul(inputs))
+        self.scratch(op, it.scratch, &[input, output])
     }
 
     fn add_scale(&self, scale: &AddScale) -> Checked {
@@ -512,25 +509,23 @@ impl Check<'_> {
         }
     }
 
-    fn add(&self, op: &Op, it: &Add) -> Checked<u64> {
+    fn add(&self, op: &Op, it: &Add) -> Checked {
         let output = self.span(it.output, u64::from(it.len), Field::Output)?;
         self.operand(op, &it.a, it.len, output)?;
         self.operand(op, &it.b, it.len, output)?;
-        self.add_scale(&it.scale)?;
-        Ok(u64::from(it.len))
+        self.add_scale(&it.scale)
     }
 
-    fn mul(&self, op: &Op, it: &Mul) -> Checked<u64> {
+    fn mul(&self, op: &Op, it: &Mul) -> Checked {
         let output = self.span(it.output, u64::from(it.len), Field::Output)?;
         self.operand(op, &it.a, it.len, output)?;
         self.operand(op, &it.b, it.len, output)?;
         self.quantizer(&it.quantizer)?;
         self.multiplier(it.multiplier)?;
-        self.shift(it.shift, -31, 30)?;
-        Ok(u64::from(it.len))
+        self.shift(it.shift, -31, 30)
     }
 
-    fn pool(&self, op: &Op, it: &Pool) -> Checked<u64> {
+    fn pool(&self, op: &Op, it: &Pool) -> Checked {
         let input = self.plane(&it.input, Field::Input)?;
         let output = self.plane(&it.output, Field::Output)?;
         let channels = it.output.channels;
@@ -542,21 +537,19 @@ impl Check<'_> {
         self.require(taps <= MAX_POOL, Field::Kernel, taps)?;
         self.require(it.maximum <= 1, Field::Switch, it.maximum)?;
         self.range(it.min, it.max)?;
-        self.overlap(op, input, output)?;
-        Ok(it.output.bytes().saturating_mul(taps))
+        self.overlap(op, input, output)
     }
 
-    fn mean(&self, op: &Op, it: &Mean) -> Checked<u64> {
+    fn mean(&self, op: &Op, it: &Mean) -> Checked {
         let input = self.plane(&it.input, Field::Input)?;
         let output = self.span(it.output, u64::from(it.input.channels), Field::Output)?;
         self.quantizer(&it.quantizer)?;
         self.require(it.multiplier >= 0, Field::Multiplier, it.multiplier)?;
         self.shift(it.shift, -31, 30)?;
-        self.overlap(op, input, output)?;
-        Ok(it.input.bytes())
+        self.overlap(op, input, output)
     }
 
-    fn softmax(&self, op: &Op, it: &Softmax) -> Checked<u64> {
+    fn softmax(&self, op: &Op, it: &Softmax) -> Checked {
         let bytes = u64::from(it.rows) * u64::from(it.columns);
         let input = self.span(it.input, bytes, Field::Input)?;
         let output = self.span(it.output, bytes, Field::Output)?;
@@ -567,21 +560,19 @@ impl Check<'_> {
         // The greatest difference that counts, shifted, stays within 32 bits.
         let greatest = u64::from(it.difference_min.unsigned_abs().min(255)) << it.shift;
         self.require(greatest <= 1 << 31, Field::Difference, it.difference_min)?;
-        self.overlap(op, input, output)?;
-        Ok(bytes)
+        self.overlap(op, input, output)
     }
 
-    fn lookup(&self, op: &Op, it: &Lookup) -> Checked<u64> {
+    fn lookup(&self, op: &Op, it: &Lookup) -> Checked {
         let input = self.span(it.input, u64::from(it.len), Field::Input)?;
         let output = self.span(it.output, u64::from(it.len), Field::Output)?;
         self.stored(it.table, 256, 1, Field::Table)?;
-        self.overlap(op, input, output)?;
-        Ok(u64::from(it.len))
+        self.overlap(op, input, output)
     }
 
-    fn copy(&self, it: &Copy) -> Checked<u64> {
-        let elements = it.shape.iter().map(|&extent| u64::from(extent)).product();
-        self.require(elements > 0, Field::Shape, elements)?;
+    fn copy(&self, it: &Copy) -> Checked {
+        let least = it.shape.into_iter().min().unwrap_or(0);
+        self.require(least > 0, Field::Shape, least)?;
         let reach = |strides: &[u32; 4]| {
             let axes = it.shape.iter().zip(strides);
             axes.map(|(&extent, &stride)| (u64::from(extent) - 1) * u64::from(stride))
@@ -589,23 +580,11 @@ impl Check<'_> {
         };
         let input = self.span(it.input, reach(&it.input_strides) + 1, Field::Input)?;
         let output = self.span(it.output, reach(&it.output_strides) + 1, Field::Output)?;
-        self.apart_or(input, output, None)?;
-        Ok(elements)
+        self.apart_or(input, output, None)
     }
 
-    fn fill(&self, it: &Fill) -> Checked<u64> {
+    fn fill(&self, it: &Fill) -> Checked {
         self.span(it.output, u64::from(it.len), Field::Output)?;
-        Ok(u64::from(it.len))
+        Ok(())
     }
-}
-
-/// Taps of a window.
-fn taps(window: &Window) -> u64 {
-    u64::from(window.kernel_h) * u64::from(window.kernel_w)
-}
-
-/// Multiplications of a convolution.
-fn conv_work(it: &Conv) -> u64 {
-    let depth = taps(&it.window).saturating_mul(u64::from(it.input.channels));
-    it.output.bytes().saturating_mul(depth)
 }

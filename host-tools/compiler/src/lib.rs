@@ -9,6 +9,7 @@ pub mod check;
 pub mod emit;
 mod error;
 pub mod graph;
+pub mod listing;
 pub mod onnx;
 pub mod plan;
 pub mod tflite;

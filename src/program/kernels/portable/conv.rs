@@ -106,7 +106,8 @@ fn row_sum(
         return Some(before.wrapping_add(products).wrapping_add(after));
     }
     let mut sum = 0_i32;
-    for (tap, weights) in weights.chunks_exact(depth).enumerate() {
+    for tap in 0..columns.taps() {
+        let weights = constants(weights, tap * depth, depth)?;
         sum = sum.wrapping_add(match columns.input(x, tap) {
             None => padding(zero_point, weights),
             Some(column) => dot(inputs.get(column * depth..)?, weights),

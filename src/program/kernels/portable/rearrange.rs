@@ -16,12 +16,9 @@ pub fn copy(mut step: Step<'_, Copy>) -> Option<()> {
                 let input = op.input as usize + a * i0 + b * i1 + c * i2;
                 let output = op.output as usize + a * o0 + b * o1 + c * o2;
                 if i3 == 1 && o3 == 1 {
-                    let end = input.checked_add(n3)?;
-                    let room = output.checked_add(n3)?;
-                    if end > arena.len() || room > arena.len() {
-                        return None;
-                    }
-                    arena.copy_within(input..end, output);
+                    let spans = [input..input + n3, output..output + n3];
+                    let [from, to] = arena.get_disjoint_mut(spans).ok()?;
+                    to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
                     continue;
                 }
                 for d in 0..n3 {
