@@ -70,8 +70,8 @@ pub struct Report {
     pub macs: u64,
     /// Bytes of weights.
     pub weight_bytes: u64,
-    /// Bytes of the arena.
-    pub arena_bytes: u64,
+    /// Where everything lies, how far from the bound, and what sets the peak.
+    pub plan: plan::Plan,
 }
 
 /// Compiles a TFLite file.
@@ -98,7 +98,7 @@ pub fn compile_graph(mut graph: Graph, options: &Options) -> Result<Compiled, Co
         notes,
         macs: lowered.steps.iter().map(|step| step.macs).sum(),
         weight_bytes: lowered.weight_bytes,
-        arena_bytes: plan.arena_bytes,
+        plan,
     };
     Ok(Compiled { program, report })
 }

@@ -63,6 +63,27 @@ fn golden_rows_of_all_models_in_overlapping_arenas() {
 }
 
 #[test]
+fn arenas_stay_within_their_budgets() {
+    let Some(corpus) = corpus() else { return };
+    let budgets = [16_000, 38_000, 36_000, 768, 4_096];
+    for (model, budget) in MODELS.into_iter().zip(budgets) {
+        let bytes = std::fs::read(corpus.join(format!("models/{model}.tflite"))).unwrap();
+        let report = compile(&bytes, &Options::mcu(Layout::Natural))
+            .unwrap()
+            .report;
+        let plan = &report.plan;
+        println!(
+            "{model}: arena {}, bound {}, alive {}; {} MACs, {} bytes of weights",
+            plan.arena_bytes, plan.bound_bytes, plan.live_bytes, report.macs, report.weight_bytes
+        );
+        assert!(
+            (plan.bound_bytes..=budget).contains(&plan.arena_bytes),
+            "{model}: {plan:?}"
+        );
+    }
+}
+
+#[test]
 fn golden_rows_of_all_models_in_disjoint_arenas() {
     for model in MODELS {
         check(model, &format!("{model}.golden.npz"), &Options::linux());

@@ -35,6 +35,32 @@ pub struct Region {
 /// Which region: an index into [`Lowered::regions`].
 pub type RegionId = usize;
 
+/// How an operator's output may overlap one of its inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlap {
+    /// Not at all.
+    Apart,
+    /// As long as it begins at least so many bytes before the input.
+    Before(u32),
+    /// Exactly in place.
+    Same,
+}
+
+impl Overlap {
+    /// The least distance.
+    pub(crate) fn least(self) -> Option<u64> {
+        match self {
+            Self::Before(distance) => Some(u64::from(distance)),
+            _ => None,
+        }
+    }
+
+    /// Whether it may only lie exactly in place.
+    pub(crate) fn same(self) -> bool {
+        self == Self::Same
+    }
+}
+
 /// One operator and the regions that it touches.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -42,9 +68,8 @@ pub struct Step {
     pub op: Op,
     /// The node that it came from.
     pub node: usize,
-    /// Regions it reads, each with the least distance at which the output may overlap it; `None`
-    /// where both must be disjoint.
-    pub reads: Vec<(RegionId, Option<u32>)>,
+    /// Regions it reads, each with how the output may overlap it.
+    pub reads: Vec<(RegionId, Overlap)>,
     /// The region it writes.
     pub write: RegionId,
     /// Bytes of scratch.
@@ -211,14 +236,17 @@ impl Emitter<'_> {
         let mut reads = Vec::new();
         for (place, &input) in inputs.iter().enumerate() {
             let region = self.region(input);
-            let distance = match (&op, place) {
+            let overlap = match (&op, place, distance) {
                 // The other addend lies exactly on the output or apart from it.
-                (Op::ConvAdd(_), 1..) => None,
+                (Op::ConvAdd(_), 1.., _) => Overlap::Same,
                 // What is repeated is read again after more of the output was written.
-                (Op::Add(_) | Op::Mul(_), _) if self.out.regions[region].bytes != extent => None,
-                _ => distance,
+                (Op::Add(_) | Op::Mul(_), ..) if self.out.regions[region].bytes != extent => {
+                    Overlap::Apart
+                }
+                (_, _, Some(distance)) => Overlap::Before(distance),
+                (_, _, None) => Overlap::Apart,
             };
-            reads.push((region, distance));
+            reads.push((region, overlap));
         }
         let scratch = core_layout::scratch_bytes(layout, &op);
         self.out.steps.push(Step {
