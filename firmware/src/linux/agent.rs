@@ -9,7 +9,7 @@ use super::config::Config;
 use super::flash::FileFlash;
 use super::inference::{Command, Inference, Loaded, Report, unix_ms};
 use super::loader::{self, Done, Job, STACK_BYTES};
-use super::mqtt::{self, Mqtt, Options};
+use super::mqtt::{self, Mqtt};
 use super::stats::{SlotStatus, Stats, hex};
 use super::watchdog::{self, Beat, Supervisor};
 use super::{key, provision, source};
@@ -29,7 +29,6 @@ use edgeward::telemetry::{Id, Summary, Text, release_id};
 use edgeward::topic::{self, Channel};
 use edgeward::trust::Signer;
 use edgeward::trust::ring::{RingSigner, RingVerifier};
-use edgeward_mqtt::{Credentials, Line, Will, load_tls};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -101,7 +100,7 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
     }
     let mut agent = Agent {
         control,
-        transport: Mqtt::new(options(config)?),
+        transport: Mqtt::new(mqtt::options(config)?),
         threads: Threads::start(config, stats.clone(), stop.clone())?,
         stats,
         begun,
@@ -170,34 +169,6 @@ fn now(begun: Instant) -> Now {
         monotonic_ms: begun.elapsed().as_millis() as u64,
         unix_ms: Some(unix_ms()).filter(|&ms| ms > 0),
     }
-}
-
-fn options(config: &Config) -> Result<Options> {
-    let broker = &config.broker;
-    let credentials = match (&broker.username, &broker.password_file) {
-        (Some(user), Some(path)) => {
-            let read = Credentials::from_file(user, path);
-            Some(read.with_context(|| format!("broker.password_file {}", path.display()))?)
-        }
-        _ => None,
-    };
-    let state = topic::device(&config.fleet, &config.device, Channel::State);
-    let client_id = format!("edgeward-{}-{}", config.fleet, config.device);
-    let tls = broker.tls.as_ref().map(load_tls).transpose();
-    Ok(Options {
-        line: Line {
-            credentials,
-            tls: tls.context("broker.tls")?,
-            will: Some(Will {
-                topic: state.as_str().to_owned(),
-                payload: OFFLINE.to_owned(),
-            }),
-            ..mqtt::line(&broker.host, broker.port, &client_id, broker.keep_alive_s)
-        },
-        protocol: broker.protocol,
-        reconnect_max: Duration::from_secs(u64::from(broker.reconnect_max_s)),
-        stall: Duration::from_secs(2 * u64::from(broker.keep_alive_s)),
-    })
 }
 
 /// The other threads, and the channels to them.

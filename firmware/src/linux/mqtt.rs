@@ -5,8 +5,14 @@
 //! Each connection has a client of its own, made anew after an error and whenever the old one stopped
 //! making progress, so that no state of a broken connection can hold up the next.
 
+use super::config::Config;
+use crate::control::OFFLINE;
 use crate::transport::{Event, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX, Transport, TransportError};
-use edgeward_mqtt::{Client, Failure, Line, Loop, Negotiation, Protocol, Step};
+use anyhow::{Context, Result};
+use edgeward::topic::{self, Channel};
+use edgeward_mqtt::{
+    Client, Credentials, Failure, Line, Loop, Negotiation, Protocol, Step, Will, load_tls,
+};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -68,6 +74,38 @@ pub fn line(host: &str, port: u16, client_id: &str, keep_alive_s: u16) -> Line {
         queue: QUEUE,
         packet_bytes: PACKET_BYTES,
     }
+}
+
+/// How a board reaches the broker of its configuration, with the files that it names.
+///
+/// # Errors
+/// When a file can't be read, or is not what it should be.
+pub fn options(config: &Config) -> Result<Options> {
+    let broker = &config.broker;
+    let credentials = match (&broker.username, &broker.password_file) {
+        (Some(user), Some(path)) => {
+            let read = Credentials::from_file(user, path);
+            Some(read.with_context(|| format!("broker.password_file {}", path.display()))?)
+        }
+        _ => None,
+    };
+    let state = topic::device(&config.fleet, &config.device, Channel::State);
+    let client_id = format!("edgeward-{}-{}", config.fleet, config.device);
+    let tls = broker.tls.as_ref().map(load_tls).transpose();
+    Ok(Options {
+        line: Line {
+            credentials,
+            tls: tls.context("broker.tls")?,
+            will: Some(Will {
+                topic: state.as_str().to_owned(),
+                payload: OFFLINE.to_owned(),
+            }),
+            ..line(&broker.host, broker.port, &client_id, broker.keep_alive_s)
+        },
+        protocol: broker.protocol,
+        reconnect_max: Duration::from_secs(u64::from(broker.reconnect_max_s)),
+        stall: Duration::from_secs(2 * u64::from(broker.keep_alive_s)),
+    })
 }
 
 /// What the connection's thread and the user of [`Mqtt`] share.
