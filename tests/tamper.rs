@@ -1,7 +1,18 @@
-//! Every changed byte of a signed thing is detected, and so is every missing one.
+//! Every changed byte of a signed thing is detected, and so is every missing and every added one. The
+//! records of journal and outbox, which have checksums, are tried beside their code.
 
 use edgeward::bundle::write::sign;
 use edgeward::bundle::{BoardClass, Bundle, BundleWriter, Description, Head, SectionKind};
+use edgeward::contract::ViolationKind;
+use edgeward::sync::{Desired, RolloutState};
+use edgeward::telemetry::codec::{
+    MAX_ACK_PAYLOAD_BYTES, decode_ack, encode_ack, max_frame_bytes, max_payload_bytes, sign_frame,
+    verify_frame,
+};
+use edgeward::telemetry::{
+    Ack, Alarm, Birth, Body, Event, Frame, Reason, Refused, SlotReport, SlotState, Statistic,
+    Summary,
+};
 use edgeward::trust::cose::{self, ContentType};
 use edgeward::trust::ring::{RingSigner, RingVerifier};
 use edgeward::trust::root::{RoleKeys, Root};
@@ -49,24 +60,52 @@ fn accepted(bytes: &[u8], root: &Root) -> Result<(), String> {
     bundle.verify_data().map_err(|error| error.to_string())
 }
 
+/// Which other values each byte takes.
+#[derive(Clone, Copy)]
+enum Changes {
+    /// Its least bit, its greatest bit, or all of them flipped.
+    Three,
+    /// Each of its bits flipped.
+    Bits,
+}
+
+/// `accepts` takes `bytes`, and neither with any one byte changed, nor cut short anywhere, nor with
+/// one byte more at either end.
+fn check(what: &str, bytes: &[u8], changes: Changes, accepts: impl Fn(&[u8]) -> bool) {
+    let mut bytes = bytes.to_vec();
+    assert!(accepts(&bytes), "{what}: untouched, it is sound");
+    let flips: Vec<u8> = match changes {
+        Changes::Three => vec![0x01, 0x80, 0xff],
+        Changes::Bits => (0..8).map(|bit| 1 << bit).collect(),
+    };
+    for at in 0..bytes.len() {
+        for flip in &flips {
+            bytes[at] ^= flip;
+            assert!(!accepts(&bytes), "{what}: byte {at} ^ {flip:#04x}");
+            bytes[at] ^= flip;
+        }
+        assert!(!accepts(&bytes[..at]), "{what}: {at} bytes");
+    }
+    for more in 0..=255 {
+        bytes.push(more);
+        assert!(!accepts(&bytes), "{what}: and {more:#04x} behind");
+        bytes.pop();
+        bytes.insert(0, more);
+        assert!(!accepts(&bytes), "{what}: and {more:#04x} before");
+        bytes.remove(0);
+    }
+    assert!(accepts(&bytes), "{what}: restored, it is sound again");
+}
+
 #[test]
 fn every_changed_byte_of_a_bundle_is_detected() {
     let key = signer(1);
     let root = root(&[&key], 1);
     let mut bytes = small_bundle();
     sign(&mut bytes, &key).expect("there is room");
-    accepted(&bytes, &root).expect("untouched, it is sound");
-    let mut tried = 0;
-    for at in 0..bytes.len() {
-        for flip in [0x01, 0x80, 0xff] {
-            bytes[at] ^= flip;
-            assert!(accepted(&bytes, &root).is_err(), "byte {at} ^ {flip:#04x}");
-            bytes[at] ^= flip;
-            tried += 1;
-        }
-    }
-    assert_eq!(tried, 3 * bytes.len());
-    accepted(&bytes, &root).expect("restored, it is sound again");
+    check("bundle", &bytes, Changes::Three, |bytes| {
+        accepted(bytes, &root).is_ok()
+    });
 }
 
 #[test]
@@ -85,24 +124,189 @@ fn every_truncation_of_a_bundle_is_detected() {
     assert!(error.to_string().starts_with("file at byte"), "{error}");
 }
 
-#[test]
-fn every_changed_bit_and_truncation_of_a_frame_is_detected() {
-    let key = signer(3);
-    let payload: Vec<u8> = (0..200).collect();
-    let mut bytes = vec![0; ContentType::Frame.embedded_bytes(payload.len())];
-    cose::sign_embedded(&key, ContentType::Frame, &payload, &mut bytes).expect("it fits");
-    let verify = |bytes: &[u8]| {
-        cose::verify_one(bytes, ContentType::Frame, &key.public_key(), &RingVerifier)
-            .map(<[u8]>::to_vec)
+/// The smallest of each kind of event, and of its variants.
+fn events() -> Vec<Event> {
+    let release = [2; 8];
+    let refused = [
+        Refused::DesiredSignature,
+        Refused::DesiredReplay,
+        Refused::DesiredExpired,
+        Refused::Release {
+            release,
+            reason: Reason::Downgrade,
+        },
+        Refused::Chunk { release, index: 7 },
+        Refused::Root { version: 2 },
+        Refused::Command,
+    ];
+    let mut events: Vec<Event> = refused.map(|what| Event::Refused { what }).into();
+    events.extend([
+        Event::Alarm {
+            release,
+            alarm: Alarm::Violation {
+                kind: ViolationKind::Stuck,
+                feature: Some(2),
+                value: 1.5,
+                sample: 99,
+            },
+        },
+        Event::Alarm {
+            release,
+            alarm: Alarm::Drift {
+                statistic: Statistic::Psi,
+                feature: None,
+                value: 0.5,
+                limit: 0.25,
+            },
+        },
+        Event::Slot {
+            slot: 1,
+            release,
+            state: SlotState::Rejected(Reason::Crash),
+        },
+        Event::Reverted {
+            from: release,
+            to: Some([3; 8]),
+            reason: Reason::Latency,
+        },
+        Event::Resumed {
+            release,
+            kept: 3,
+            total: 9,
+        },
+    ]);
+    events
+}
+
+fn birth() -> Birth {
+    let slot = SlotReport {
+        state: SlotState::Confirmed,
+        release: [9; 8],
+        counter: 7,
+        version: "1.2.3".try_into().expect("short"),
     };
-    assert_eq!(verify(&bytes), Ok(payload));
-    for at in 0..bytes.len() {
-        for bit in 0..8 {
-            bytes[at] ^= 1 << bit;
-            assert!(verify(&bytes).is_err(), "byte {at}, bit {bit}");
-            bytes[at] ^= 1 << bit;
-        }
-        assert!(verify(&bytes[..at]).is_err(), "{at} bytes");
+    Birth {
+        class: BoardClass::Linux,
+        firmware: "0.1.0".try_into().expect("short"),
+        slots: [slot.clone(), slot],
+        running: Some(1),
+        floor: 6,
+        root_version: 1,
+        desired: 5,
+        tags: Default::default(),
+        last_failure: Some(([1; 8], Reason::Crash)),
+    }
+}
+
+#[test]
+fn every_changed_bit_and_truncation_of_each_kind_of_frame_is_detected() {
+    let key = signer(3);
+    let mut summary = Summary::empty();
+    (summary.windows, summary.samples) = (2, 300);
+    let mut bodies = vec![
+        (5, Body::Birth(birth())),
+        (5, Body::Summary(summary.clone())),
+        (2, Body::Summary(summary)),
+    ];
+    bodies.extend(events().into_iter().map(|event| (5, Body::Event(event))));
+    for (first_sequence, body) in bodies {
+        let frame: Frame<2, 2> = Frame {
+            device: "d".try_into().expect("short"),
+            epoch: 9,
+            acknowledged: 1,
+            boot: 3,
+            first_sequence,
+            sequence: 5,
+            time_ms: 1_700_000_000_000,
+            body,
+        };
+        let mut payload = [0; max_payload_bytes(2, 2)];
+        let mut out = [0; max_frame_bytes(2, 2)];
+        let len = sign_frame(&frame, &key, &mut payload, &mut out).expect("it fits");
+        let read =
+            |bytes: &[u8]| verify_frame::<_, 2, 2>(bytes, &key.public_key(), &RingVerifier).ok();
+        assert_eq!(read(&out[..len]).as_ref(), Some(&frame));
+        let what = format!("{:?}", frame.body);
+        check(&what, &out[..len], Changes::Bits, |bytes| {
+            read(bytes).is_some()
+        });
+    }
+}
+
+/// A payload signed by two keys, both of which are needed.
+fn signed_by_two(content: ContentType, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; content.embedded_bytes(payload.len()) + content.detached_bytes()];
+    let len = cose::sign_embedded(&signer(1), content, payload, &mut bytes).expect("it fits");
+    cose::sign_detached(&signer(2), content, payload, &mut bytes[len..]).expect("it fits");
+    bytes
+}
+
+/// A root each of whose roles needs two keys.
+fn root_of_two(version: u32) -> Root {
+    let keys = [signer(1).public_key(), signer(2).public_key()];
+    let role = || RoleKeys::new(2, &keys).expect("they fit");
+    Root {
+        version,
+        roles: [(); Role::COUNT].map(|()| role()),
+    }
+}
+
+#[test]
+fn every_change_of_what_the_host_signs_is_detected() {
+    let root = root_of_two(1);
+    let ack = Ack {
+        device: "d".try_into().expect("short"),
+        epoch: 9,
+        through: 300,
+    };
+    let mut space = [0; MAX_ACK_PAYLOAD_BYTES];
+    let payload = encode_ack(&ack, &mut space).expect("it fits");
+    let bytes = signed_by_two(ContentType::Ack, payload);
+    let verified = |role, content, bytes: &[u8]| {
+        root.verify_threshold(role, content, bytes, &RingVerifier)
+            .map(<[u8]>::to_vec)
+            .ok()
+    };
+    check("ack", &bytes, Changes::Bits, |bytes| {
+        let payload = verified(Role::Collector, ContentType::Ack, bytes);
+        payload.is_some_and(|payload| decode_ack(&payload) == Ok(ack.clone()))
+    });
+    let desired = Desired {
+        fleet: "f".try_into().expect("short"),
+        sequence: 6,
+        expires_s: 4_000_000_000,
+        rollout: "r".try_into().expect("short"),
+        state: RolloutState::Active,
+        targets: heapless::Vec::new(),
+        tags: heapless::Vec::new(),
+        share_per_mille: 1000,
+    };
+    let payload = postcard::to_extend(&desired, Vec::new()).expect("a vector takes all");
+    let bytes = signed_by_two(ContentType::Desired, &payload);
+    check("desired state", &bytes, Changes::Bits, |bytes| {
+        verified(Role::Rollout, ContentType::Desired, bytes).is_some()
+    });
+    let bytes = signed_by_two(ContentType::Command, b"restart");
+    check("command", &bytes, Changes::Bits, |bytes| {
+        verified(Role::Collector, ContentType::Command, bytes).is_some()
+    });
+}
+
+#[test]
+fn every_change_of_a_trust_root_is_detected() {
+    let mut space = [0; 2048];
+    for (first, version) in [(true, 1), (false, 2)] {
+        let new = root_of_two(version);
+        let payload = new.encode(&mut space).expect("it fits");
+        let bytes = signed_by_two(ContentType::Root, payload);
+        check("root", &bytes, Changes::Bits, |bytes| {
+            let accepted = if first {
+                Root::accept_first(bytes, &RingVerifier)
+            } else {
+                root_of_two(1).accept_next(bytes, &RingVerifier)
+            };
+            accepted.is_ok()
+        });
     }
 }
 

@@ -224,9 +224,12 @@ mod tests {
         let bytes = header.encode();
         assert_eq!(SectorHeader::decode(&bytes), Some(header));
         for at in 0..bytes.len() {
-            let mut bytes = bytes;
-            bytes[at] ^= 0x40;
-            assert_eq!(SectorHeader::decode(&bytes), None, "byte {at}");
+            for flip in 1..=255 {
+                let mut bytes = bytes;
+                bytes[at] ^= flip;
+                assert_eq!(SectorHeader::decode(&bytes), None, "byte {at} ^ {flip}");
+            }
+            assert_eq!(SectorHeader::decode(&bytes[..at]), None, "{at} bytes");
         }
         let impossible = SectorHeader {
             acknowledged: 9,
@@ -244,11 +247,15 @@ mod tests {
         };
         assert_eq!(header.seal(&mut record), Ok(()));
         assert_eq!(RecordHeader::decode(&record), Some(header));
+        let accepts =
+            |bytes: &[u8]| RecordHeader::decode(bytes).is_some_and(|header| header.holds(bytes));
         for at in 0..record.len() {
-            let mut record = record;
-            record[at] ^= 0x40;
-            let read = RecordHeader::decode(&record);
-            assert!(!read.is_some_and(|h| h.holds(&record)), "byte {at}");
+            for flip in 1..=255 {
+                let mut record = record;
+                record[at] ^= flip;
+                assert!(!accepts(&record), "byte {at} ^ {flip}");
+            }
+            assert!(!accepts(&record[..at]), "{at} bytes");
         }
     }
 }
