@@ -114,9 +114,10 @@ impl SectorHeader {
             epoch: NonZeroU32::new(u32_at(bytes, 36)?)?,
         };
         // Frames that were never made are not acknowledged: new ones would not be sent.
-        // Nor do numbers go beyond what the host counts in.
-        let possible =
-            header.acknowledged < header.next_sequence && header.next_sequence <= i64::MAX as u64;
+        // Nor do numbers go beyond what the host counts in, or generations beyond any flash's life.
+        let possible = header.acknowledged < header.next_sequence
+            && header.next_sequence <= i64::MAX as u64
+            && header.generation <= i32::MAX as u32;
         (intact && possible).then_some(header)
     }
 }
@@ -168,7 +169,10 @@ impl RecordHeader {
         };
         let plausible = bytes[1..4] == [FORMAT, 0, 0]
             && header.first_sequence <= header.sequence
-            && header.sequence < u64::MAX;
+            // Frames count from 1; a host refuses number 0, and would be sent it for ever.
+            && (header.kind == RecordKind::Acknowledged || header.first_sequence > 0)
+            // The host counts no further, and no board gets there.
+            && header.sequence < i64::MAX as u64;
         plausible.then_some(header)
     }
 
@@ -236,6 +240,17 @@ mod tests {
             ..header
         };
         assert_eq!(SectorHeader::decode(&impossible.encode()), None);
+        let mut number_zero = [0; RECORD_HEADER];
+        let zero = RecordHeader {
+            kind: RecordKind::Summary,
+            len: 0,
+            first_sequence: 0,
+            sequence: 1,
+            time_ms: 0,
+            boot: 0,
+        };
+        assert_eq!(zero.seal(&mut number_zero), Ok(()));
+        assert_eq!(RecordHeader::decode(&number_zero), None);
         let mut record = [5; RECORD_HEADER + 3];
         let header = RecordHeader {
             kind: RecordKind::Event,
