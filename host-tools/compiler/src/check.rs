@@ -152,7 +152,8 @@ impl<'a> Checking<'a> {
 
     fn check(&self, output: TensorId) -> Result<(), CompileError> {
         let name = self.node.kind.name();
-        for place in 0..self.data_inputs() {
+        let addend = matches!(self.node.kind, Kind::ConvAdd { .. }).then_some(3);
+        for place in (0..self.data_inputs()).chain(addend) {
             self.input(place)?;
             if let Some(Some(id)) = self.node.inputs.get(place) {
                 activation(self.graph, *id, name, self.index)?;
@@ -181,6 +182,16 @@ impl<'a> Checking<'a> {
         let data = self.input(0)?;
         match &self.node.kind {
             Kind::Conv { window, .. } => self.conv(data, window),
+            Kind::ConvAdd {
+                window, between, ..
+            } => {
+                let shape = self.conv(data, window)?;
+                let other = self.input(3)?;
+                if other.shape != shape || self.graph.tensor(*between).shape != shape {
+                    return Err(self.broken(format!("its addend has shape {:?}", other.shape)));
+                }
+                Ok(shape)
+            }
             Kind::Depthwise {
                 window, multiplier, ..
             } => self.depthwise(data, window, *multiplier),

@@ -145,6 +145,18 @@ pub enum Kind {
         /// Fused activation.
         activation: Activation,
     },
+    /// A convolution and a sum in one: inputs as of [`Kind::Conv`], bias present or not, then the
+    /// other addend.
+    ConvAdd {
+        /// The window.
+        window: Window,
+        /// Activation fused into the convolution.
+        activation: Activation,
+        /// What the convolution made: its quantization holds on.
+        between: TensorId,
+        /// Activation fused into the sum.
+        sum: Activation,
+    },
     /// Inputs: data `[1, h, w, c]`, weights `[1, kh, kw, c * multiplier]`, bias or none.
     Depthwise {
         /// The window.
@@ -237,6 +249,7 @@ impl Kind {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Conv { .. } => "Conv",
+            Self::ConvAdd { .. } => "ConvAdd",
             Self::Depthwise { .. } => "Depthwise",
             Self::Dense { .. } => "Dense",
             Self::Add { .. } => "Add",

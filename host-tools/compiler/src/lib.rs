@@ -12,6 +12,7 @@ pub mod graph;
 pub mod listing;
 pub mod onnx;
 pub mod plan;
+pub mod rewrite;
 pub mod tflite;
 
 pub use error::{CompileError, Reason, Refusal};
@@ -30,6 +31,8 @@ pub struct Options {
     pub disjoint: bool,
     /// Offsets in the arena are multiples of this.
     pub alignment: u64,
+    /// Whether rewrites make the graph smaller; a test's control switches them off.
+    pub rewrite: bool,
 }
 
 impl Options {
@@ -39,6 +42,7 @@ impl Options {
             layout,
             disjoint: false,
             alignment: 4,
+            rewrite: true,
         }
     }
 
@@ -48,6 +52,7 @@ impl Options {
             layout: Layout::Natural,
             disjoint: true,
             alignment: 64,
+            rewrite: true,
         }
     }
 }
@@ -66,6 +71,8 @@ pub struct Compiled {
 pub struct Report {
     /// What the caller must convert at the border.
     pub notes: Vec<String>,
+    /// What rewrites did, in order.
+    pub rewrites: Vec<rewrite::Effect>,
     /// Multiplications of a run.
     pub macs: u64,
     /// Bytes of weights.
@@ -89,6 +96,13 @@ pub fn compile(bytes: &[u8], options: &Options) -> Result<Compiled, CompileError
 /// As [`compile`].
 pub fn compile_graph(mut graph: Graph, options: &Options) -> Result<Compiled, CompileError> {
     let notes = border::strip(&mut graph);
+    rewrite::constants(&mut graph);
+    check::check(&graph)?;
+    let rewrites = if options.rewrite {
+        rewrite::apply(&mut graph)
+    } else {
+        Vec::new()
+    };
     check::check(&graph)?;
     let layout = weight_layout(options.layout);
     let lowered = emit::lower(&graph, layout)?;
@@ -96,6 +110,7 @@ pub fn compile_graph(mut graph: Graph, options: &Options) -> Result<Compiled, Co
     let program = lowered.write(&graph, &plan, options.layout)?;
     let report = Report {
         notes,
+        rewrites,
         macs: lowered.steps.iter().map(|step| step.macs).sum(),
         weight_bytes: lowered.weight_bytes,
         plan,

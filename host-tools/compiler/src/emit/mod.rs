@@ -13,7 +13,7 @@ mod tables;
 mod write;
 
 pub use layout::{Natural, WeightLayout};
-pub(crate) use rearrange::is_suffix;
+pub(crate) use tables::table as function_table;
 
 use edgeward::program::layout as core_layout;
 use edgeward::program::op::Op;
@@ -263,6 +263,7 @@ impl Emitter<'_> {
         let at = At { index, node };
         match &node.kind {
             Kind::Conv { .. } => self.conv(&at),
+            Kind::ConvAdd { .. } => self.conv_add(&at),
             Kind::Depthwise { .. } => self.depthwise(&at),
             Kind::Dense { .. } => self.dense(&at),
             Kind::Add { .. } | Kind::Sub { .. } => self.add(&at),

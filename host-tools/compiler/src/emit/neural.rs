@@ -1,7 +1,8 @@
 //! Convolutions and dense layers.
 
 use edgeward::program::codec::{Field, Writer};
-use edgeward::program::op::{self, Channel, Conv, Dense, Depthwise, Op, Plane, Quantizer};
+use edgeward::program::layout;
+use edgeward::program::op::{self, Channel, Conv, ConvAdd, Dense, Depthwise, Op, Plane, Quantizer};
 
 use super::scale::{self, activation_range};
 use super::{At, Emitter};
@@ -22,15 +23,50 @@ impl Emitter<'_> {
         let Kind::Conv { window, activation } = at.node.kind else {
             return Ok(());
         };
-        let (input, weights, output) = (self.input(at, 0)?, self.input(at, 1)?, self.output(at)?);
+        let (input, output) = (self.input(at, 0)?, self.output(at)?);
+        let (it, macs) = self.stored_conv(at, window, activation, output)?;
+        self.push(at.index, Op::Conv(it), &[input], output, macs);
+        Ok(())
+    }
+
+    pub(super) fn conv_add(&mut self, at: &At<'_>) -> Result<(), CompileError> {
+        let Kind::ConvAdd {
+            window,
+            activation,
+            between,
+            sum,
+        } = at.node.kind
+        else {
+            return Ok(());
+        };
+        let (input, other, output) = (self.input(at, 0)?, self.input(at, 3)?, self.output(at)?);
+        let (conv, macs) = self.stored_conv(at, window, activation, between)?;
+        let add = self.add_scale(at, other, between, output, sum)?;
+        let op = Op::ConvAdd(ConvAdd {
+            conv,
+            other: 0,
+            add,
+        });
+        self.push(at.index, op, &[input, other], output, macs);
+        Ok(())
+    }
+
+    /// A convolution with its constants stored, and its multiplications.
+    fn stored_conv(
+        &mut self,
+        at: &At<'_>,
+        window: Window,
+        activation: Activation,
+        output: TensorId,
+    ) -> Result<(Conv, u64), CompileError> {
+        let (input, weights) = (self.input(at, 0)?, self.input(at, 1)?);
         let mut it = self.conv_record(at, window, activation, input, output)?;
+        let macs = it.output.bytes() * layout::conv_taps(&it);
         let channels = self.channels(at, Order::OutputFirst, output)?;
         let bytes = self.layout.conv(&it, self.constant(at, weights)?);
         it.weights = self.store_weights(&bytes);
         it.channels = self.store(&channels, 4);
-        let macs = it.output.bytes() * bytes.len() as u64 / u64::from(it.output.channels);
-        self.push(at.index, Op::Conv(it), &[input], output, macs);
-        Ok(())
+        Ok((it, macs))
     }
 
     fn conv_record(

@@ -7,7 +7,7 @@ use crate::error::{CompileError, Reason};
 use crate::graph::TensorId;
 
 /// Whether `small`, ones in front aside, is the end of `large`.
-pub(crate) fn is_suffix(small: &[usize], large: &[usize]) -> bool {
+pub(super) fn is_suffix(small: &[usize], large: &[usize]) -> bool {
     let ones = small.iter().take_while(|&&extent| extent == 1).count();
     large.ends_with(&small[ones..])
 }

@@ -4,8 +4,9 @@ use edgeward::program::op::{
     Add, AddScale, Lookup, Mean, Mul, Op, Operand, Pool, Quantizer, Softmax,
 };
 
+use super::rearrange::is_suffix;
 use super::scale::{self, add_scales, mul_scale};
-use super::{At, Emitter, is_suffix, tables};
+use super::{At, Emitter, tables};
 use crate::error::{CompileError, Reason};
 use crate::graph::{Activation, Kind, TensorId, Unary};
 

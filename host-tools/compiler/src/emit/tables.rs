@@ -16,7 +16,7 @@ type Parameters = (f32, i8);
 /// # Errors
 /// When the output's quantization is not the one that TFLite fixes for the function, or a scale is
 /// beyond what its arithmetic holds.
-pub(super) fn table(
+pub(crate) fn table(
     function: Unary,
     input: Parameters,
     output: Parameters,
