@@ -1,6 +1,7 @@
 //! All automation of the repository: `cargo xtask --help`.
 
 mod bare_metal;
+mod bench_linux;
 mod fuzz;
 mod setup;
 mod tally;
@@ -34,6 +35,8 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Proves that the core builds without std and alloc for a Cortex-M4.
     BareMetal,
+    /// Times programs on this machine: ours, and LiteRT and ONNX Runtime where Python has them.
+    BenchLinux(bench_linux::Options),
     /// Checks the limits of the code's style: lines a file and a function.
     Tidy,
 }
@@ -45,6 +48,7 @@ fn main() -> Result<()> {
         Task::Setup => setup::run(&root).map(|_| ()),
         Task::Fuzz(options) => fuzz::run(&root, &options),
         Task::BareMetal => bare_metal::check(&root),
+        Task::BenchLinux(options) => bench_linux::run(&root, &options),
         Task::Tidy => tidy::check(&root),
     }
 }

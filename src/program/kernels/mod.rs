@@ -4,7 +4,11 @@
 pub mod cortex_m;
 pub mod portable;
 
+#[cfg(all(target_arch = "aarch64", feature = "std"))]
+pub(crate) mod aarch64;
 #[cfg(feature = "std")]
 pub mod packed;
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), feature = "std"))]
+pub(crate) mod tiles;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 pub(crate) mod x86;

@@ -8,7 +8,7 @@ pub enum Isa {
     Avx512,
     /// AVX2.
     Avx2,
-    /// NEON with its dot product of bytes. Its kernels are not written yet: never available.
+    /// NEON with its dot product of bytes (`asimddp`).
     Neon,
 }
 
@@ -34,7 +34,12 @@ impl Isa {
         }
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    fn present(self) -> bool {
+        self == Self::Neon && std::arch::is_aarch64_feature_detected!("dotprod")
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     fn present(self) -> bool {
         false
     }

@@ -57,6 +57,10 @@ pub(crate) struct Chunk {
 
 /// A depthwise convolution.
 #[derive(Debug)]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "pieces are for wide vectors")
+)]
 pub(crate) struct Depthwise {
     /// Where each tap lies from the first element of the window on.
     pub taps: Vec<u32>,

@@ -305,7 +305,7 @@ pub(super) fn phases(
 
 /// Constants of channels, a vector after the other: bias, significand, what rounding adds to the
 /// products of even and of odd lanes, shifts to the right and left, and where halves turn with the
-/// sign. With NEON: bias, significand, shifts to the left and right.
+/// sign. With NEON: bias, significand, shifts to the left and right, and the zero point.
 pub(super) fn lanes(
     shape: &Shape,
     channels: &[Option<Channel>],
@@ -325,6 +325,7 @@ pub(super) fn lanes(
         if shape.element == Element::Plain {
             out.i32s(field(|it| it.shift.max(0)));
             out.i32s(field(|it| it.shift.min(0)));
+            out.i32s(block.iter().map(|_| zero as i32));
             continue;
         }
         let rounding = |channel: &Option<Channel>| {

@@ -5,6 +5,8 @@ use super::isa::{Element, Isa, Shape};
 use super::jobs::{self, Rows};
 use super::{Packed, Step, build};
 use crate::program::exec::{Portable, Run};
+#[cfg(target_arch = "aarch64")]
+use crate::program::kernels::aarch64::neon;
 use crate::program::kernels::portable;
 #[cfg(target_arch = "x86_64")]
 use crate::program::kernels::x86::{avx2, avx512};
@@ -134,6 +136,8 @@ macro_rules! kernel {
                     Isa::Avx512 => avx512::$name(job, base),
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => avx2::$name(job, base),
+                    #[cfg(target_arch = "aarch64")]
+                    Isa::Neon => neon::$name(job, base),
                     _ => unreachable!("packed for an instruction set that is not here"),
                 }
             }

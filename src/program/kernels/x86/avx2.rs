@@ -12,9 +12,9 @@ use core::arch::x86_64::{
     _mm256_unpackhi_epi16, _mm256_unpacklo_epi16,
 };
 
-use super::{strips, unroll};
 use crate::program::kernels::packed::jobs::{Addend, Clamp, Conv, Depthwise, Pool, Strip, Sum};
 use crate::program::kernels::packed::run::Base;
+use crate::program::kernels::tiles::{strips, unroll};
 
 /// Bytes of a vector.
 const VECTOR: usize = 32;

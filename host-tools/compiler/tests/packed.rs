@@ -1,0 +1,51 @@
+//! The five models of the corpus equal TensorFlow Lite Micro bit for bit, packed for every instruction
+//! set of this processor, and no operator of theirs is left to the portable kernels.
+
+mod common;
+
+use common::{corpus, read_npz};
+use edgeward::engine::program::ProgramEngine;
+use edgeward::program::Layout;
+use edgeward::program::kernels::packed::Isa;
+use edgeward_compiler::{Options, compile};
+
+fn check(model: &str, archive: &str) {
+    let Some(corpus) = corpus() else { return };
+    let models = corpus.join("models");
+    let bytes = std::fs::read(models.join(format!("{model}.tflite"))).unwrap();
+    let golden = read_npz(&models.join(archive));
+    for options in [Options::linux(), Options::mcu(Layout::Natural)] {
+        let compiled = compile(&bytes, &options).unwrap_or_else(|error| panic!("{error}"));
+        for isa in Isa::available() {
+            let engine = ProgramEngine::with(&compiled.program, Some(isa));
+            let mut engine = engine.unwrap_or_else(|error| panic!("{model}: {error:?}"));
+            assert_eq!(engine.portable_ops(), 0, "{model}, {}", isa.name());
+            let rows = golden["input"].rows().zip(golden["output"].rows());
+            for (row, (input, expected)) in rows.enumerate() {
+                let signed = |bytes: &[u8]| bytes.iter().map(|it| it.cast_signed()).collect();
+                let (input, expected): (Vec<i8>, Vec<i8>) = (signed(input), signed(expected));
+                let mut output = vec![0; expected.len()];
+                engine.run_i8(&input, &mut output).unwrap();
+                assert_eq!(output, expected, "{model}, row {row}, {}", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn golden_rows_of_all_models() {
+    for model in [
+        "kws_ref_model",
+        "vww_96_int8",
+        "pretrainedResnet_quant",
+        "ad01_int8",
+        "str_ww_ref_model",
+    ] {
+        check(model, &format!("{model}.golden.npz"));
+    }
+}
+
+#[test]
+fn five_hundred_recordings_of_keywords() {
+    check("kws_ref_model", "kws_ref_model.real.npz");
+}

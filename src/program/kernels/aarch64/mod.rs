@@ -1,0 +1,4 @@
+//! Kernels of packed programs for AArch64.
+#![allow(unsafe_code)]
+
+pub(super) mod neon;
