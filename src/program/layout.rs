@@ -14,17 +14,20 @@
 //! halfwords. A row of three is `k0, k1, k1, k2`. A kernel of one column lies as one row.
 //!
 //! Of a [`Channel`] the multiplier is stored times two, modulo 2^32, and the shift as its bitwise
-//! complement, with two flags in the first channel of an operator ([`UNPROVEN`], [`LEFT`]).
+//! complement, with flags above it ([`UNPROVEN`], [`SLOW`], [`SLOW_TILE`]).
 
 use super::Layout;
 use super::codec::{Field, Reader};
 use super::op::{Channel, Conv, Dense, Depthwise, Op, Window};
 
-/// Flag in the first channel's shift for Cortex-M: some sum may leave 24 bits, or some multiplier is
-/// zero, so that only portable kernels are exact.
+/// Flag in the first channel's shift for Cortex-M: some sum of products may leave 24 bits, or some
+/// multiplier is zero, so that only portable kernels are exact.
 pub const UNPROVEN: i32 = 1 << 16;
-/// Flag in the first channel's shift for Cortex-M: some shift goes to the left or is none.
-pub const LEFT: i32 = 1 << 17;
+/// Flag in the first channel's shift for Cortex-M: some tile has [`SLOW_TILE`].
+pub const SLOW: i32 = 1 << 17;
+/// Flag in the shift of a tile's first channel for Cortex-M: some of its outputs shifts to the left
+/// or not at all, or an odd one leaves 24 bits together with its bias.
+pub const SLOW_TILE: i32 = 1 << 18;
 
 /// Columns of outputs that a depthwise kernel for Cortex-M computes at a time.
 pub const BLOCK: usize = 6;

@@ -5,7 +5,7 @@ use edgeward::program::op::{Channel, Op};
 use edgeward::program::overlap::least_distance;
 use edgeward::program::{
     ALIGNMENT, Aligned, HEADER_BYTES, Header, Layout, MAGIC, VERSION,
-    layout::{LEFT, UNPROVEN, channel_count, scratch_bytes, store_channel},
+    layout::{UNPROVEN, channel_count, scratch_bytes, store_channel},
 };
 
 /// Numbers from a seed (SplitMix64).
@@ -82,7 +82,7 @@ impl Builder {
         for index in 0..count {
             let channel = *channels.get(index).unwrap_or(&padding);
             // Nothing is proven of random weights.
-            let flags = if index == 0 { UNPROVEN | LEFT } else { 0 };
+            let flags = if index == 0 { UNPROVEN } else { 0 };
             store_channel(layout, channel, flags)
                 .write(&mut writer)
                 .expect("room for every channel");

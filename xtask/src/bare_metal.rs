@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The target of a Cortex-M4 or M7 with a floating-point unit.
-const TARGET: &str = "thumbv7em-none-eabihf";
+pub const TARGET: &str = "thumbv7em-none-eabihf";
 /// Debian's compiler and the sources of its standard library.
 const DEBIAN: &[(&str, &str)] = &[
     ("rustc-web", "/usr/bin/rustc"),
     ("cargo-web", "/usr/bin/cargo"),
     ("rust-web-src", "/usr/lib/rustlib/src/rust/library/core"),
+    ("lld-19", "/usr/bin/ld.lld-19"),
 ];
 
 /// Links the core into an image that has a panic handler and no allocator, for a bare-metal target,
@@ -20,35 +21,42 @@ const DEBIAN: &[(&str, &str)] = &[
 pub fn check(root: &Path) -> Result<()> {
     let folder = root.join("target/bare-metal");
     let probe = write_probe(root, &folder.join("probe"))?;
-    let mut command = if rustup_has_target() {
-        cargo(&probe)
-    } else {
-        let missing: Vec<&str> = DEBIAN
-            .iter()
-            .filter(|(_, file)| !Path::new(file).exists())
-            .map(|(package, _)| *package)
-            .collect();
-        setup::install(&missing)?;
-        if DEBIAN.iter().any(|(_, file)| !Path::new(file).exists()) {
-            bail!(
-                "no toolchain for {TARGET}: run `rustup target add {TARGET}`, or on Debian 12 install {}",
-                names(DEBIAN)
-            );
-        }
-        let mut command = Command::new("/usr/bin/cargo");
-        clean(&mut command);
-        command
-            .current_dir(&probe)
-            .env("RUSTC_BOOTSTRAP", "1")
-            .env("RUSTC", "/usr/bin/rustc");
-        command
-    };
-    command.args(["build", "--release", "--target", TARGET]);
-    if !rustup_has_target() {
-        command.arg("-Zbuild-std=core,alloc");
-    }
+    let mut command = board_cargo(&probe)?;
     command.arg("--target-dir").arg(&folder);
     step("core without std and without an allocator", &mut command)
+}
+
+/// `cargo build --release` in `folder` for the board's processor, by rustup's toolchain where it has
+/// the target, else by Debian's.
+pub fn board_cargo(folder: &Path) -> Result<Command> {
+    if rustup_has_target() {
+        let mut command = cargo(folder);
+        command.args(["build", "--release", "--target", TARGET]);
+        return Ok(command);
+    }
+    let missing: Vec<&str> = DEBIAN
+        .iter()
+        .filter(|(_, file)| !Path::new(file).exists())
+        .map(|(package, _)| *package)
+        .collect();
+    setup::install(&missing)?;
+    if DEBIAN.iter().any(|(_, file)| !Path::new(file).exists()) {
+        bail!(
+            "no toolchain for {TARGET}: run `rustup target add {TARGET}`, or on Debian 12 install {}",
+            names(DEBIAN)
+        );
+    }
+    let mut command = Command::new("/usr/bin/cargo");
+    clean(&mut command);
+    command
+        .current_dir(folder)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTC", "/usr/bin/rustc")
+        // Debian's compiler has no linker of its own for the target.
+        .env("CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER", "ld.lld-19")
+        .args(["build", "--release", "--target", TARGET])
+        .arg("-Zbuild-std=core,alloc");
+    Ok(command)
 }
 
 /// A library for a microcontroller that holds the core and nothing else.

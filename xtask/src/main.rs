@@ -2,6 +2,7 @@
 
 mod bare_metal;
 mod bench_linux;
+mod bench_mcu;
 mod fuzz;
 mod setup;
 mod tally;
@@ -37,6 +38,9 @@ enum Task {
     BareMetal,
     /// Times programs on this machine: ours, and LiteRT and ONNX Runtime where Python has them.
     BenchLinux(bench_linux::Options),
+    /// Counts the instructions of programs on a Cortex-M4 in QEMU, exactly, and checks their outputs
+    /// and every kernel bit for bit.
+    BenchMcu(bench_mcu::Options),
     /// Checks the limits of the code's style: lines a file and a function.
     Tidy,
 }
@@ -49,6 +53,7 @@ fn main() -> Result<()> {
         Task::Fuzz(options) => fuzz::run(&root, &options),
         Task::BareMetal => bare_metal::check(&root),
         Task::BenchLinux(options) => bench_linux::run(&root, &options),
+        Task::BenchMcu(options) => bench_mcu::run(&root, &options),
         Task::Tidy => tidy::check(&root),
     }
 }

@@ -33,6 +33,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mosquitto", "/usr/sbin/mosquitto"),
     ("python3", "/usr/bin/python3"),
     ("g++", "/usr/bin/g++"),
+    ("qemu-system-arm", "/usr/bin/qemu-system-arm"),
 ];
 
 /// The package without which Debian's Python makes no environments.

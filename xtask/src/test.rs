@@ -1,7 +1,7 @@
 //! Everything that must hold before a change lands.
 
 use crate::tally::{self, Tally};
-use crate::{bare_metal, cargo, fuzz, print_stages, setup, step, tidy};
+use crate::{bare_metal, bench_mcu, cargo, fuzz, print_stages, setup, step, tidy};
 use anyhow::Result;
 use clap::Args;
 use std::path::Path;
@@ -79,6 +79,7 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
     if options.quick {
         return Ok(());
     }
+    bench_mcu::run(root, &bench_mcu::Options::check())?;
     fuzz::run(
         root,
         &fuzz::Options {

@@ -3,7 +3,7 @@
 use crate::{Memory, count, print};
 use edgeward::program::codec::{Field as _, Writer};
 use edgeward::program::kernels::cortex_m::CortexM;
-use edgeward::program::layout::{self, LEFT};
+use edgeward::program::layout::{self, SLOW, SLOW_TILE};
 use edgeward::program::op::{
     AddScale, Channel, Conv, ConvAdd, Dense, Depthwise, Op, Plane, Quantizer, Window,
 };
@@ -68,14 +68,27 @@ impl Builder<'_> {
         let at = self.room(all * Channel::BYTES);
         // Sums of about 127 * 73 * sqrt(products), brought to a few hundred.
         let down = 6 + products.ilog2() as i32 / 2;
+        let mut slow = false;
         for index in 0..all {
-            let flags = if index == 0 && left { LEFT } else { 0 };
-            let shift = match left && random.chance(40) {
+            // Of a layer that has it, some tiles take the long way.
+            if index % 4 == 0 {
+                slow = left && random.chance(60);
+            }
+            let mut flags = if index == 0 && left { SLOW } else { 0 };
+            if slow && index % 4 == 0 {
+                flags |= SLOW_TILE;
+            }
+            let shift = match slow && random.chance(40) {
                 true => random.between(0, 3),
                 false => -random.between(down - 4, down + 4).clamp(1, 30),
             };
+            let greatest = if slow && random.chance(30) {
+                1 << 29
+            } else {
+                20_000
+            };
             let channel = Channel {
-                bias: random.between(-20_000, 20_000),
+                bias: random.between(-greatest, greatest),
                 multiplier: (1 << 30) + (random.next() >> 2) as i32,
                 shift,
             };
@@ -370,7 +383,10 @@ fn write(builder: &mut Builder<'_>, op: &Op, arena: usize, io: [(usize, usize); 
         output_scale: 1.0,
         input_zero_point: 0,
         output_zero_point: 0,
-        reserved: [0; 14],
+        feature_count: 0,
+        features: 0,
+        feature_inner: 0,
+        reserved: [0; 4],
     };
     let _ = header.write(&mut Writer::new(builder.bytes));
     length

@@ -18,7 +18,7 @@ pub mod tflite;
 pub use error::{CompileError, Reason, Refusal};
 
 use edgeward::program::Layout;
-use emit::{Natural, WeightLayout};
+use emit::{CortexM, Natural, WeightLayout};
 use graph::Graph;
 
 /// What to compile for.
@@ -121,6 +121,7 @@ pub fn compile_graph(mut graph: Graph, options: &Options) -> Result<Compiled, Co
 /// Who lays out weights for a layout.
 fn weight_layout(layout: Layout) -> &'static dyn WeightLayout {
     match layout {
-        Layout::Natural | Layout::CortexM => &Natural,
+        Layout::Natural => &Natural,
+        Layout::CortexM => &CortexM,
     }
 }

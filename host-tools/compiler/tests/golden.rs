@@ -84,6 +84,14 @@ fn arenas_stay_within_their_budgets() {
 }
 
 #[test]
+fn golden_rows_of_all_models_in_the_layout_of_cortex_m() {
+    for model in MODELS {
+        let options = Options::mcu(Layout::CortexM);
+        check(model, &format!("{model}.golden.npz"), &options);
+    }
+}
+
+#[test]
 fn golden_rows_of_all_models_in_disjoint_arenas() {
     for model in MODELS {
         check(model, &format!("{model}.golden.npz"), &Options::linux());

@@ -1,8 +1,9 @@
 //! How weights are laid out for the kernels of a target.
 
 use edgeward::program::Layout;
+use edgeward::program::codec::{Field, Writer};
 use edgeward::program::layout;
-use edgeward::program::op::{Conv, Dense, Depthwise};
+use edgeward::program::op::{Channel, Conv, Dense, Depthwise, Quantizer};
 
 /// Lays weights out. What comes in is TFLite's order (output, row, column, input of a convolution;
 /// row, column, output of a depthwise one; output, input of a dense layer); what goes out is what
@@ -32,6 +33,7 @@ pub trait WeightLayout {
                 }
             }
         }
+        layout::finish_matrix(self.layout(), &mut laid);
         laid
     }
 
@@ -49,6 +51,7 @@ pub trait WeightLayout {
                 }
             }
         }
+        layout::finish_depthwise(self.layout(), &op.window, &mut laid);
         laid
     }
 
@@ -63,8 +66,70 @@ pub trait WeightLayout {
                 laid[at] = next.next().copied().unwrap_or(0);
             }
         }
+        layout::finish_matrix(self.layout(), &mut laid);
         laid
     }
+
+    /// The constants of a layer's outputs, and of how they are quantized, as bytes.
+    fn channels(&self, _kind: Weights, outputs: &[Output], _quantizer: &Quantizer) -> Vec<u8> {
+        let channels: Vec<_> = outputs.iter().map(|output| output.channel).collect();
+        channel_bytes(&channels)
+    }
+}
+
+/// How a layer's weights are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weights {
+    /// Convolutions and dense layers.
+    Matrix,
+    /// Depthwise convolutions.
+    Depthwise,
+}
+
+/// One output channel of a layer, and what is known of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Output {
+    /// Its constants, natural.
+    pub channel: Channel,
+    /// Least and greatest accumulator that any input makes, bias included.
+    pub accumulator: [i64; 2],
+    /// Its least weight.
+    pub least_weight: i8,
+}
+
+impl Output {
+    /// An output with these weights.
+    pub fn new(channel: Channel, weights: impl Iterator<Item = i8>) -> Self {
+        let bias = i64::from(channel.bias);
+        let none = Self {
+            channel,
+            accumulator: [bias, bias],
+            least_weight: 0,
+        };
+        weights.fold(none, |so_far, weight| {
+            let ends = [i8::MIN, i8::MAX].map(|input| i64::from(input) * i64::from(weight));
+            let [least, greatest] = so_far.accumulator;
+            Self {
+                accumulator: [
+                    least + ends[0].min(ends[1]),
+                    greatest + ends[0].max(ends[1]),
+                ],
+                least_weight: so_far.least_weight.min(weight),
+                ..so_far
+            }
+        })
+    }
+}
+
+/// Channels' constants one after the other.
+pub(super) fn channel_bytes(channels: &[Channel]) -> Vec<u8> {
+    let mut bytes = vec![0; channels.len() * Channel::BYTES];
+    let mut writer = Writer::new(&mut bytes);
+    for channel in channels {
+        let written = channel.write(&mut writer);
+        debug_assert!(written.is_some(), "the bytes were sized for these records");
+    }
+    bytes
 }
 
 /// TFLite's own order: what portable kernels read, and what a Linux board packs when it loads.

@@ -4,6 +4,7 @@
 //! the arena, constants to the start of the constants. The planner gives every region its place,
 //! and [`Lowered::write`] makes all offsets absolute and the program's bytes.
 
+mod cortex_m;
 mod layout;
 mod neural;
 mod rearrange;
@@ -12,7 +13,8 @@ mod simple;
 mod tables;
 mod write;
 
-pub use layout::{Natural, WeightLayout};
+pub use cortex_m::CortexM;
+pub use layout::{Natural, Output, WeightLayout, Weights};
 pub(crate) use tables::table as function_table;
 
 use edgeward::program::layout as core_layout;

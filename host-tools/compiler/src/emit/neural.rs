@@ -1,9 +1,9 @@
 //! Convolutions and dense layers.
 
-use edgeward::program::codec::{Field, Writer};
 use edgeward::program::layout;
 use edgeward::program::op::{self, Channel, Conv, ConvAdd, Dense, Depthwise, Op, Plane, Quantizer};
 
+use super::layout::{Output, Weights};
 use super::scale::{self, activation_range};
 use super::{At, Emitter};
 use crate::error::{CompileError, Reason};
@@ -62,7 +62,7 @@ impl Emitter<'_> {
         let (input, weights) = (self.input(at, 0)?, self.input(at, 1)?);
         let mut it = self.conv_record(at, window, activation, input, output)?;
         let macs = it.output.bytes() * layout::conv_taps(&it);
-        let channels = self.channels(at, Order::OutputFirst, output)?;
+        let channels = self.channels(at, Order::OutputFirst, output, &it.quantizer)?;
         let bytes = self.layout.conv(&it, self.constant(at, weights)?);
         it.weights = self.store_weights(&bytes);
         it.channels = self.store(&channels, 4);
@@ -112,7 +112,7 @@ impl Emitter<'_> {
             channels: 0,
             scratch: 0,
         };
-        let channels = self.channels(at, Order::OutputLast, output)?;
+        let channels = self.channels(at, Order::OutputLast, output, &it.quantizer)?;
         let bytes = self.layout.depthwise(&it, self.constant(at, weights)?);
         it.weights = self.store_weights(&bytes);
         it.channels = self.store(&channels, 4);
@@ -150,7 +150,7 @@ impl Emitter<'_> {
             channels: 0,
             scratch: 0,
         };
-        let channels = self.channels(at, Order::OutputFirst, output)?;
+        let channels = self.channels(at, Order::OutputFirst, output, &it.quantizer)?;
         let bytes = self.layout.dense(&it, self.constant(at, weights)?);
         it.weights = self.store_weights(&bytes);
         it.channels = self.store(&channels, 4);
@@ -219,6 +219,7 @@ impl Emitter<'_> {
         at: &At<'_>,
         order: Order,
         output: TensorId,
+        quantizer: &Quantizer,
     ) -> Result<Vec<u8>, CompileError> {
         let input = self.graph.tensor(self.input(at, 0)?);
         let weights_id = self.input(at, 1)?;
@@ -233,8 +234,7 @@ impl Emitter<'_> {
         };
         let outputs = outputs.copied().unwrap_or(0).max(1);
         let biases = self.biases(at, outputs)?;
-        let mut bytes = vec![0; outputs * Channel::BYTES];
-        let mut writer = Writer::new(&mut bytes);
+        let mut made = Vec::with_capacity(outputs);
         let taps = data.len() / outputs;
         for (out, bias) in biases.into_iter().enumerate() {
             let weight = |tap: usize| match order {
@@ -266,10 +266,14 @@ impl Emitter<'_> {
                 multiplier: scale.multiplier,
                 shift: scale.shift,
             };
-            // The bytes were sized for exactly these records.
-            let _ = channel.write(&mut writer);
+            let weights = (0..taps).map(|tap| weight(tap).cast_signed());
+            made.push(Output::new(channel, weights));
         }
-        Ok(bytes)
+        let kind = match order {
+            Order::OutputFirst => Weights::Matrix,
+            Order::OutputLast => Weights::Depthwise,
+        };
+        Ok(self.layout.channels(kind, &made, quantizer))
     }
 
     /// Biases, zeros where there are none.

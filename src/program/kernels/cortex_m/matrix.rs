@@ -6,7 +6,7 @@ use super::{Stored, clamp_stretch, sum};
 use crate::program::Layout;
 use crate::program::exec::Step;
 use crate::program::kernels::portable::{self, finish};
-use crate::program::layout::{self, LEFT, UNPROVEN};
+use crate::program::layout::{self, SLOW, SLOW_TILE, UNPROVEN};
 use crate::program::op::{AddScale, Channel, Conv, ConvAdd, Dense, Quantizer};
 
 /// Convolution.
@@ -96,8 +96,8 @@ struct Matrix {
     weights: *const u8,
     channels: *const Stored,
     quantizer: Quantizer,
-    /// Whether every shift goes to the right.
-    right: bool,
+    /// Whether no tile takes the long way.
+    plain: bool,
 }
 
 /// Words of a tile's constants.
@@ -124,7 +124,7 @@ impl Matrix {
             weights,
             channels: channels.cast(),
             quantizer: shape.quantizer,
-            right: flags & LEFT == 0,
+            plain: flags & SLOW == 0,
         })
     }
 
@@ -180,17 +180,13 @@ impl Matrix {
         unsafe {
             let (whole, left) = (self.outputs / 4, self.outputs % 4);
             let targets = [tiles.output, tiles.second];
-            let mut done = 0;
-            if self.right {
-                tiles.rounding = 2 * i32::from(self.quantizer.zero_point) + 1;
-                if whole > 0 {
-                    tiles.channels_end = tiles.channels.add(whole * TILE);
-                    kernel(&tiles);
-                }
-                done = whole;
+            tiles.rounding = 2 * i32::from(self.quantizer.zero_point) + 1;
+            if self.plain && whole > 0 {
+                tiles.channels_end = tiles.channels.add(whole * TILE);
+                kernel(&tiles);
             }
-            if left > 0 || !self.right {
-                self.slow(tiles, kernel, targets, done);
+            if left > 0 || !self.plain {
+                self.slow(tiles, kernel, targets, if self.plain { whole } else { 0 });
             }
             let Quantizer { min, max, .. } = self.quantizer;
             if min > i8::MIN || max < i8::MAX {
@@ -201,7 +197,10 @@ impl Matrix {
         }
     }
 
-    /// Tiles from `done` on, by their accumulators.
+    /// Tiles from `done` on, one at a time.
+    ///
+    /// # Safety
+    /// As [`Self::all`].
     #[inline(never)]
     unsafe fn slow(
         &self,
@@ -210,36 +209,64 @@ impl Matrix {
         targets: [*mut u8; 2],
         done: usize,
     ) {
-        tiles.rounding = 0;
-        // SAFETY: the buffer holds the accumulators of one tile; outputs end where the caller's do.
+        // SAFETY: the buffer holds outputs or accumulators of one tile; what is copied from it ends
+        // where the caller's outputs do.
         unsafe {
             for tile in done..self.outputs.div_ceil(4) {
-                let mut accumulators = [0_i32; 8];
-                tiles.output = accumulators.as_mut_ptr().cast();
+                let channels = self.channels.add(tile * 4);
+                let count = (self.outputs - tile * 4).min(4);
+                let mut buffer = [0_i32; 8];
+                tiles.output = buffer.as_mut_ptr().cast();
+                tiles.second = buffer.as_mut_ptr().add(1).cast();
                 tiles.weights = self.weights.add(tile * 4 * self.products);
-                tiles.channels = self.channels.cast::<i32>().add(tile * TILE);
+                tiles.channels = channels.cast();
                 tiles.channels_end = tiles.channels.add(TILE);
+                let long = channels.read().flags() & SLOW_TILE != 0;
+                tiles.rounding = if long {
+                    0
+                } else {
+                    2 * i32::from(self.quantizer.zero_point) + 1
+                };
                 kernel(&tiles);
-                for (sums, target) in accumulators.chunks_exact(4).zip(targets) {
+                for (place, target) in targets.into_iter().enumerate() {
                     if target.is_null() {
                         continue;
                     }
-                    for (index, &sum) in sums.iter().enumerate() {
-                        let output = tile * 4 + index;
-                        if output < self.outputs {
-                            let channel = self.channels.add(output).read();
-                            let channel = Channel {
-                                bias: channel.bias,
-                                multiplier: (channel.multiplier as u32 >> 1) as i32,
-                                shift: !i32::from(channel.shift as i8),
-                            };
-                            let value = finish(sum, &channel, &self.quantizer);
-                            target.add(output).write(value as u8);
-                        }
+                    for index in 0..count {
+                        let value = if long {
+                            self.finish(
+                                channels.add(index).read(),
+                                buffer[place * 4 + index],
+                                index,
+                            )
+                        } else {
+                            buffer[place].to_le_bytes()[index]
+                        };
+                        target.add(tile * 4 + index).write(value);
                     }
                 }
             }
         }
+    }
+
+    /// An output from its accumulator, of which odd ones have 24 bits.
+    fn finish(&self, channel: Stored, sum: i32, index: usize) -> u8 {
+        let products = sum.wrapping_sub(channel.bias);
+        let products = if index % 2 == 1 {
+            (products << 8) >> 8
+        } else {
+            products
+        };
+        let natural = Channel {
+            bias: channel.bias,
+            multiplier: (channel.multiplier as u32 >> 1) as i32,
+            shift: !i32::from(channel.shift as i8),
+        };
+        finish(
+            products.wrapping_add(channel.bias),
+            &natural,
+            &self.quantizer,
+        ) as u8
     }
 }
 

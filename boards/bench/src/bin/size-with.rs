@@ -1,0 +1,18 @@
+//! As `size-without`, with everything that runs a program: what it has more is the engine's size.
+#![no_std]
+#![no_main]
+#![allow(unsafe_code)]
+
+#[path = "../size.rs"]
+mod size;
+
+use cortex_m_rt::entry;
+use edgeward::program::Program;
+use edgeward::program::kernels::cortex_m::CortexM;
+
+#[entry]
+fn main() -> ! {
+    let (program, arena) = size::memory();
+    let done = Program::verify(program).is_ok_and(|it| it.run(&mut CortexM, arena).is_ok());
+    size::end(done)
+}

@@ -1,0 +1,104 @@
+//! Writes programs for `cargo xtask bench-mcu`: `bench_programs FOLDER`.
+//!
+//! Of each model `NAME.program`, and `NAME.rows`: inputs, each followed by the output that it must
+//! give. Models of the four MLPerf Tiny shapes with seeded weights are always written, their outputs
+//! by the portable kernels on the natural layout; those of the corpus where it is, with outputs of
+//! TensorFlow Lite Micro.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+#[path = "bench_programs/shapes.rs"]
+mod shapes;
+
+use edgeward::program::{Aligned, Layout, Portable, Program};
+use edgeward_compiler::graph::Graph;
+use edgeward_compiler::{Options, compile, compile_graph};
+use std::error::Error;
+use std::path::Path;
+
+type Done<T = ()> = Result<T, Box<dyn Error>>;
+
+/// Names in the corpus.
+const CORPUS: [(&str, &str); 5] = [
+    ("kws", "kws_ref_model"),
+    ("vww", "vww_96_int8"),
+    ("ic", "pretrainedResnet_quant"),
+    ("ad", "ad01_int8"),
+    ("wake-word", "str_ww_ref_model"),
+];
+
+fn main() -> Done {
+    let folder = std::env::args()
+        .nth(1)
+        .ok_or("usage: bench_programs FOLDER")?;
+    let folder = Path::new(&folder);
+    for (name, graph) in shapes::all() {
+        seeded(folder, name, graph)?;
+    }
+    let Some(corpus) = common::corpus() else {
+        return Ok(());
+    };
+    for (name, file) in CORPUS {
+        real(folder, name, &corpus.join("models"), file)?;
+    }
+    Ok(())
+}
+
+/// A model with seeded weights.
+fn seeded(folder: &Path, name: &str, graph: Graph) -> Done {
+    let natural = compile_graph(graph.clone(), &Options::mcu(Layout::Natural))?;
+    let program = compile_graph(graph, &Options::mcu(Layout::CortexM))?;
+    let mut random = shapes::Random(7);
+    let bytes = Aligned::copy_of(&natural.program);
+    let program_of = |bytes| Program::verify(bytes).map_err(|error| format!("{name}: {error:?}"));
+    let reference = program_of(bytes.as_ref())?;
+    let header = *reference.header();
+    let mut arena = Aligned::zeros(header.arena_bytes as usize);
+    let mut rows = Vec::new();
+    for _ in 0..2 {
+        let input: Vec<u8> = (0..header.input_len).map(|_| random.next() as u8).collect();
+        let places = arena.as_mut().iter_mut().skip(header.input as usize);
+        for (to, &from) in places.zip(&input) {
+            *to = from.cast_signed();
+        }
+        let arena = arena.as_mut();
+        let run = reference.run(&mut Portable, arena);
+        run.map_err(|error| format!("{name}: {error:?}"))?;
+        let (start, len) = (header.output as usize, header.output_len as usize);
+        rows.extend(input);
+        rows.extend(
+            arena[start..][..len]
+                .iter()
+                .map(|value| value.cast_unsigned()),
+        );
+    }
+    std::fs::write(
+        folder.join(format!("{name}-shape.program")),
+        program.program,
+    )?;
+    std::fs::write(folder.join(format!("{name}-shape.rows")), rows)?;
+    Ok(())
+}
+
+/// A model of the corpus.
+fn real(folder: &Path, name: &str, models: &Path, file: &str) -> Done {
+    let bytes = std::fs::read(models.join(format!("{file}.tflite")))?;
+    let program = compile(&bytes, &Options::mcu(Layout::CortexM))?;
+    let golden = common::read_npz(&models.join(format!("{file}.golden.npz")));
+    let mut rows = Vec::new();
+    // The ramp first: what the peers' figures were counted on.
+    let mut pairs: Vec<_> = golden["input"]
+        .rows()
+        .zip(golden["output"].rows())
+        .collect();
+    if pairs.len() > 1 {
+        pairs.swap(0, 1);
+    }
+    for (input, output) in pairs {
+        rows.extend_from_slice(input);
+        rows.extend_from_slice(output);
+    }
+    std::fs::write(folder.join(format!("{name}.program")), program.program)?;
+    std::fs::write(folder.join(format!("{name}.rows")), rows)?;
+    Ok(())
+}

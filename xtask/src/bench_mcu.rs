@@ -1,0 +1,332 @@
+//! Instructions of programs on a microcontroller, counted by QEMU.
+
+use crate::{bare_metal, cargo, step};
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What to do with the figures.
+#[derive(Args)]
+pub struct Options {
+    /// Compares with benches/mcu.txt and fails when a model takes over 1 % more than there.
+    #[arg(long)]
+    check: bool,
+    /// Writes benches/mcu.txt.
+    #[arg(long, conflicts_with = "check")]
+    save: bool,
+    /// Random operators on which fast kernels must equal the portable ones.
+    #[arg(long, default_value_t = 2000)]
+    cases: u32,
+}
+
+impl Options {
+    /// As the tests run it.
+    pub fn check() -> Self {
+        Self {
+            check: true,
+            save: false,
+            cases: 2000,
+        }
+    }
+}
+
+/// The peers: instructions of TensorFlow Lite Micro with CMSIS-NN on the same machine, and its arena.
+const PEERS: [(&str, u64, u64); 4] = [
+    ("kws", 7_697_232, 22_820),
+    ("vww", 24_101_454, 100_708),
+    ("ic", 29_862_112, 54_996),
+    ("ad", 582_864, 2_580),
+];
+
+/// Most bytes of code and read-only data of executor, verifier and kernels.
+const CODE_BYTES: u64 = 24 * 1024;
+
+const FIGURES: &str = "benches/mcu.txt";
+
+/// What a run of a program told.
+#[derive(Default)]
+struct Figures {
+    instructions: u64,
+    arena: u64,
+    products: u64,
+    program: u64,
+    rows: u64,
+    /// Kind of operator, instructions and products of each.
+    ops: Vec<(String, u64, u64)>,
+}
+
+/// Builds the firmware, runs every program, prints the table.
+pub fn run(root: &Path, options: &Options) -> Result<()> {
+    let folder = root.join("target/bench-mcu");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    let mut programs = cargo(root);
+    programs
+        .args(["run", "--release", "--quiet", "--locked"])
+        .args([
+            "-p",
+            "edgeward-compiler",
+            "--example",
+            "bench_programs",
+            "--",
+        ])
+        .arg(&folder);
+    step("programs", &mut programs)?;
+    let images = build(root)?;
+    let mut all = BTreeMap::new();
+    for name in names(&folder)? {
+        let figures = measure(&images, &folder, &name)?;
+        eprintln!("    {name}: {} instructions", figures.instructions);
+        all.insert(name, figures);
+    }
+    let kernels =
+        code_bytes(&images.join("size-with"))? - code_bytes(&images.join("size-without"))?;
+    let cases = check_kernels(&images, &folder, options.cases)?;
+    let table = table(&all, kernels);
+    println!("{table}{}", profile(&all));
+    eprintln!("--- {cases} random operators: fast kernels equal portable ones");
+    ensure!(
+        kernels <= CODE_BYTES,
+        "executor, verifier and kernels take {kernels} bytes, at most {CODE_BYTES}"
+    );
+    let path = root.join(FIGURES);
+    if options.save {
+        std::fs::write(&path, &table)?;
+    }
+    if options.check {
+        let known = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        compare(&known, &all)?;
+    }
+    Ok(())
+}
+
+/// Builds the images and gives their folder.
+fn build(root: &Path) -> Result<PathBuf> {
+    let target = root.join("target/boards");
+    let mut command = bare_metal::board_cargo(&root.join("boards"))?;
+    command.args(["--locked", "--target-dir"]).arg(&target);
+    step("bench firmware", &mut command)?;
+    Ok(target.join(bare_metal::TARGET).join("release"))
+}
+
+/// Names of the programs in a folder.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        names.extend(name.strip_suffix(".program").map(str::to_owned));
+    }
+    names.sort();
+    ensure!(!names.is_empty(), "no programs in {}", folder.display());
+    Ok(names)
+}
+
+/// Runs the firmware with a command line and gives what it printed.
+fn qemu(images: &Path, folder: &Path, words: &[&str]) -> Result<String> {
+    let arguments: String = words.iter().fold(String::new(), |mut all, word| {
+        let _ = write!(all, ",arg={word}");
+        all
+    });
+    let mut command = Command::new("qemu-system-arm");
+    command
+        .current_dir(folder)
+        .args(["-machine", "mps2-an386", "-nographic", "-monitor", "none"])
+        .args(["-serial", "null", "-nic", "none", "-icount", "shift=10"])
+        .arg("-semihosting-config")
+        .arg(format!("enable=on,target=native,arg=bench{arguments}"))
+        .arg("-kernel")
+        .arg(images.join("edgeward-bench"));
+    let output = command
+        .output()
+        .context("cannot start qemu-system-arm (Debian's package of that name)")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!("{}: {}\n{text}{errors}", words.join(" "), output.status);
+    }
+    Ok(text)
+}
+
+/// Counts one program, and checks its outputs.
+fn measure(images: &Path, folder: &Path, name: &str) -> Result<Figures> {
+    let (program, rows) = (format!("{name}.program"), format!("{name}.rows"));
+    let text = qemu(images, folder, &["run", &program, &rows])?;
+    let mut figures = Figures {
+        program: std::fs::metadata(folder.join(&program))?.len(),
+        ..Figures::default()
+    };
+    for line in text.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words.as_slice() {
+            ["total", count] => figures.instructions = count.parse()?,
+            ["arena", bytes] => figures.arena = bytes.parse()?,
+            ["rows", count, "wrong", "0"] => figures.rows = count.parse()?,
+            ["op", _, kind, count, products] => {
+                let products = products.parse()?;
+                figures.products += products;
+                figures
+                    .ops
+                    .push(((*kind).to_owned(), count.parse()?, products));
+            }
+            _ => bail!("{name}: {line}"),
+        }
+    }
+    ensure!(figures.rows > 0, "{name}: no row was checked");
+    Ok(figures)
+}
+
+/// Runs random operators by fast and portable kernels.
+fn check_kernels(images: &Path, folder: &Path, cases: u32) -> Result<u64> {
+    let text = qemu(images, folder, &["check", "1", &cases.to_string()])?;
+    let mut checked = 0;
+    for line in text.lines() {
+        match line.split(' ').collect::<Vec<_>>().as_slice() {
+            ["checked", _, count, _] => checked += count.parse::<u64>()?,
+            _ => bail!("kernels: {line}"),
+        }
+    }
+    ensure!(
+        checked == u64::from(cases),
+        "{checked} of {cases} cases ran"
+    );
+    Ok(checked)
+}
+
+/// Instructions a product in thousandths, without floats in a file that is compared.
+fn thousandths(instructions: u64, products: u64) -> String {
+    let value = (instructions * 1000).checked_div(products).unwrap_or(0);
+    format!("{}.{:03}", value / 1000, value % 1000)
+}
+
+fn table(all: &BTreeMap<String, Figures>, kernels: u64) -> String {
+    let mut text = String::from(
+        "# Instructions an inference on a Cortex-M4 (mps2-an386 in QEMU, -icount), exact.\n\
+         # Written by `cargo xtask bench-mcu --save`. peer: TensorFlow Lite Micro with CMSIS-NN.\n\
+         # `-shape` models have the shapes of MLPerf Tiny and seeded weights; the others are the real ones.\n",
+    );
+    let _ = writeln!(
+        text,
+        "{:<10} {:>12} {:>10} {:>7} {:>7} {:>8} {:>10} {:>6}",
+        "model", "instructions", "MACs", "per MAC", "arena", "program", "peer", "ratio"
+    );
+    for (name, figures) in all {
+        let peer = peer(name);
+        let (count, ratio) = peer.map_or(("-".into(), "-".into()), |(count, _)| {
+            (count.to_string(), thousandths(count, figures.instructions))
+        });
+        let _ = writeln!(
+            text,
+            "{name:<10} {:>12} {:>10} {:>7} {:>7} {:>8} {count:>10} {ratio:>6}",
+            figures.instructions,
+            figures.products,
+            thousandths(figures.instructions, figures.products),
+            figures.arena,
+            figures.program,
+        );
+    }
+    let _ = writeln!(
+        text,
+        "# executor, verifier and kernels: {kernels} bytes of code and read-only data"
+    );
+    text
+}
+
+/// The peer's figures for a model or its shape.
+fn peer(name: &str) -> Option<(u64, u64)> {
+    let model = name.strip_suffix("-shape").unwrap_or(name);
+    let found = PEERS.iter().find(|(peer, ..)| *peer == model)?;
+    Some((found.1, found.2))
+}
+
+/// Where the instructions go, by kind of operator, the largest first.
+fn profile(all: &BTreeMap<String, Figures>) -> String {
+    let mut text = String::new();
+    for (name, figures) in all {
+        let mut kinds: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for (kind, instructions, products) in &figures.ops {
+            let sum = kinds.entry(kind).or_default();
+            sum.0 += instructions;
+            sum.1 += products;
+        }
+        let mut kinds: Vec<_> = kinds.into_iter().collect();
+        kinds.sort_by_key(|(_, (instructions, _))| std::cmp::Reverse(*instructions));
+        let _ = write!(text, "{name}:");
+        for (kind, (instructions, products)) in kinds.into_iter().take(4) {
+            let _ = write!(text, "  {kind} {instructions}");
+            if products > 0 {
+                let _ = write!(text, " ({} a MAC)", thousandths(instructions, products));
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Fails when a model takes over 1 % more than the figures known, is slower than its peer, or is not
+/// among them.
+fn compare(known: &str, all: &BTreeMap<String, Figures>) -> Result<()> {
+    let known: BTreeMap<&str, u64> = known
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            Some((words.next()?, words.next()?.parse().ok()?))
+        })
+        .collect();
+    let mut complaints = Vec::new();
+    for (name, figures) in all {
+        let now = figures.instructions;
+        match known.get(name.as_str()) {
+            None => complaints.push(format!("{name} is not in {FIGURES}")),
+            Some(&then) if now * 100 > then * 101 => {
+                complaints.push(format!("{name}: {now} instructions, {then} in {FIGURES}"));
+            }
+            Some(_) => {}
+        }
+        if let Some((count, arena)) = peer(name)
+            && (now > count || figures.arena > arena)
+        {
+            complaints.push(format!(
+                "{name}: {now} instructions, {} bytes; peer {count}, {arena}",
+                figures.arena
+            ));
+        }
+    }
+    ensure!(complaints.is_empty(), "{}", complaints.join("\n"));
+    Ok(())
+}
+
+/// Bytes of an ELF image that lie in flash: sections that are loaded and not only zeros.
+fn code_bytes(image: &Path) -> Result<u64> {
+    let bytes = std::fs::read(image).with_context(|| image.display().to_string())?;
+    let word = |at: usize| -> Option<u64> {
+        Some(u64::from(u32::from_le_bytes(
+            *bytes.get(at..)?.first_chunk()?,
+        )))
+    };
+    let half = |at: usize| -> Option<usize> {
+        Some(usize::from(u16::from_le_bytes(
+            *bytes.get(at..)?.first_chunk()?,
+        )))
+    };
+    let sum = || -> Option<u64> {
+        let (table, size, count) = (word(32)? as usize, half(46)?, half(48)?);
+        let mut sum = 0;
+        for index in 0..count {
+            let section = table + index * size;
+            let (kind, flags, length) =
+                (word(section + 4)?, word(section + 8)?, word(section + 20)?);
+            // PROGBITS that is allocated.
+            if kind == 1 && flags & 2 != 0 {
+                sum += length;
+            }
+        }
+        Some(sum)
+    };
+    sum().with_context(|| format!("{} is no 32-bit ELF image", image.display()))
+}
