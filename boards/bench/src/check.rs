@@ -5,7 +5,8 @@ use edgeward::program::codec::{Field as _, Writer};
 use edgeward::program::kernels::cortex_m::CortexM;
 use edgeward::program::layout::{self, SLOW, SLOW_TILE};
 use edgeward::program::op::{
-    AddScale, Channel, Conv, ConvAdd, Dense, Depthwise, Op, Plane, Quantizer, Window,
+    Add, AddScale, Channel, Conv, ConvAdd, Dense, Depthwise, Op, Operand, Plane, Pool, Quantizer,
+    Window,
 };
 use edgeward::program::overlap::least_distance;
 use edgeward::program::{HEADER_BYTES, Header, Layout, MAGIC, Portable, Program, VERSION};
@@ -222,6 +223,44 @@ fn conv(random: &mut Random, builder: &mut Builder<'_>) -> Conv {
 }
 
 fn conv_add(random: &mut Random, builder: &mut Builder<'_>) -> ConvAdd {
+    ConvAdd {
+        conv: conv(random, builder),
+        other: 0,
+        add: add_scale(random),
+    }
+}
+
+fn add(random: &mut Random) -> Add {
+    let len = random.between(1, 400) as u32;
+    let operand = Operand {
+        offset: 0,
+        len,
+        constant: 0,
+    };
+    Add {
+        a: operand,
+        b: operand,
+        output: 0,
+        len,
+        scale: add_scale(random),
+    }
+}
+
+fn pool(random: &mut Random) -> Pool {
+    let (input, mut output, window) = shapes(random, &[1, 2, 3, 5, 9], [20, 1]);
+    output.channels = input.channels;
+    let Quantizer { min, max, .. } = quantizer(random);
+    Pool {
+        input,
+        output,
+        window,
+        maximum: u8::from(random.chance(10)),
+        min,
+        max,
+    }
+}
+
+fn add_scale(random: &mut Random) -> AddScale {
     let one = |random: &mut Random| {
         if random.chance(50) {
             return (1 << 30, 0);
@@ -231,24 +270,19 @@ fn conv_add(random: &mut Random, builder: &mut Builder<'_>) -> ConvAdd {
             -random.between(1, 4) as i8,
         )
     };
-    let conv = conv(random, builder);
     let (multiplier_a, shift_a) = one(random);
     let (multiplier_b, shift_b) = one(random);
-    let sign = if random.chance(30) { -1 } else { 1 };
-    ConvAdd {
-        conv,
-        other: 0,
-        add: AddScale {
-            zero_a: random.element(),
-            zero_b: random.element(),
-            quantizer: quantizer(random),
-            multiplier_a,
-            shift_a,
-            multiplier_b: sign * multiplier_b,
-            shift_b,
-            multiplier: (1 << 30) + (random.next() >> 2) as i32,
-            shift: -random.between(17, 20) as i8,
-        },
+    let sign = if random.chance(20) { -1 } else { 1 };
+    AddScale {
+        zero_a: random.element(),
+        zero_b: random.element(),
+        quantizer: quantizer(random),
+        multiplier_a,
+        shift_a,
+        multiplier_b: sign * multiplier_b,
+        shift_b,
+        multiplier: (1 << 30) + (random.next() >> 2) as i32,
+        shift: -random.between(17, 20) as i8,
     }
 }
 
@@ -313,6 +347,8 @@ fn place(random: &mut Random, op: &mut Op) -> (usize, [(usize, usize); 2]) {
             u64::from(op.rows) * u64::from(op.inputs),
             u64::from(op.rows) * u64::from(op.outputs),
         ),
+        Op::Add(op) => (u64::from(op.len), u64::from(op.len)),
+        Op::Pool(op) => (op.input.bytes(), op.output.bytes()),
         _ => (0, 0),
     };
     let (input, output) = (input as usize, output as usize);
@@ -330,7 +366,7 @@ fn place(random: &mut Random, op: &mut Op) -> (usize, [(usize, usize); 2]) {
     };
     let mut end = (in_at + input).max(out_at + output);
     let other = end;
-    if matches!(op, Op::ConvAdd(_)) {
+    if matches!(op, Op::ConvAdd(_) | Op::Add(_)) {
         end += output;
     }
     let mut scratch = 0;
@@ -354,6 +390,12 @@ fn place(random: &mut Random, op: &mut Op) -> (usize, [(usize, usize); 2]) {
                 (in_at as u32, out_at as u32, scratch as u32);
         }
         Op::Dense(op) => (op.input, op.output) = (in_at as u32, out_at as u32),
+        Op::Add(op) => {
+            op.a.offset = in_at as u32;
+            op.b.offset = other as u32;
+            op.output = out_at as u32;
+        }
+        Op::Pool(op) => (op.input.offset, op.output.offset) = (in_at as u32, out_at as u32),
         _ => {}
     }
     (end, [(in_at, input), (out_at, output)])
@@ -394,7 +436,7 @@ fn write(builder: &mut Builder<'_>, op: &Op, arena: usize, io: [(usize, usize); 
 
 /// Runs `count` random operators by both kinds of kernels; `false` when any output differs.
 pub fn check(memory: Memory, seed: u32, count: u32) -> bool {
-    let mut totals = [(0_u32, 0_u64); 4];
+    let mut totals = [(0_u32, 0_u64); 6];
     for case in 0..count {
         let mut random = Random(seed.wrapping_add(case).wrapping_mul(0x9E37_79B9) | 1);
         random.next();
@@ -402,12 +444,14 @@ pub fn check(memory: Memory, seed: u32, count: u32) -> bool {
             bytes: memory.program,
             end: CONSTANTS,
         };
-        let kind = (case % 4) as usize;
+        let kind = (case % 6) as usize;
         let mut op = match kind {
             0 => Op::Conv(conv(&mut random, &mut builder)),
             1 => Op::ConvAdd(conv_add(&mut random, &mut builder)),
             2 => Op::Depthwise(depthwise(&mut random, &mut builder)),
-            _ => Op::Dense(dense(&mut random, &mut builder)),
+            3 => Op::Dense(dense(&mut random, &mut builder)),
+            4 => Op::Add(add(&mut random)),
+            _ => Op::Pool(pool(&mut random)),
         };
         let (arena_bytes, io) = place(&mut random, &mut op);
         let length = write(&mut builder, &op, arena_bytes, io);
@@ -442,7 +486,8 @@ pub fn check(memory: Memory, seed: u32, count: u32) -> bool {
         totals[kind].0 += 1;
         totals[kind].1 += u64::from(taken);
     }
-    for (name, (cases, taken)) in ["Conv", "ConvAdd", "Depthwise", "Dense"].iter().zip(totals) {
+    let names = ["Conv", "ConvAdd", "Depthwise", "Dense", "Add", "Pool"];
+    for (name, (cases, taken)) in names.iter().zip(totals) {
         print!("checked {name} {cases} {taken}");
     }
     true

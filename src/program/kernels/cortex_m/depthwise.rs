@@ -215,7 +215,7 @@ impl Planes<'_> {
                     let odd = (column - left) as usize;
                     let last = self.spare.add((1 + odd) * self.slices.channels);
                     let there = self.arena_end.offset_from(pixel) as usize;
-                    last.copy_from(pixel, there);
+                    last.copy_from_nonoverlapping(pixel, there);
                     last.cast_const()
                 }
             });

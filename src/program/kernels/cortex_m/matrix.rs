@@ -25,7 +25,7 @@ pub fn conv(mut step: Step<'_, Conv>) -> Option<()> {
 pub fn conv_add(mut step: Step<'_, ConvAdd>) -> Option<()> {
     let op = *step.op();
     let matrix = Matrix::new(step.layout(), step.program(), Shape::of(&op.conv));
-    let Some(matrix) = matrix.filter(|_| sum::takes(&op.add)) else {
+    let Some(matrix) = matrix else {
         return portable::conv_add(step);
     };
     let arena = Arena::new(step.arena());

@@ -9,13 +9,14 @@
 
 mod depthwise;
 mod matrix;
+mod pool;
 mod sliding;
 mod sum;
 mod tile;
 mod widen;
 
 use super::super::exec::{Kernels, Step};
-use super::super::op::{Add, Conv, ConvAdd, Dense, Depthwise};
+use super::super::op::{Add, Conv, ConvAdd, Dense, Depthwise, Pool};
 
 /// The kernels.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,6 +41,10 @@ impl Kernels for CortexM {
 
     fn add(&mut self, step: Step<'_, Add>) {
         complete(sum::add(step));
+    }
+
+    fn pool(&mut self, step: Step<'_, Pool>) {
+        complete(pool::pool(step));
     }
 }
 

@@ -1,0 +1,20 @@
+//! As `size-without`, with the verifier alone.
+#![no_std]
+#![no_main]
+#![allow(unsafe_code)]
+
+#[path = "../size.rs"]
+mod size;
+
+use cortex_m_rt::entry;
+use edgeward::program::Program;
+
+#[entry]
+fn main() -> ! {
+    let (program, arena) = size::memory();
+    let (count, other) = (program.len(), core::hint::black_box([1_i8; 64]));
+    arena.fill(0);
+    arena.copy_within(..count, count);
+    arena[..64].copy_from_slice(&other);
+    size::end(Program::verify(program).is_ok())
+}
