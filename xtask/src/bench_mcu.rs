@@ -84,8 +84,10 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         eprintln!("    {name}: {} instructions", figures.instructions);
         all.insert(name, figures);
     }
-    let kernels =
-        code_bytes(&images.join("size-with"))? - code_bytes(&images.join("size-without"))?;
+    let [with, verify, without] =
+        ["size-with", "size-verify", "size-without"].map(|name| code_bytes(&images.join(name)));
+    let (with, verify, without) = (with?, verify?, without?);
+    let (kernels, verifier) = (with - verify, verify - without);
     let cases = check_kernels(&images, &folder, options.cases)?;
     let table = table(&all, kernels, verifier);
     println!("{table}{}", profile(&all));
