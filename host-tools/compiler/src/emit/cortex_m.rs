@@ -46,7 +46,7 @@ impl WeightLayout for CortexM {
             } else {
                 0
             };
-            let tile = index % 4 == 0 && slow[index / 4];
+            let tile = index.is_multiple_of(4) && slow[index / 4];
             unproven | any | if tile { SLOW_TILE } else { 0 }
         };
         let stored: Vec<_> = padded

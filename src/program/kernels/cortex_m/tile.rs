@@ -193,6 +193,52 @@ macro_rules! requantize_one {
     };
 }
 
+/// Requantizes and stores the outputs of a tile of two pixels; `r0` are the tile's constants.
+macro_rules! two_outputs {
+    () => {
+        concat!(
+            "ldrd r2, r3, [r0, #4]\n",
+            requantize_two!("r6", "r10"),
+            "ldrd r2, r3, [r0, #16]\n",
+            requantize_two!("r7", "r11"),
+            "ldrd r2, r3, [r0, #28]\n",
+            requantize_two!("r8", "r12"),
+            "ldrd r2, r3, [r0, #40]\n",
+            requantize_two!("r9", "lr"),
+            "bfi r6, r7, #8, #24\n",
+            "bfi r10, r11, #8, #24\n",
+            "ldrd r2, r3, [sp, #{output}]\n",
+            "bfi r6, r8, #16, #16\n",
+            "bfi r10, r12, #16, #16\n",
+            "bfi r6, r9, #24, #8\n",
+            "bfi r10, lr, #24, #8\n",
+            "str r6, [r2], #4\n",
+            "str r10, [r3], #4\n",
+            "strd r2, r3, [sp, #{output}]\n",
+        )
+    };
+}
+
+/// Requantizes and stores the outputs of a tile of one pixel.
+macro_rules! one_outputs {
+    () => {
+        concat!(
+            "ldrd r2, r3, [r0, #4]\n",
+            requantize_one!("r6"),
+            "ldrd r2, r3, [r0, #16]\n",
+            requantize_one!("r7"),
+            "ldrd r2, r3, [r0, #28]\n",
+            requantize_one!("r8"),
+            "ldrd r2, r3, [r0, #40]\n",
+            requantize_one!("r9"),
+            "bfi r6, r7, #8, #24\n",
+            "bfi r6, r8, #16, #16\n",
+            "bfi r6, r9, #24, #8\n",
+            "str r6, [r10], #4\n",
+        )
+    };
+}
+
 /// Outputs of two pixels, four channels a tile.
 ///
 /// Registers: `r0` activations, `r1` weights, `r2`, `r3` activations of the first and second pixel,
@@ -212,9 +258,9 @@ pub unsafe extern "C" fn two_pixels(tiles: &Tiles) {
         // Copy the arguments, and find the entry: steps left over after whole rounds of eight.
         "ldmia r0, {{r1-r8}}",
         "stmia sp, {{r1-r8}}",
-        "sub r4, r2, r1",
-        "ubfx r4, r4, #3, #3",
-        "rsbs r4, r4, #8",
+        "sub r4, r2, r1
+         ubfx r4, r4, #3, #3
+         rsbs r4, r4, #8",
         "and r4, r4, #7",
         "movs r5, #{step}",
         "adr.w r6, 2f",
@@ -256,24 +302,7 @@ pub unsafe extern "C" fn two_pixels(tiles: &Tiles) {
         "asr lr, lr, #8",
         "cmp r4, #0",
         "beq.w 3f",
-        "ldrd r2, r3, [r0, #4]",
-        requantize_two!("r6", "r10"),
-        "ldrd r2, r3, [r0, #16]",
-        requantize_two!("r7", "r11"),
-        "ldrd r2, r3, [r0, #28]",
-        requantize_two!("r8", "r12"),
-        "ldrd r2, r3, [r0, #40]",
-        requantize_two!("r9", "lr"),
-        "bfi r6, r7, #8, #24",
-        "bfi r10, r11, #8, #24",
-        "ldrd r2, r3, [sp, #{output}]",
-        "bfi r6, r8, #16, #16",
-        "bfi r10, r12, #16, #16",
-        "bfi r6, r9, #24, #8",
-        "bfi r10, lr, #24, #8",
-        "str r6, [r2], #4",
-        "str r10, [r3], #4",
-        "strd r2, r3, [sp, #{output}]",
+        two_outputs!(),
         "4:",
         "ldr r2, [sp, #{channels_end}]",
         "adds r0, #48",
@@ -346,18 +375,7 @@ pub unsafe extern "C" fn one_pixel(tiles: &Tiles) {
         "ldr r10, [sp, #{output}]",
         "cmp r4, #0",
         "beq.w 3f",
-        "ldrd r2, r3, [r0, #4]",
-        requantize_one!("r6"),
-        "ldrd r2, r3, [r0, #16]",
-        requantize_one!("r7"),
-        "ldrd r2, r3, [r0, #28]",
-        requantize_one!("r8"),
-        "ldrd r2, r3, [r0, #40]",
-        requantize_one!("r9"),
-        "bfi r6, r7, #8, #24",
-        "bfi r6, r8, #16, #16",
-        "bfi r6, r9, #24, #8",
-        "str r6, [r10], #4",
+        one_outputs!(),
         "4:",
         "str r10, [sp, #{output}]",
         "ldr r2, [sp, #{channels_end}]",
