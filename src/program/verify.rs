@@ -232,25 +232,23 @@ fn head(header: &Header, len: usize) -> Result<Layout, ProgramError> {
             scale.to_bits(),
         )?;
     }
-    let count = u64::from(header.feature_count);
-    let start = u64::from(header.features);
-    let end = start + count * Feature::BYTES as u64;
-    let constants = (HEADER_BYTES as u64) + u64::from(header.op_bytes);
-    require(
-        if count == 0 {
-            start == 0 && header.feature_inner == 0
-        } else {
-            start >= constants
-                && start.is_multiple_of(4)
-                && end <= len as u64
-                && header.feature_inner > 0
-        },
-        HeadField::Features,
-        header.features,
-    )?;
+    let features = HeadField::Features;
+    require(features_hold(header, len), features, header.features)?;
     let reserved = header.reserved.iter().copied().max().unwrap_or(0);
     require(reserved == 0, HeadField::Reserved, u32::from(reserved))?;
     Ok(layout)
+}
+
+/// Whether the input's features lie among the constants, or are nowhere when there are none.
+fn features_hold(header: &Header, len: usize) -> bool {
+    let start = u64::from(header.features);
+    let bytes = u64::from(header.feature_count) * Feature::BYTES as u64;
+    let constants = HEADER_BYTES as u64 + u64::from(header.op_bytes);
+    if bytes == 0 {
+        return start == 0 && header.feature_inner == 0;
+    }
+    let inside = start >= constants && start + bytes <= len as u64;
+    inside && start.is_multiple_of(4) && header.feature_inner > 0
 }
 
 /// Bytes of the arena.
