@@ -7,6 +7,7 @@ use crate::program::exec::Step;
 use crate::program::kernels::portable::elementwise::sum;
 use crate::program::layout;
 use crate::program::op::{Conv, ConvAdd, Dense, Depthwise};
+use core::iter::repeat;
 
 /// Convolution: TensorFlow Lite's `reference_integer_ops::ConvPerChannel`, with the input's zero
 /// point folded into the biases.
@@ -32,6 +33,14 @@ pub fn conv_add(mut step: Step<'_, ConvAdd>) -> Option<()> {
     )
 }
 
+/// Output channels that are computed together, so that each input is read once for all of them.
+const GROUP: usize = 4;
+
+/// Channels from `out` on of `count`, the last one repeated behind the end.
+fn group(out: usize, count: usize) -> [usize; GROUP] {
+    [0, 1, 2, 3].map(|next| (out + next).min(count - 1))
+}
+
 /// Calls `last` with the arena, the output's index and the convolution's value, and stores what it
 /// gives.
 fn each_output(
@@ -41,82 +50,95 @@ fn each_output(
     arena: &mut [i8],
     last: impl Fn(&[i8], usize, i8) -> Option<i8>,
 ) -> Option<()> {
+    let count = usize::from(op.output.channels);
     let mut index = 0;
     for y in 0..usize::from(op.output.height) {
         for x in 0..usize::from(op.output.width) {
-            for out in 0..usize::from(op.output.channels) {
-                let channel = layout::channel(layout, program, op.channels, out)?;
+            for out in (0..count).step_by(GROUP) {
+                let outs = group(out, count);
                 let products = match layout {
-                    Layout::Natural => window_sum(op, program, arena, [y, x, out])?,
-                    Layout::CortexM => indexed_sum(op, layout, program, arena, [y, x, out])?,
+                    Layout::Natural => window_sums(op, program, arena, [y, x], outs)?,
+                    Layout::CortexM => {
+                        let mut sums = [0; GROUP];
+                        for (sum, out) in sums.iter_mut().zip(outs) {
+                            *sum = indexed_sum(op, layout, program, arena, [y, x, out])?;
+                        }
+                        sums
+                    }
                 };
-                let value = finish(channel.bias.wrapping_add(products), &channel, &op.quantizer);
-                let value = last(arena, index, value)?;
-                *arena.get_mut(op.output.offset as usize + index)? = value;
-                index += 1;
+                for (products, out) in products.into_iter().zip(out..count) {
+                    let channel = layout::channel(layout, program, op.channels, out)?;
+                    let total = channel.bias.wrapping_add(products);
+                    let value = finish(total, &channel, &op.quantizer);
+                    let value = last(arena, index, value)?;
+                    *arena.get_mut(op.output.offset as usize + index)? = value;
+                    index += 1;
+                }
             }
         }
     }
     Some(())
 }
 
-/// Sum of the products of a window, kernel row by kernel row.
-fn window_sum(op: &Conv, program: &[u8], arena: &[i8], [y, x, out]: [usize; 3]) -> Option<i32> {
+/// Sums of the products of a window, kernel row by kernel row.
+fn window_sums(
+    op: &Conv,
+    program: &[u8],
+    arena: &[i8],
+    [y, x]: [usize; 2],
+    outs: [usize; GROUP],
+) -> Option<[i32; GROUP]> {
     let (rows, columns) = (
         Axis::rows(&op.window, &op.input),
         Axis::columns(&op.window, &op.input),
     );
     let depth = usize::from(op.input.channels);
-    let row_weights = columns.taps() * depth;
-    let mut at = op.weights as usize + out * rows.taps() * row_weights;
-    let mut sum = 0_i32;
+    let (row_bytes, row_weights) = (op.input.row_bytes() as usize, columns.taps() * depth);
+    let mut at = outs.map(|out| op.weights as usize + out * rows.taps() * row_weights);
+    let mut sums = [0; GROUP];
     for row in 0..rows.taps() {
-        let weights = constants(program, at, row_weights)?;
-        at += row_weights;
-        sum = sum.wrapping_add(match rows.input(y, row) {
-            None => padding(op.input_zero_point, weights),
+        let weights = weights(program, at, row_weights)?;
+        at = at.map(|at| at + row_weights);
+        match rows.input(y, row) {
+            None => dot(&mut sums, repeat(op.input_zero_point), weights),
             Some(row) => {
-                let start = op.input.offset as usize + row * op.input.row_bytes() as usize;
-                let inputs = part(arena, start, op.input.row_bytes() as usize)?;
-                row_sum(columns, depth, x, op.input_zero_point, inputs, weights)?
+                let start = op.input.offset as usize + row * row_bytes;
+                let inputs = part(arena, start, row_bytes)?;
+                row_sums(&mut sums, op, x, inputs, weights)?;
             }
-        });
+        }
     }
-    Some(sum)
+    Some(sums)
 }
 
-/// Sum of the products of one kernel row with one row of the input.
-fn row_sum(
-    columns: Axis,
-    depth: usize,
+/// Adds the products of one kernel row with one row of the input.
+fn row_sums(
+    sums: &mut [i32; GROUP],
+    op: &Conv,
     x: usize,
-    zero_point: i8,
     inputs: &[i8],
-    weights: &[u8],
-) -> Option<i32> {
-    if columns.dense() {
-        let (first, end) = columns.inside(x);
-        let before = padding(zero_point, weights.get(..first * depth)?);
-        let after = padding(zero_point, weights.get(end * depth..)?);
-        let Some(column) = columns.input(x, first) else {
-            return Some(before.wrapping_add(after));
-        };
-        let inside = weights.get(first * depth..end * depth)?;
-        let products = dot(inputs.get(column * depth..)?, inside);
-        return Some(before.wrapping_add(products).wrapping_add(after));
+    row: [&[u8]; GROUP],
+) -> Option<()> {
+    let columns = Axis::columns(&op.window, &op.input);
+    let depth = usize::from(op.input.channels);
+    let mut tap = 0;
+    while tap < columns.taps() {
+        // Taps that lie side by side go together: those before, inside and behind the input.
+        let taps = columns.stretch(x, tap);
+        let weights = parts(row, tap * depth, taps * depth)?;
+        match columns.input(x, tap) {
+            None => dot(sums, repeat(op.input_zero_point), weights),
+            Some(column) => {
+                let inputs = inputs.get(column * depth..)?;
+                dot(sums, inputs.iter().copied(), weights);
+            }
+        }
+        tap += taps;
     }
-    let mut sum = 0_i32;
-    for tap in 0..columns.taps() {
-        let weights = constants(weights, tap * depth, depth)?;
-        sum = sum.wrapping_add(match columns.input(x, tap) {
-            None => padding(zero_point, weights),
-            Some(column) => dot(inputs.get(column * depth..)?, weights),
-        });
-    }
-    Some(sum)
+    Some(())
 }
 
-/// [`window_sum`] for any layout, a weight at a time.
+/// [`window_sums`] for any layout, a weight at a time.
 fn indexed_sum(
     op: &Conv,
     layout: Layout,
@@ -158,20 +180,66 @@ fn indexed_sum(
 pub fn depthwise(mut step: Step<'_, Depthwise>) -> Option<()> {
     let (op, layout, program) = (*step.op(), step.layout(), step.program());
     let arena = step.arena();
+    let count = usize::from(op.output.channels);
     let mut at = op.output.offset as usize;
     for y in 0..usize::from(op.output.height) {
         for x in 0..usize::from(op.output.width) {
-            for out in 0..usize::from(op.output.channels) {
-                let channel = layout::channel(layout, program, op.channels, out)?;
-                let input = out / usize::from(op.multiplier.max(1));
-                let products = depthwise_sum(&op, layout, program, arena, [y, x, input, out])?;
-                let value = finish(channel.bias.wrapping_add(products), &channel, &op.quantizer);
-                *arena.get_mut(at)? = value;
-                at += 1;
+            for out in (0..count).step_by(GROUP) {
+                let whole = out + GROUP <= count;
+                let products = if layout == Layout::Natural && op.multiplier == 1 && whole {
+                    depthwise_sums(&op, program, arena, [y, x, out])?
+                } else {
+                    let mut sums = [0; GROUP];
+                    for (sum, out) in sums.iter_mut().zip(out..count) {
+                        *sum = depthwise_sum(&op, layout, program, arena, [y, x, out])?;
+                    }
+                    sums
+                };
+                for (products, out) in products.into_iter().zip(out..count) {
+                    let channel = layout::channel(layout, program, op.channels, out)?;
+                    let total = channel.bias.wrapping_add(products);
+                    *arena.get_mut(at)? = finish(total, &channel, &op.quantizer);
+                    at += 1;
+                }
             }
         }
     }
     Some(())
+}
+
+/// Sums of the products of a window, of channels side by side in the natural layout.
+fn depthwise_sums(
+    op: &Depthwise,
+    program: &[u8],
+    arena: &[i8],
+    [y, x, out]: [usize; 3],
+) -> Option<[i32; GROUP]> {
+    let (rows, columns) = (
+        Axis::rows(&op.window, &op.input),
+        Axis::columns(&op.window, &op.input),
+    );
+    let channels = usize::from(op.output.channels);
+    let mut at = op.weights as usize + out;
+    let mut sums = [0_i32; GROUP];
+    for row in 0..rows.taps() {
+        let input_row = rows.input(y, row);
+        for column in 0..columns.taps() {
+            let values = match input_row.zip(columns.input(x, column)) {
+                None => [op.input_zero_point; GROUP],
+                Some((y, x)) => {
+                    let pixel = y * usize::from(op.input.width) + x;
+                    let start = op.input.offset as usize + pixel * channels + out;
+                    *arena.get(start..)?.first_chunk()?
+                }
+            };
+            let weights: [u8; GROUP] = *program.get(at..)?.first_chunk()?;
+            at += channels;
+            for ((sum, value), weight) in sums.iter_mut().zip(values).zip(weights) {
+                *sum = sum.wrapping_add(i32::from(value) * i32::from(weight as i8));
+            }
+        }
+    }
+    Some(sums)
 }
 
 /// Sum of the products of one channel of a window.
@@ -180,8 +248,9 @@ fn depthwise_sum(
     layout: Layout,
     program: &[u8],
     arena: &[i8],
-    [y, x, input, out]: [usize; 4],
+    [y, x, out]: [usize; 3],
 ) -> Option<i32> {
+    let input = out / usize::from(op.multiplier.max(1));
     let (rows, columns) = (
         Axis::rows(&op.window, &op.input),
         Axis::columns(&op.window, &op.input),
@@ -214,47 +283,60 @@ pub fn dense(mut step: Step<'_, Dense>) -> Option<()> {
     let arena = step.arena();
     let inputs = usize::from(op.inputs);
     let mut at = op.output as usize;
+    let count = usize::from(op.outputs);
     for row in 0..usize::from(op.rows) {
         let start = op.input as usize + row * inputs;
-        for out in 0..usize::from(op.outputs) {
-            let channel = layout::channel(layout, program, op.channels, out)?;
+        for out in (0..count).step_by(GROUP) {
+            let outs = group(out, count);
             let vector = part(arena, start, inputs)?;
-            let products = match layout {
+            let mut products = [0_i32; GROUP];
+            match layout {
                 Layout::Natural => {
-                    let weights = constants(program, op.weights as usize + out * inputs, inputs)?;
-                    dot(vector, weights)
+                    let at = outs.map(|out| op.weights as usize + out * inputs);
+                    let weights = weights(program, at, inputs)?;
+                    dot(&mut products, vector.iter().copied(), weights);
                 }
                 Layout::CortexM => {
                     let weights = program.get(op.weights as usize..)?;
-                    let mut sum = 0_i32;
-                    for (index, &value) in vector.iter().enumerate() {
-                        let index = layout::dense_weight(layout, &op, [out, index]);
-                        let weight = layout::matrix_weight(layout, weights, index)?;
-                        sum = sum.wrapping_add(i32::from(value) * i32::from(weight));
+                    for (sum, out) in products.iter_mut().zip(outs) {
+                        for (index, &value) in vector.iter().enumerate() {
+                            let index = layout::dense_weight(layout, &op, [out, index]);
+                            let weight = layout::matrix_weight(layout, weights, index)?;
+                            *sum = sum.wrapping_add(i32::from(value) * i32::from(weight));
+                        }
                     }
-                    sum
                 }
-            };
-            *arena.get_mut(at)? =
-                finish(channel.bias.wrapping_add(products), &channel, &op.quantizer);
-            at += 1;
+            }
+            for (products, out) in products.into_iter().zip(out..count) {
+                let channel = layout::channel(layout, program, op.channels, out)?;
+                let total = channel.bias.wrapping_add(products);
+                *arena.get_mut(at)? = finish(total, &channel, &op.quantizer);
+                at += 1;
+            }
         }
     }
     Some(())
 }
 
-/// Sum of the products of inputs and weights, as far as the shorter goes, modulo 2^32.
-fn dot(inputs: &[i8], weights: &[u8]) -> i32 {
-    let products = inputs.iter().zip(weights);
-    products.fold(0, |sum, (&input, &weight)| {
-        sum.wrapping_add(i32::from(input) * i32::from(weight as i8))
-    })
+/// `len` weights of each of several rows.
+fn weights(program: &[u8], at: [usize; GROUP], len: usize) -> Option<[&[u8]; GROUP]> {
+    let [a, b, c, d] = at.map(|at| constants(program, at, len));
+    Some([a?, b?, c?, d?])
 }
 
-/// What weights that see padding add.
-fn padding(zero_point: i8, weights: &[u8]) -> i32 {
-    let sum = weights.iter().fold(0_i32, |sum, &weight| {
-        sum.wrapping_add(i32::from(weight as i8))
-    });
-    sum.wrapping_mul(i32::from(zero_point))
+/// The same part of several rows.
+fn parts(rows: [&[u8]; GROUP], at: usize, len: usize) -> Option<[&[u8]; GROUP]> {
+    let [a, b, c, d] = rows.map(|row| constants(row, at, len));
+    Some([a?, b?, c?, d?])
+}
+
+/// Adds the products of inputs with several rows of weights, as far as the shortest goes, modulo
+/// 2^32.
+fn dot(sums: &mut [i32; GROUP], inputs: impl Iterator<Item = i8>, rows: [&[u8]; GROUP]) {
+    let [a, b, c, d] = rows;
+    for ((((input, &a), &b), &c), &d) in inputs.zip(a).zip(b).zip(c).zip(d) {
+        for (sum, weight) in sums.iter_mut().zip([a, b, c, d]) {
+            *sum = sum.wrapping_add(i32::from(input) * i32::from(weight as i8));
+        }
+    }
 }

@@ -45,18 +45,23 @@ impl Axis {
         (index < usize::from(self.extent)).then_some(index)
     }
 
-    /// Taps of an output that fall inside the input, when every tap is a step of one: the first and
-    /// the one after the last.
-    pub(super) fn inside(&self, output: usize) -> (usize, usize) {
-        let start = output * usize::from(self.stride);
-        let first = usize::from(self.pad).saturating_sub(start).min(self.taps());
-        let end = (usize::from(self.pad) + usize::from(self.extent))
-            .saturating_sub(start)
-            .min(self.taps());
-        (first, end.max(first))
-    }
-
-    pub(super) const fn dense(&self) -> bool {
-        self.dilation == 1
+    /// How many taps from `tap` on see inputs side by side, or padding.
+    pub(super) fn stretch(&self, output: usize, tap: usize) -> usize {
+        if self.dilation != 1 {
+            return 1;
+        }
+        // Where the tap lies, counted from the first column of padding.
+        let at = output * usize::from(self.stride) + tap;
+        let start = usize::from(self.pad);
+        let end = start + usize::from(self.extent);
+        let left = self.taps().saturating_sub(tap).max(1);
+        let bound = if at < start {
+            start - at
+        } else if at < end {
+            end - at
+        } else {
+            left
+        };
+        bound.min(left)
     }
 }
