@@ -144,16 +144,18 @@ def best_temperature(logits, labels):
 def one_quantum(model):
     """The most that a logit moves when one requantised feature lands one step beside.
 
-    That is the scale before the last layer times the largest weight of that layer.
+    That is the scale before the last layer times the largest weight of that layer, and one step
+    of the logits.
     """
     values = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     dequantise = {n.output[0]: n for n in model.graph.node if n.op_type == "DequantizeLinear"}
-    features, weights = (dequantise[name] for name in model.graph.node[-1].input[:2])
+    layer, ending, _ = model.graph.node[-3:]
+    features, weights = (dequantise[name] for name in layer.input[:2])
     quantised, scale, zero = (values[name].astype(np.float64) for name in weights.input)
     assert not zero.any(), "weights are symmetric"
     # Per channel: one scale a row of [classes, features].
     largest = np.abs(quantised * scale.reshape(-1, 1)).max()
-    return float(values[features.input[1]]) * largest
+    return float(values[features.input[1]]) * largest + float(values[ending.input[1]])
 
 
 def golden_windows(x, y):
@@ -187,12 +189,14 @@ def write_release(out, release, model, golden, outputs, temperature):
 
 
 def manifest(tag, counter, temperature, tolerance):
+    # Release 1 shows a model under tract; the others become int8 programs by themselves.
+    engine = '\nengine = "tract"' if tag == "v1" else ""
     quoted = ", ".join(f'"{name}"' for name in data.FEATURES)
     classes = ", ".join(f'"{name}"' for name in data.CLASSES)
     return f"""name = "motion"
 version = "{counter}.0.0"
 counter = {counter}
-model = "motion-{tag}.onnx"
+model = "motion-{tag}.onnx"{engine}
 
 [input]
 features = [{quoted}]

@@ -2,7 +2,10 @@
 //!
 //! [`Engine`] is what the runtime asks of one. On hosts and Linux boards `tract` runs any ONNX model
 //! that tract does, with its memory recycled by `pool`; `onnx` describes a file before it is loaded.
+//! `program` runs int8 programs, and `board` takes whichever of the two a bundle wants.
 
+#[cfg(feature = "tract")]
+pub mod board;
 #[cfg(feature = "tract")]
 mod fence;
 #[cfg(feature = "tract")]

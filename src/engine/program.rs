@@ -86,6 +86,25 @@ impl ProgramEngine {
     }
 }
 
+/// How the program is run.
+impl core::fmt::Display for ProgramEngine {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let program = self.program.program();
+        let (ops, arena) = (program.ops().count(), program.header().arena_bytes);
+        let kernels = self.isa().map_or("portable", Isa::name);
+        write!(
+            f,
+            "int8, {ops} operators, {kernels} kernels, arena {arena} bytes"
+        )?;
+        match self.portable_ops() {
+            portable if portable > 0 && portable < ops => {
+                write!(f, ", {portable} operators portable")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 fn check(inputs: u32, given: usize, outputs: u32, room: usize) -> Result<(), EngineError> {
     if given != inputs as usize {
         return Err(EngineError::InputLength {

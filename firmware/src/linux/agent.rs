@@ -19,7 +19,7 @@ use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
 use anyhow::{Context, Result};
 use edgeward::RUNTIME_VERSION;
 use edgeward::bundle::{BoardClass, CHUNK_BYTES, Capabilities};
-use edgeward::engine::tract::TractEngine;
+use edgeward::engine::board::{self, BoardEngine};
 use edgeward::slots::Slot;
 use edgeward::sync::client::MAX_HEAD_CHUNKS;
 use edgeward::sync::{Board, Config as SyncConfig, UpdateClient};
@@ -153,7 +153,7 @@ fn sync_config<'a>(config: &'a Config, tags: &'a [Text], slot_bytes: u32) -> Syn
         },
         capabilities: Capabilities {
             class: BoardClass::Linux,
-            kernels: &["tract"],
+            kernels: &board::KERNELS,
             runtime: RUNTIME_VERSION,
             slot_bytes,
             arena_bytes: u32::MAX,
@@ -173,8 +173,8 @@ fn now(begun: Instant) -> Now {
 
 /// The other threads, and the channels to them.
 struct Threads {
-    commands: SyncSender<Command<TractEngine>>,
-    reports: Receiver<Report<TractEngine>>,
+    commands: SyncSender<Command<BoardEngine>>,
+    reports: Receiver<Report<BoardEngine>>,
     summaries: Receiver<Summary<F, C>>,
     jobs: Sender<Job>,
     done: Receiver<Done>,
@@ -235,8 +235,8 @@ struct Agent<'a> {
     stats: Arc<Stats>,
     begun: Instant,
     /// Releases that are loaded and do not run yet, by slot.
-    ready: [Option<Loaded<TractEngine>>; 2],
-    commands: VecDeque<Command<TractEngine>>,
+    ready: [Option<Loaded<BoardEngine>>; 2],
+    commands: VecDeque<Command<BoardEngine>>,
     connected: bool,
     /// Flash or journal failed in the last turn.
     troubled: bool,

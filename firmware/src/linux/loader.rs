@@ -8,7 +8,7 @@ use edgeward::bundle::decode::{decode_policy, decode_profile};
 use edgeward::bundle::golden::Golden;
 use edgeward::bundle::{Bundle, SectionKind};
 use edgeward::engine::Engine;
-use edgeward::engine::tract::{ModelSpec, TractEngine};
+use edgeward::engine::board::BoardEngine;
 use edgeward::guard::self_test;
 use edgeward::runtime::Runtime;
 use edgeward::slots::Slot;
@@ -41,7 +41,7 @@ pub struct Done {
     /// What for.
     pub purpose: Purpose,
     /// The runtime, or why there is none.
-    pub outcome: Result<Loaded<TractEngine>, Refused>,
+    pub outcome: Result<Loaded<BoardEngine>, Refused>,
 }
 
 /// Why a release can't run here.
@@ -98,7 +98,7 @@ pub fn spawn(
 ///
 /// # Errors
 /// [`Refused`] says what is wrong with it.
-pub fn load(bytes: &[u8], digest: &Digest32) -> Result<Box<BoardRuntime<TractEngine>>, Refused> {
+pub fn load(bytes: &[u8], digest: &Digest32) -> Result<Box<BoardRuntime<BoardEngine>>, Refused> {
     let corrupt = |what: &str| Refused {
         reason: Reason::Corrupt,
         detail: what.to_owned(),
@@ -113,9 +113,7 @@ pub fn load(bytes: &[u8], digest: &Digest32) -> Result<Box<BoardRuntime<TractEng
         .map_err(refused(Reason::Unsupported))?;
     let policy = decode_policy(section(SectionKind::Policy)?).map_err(refused(Reason::Corrupt))?;
     let golden = Golden::parse(section(SectionKind::Golden)?).map_err(refused(Reason::Corrupt))?;
-    let model = section(SectionKind::TractModel)?;
-    let mut engine =
-        TractEngine::load(model, &ModelSpec::default()).map_err(refused(Reason::Unsupported))?;
+    let mut engine = BoardEngine::of_bundle(&bundle).map_err(refused(Reason::Unsupported))?;
     let mut input = vec![0.0; engine.input_len()];
     let mut output = vec![0.0; engine.output_len()];
     let vectors = golden

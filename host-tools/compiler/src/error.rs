@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::graph::DType;
+use crate::onnx::OnnxError;
 
 /// Why a model was not compiled: what is wrong, where, and what to do.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -41,6 +42,9 @@ pub enum CompileError {
     /// The model is sound and asks for something that programs do not have.
     #[error("{0}")]
     Refused(Box<Refusal>),
+    /// An ONNX graph that can't become a program.
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
     /// A number is beyond what a program can hold.
     #[error("{place}: {what} is {value}, and a program holds at most {limit}")]
     TooLarge {

@@ -73,6 +73,10 @@ pub struct Report {
     pub notes: Vec<String>,
     /// What rewrites did, in order.
     pub rewrites: Vec<rewrite::Effect>,
+    /// Shape of the input in the file, batch first.
+    pub input_shape: Vec<usize>,
+    /// Shape of the output in the file, batch first.
+    pub output_shape: Vec<usize>,
     /// Multiplications of a run.
     pub macs: u64,
     /// Bytes of weights.
@@ -81,13 +85,36 @@ pub struct Report {
     pub plan: plan::Plan,
 }
 
-/// Compiles a TFLite file.
+/// The format of a model file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A TFLite flatbuffer.
+    Tflite,
+    /// An ONNX protobuf.
+    Onnx,
+}
+
+impl Format {
+    /// Which format bytes claim to be: a TFLite file says so at byte 4, an ONNX file says nothing.
+    pub fn of(bytes: &[u8]) -> Self {
+        match bytes.get(4..8) {
+            Some(b"TFL3") => Self::Tflite,
+            _ => Self::Onnx,
+        }
+    }
+}
+
+/// Compiles a TFLite or ONNX file.
 ///
 /// # Errors
 /// When the file is broken or asks for something that programs do not have; the error names the
 /// operator and tensor, and says what to do.
 pub fn compile(bytes: &[u8], options: &Options) -> Result<Compiled, CompileError> {
-    compile_graph(tflite::read(bytes)?, options)
+    let graph = match Format::of(bytes) {
+        Format::Tflite => tflite::read(bytes)?,
+        Format::Onnx => onnx::import(bytes)?,
+    };
+    compile_graph(graph, options)
 }
 
 /// Compiles a graph.
@@ -103,6 +130,8 @@ pub fn compile_graph(mut graph: Graph, options: &Options) -> Result<Compiled, Co
     } else {
         Vec::new()
     };
+    let shape = |ids: &[graph::TensorId]| ids.first().map(|&id| graph.tensor(id).shape.clone());
+    let (input_shape, output_shape) = (shape(&graph.inputs), shape(&graph.outputs));
     check::check(&graph)?;
     let layout = weight_layout(options.layout);
     let lowered = emit::lower(&graph, layout)?;
@@ -111,6 +140,8 @@ pub fn compile_graph(mut graph: Graph, options: &Options) -> Result<Compiled, Co
     let report = Report {
         notes,
         rewrites,
+        input_shape: input_shape.unwrap_or_default(),
+        output_shape: output_shape.unwrap_or_default(),
         macs: lowered.steps.iter().map(|step| step.macs).sum(),
         weight_bytes: lowered.weight_bytes,
         plan,

@@ -2,13 +2,12 @@
 
 use crate::data::Samples;
 use crate::names::{statistic_name, violation_name};
-use crate::pack::load_engine;
 use crate::profile::class_index;
 use crate::{MAX_FEATURES, MAX_OUTPUTS, Profile};
 use edgeward::bundle::decode::{decode_policy, decode_profile};
 use edgeward::bundle::{Bundle, BundleError, SectionKind};
 use edgeward::contract::{Sample, ViolationKind};
-use edgeward::engine::tract::{LoadError, TractEngine};
+use edgeward::engine::board::{BoardEngine, LoadError};
 use edgeward::policy::Policy;
 use edgeward::profile::OutputKind;
 use edgeward::runtime::{ConfigError, Runtime};
@@ -19,7 +18,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// The runtime as hosts and Linux boards have it.
-pub type HostRuntime = Runtime<TractEngine, Vec<f32>, MAX_FEATURES, MAX_OUTPUTS>;
+pub type HostRuntime = Runtime<BoardEngine, Vec<f32>, MAX_FEATURES, MAX_OUTPUTS>;
 
 /// Why a release can't be evaluated or run.
 #[derive(Debug, thiserror::Error)]
@@ -176,7 +175,7 @@ impl Release {
         bundle.verify_data()?;
         let profile: Profile = decode_profile(bundle.require(SectionKind::Profile)?)?;
         let policy = decode_policy(bundle.require(SectionKind::Policy)?)?;
-        let engine = load_engine(bundle.require(SectionKind::TractModel)?)?;
+        let engine = BoardEngine::of_bundle(&bundle)?;
         let manifest = bundle.manifest();
         let digest = bundle.head().digest();
         let tensor = vec![0.0; usize::from(profile.schema.window) * profile.features.len()];

@@ -1,15 +1,22 @@
 //! What a model is, and which boards can run it.
 
-use crate::pack::load_engine;
+use crate::model::{EngineChoice, Model, ModelError};
 use edgeward::engine::Engine;
-use edgeward::engine::onnx::Description;
+use edgeward::engine::onnx::{Description, TensorInfo};
 use edgeward::engine::tract::LoadError;
+use edgeward::program::Layout;
+use edgeward_compiler::graph::{Graph, Kind, TensorId};
+use edgeward_compiler::{CompileError, Format, Options, compile, tflite};
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
 
 /// What was understood of a model. The field names are stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Import {
-    /// The program that wrote it.
+    /// `onnx` or `tflite`.
+    pub format: &'static str,
+    /// The program that wrote it; empty where the file does not say.
     pub producer: String,
     /// Version of the operator set; 0 where the file does not say.
     pub opset: i64,
@@ -72,14 +79,50 @@ impl Import {
     }
 }
 
+/// Why a file is no model at all.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// An ONNX file that can't be read.
+    Onnx(LoadError),
+    /// A TFLite file that can't be read.
+    Tflite(CompileError),
+}
+
+impl fmt::Display for ImportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Onnx(error) => error.fmt(f),
+            Self::Tflite(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ImportError {}
+
 /// Reads a model and tries it.
 ///
 /// # Errors
-/// [`LoadError`] when it can't be read at all; a model that can be read and doesn't run is no error.
-pub fn import(model: &[u8]) -> Result<Import, LoadError> {
-    let description = Description::read(model)?;
-    let tensors = |tensors: &[edgeward::engine::onnx::TensorInfo]| {
-        let report = |tensor: &edgeward::engine::onnx::TensorInfo| TensorReport {
+/// [`ImportError`] when it can't be read at all; a model that can be read and doesn't run is no error.
+pub fn import(model: &[u8]) -> Result<Import, ImportError> {
+    let boards = vec![linux(model), microcontroller(model)];
+    match Format::of(model) {
+        Format::Onnx => {
+            let description = Description::read(model).map_err(ImportError::Onnx)?;
+            Ok(of_onnx(description, boards))
+        }
+        Format::Tflite => match tflite::read(model) {
+            Ok(graph) => Ok(of_graph(&graph, boards)),
+            // Sound, and no program can be made of it: the boards say why.
+            Err(CompileError::Refused(_)) => Ok(of_graph(&Graph::default(), boards)),
+            Err(error) => Err(ImportError::Tflite(error)),
+        },
+    }
+}
+
+fn of_onnx(description: Description, boards: Vec<BoardReport>) -> Import {
+    let tensors = |tensors: &[TensorInfo]| {
+        let report = |tensor: &TensorInfo| TensorReport {
             name: tensor.name.clone(),
             element: tensor.element.clone(),
             shape: match &tensor.dims {
@@ -89,47 +132,98 @@ pub fn import(model: &[u8]) -> Result<Import, LoadError> {
         };
         tensors.iter().map(report).collect()
     };
-    let operators = description.operators.iter();
-    Ok(Import {
-        producer: description.producer.clone(),
-        opset: description.opset,
+    Import {
+        format: "onnx",
         inputs: tensors(&description.inputs),
         outputs: tensors(&description.outputs),
-        operators: operators
-            .map(|(name, &count)| OperatorReport {
-                name: name.clone(),
-                count,
-            })
-            .collect(),
+        producer: description.producer,
+        opset: description.opset,
+        operators: operators(&description.operators),
         quantization: description.quantization.to_string(),
-        float_nodes: description.float_nodes.clone(),
+        float_nodes: description.float_nodes,
         weight_bytes: description.weight_bytes,
-        boards: vec![linux(model), microcontroller(&description)],
-    })
+        boards,
+    }
 }
 
-fn linux(model: &[u8]) -> BoardReport {
-    let report = |runs, why, next| BoardReport {
+/// A TFLite file, as far as it became a graph.
+fn of_graph(graph: &Graph, boards: Vec<BoardReport>) -> Import {
+    let tensor = |&id: &TensorId| {
+        let tensor = graph.tensor(id);
+        TensorReport {
+            name: tensor.name.clone(),
+            element: tensor.dtype.name().to_owned(),
+            shape: tensor.shape.iter().map(ToString::to_string).collect(),
+        }
+    };
+    let mut kinds = BTreeMap::new();
+    for node in &graph.nodes {
+        *kinds.entry(kind(&node.kind)).or_default() += 1;
+    }
+    let constants = graph.tensors.iter().filter_map(|it| it.data.as_ref());
+    Import {
+        format: "tflite",
+        producer: String::new(),
+        opset: 0,
+        inputs: graph.inputs.iter().map(tensor).collect(),
+        outputs: graph.outputs.iter().map(tensor).collect(),
+        operators: operators(&kinds),
+        quantization: match graph.nodes.is_empty() {
+            true => "unknown",
+            false => "int8",
+        }
+        .to_owned(),
+        float_nodes: Vec::new(),
+        weight_bytes: constants.map(Vec::len).sum(),
+        boards,
+    }
+}
+
+/// Name of a kind of node: the word before its settings.
+fn kind(kind: &Kind) -> String {
+    let text = match kind {
+        Kind::Unary(function) => format!("{function:?}"),
+        kind => format!("{kind:?}"),
+    };
+    let end = text.find(|c: char| !c.is_alphanumeric());
+    text[..end.unwrap_or(text.len())].to_owned()
+}
+
+fn operators(counts: &BTreeMap<String, usize>) -> Vec<OperatorReport> {
+    let report = |(name, &count): (&String, &usize)| OperatorReport {
+        name: name.clone(),
+        count,
+    };
+    counts.iter().map(report).collect()
+}
+
+fn linux(bytes: &[u8]) -> BoardReport {
+    let report = |engine, runs, why, next| BoardReport {
         class: "linux",
-        engine: "tract",
+        engine,
         runs,
         why,
         next,
     };
-    match load_engine(model) {
-        Ok(engine) => report(
-            true,
-            format!(
-                "{} values in, {} out; {}",
-                engine.input_len(),
-                engine.output_len(),
-                engine.mode()
-            ),
-            None,
-        ),
+    match Model::load(bytes, EngineChoice::Auto) {
+        Ok(model) => {
+            let engine = &model.engine;
+            let (inputs, outputs) = (engine.input_len(), engine.output_len());
+            let mut why = format!("{inputs} values in, {outputs} out; {engine}");
+            if model.program.is_none() {
+                why += &format!("; no program: {}", model.why);
+            }
+            report(engine.name(), true, why, None)
+        }
         Err(error) => {
-            let next = advice(&error).to_owned();
-            report(false, error.to_string(), Some(next))
+            let (engine, next) = match &error {
+                ModelError::Tract(tract) | ModelError::Neither(_, tract) => {
+                    ("tract", Some(advice(tract).to_owned()))
+                }
+                // The compiler's refusals end with what to do.
+                _ => ("program", None),
+            };
+            report(engine, false, error.to_string(), next)
         }
     }
 }
@@ -153,24 +247,22 @@ fn advice(error: &LoadError) -> &'static str {
     }
 }
 
-fn microcontroller(description: &Description) -> BoardReport {
-    let (why, next) = if description.fully_int8() {
-        (
-            "all its arithmetic is int8, but programs for microcontrollers are not made yet",
-            "run it on a Linux board for now",
-        )
-    } else {
-        (
-            "a microcontroller runs programs whose arithmetic is all int8, and these are not made yet",
-            "quantize it to int8 in full (ONNX Runtime: quantize_static with QDQ), and run it on a \
-             Linux board for now",
-        )
+fn microcontroller(bytes: &[u8]) -> BoardReport {
+    let compiled = compile(bytes, &Options::mcu(Layout::CortexM));
+    let (runs, why) = match compiled {
+        Ok(compiled) => {
+            let (report, flash) = (compiled.report, compiled.program.len());
+            let (macs, arena) = (report.macs, report.plan.arena_bytes);
+            let why = format!("{macs} multiplications; {flash} bytes of flash, {arena} of RAM");
+            (true, why)
+        }
+        Err(error) => (false, error.to_string()),
     };
     BoardReport {
         class: "mcu",
         engine: "program",
-        runs: false,
-        why: why.to_owned(),
-        next: Some(next.to_owned()),
+        runs,
+        why,
+        next: None,
     }
 }

@@ -5,13 +5,13 @@ use crate::names::{
     action_name, class_name, kind_name, layout_name, missing_name, section_name, severity_name,
     violation_name,
 };
-use crate::pack::TRACT_KERNELS;
 use crate::{MAX_FEATURES, MAX_OUTPUTS};
 use edgeward::RUNTIME_VERSION;
 use edgeward::bundle::decode::{decode_policy, decode_profile};
 use edgeward::bundle::golden::Golden;
 use edgeward::bundle::{BoardClass, Bundle, BundleError, Capabilities, SectionKind};
 use edgeward::contract::ViolationKind;
+use edgeward::engine::board::{CORTEX_M_KERNELS, KERNELS, NATURAL_KERNELS};
 use edgeward::policy::Policy;
 use edgeward::trust::Role;
 use edgeward::trust::cose;
@@ -251,8 +251,8 @@ fn refusals(bundle: &Bundle<'_>, board: &Board) -> Vec<Refusal> {
     let capabilities = Capabilities {
         class: board.class,
         kernels: match board.class {
-            BoardClass::Linux => &[TRACT_KERNELS],
-            _ => &[],
+            BoardClass::Linux => &KERNELS,
+            _ => &[NATURAL_KERNELS, CORTEX_M_KERNELS],
         },
         runtime: RUNTIME_VERSION,
         slot_bytes: board.slot_bytes,

@@ -9,6 +9,7 @@ pub mod eval;
 pub mod import;
 pub mod inspect;
 pub mod keys;
+pub mod model;
 pub mod mqtt;
 pub mod names;
 pub mod npy;

@@ -11,6 +11,7 @@ pub use error::PackError;
 use crate::Profile;
 use crate::data::{self, Columns, DataError, Samples};
 use crate::keys::hex;
+use crate::model::{EngineChoice, Model, ModelError};
 use crate::npy::Array;
 use crate::profile::{self, Fit, HeldOut, Outputs, ProfileError};
 use crate::spec::{KindSpec, LayoutSpec, Spec};
@@ -20,13 +21,12 @@ use edgeward::bundle::golden::{Golden, encode_golden};
 use edgeward::bundle::write::{BundleWriter, Description};
 use edgeward::bundle::{BoardClass, Bundle, SectionKind};
 use edgeward::engine::Engine;
-use edgeward::engine::tract::{LoadError, ModelSpec, TractEngine};
+use edgeward::engine::board::BoardEngine;
+use edgeward_compiler::Format;
 use serde::Serialize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Name of the engine that runs ONNX models as they are.
-pub const TRACT_KERNELS: &str = "tract";
 /// Golden vectors that the engine makes for itself when asked to.
 const SELF_MADE_VECTORS: usize = 8;
 
@@ -63,6 +63,8 @@ pub struct Report {
     pub class: &'static str,
     pub digest: String,
     pub bytes: usize,
+    pub engine: &'static str,
+    pub engine_why: String,
     pub engine_mode: String,
     pub golden: GoldenReport,
     pub skew: Option<SkewReport>,
@@ -121,20 +123,12 @@ pub struct Lab<'a> {
     pub windows: Vec<Range<usize>>,
     /// Values that stand in for missing ones.
     means: Vec<f32>,
-    model: Vec<u8>,
-    engine: TractEngine,
+    bytes: Vec<u8>,
+    model: Model,
     /// The lab's outputs, where the specification names them.
     reference: Option<(PathBuf, Outputs)>,
     /// Samples that the model was not trained on, where the specification names them.
     validation: Option<(PathBuf, Samples)>,
-}
-
-/// Loads the ONNX model as Linux boards load it.
-///
-/// # Errors
-/// The engine's own.
-pub fn load_engine(model: &[u8]) -> Result<TractEngine, LoadError> {
-    TractEngine::load(model, &ModelSpec::default())
 }
 
 /// Packs a bundle; sign it with [`edgeward::bundle::write::sign`].
@@ -143,7 +137,13 @@ pub fn load_engine(model: &[u8]) -> Result<TractEngine, LoadError> {
 /// [`PackError`]; [`PackError::is_refusal`] tells a policy's no from something broken.
 pub fn pack(spec: &Spec, options: Options) -> Result<Packed, PackError> {
     let mut lab = Lab::load(spec)?;
-    let (golden, golden_report) = lab.golden(options)?;
+    let (golden, golden_report) = match lab.golden(options) {
+        Err(error @ PackError::Golden { .. }) if lab.may_fall_back() => {
+            lab.fall_back(&error)?;
+            lab.golden(options)?
+        }
+        golden => golden?,
+    };
     let own = lab.outputs()?;
     let skew = lab.skew(&own, options)?;
     let (profile, fit) = lab.profile(&own)?;
@@ -153,8 +153,8 @@ pub fn pack(spec: &Spec, options: Options) -> Result<Packed, PackError> {
         version: spec.version.clone(),
         counter: spec.counter,
         class: BoardClass::Linux,
-        kernels: TRACT_KERNELS.to_owned(),
-        arena_bytes: 0,
+        kernels: lab.model.kernels().to_owned(),
+        arena_bytes: lab.model.arena_bytes(),
         min_runtime: RUNTIME_VERSION,
     })?;
     let policy = encode_policy(&spec.policy()).map_err(section("policy"))?;
@@ -164,8 +164,13 @@ pub fn pack(spec: &Spec, options: Options) -> Result<Packed, PackError> {
             encode_profile(&profile).map_err(section("profile"))?,
         )?
         .section(SectionKind::Policy, policy)?
-        .section(SectionKind::Golden, golden)?
-        .section(SectionKind::TractModel, lab.model.as_slice())?;
+        .section(SectionKind::Golden, golden)?;
+    if let Some(compiled) = &lab.model.program {
+        writer.section(SectionKind::Program, compiled.program.as_slice())?;
+    }
+    if lab.model.carries_onnx {
+        writer.section(SectionKind::TractModel, lab.bytes.as_slice())?;
+    }
     let bytes = writer.finish()?;
     let bundle = Bundle::open(&bytes).map_err(section("bundle"))?;
     let report = Report {
@@ -175,7 +180,9 @@ pub fn pack(spec: &Spec, options: Options) -> Result<Packed, PackError> {
         class: crate::names::class_name(BoardClass::Linux),
         digest: hex(&bundle.head().digest()),
         bytes: bytes.len(),
-        engine_mode: lab.engine.mode().to_string(),
+        engine: lab.model.engine.name(),
+        engine_why: lab.model.why.clone(),
+        engine_mode: lab.model.engine.to_string(),
         golden: golden_report,
         skew,
         trial_p99_us: spec.policy().trial.max_p99_us,
@@ -196,15 +203,15 @@ impl<'a> Lab<'a> {
     /// [`PackError`] names the file.
     pub fn load(spec: &'a Spec) -> Result<Self, PackError> {
         let path = spec.path(&spec.model);
-        let model = std::fs::read(&path).map_err(|source| PackError::Io {
+        let bytes = std::fs::read(&path).map_err(|source| PackError::Io {
             path: path.clone(),
             source,
         })?;
-        let engine = load_engine(&model).map_err(|source| PackError::Model {
+        let model = Model::load(&bytes, spec.engine).map_err(|source| PackError::Model {
             path: path.clone(),
-            source,
+            source: Box::new(source),
         })?;
-        check_shapes(spec, &path, &engine)?;
+        check_shapes(spec, &path, &model)?;
         let columns = Columns::of(&spec.input.features);
         let training = Samples::load(&spec.path(&spec.data.training), columns)?;
         let validation = spec.data.validation.as_ref().map(|path| {
@@ -215,7 +222,7 @@ impl<'a> Lab<'a> {
         let (window, hop) = (usize::from(spec.input.window), usize::from(spec.input.hop));
         let reference = spec.data.outputs.as_ref().map(|outputs| {
             let path = spec.path(outputs);
-            let outputs = read_outputs(&path, engine.output_len())?;
+            let outputs = read_outputs(&path, model.engine.output_len())?;
             Ok::<_, PackError>((path, outputs))
         });
         Ok(Self {
@@ -223,11 +230,28 @@ impl<'a> Lab<'a> {
             windows: training.windows(window, hop).collect(),
             means: profile::column_means(&training),
             training,
+            bytes,
             model,
-            engine,
             reference: reference.transpose()?,
             validation: validation.transpose()?,
         })
+    }
+
+    /// Whether the engine was ours to choose and tract could run the model instead of a program.
+    fn may_fall_back(&self) -> bool {
+        let onnx = Format::of(&self.bytes) == Format::Onnx;
+        self.spec.engine == EngineChoice::Auto && self.model.program.is_some() && onnx
+    }
+
+    /// Takes tract, since the program's golden vectors do not hold.
+    fn fall_back(&mut self, error: &PackError) -> Result<(), PackError> {
+        let path = self.spec.path(&self.spec.model);
+        let why = format!("as an int8 program, {error}");
+        self.model = Model::tract(&self.bytes, why).map_err(|source| PackError::Model {
+            path,
+            source: Box::new(ModelError::Tract(source)),
+        })?;
+        Ok(())
     }
 
     /// The model's outputs on all training windows.
@@ -235,7 +259,12 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// [`PackError::Run`] when an inference fails.
     pub fn outputs(&mut self) -> Result<Outputs, PackError> {
-        run_windows(self.spec, &mut self.engine, &self.training, &self.means)
+        run_windows(
+            self.spec,
+            &mut self.model.engine,
+            &self.training,
+            &self.means,
+        )
     }
 
     /// The profile: of the predictions from the validation data, else from the lab's outputs, else
@@ -249,7 +278,7 @@ impl<'a> Lab<'a> {
         let held_out = match &self.validation {
             Some((validation, samples)) => {
                 path = validation.clone();
-                let made = run_windows(self.spec, &mut self.engine, samples, &self.means)?;
+                let made = run_windows(self.spec, &mut self.model.engine, samples, &self.means)?;
                 Some((samples, made))
             }
             None => None,
@@ -283,13 +312,13 @@ impl<'a> Lab<'a> {
                     self.spec.path(&golden.input),
                     self.spec.path(&golden.output),
                 );
-                let inputs = read_vectors(&input, self.engine.input_len())?;
-                let outputs = read_vectors(&output, self.engine.output_len())?;
+                let inputs = read_vectors(&input, self.model.engine.input_len())?;
+                let outputs = read_vectors(&output, self.model.engine.output_len())?;
                 if inputs.len() != outputs.len() {
                     return Err(PackError::GoldenShape {
                         path: output,
-                        found: vec![outputs.len(), self.engine.output_len()],
-                        wanted: self.engine.output_len(),
+                        found: vec![outputs.len(), self.model.engine.output_len()],
+                        wanted: self.model.engine.output_len(),
                     });
                 }
                 let vectors = inputs.into_iter().zip(outputs).collect();
@@ -302,7 +331,7 @@ impl<'a> Lab<'a> {
             part: "golden",
             source,
         })?;
-        let largest_error = run_golden(&mut self.engine, &section)?;
+        let largest_error = run_golden(&mut self.model.engine, &section)?;
         let report = GoldenReport {
             vectors: vectors.len(),
             largest_error,
@@ -320,8 +349,9 @@ impl<'a> Lab<'a> {
             let input = profile::tensor(self.spec, &self.training, rows.clone(), |column| {
                 self.means[column]
             });
-            let mut output = vec![0.0; self.engine.output_len()];
-            self.engine
+            let mut output = vec![0.0; self.model.engine.output_len()];
+            self.model
+                .engine
                 .run(&input, &mut output)
                 .map_err(|error| PackError::Run {
                     what: "a training window".to_owned(),
@@ -381,7 +411,7 @@ impl<'a> Lab<'a> {
 /// The model's outputs on all windows of `samples`.
 fn run_windows(
     spec: &Spec,
-    engine: &mut TractEngine,
+    engine: &mut BoardEngine,
     samples: &Samples,
     means: &[f32],
 ) -> Result<Outputs, PackError> {
@@ -406,7 +436,7 @@ fn run_windows(
 ///
 /// # Errors
 /// [`PackError::Golden`] names the first vector and element beyond the section's tolerance.
-pub fn run_golden(engine: &mut TractEngine, section: &[u8]) -> Result<f32, PackError> {
+pub fn run_golden(engine: &mut BoardEngine, section: &[u8]) -> Result<f32, PackError> {
     let golden = Golden::parse(section).map_err(|source| PackError::Section {
         part: "golden",
         source,
@@ -451,30 +481,39 @@ fn greatest(values: &[f32]) -> usize {
 }
 
 /// Refuses a model whose tensors are not what the specification says.
-fn check_shapes(spec: &Spec, path: &Path, engine: &TractEngine) -> Result<(), PackError> {
+fn check_shapes(spec: &Spec, path: &Path, model: &Model) -> Result<(), PackError> {
     let (window, features) = (usize::from(spec.input.window), spec.input.features.len());
-    let shape = engine.input_shape();
+    let shape = &model.input_shape;
     let (wanted, layout) = match spec.input.layout {
         LayoutSpec::SamplesFirst => ([window, features], "samples first"),
         LayoutSpec::FeaturesFirst => ([features, window], "features first"),
     };
-    // A flat tensor takes either layout; a deeper one must end in the right one.
-    let flat = window == 1 || shape.iter().filter(|&&extent| extent != 1).count() <= 1;
-    let fits = engine.input_len() == window * features && (flat || shape.ends_with(&wanted));
+    // A flat tensor takes either layout; a deeper one must have the right one, whatever axes of
+    // extent one stand between or behind.
+    let long = |shape: &[usize]| -> Vec<usize> {
+        shape
+            .iter()
+            .copied()
+            .filter(|&extent| extent != 1)
+            .collect()
+    };
+    let flat = window == 1 || long(shape).len() <= 1;
+    let fits =
+        model.engine.input_len() == window * features && (flat || long(shape) == long(&wanted));
     if !fits {
         return Err(PackError::Input {
             path: path.to_owned(),
-            found: shape.to_vec(),
+            found: shape.clone(),
             window: spec.input.window,
             features,
             layout,
         });
     }
     let named = spec.output.classes.len();
-    if engine.output_len() != named {
+    if model.engine.output_len() != named {
         return Err(PackError::Output {
             path: path.to_owned(),
-            found: engine.output_shape().to_vec(),
+            found: model.output_shape.clone(),
             named,
         });
     }

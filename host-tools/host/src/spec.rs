@@ -4,7 +4,8 @@
 //! name = "motion"
 //! version = "1.0.0"
 //! counter = 1                     # rises with every release
-//! model = "motion.onnx"           # paths are relative to this file
+//! model = "motion.onnx"           # or .tflite; paths are relative to this file
+//! engine = "auto"                 # or "program", "tract", "both"; may be left out
 //!
 //! [input]
 //! features = ["ax", "ay", "az"]   # columns of the data, in tensor order
@@ -26,6 +27,7 @@
 //! tolerance = 0.001
 //! ```
 
+use crate::model::EngineChoice;
 use crate::names::violation_name;
 use crate::{MAX_FEATURES, MAX_OUTPUTS};
 use edgeward::bundle::decode::encode_policy;
@@ -78,8 +80,11 @@ pub struct Spec {
     pub version: String,
     /// The release counter.
     pub counter: u32,
-    /// The ONNX file.
+    /// The ONNX or TFLite file.
     pub model: PathBuf,
+    /// The engine that boards run it with.
+    #[serde(default)]
+    pub engine: EngineChoice,
     /// The input stream.
     pub input: InputSpec,
     /// The model's output.

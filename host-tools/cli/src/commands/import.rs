@@ -14,7 +14,7 @@ use std::path::PathBuf;
     after_help = "Example:\n  edgeward import model.onnx\n\nExit code 3: no board runs the model; the reason and what to do are printed."
 )]
 pub struct Args {
-    /// The ONNX file.
+    /// The ONNX or TFLite file.
     model: PathBuf,
 }
 
@@ -23,7 +23,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Exit> {
     let model = release::read(&args.model)?;
     let import = edgeward_host::import::import(&model).map_err(|error| {
         Failure::new(Exit::Error, format!("{}: {error}", args.model.display()))
-            .next("export the model as one ONNX file, with its weights inside")
+            .next("export the model as one ONNX or TFLite file, with its weights inside")
     })?;
     context.out.emit(&import, print)?;
     Ok(if import.runs() {
@@ -58,11 +58,14 @@ fn print(import: &Import, w: &mut dyn Write) -> io::Result<()> {
         writeln!(w, "in float      {}", import.float_nodes.join(", "))?;
     }
     writeln!(w, "weights       {} bytes", import.weight_bytes)?;
-    writeln!(
-        w,
-        "made by       {}, operator set {}",
-        import.producer, import.opset
-    )?;
+    match import.format {
+        "onnx" => writeln!(
+            w,
+            "made by       {}, operator set {}",
+            import.producer, import.opset
+        )?,
+        format => writeln!(w, "format        {format}")?,
+    }
     writeln!(w)?;
     let mut table = Table::new(["board", "engine", "runs", "why"]);
     for board in &import.boards {

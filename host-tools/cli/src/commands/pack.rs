@@ -22,7 +22,9 @@ A model's TOML file:
   name = \"motion\"
   version = \"1.0.0\"
   counter = 1                  # rises with every release
-  model = \"motion.onnx\"        # paths are relative to this file
+  model = \"motion.onnx\"        # or .tflite; paths are relative to this file
+  engine = \"auto\"              # an int8 program where it can be one, else tract; or \"program\",
+                               # \"tract\", \"both\"
   [input]
   features = [\"ax\", \"ay\"]      # columns of the data, in tensor order
   window = 50                  # samples an inference sees; leave out for tabular models
@@ -158,7 +160,11 @@ fn print(packed: &Packed<'_>, w: &mut dyn Write) -> io::Result<()> {
     )?;
     writeln!(w, "digest    {}", report.digest)?;
     writeln!(w, "size      {} bytes", report.bytes)?;
-    writeln!(w, "engine    {}", report.engine_mode)?;
+    writeln!(
+        w,
+        "engine    {}: {} ({})",
+        report.engine, report.engine_mode, report.engine_why
+    )?;
     let golden = &report.golden;
     let made_by = match golden.made_by {
         "engine" => "; MADE BY THE ENGINE ITSELF: they prove reproducibility, not correctness",

@@ -60,7 +60,7 @@ pub fn read_npz(path: &std::path::Path) -> BTreeMap<String, Array> {
     arrays
 }
 
-fn read_npy(data: &[u8]) -> Array {
+pub fn read_npy(data: &[u8]) -> Array {
     assert_eq!(&data[..6], b"\x93NUMPY");
     let head = 10 + usize::from(u16::from_le_bytes([data[8], data[9]]));
     let text = String::from_utf8_lossy(&data[10..head]).into_owned();

@@ -1,10 +1,10 @@
 //! Why nothing was packed, and what to do about it.
 
 use crate::data::DataError;
+use crate::model::ModelError;
 use crate::profile::ProfileError;
 use edgeward::bundle::{BundleError, WriteError};
 use edgeward::engine::EngineError;
-use edgeward::engine::tract::LoadError;
 use std::path::PathBuf;
 
 /// Why nothing was packed.
@@ -36,7 +36,7 @@ pub enum PackError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: LoadError,
+        source: Box<ModelError>,
     },
     /// The model's input is not what the specification says.
     #[error(
