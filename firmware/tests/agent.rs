@@ -4,7 +4,7 @@ mod common;
 
 use common::{BoardProcess, Feed, Host, broker, broker_v5, bundle, golden, policy, until};
 use edgeward::engine::pool::PoolAllocator;
-use edgeward::telemetry::{Event, Reason, SlotState};
+use edgeward::telemetry::{Body, Event, Reason, SlotState};
 use edgeward_firmware::linux::config::Protocol;
 use edgeward_firmware::linux::run;
 use std::sync::Arc;
@@ -143,6 +143,57 @@ fn frames_survive_a_restart_without_a_gap() {
     // Every sample that a release saw is in exactly one summary.
     assert_eq!(u64::from(host.summarized()), samples);
     assert_eq!(board.stats()["boot"], 2);
+    board.stop();
+}
+
+#[test]
+fn a_board_that_lost_its_outbox_goes_on_under_the_same_key() {
+    let (mut board, host, mut feed, _folder) = confirmed();
+    feed.samples(1100);
+    until("the first outbox is empty", || {
+        board.stats()["outbox_records"] == 0 && host.answered() > 3
+    });
+    let before = host.answered();
+    drop(feed);
+    board.stop();
+    until("the board is offline", || host.state() == "offline");
+    std::fs::remove_file(&board.config.flash.outbox_path).unwrap();
+    board.start();
+    until("a new epoch", || host.epochs().len() == 2);
+    let mut feed = Feed::start(&board);
+    feed.samples(1100);
+    drop(feed);
+    until("the second outbox is empty", || {
+        let stats = board.stats();
+        stats["outbox_records"] == 0 && stats["connected"] == true && host.summarized() > 0
+    });
+    // Numbers begin at one again, with a birth, and none is missing.
+    let numbers = host.numbers();
+    let gapless: Vec<u64> = (1..=numbers.len() as u64).collect();
+    assert_eq!(numbers, gapless);
+    assert!(matches!(host.first().body, Body::Birth(_)));
+    // Acknowledgements of the old outbox forget nothing of the new one, however high they go.
+    host.acknowledge.store(false, Ordering::SeqCst);
+    let through = host.answered();
+    let [old, new] = host.epochs()[..] else {
+        panic!("two epochs");
+    };
+    host.acknowledge_of(old, before);
+    host.acknowledge_of(old, before + 1000);
+    let mut feed = Feed::start(&board);
+    feed.samples(1100);
+    drop(feed);
+    until("more frames", || host.answered() > through);
+    let stats = board.stats();
+    assert_eq!(stats["acknowledged"], through);
+    assert_eq!(stats["epoch"], format!("{new:08x}"));
+    // One of the new outbox does.
+    host.acknowledge.store(true, Ordering::SeqCst);
+    host.acknowledge_of(new, host.answered());
+    until("everything is acknowledged", || {
+        board.stats()["outbox_records"] == 0
+    });
+    assert_eq!(host.epochs().len(), 2);
     board.stop();
 }
 
