@@ -2,18 +2,19 @@
 //! by signed bytes; biases have 128 times the sum of the weights taken off.
 
 use core::arch::x86_64::{
-    __m512i, _mm_mask_storeu_epi8, _mm_storeu_si128, _mm256_loadu_si256, _mm256_mask_storeu_epi8,
-    _mm256_storeu_si256, _mm512_add_epi16, _mm512_add_epi32, _mm512_add_epi64, _mm512_and_si512,
-    _mm512_castsi128_si512, _mm512_castsi512_si256, _mm512_cvtepi16_epi8, _mm512_cvtepi32_epi8,
-    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi16, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32,
-    _mm512_cvttps_epi32, _mm512_div_ps, _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64,
-    _mm512_load_si512, _mm512_loadu_si512, _mm512_mask_shuffle_epi32, _mm512_mask_storeu_epi8,
-    _mm512_mask_sub_epi32, _mm512_max_epi16, _mm512_max_epi32, _mm512_max_epu8, _mm512_min_epi16,
-    _mm512_min_epi32, _mm512_min_epu8, _mm512_mul_epi32, _mm512_mullo_epi32, _mm512_packs_epi32,
-    _mm512_packus_epi16, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_si512, _mm512_sllv_epi32, _mm512_srai_epi32, _mm512_srav_epi32,
-    _mm512_srli_epi64, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_unpackhi_epi8,
-    _mm512_unpackhi_epi16, _mm512_unpacklo_epi8, _mm512_unpacklo_epi16,
+    __m512i, _mm_mask_storeu_epi8, _mm_storel_epi64, _mm_storeu_si128, _mm256_loadu_si256,
+    _mm256_mask_storeu_epi8, _mm256_storeu_si256, _mm512_add_epi16, _mm512_add_epi32,
+    _mm512_add_epi64, _mm512_and_si512, _mm512_castsi128_si512, _mm512_castsi512_si128,
+    _mm512_castsi512_si256, _mm512_cvtepi16_epi8, _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps,
+    _mm512_cvtepu8_epi16, _mm512_cvtepu16_epi32, _mm512_cvttps_epi32, _mm512_div_ps,
+    _mm512_dpbusd_epi32, _mm512_extracti32x4_epi32, _mm512_extracti64x4_epi64, _mm512_load_si512,
+    _mm512_loadu_si512, _mm512_mask_shuffle_epi32, _mm512_mask_storeu_epi8, _mm512_mask_sub_epi32,
+    _mm512_max_epi16, _mm512_max_epi32, _mm512_max_epu8, _mm512_min_epi16, _mm512_min_epi32,
+    _mm512_min_epu8, _mm512_mul_epi32, _mm512_mullo_epi32, _mm512_packs_epi32, _mm512_packus_epi16,
+    _mm512_permutexvar_epi32, _mm512_set_epi32, _mm512_set1_epi8, _mm512_set1_epi16,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_sllv_epi32, _mm512_srai_epi32,
+    _mm512_srav_epi32, _mm512_srli_epi64, _mm512_storeu_si512, _mm512_sub_epi32,
+    _mm512_unpackhi_epi8, _mm512_unpackhi_epi16, _mm512_unpacklo_epi8, _mm512_unpacklo_epi16,
 };
 
 use crate::program::kernels::packed::jobs::{Addend, Clamp, Conv, Depthwise, Pool, Strip, Sum};
@@ -139,6 +140,38 @@ unsafe fn store<const BLOCKS: usize>(
     }
 }
 
+/// Clamps, packs and stores `count` channels of four pixels.
+///
+/// # Safety
+/// Each of `to` has room for `count` bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn store_four(values: [__m512i; 4], to: [*mut u8; 4], count: usize, clamp: Clamp) {
+    let low = _mm512_packs_epi32(values[0], values[1]);
+    let all = _mm512_packus_epi16(low, _mm512_packs_epi32(values[2], values[3]));
+    let all = _mm512_max_epu8(all, _mm512_set1_epi8(clamp.min as i8));
+    let all = _mm512_min_epu8(all, _mm512_set1_epi8(clamp.max as i8));
+    // Packing left four channels of each pixel in every 128 bits.
+    let order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+    let all = _mm512_permutexvar_epi32(order, all);
+    let pixels = [
+        _mm512_castsi512_si128(all),
+        _mm512_extracti32x4_epi32::<1>(all),
+        _mm512_extracti32x4_epi32::<2>(all),
+        _mm512_extracti32x4_epi32::<3>(all),
+    ];
+    for (pixel, to) in pixels.into_iter().zip(to) {
+        // SAFETY: the caller's promise; channels that do not exist are masked.
+        unsafe {
+            match count {
+                16.. => _mm_storeu_si128(to.cast(), pixel),
+                8 => _mm_storel_epi64(to.cast(), pixel),
+                _ => _mm_mask_storeu_epi8(to.cast(), (1 << count) - 1, pixel),
+            }
+        }
+    }
+}
+
 /// A convolution.
 ///
 /// # Safety
@@ -225,9 +258,20 @@ unsafe fn tile<const BLOCKS: usize, const TILE: usize, const WIDE: bool>(
             unroll!(pixels TILE, i, { sums[i][j] = requantize::<WIDE>(sums[i][j], &scale); });
         });
         let to = base.data.add(strip.channel as usize);
+        let count = strip.count as usize;
+        if BLOCKS == 1 && TILE.is_multiple_of(4) {
+            unroll!(pixels TILE, i, {
+                if i.is_multiple_of(4) {
+                    let four = [sums[i][0], sums[i + 1][0], sums[i + 2][0], sums[i + 3][0]];
+                    let to = [0, 1, 2, 3].map(|it| to.add(pixels[i + it][1] as usize));
+                    store_four(four, to, count, job.clamp);
+                }
+            });
+            return;
+        }
         unroll!(pixels TILE, i, {
             let to = to.add(pixels[i][1] as usize);
-            store(sums[i], to, strip.count as usize, job.clamp);
+            store(sums[i], to, count, job.clamp);
         });
     }
 }
@@ -397,29 +441,44 @@ fn addend(elements: __m512i, it: &Addend) -> __m512i {
 /// The processor has the instructions; the job was built for them and for `base`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(crate) unsafe fn sum(job: &Sum, base: Base) {
-    use core::arch::x86_64::_mm_loadu_si128;
     // SAFETY: rows lie in memory, what a vector reads behind them in the slack.
     unsafe {
         let scale = scale(base.constants.add(job.lanes));
         for row in 0..job.rows.rows {
             let at =
                 [0, 1, 2].map(|it| base.data.add(job.rows.first[it] + row * job.rows.pitch[it]));
-            for column in (0..job.rows.len).step_by(16) {
-                let load =
-                    |from: *mut u8| _mm512_cvtepu8_epi32(_mm_loadu_si128(from.add(column).cast()));
-                let a = addend(load(at[0]), &job.addends[0]);
-                let b = addend(load(at[1]), &job.addends[1]);
-                let both = _mm512_add_epi32(a, b);
-                let value = if job.wide {
-                    requantize::<true>(both, &scale)
-                } else {
-                    requantize::<false>(both, &scale)
-                };
-                let count = (job.rows.len - column).min(16);
-                store([value], at[2].add(column), count, job.clamp);
+            for column in (0..job.rows.len).step_by(VECTOR) {
+                let mut values = widen(_mm512_loadu_si512(at[0].add(column).cast()));
+                let others = widen(_mm512_loadu_si512(at[1].add(column).cast()));
+                unroll!(blocks 4, j, {
+                    let a = addend(values[j], &job.addends[0]);
+                    let both = _mm512_add_epi32(a, addend(others[j], &job.addends[1]));
+                    values[j] = if job.wide {
+                        requantize::<true>(both, &scale)
+                    } else {
+                        requantize::<false>(both, &scale)
+                    };
+                });
+                let count = (job.rows.len - column).min(VECTOR);
+                store(values, at[2].add(column), count, job.clamp);
             }
         }
     }
+}
+
+/// Elements as numbers, in the order that packing undoes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn widen(elements: __m512i) -> [__m512i; 4] {
+    let zero = _mm512_setzero_si512();
+    let low = _mm512_unpacklo_epi8(elements, zero);
+    let high = _mm512_unpackhi_epi8(elements, zero);
+    [
+        _mm512_unpacklo_epi16(low, zero),
+        _mm512_unpackhi_epi16(low, zero),
+        _mm512_unpacklo_epi16(high, zero),
+        _mm512_unpackhi_epi16(high, zero),
+    ]
 }
 
 /// Averages or maxima.
