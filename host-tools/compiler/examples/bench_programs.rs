@@ -7,6 +7,8 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+#[path = "../tests/npz/mod.rs"]
+mod npz;
 #[path = "bench_programs/shapes.rs"]
 mod shapes;
 
@@ -84,7 +86,7 @@ fn seeded(folder: &Path, name: &str, graph: Graph) -> Done {
 fn real(folder: &Path, name: &str, models: &Path, file: &str) -> Done {
     let bytes = std::fs::read(models.join(format!("{file}.tflite")))?;
     let program = compile(&bytes, &Options::mcu(Layout::CortexM))?;
-    let golden = common::read_npz(&models.join(format!("{file}.golden.npz")));
+    let golden = npz::read_npz(&models.join(format!("{file}.golden.npz")));
     let mut rows = Vec::new();
     // The ramp first: what the peers' figures were counted on.
     let mut pairs: Vec<_> = golden["input"]

@@ -45,6 +45,11 @@ pub enum CompileError {
     /// An ONNX graph that can't become a program.
     #[error(transparent)]
     Onnx(#[from] OnnxError),
+    /// The program that came out does not pass the verifier: it exceeds a limit of the executor.
+    #[error(
+        "the executor would refuse the program: {0:?}; run the model under tract on a Linux board"
+    )]
+    Rejected(edgeward::program::ProgramError),
     /// A number is beyond what a program can hold.
     #[error("{place}: {what} is {value}, and a program holds at most {limit}")]
     TooLarge {

@@ -12,12 +12,14 @@ pub mod graph;
 pub mod listing;
 pub mod onnx;
 pub mod plan;
+mod report;
 pub mod rewrite;
 pub mod tflite;
 
 pub use error::{CompileError, Reason, Refusal};
+pub use report::Report;
 
-use edgeward::program::Layout;
+use edgeward::program::{Aligned, Layout, Program};
 use emit::{CortexM, Natural, WeightLayout};
 use graph::Graph;
 
@@ -66,25 +68,6 @@ pub struct Compiled {
     pub report: Report,
 }
 
-/// What was understood and what became of it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Report {
-    /// What the caller must convert at the border.
-    pub notes: Vec<String>,
-    /// What rewrites did, in order.
-    pub rewrites: Vec<rewrite::Effect>,
-    /// Shape of the input in the file, batch first.
-    pub input_shape: Vec<usize>,
-    /// Shape of the output in the file, batch first.
-    pub output_shape: Vec<usize>,
-    /// Multiplications of a run.
-    pub macs: u64,
-    /// Bytes of weights.
-    pub weight_bytes: u64,
-    /// Where everything lies, how far from the bound, and what sets the peak.
-    pub plan: plan::Plan,
-}
-
 /// The format of a model file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -122,6 +105,7 @@ pub fn compile(bytes: &[u8], options: &Options) -> Result<Compiled, CompileError
 /// # Errors
 /// As [`compile`].
 pub fn compile_graph(mut graph: Graph, options: &Options) -> Result<Compiled, CompileError> {
+    let operators = report::operators(&graph);
     let notes = border::strip(&mut graph);
     rewrite::constants(&mut graph);
     check::check(&graph)?;
@@ -137,13 +121,16 @@ pub fn compile_graph(mut graph: Graph, options: &Options) -> Result<Compiled, Co
     let lowered = emit::lower(&graph, layout)?;
     let plan = plan::plan(&lowered, options.disjoint, options.alignment);
     let program = lowered.write(&graph, &plan, options.layout)?;
+    Program::verify(Aligned::copy_of(&program).as_ref()).map_err(CompileError::Rejected)?;
     let report = Report {
+        operators,
         notes,
         rewrites,
         input_shape: input_shape.unwrap_or_default(),
         output_shape: output_shape.unwrap_or_default(),
         macs: lowered.steps.iter().map(|step| step.macs).sum(),
         weight_bytes: lowered.weight_bytes,
+        program_bytes: program.len() as u64,
         plan,
     };
     Ok(Compiled { program, report })

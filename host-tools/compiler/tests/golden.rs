@@ -1,10 +1,12 @@
 //! The five models of the corpus equal TensorFlow Lite Micro bit for bit, through portable kernels.
 
 mod common;
+mod npz;
 
-use common::{corpus, read_npz};
+use common::corpus;
 use edgeward::program::{Aligned, Layout, Portable, Program};
 use edgeward_compiler::{Options, compile};
+use npz::read_npz;
 
 const MODELS: [&str; 5] = [
     "kws_ref_model",
@@ -72,10 +74,7 @@ fn arenas_stay_within_their_budgets() {
             .unwrap()
             .report;
         let plan = &report.plan;
-        println!(
-            "{model}: arena {}, bound {}, alive {}; {} MACs, {} bytes of weights",
-            plan.arena_bytes, plan.bound_bytes, plan.live_bytes, report.macs, report.weight_bytes
-        );
+        println!("{model}\n{report}");
         assert!(
             (plan.bound_bytes..=budget).contains(&plan.arena_bytes),
             "{model}: {plan:?}"

@@ -1,11 +1,11 @@
 //! The example models as programs: within their tolerance of ONNX Runtime's golden vectors.
 
 #[allow(dead_code, reason = "archives are read by other tests")]
-mod common;
+mod npz;
 
-use common::read_npy;
 use edgeward::program::{Aligned, Layout, Portable, Program};
 use edgeward_compiler::{Options, compile};
+use npz::read_npy;
 use std::path::Path;
 
 fn motion(name: &str) -> Vec<u8> {

@@ -2,12 +2,14 @@
 //! set of this processor, and no operator of theirs is left to the portable kernels.
 
 mod common;
+mod npz;
 
-use common::{corpus, read_npz};
+use common::corpus;
 use edgeward::engine::program::ProgramEngine;
 use edgeward::program::Layout;
 use edgeward::program::kernels::packed::Isa;
 use edgeward_compiler::{Options, compile};
+use npz::read_npz;
 
 fn check(model: &str, archive: &str) {
     let Some(corpus) = corpus() else { return };

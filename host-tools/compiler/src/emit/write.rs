@@ -23,6 +23,30 @@ impl Lowered {
         let op_bytes: usize = self.steps.iter().map(|step| op_bytes(&step.op)).sum();
         let constants = (HEADER_BYTES + op_bytes).next_multiple_of(ALIGNMENT);
         let total = constants + self.constants.len();
+        let mut bytes = vec![0; total];
+        let header = self.header(graph, plan, layout, [op_bytes, constants, total])?;
+        let mut writer = Writer::new(&mut bytes);
+        let mut written = header.write(&mut writer);
+        for (index, step) in self.steps.iter().enumerate() {
+            let op = placed(step, plan, index, constants as u32);
+            written = written.and_then(|()| op.write(&mut writer));
+        }
+        debug_assert!(
+            written.is_some(),
+            "the bytes were sized for exactly these records"
+        );
+        bytes[constants..].copy_from_slice(&self.constants);
+        Ok(bytes)
+    }
+
+    /// The head; `sizes` are those of the operators, where constants begin, and of the whole.
+    fn header(
+        &self,
+        graph: &Graph,
+        plan: &Plan,
+        layout: Layout,
+        [op_bytes, constants, total]: [usize; 3],
+    ) -> Result<Header, CompileError> {
         let small = |what, value: u64| {
             u32::try_from(value).map_err(|_| CompileError::TooLarge {
                 place: "the program".into(),
@@ -31,7 +55,6 @@ impl Lowered {
                 limit: u32::MAX.into(),
             })
         };
-        let mut bytes = vec![0; total];
         let (input, output) = (graph.inputs.first(), graph.outputs.first());
         let parameters =
             |tensor: Option<&Tensor>| tensor.and_then(Tensor::per_tensor).unwrap_or((1.0, 0));
@@ -51,7 +74,7 @@ impl Lowered {
         if graph.input_half_to_even {
             flags |= Header::HALF_TO_EVEN;
         }
-        let header = Header {
+        Ok(Header {
             magic: MAGIC,
             version: VERSION,
             layout: layout as u8,
@@ -72,19 +95,7 @@ impl Lowered {
             features: affine.map_or(0, |_| constants as u32 + self.features),
             feature_inner: affine.map_or(0, |it| it.inner.max(1) as u32),
             reserved: [0; 4],
-        };
-        let mut writer = Writer::new(&mut bytes);
-        let mut written = header.write(&mut writer);
-        for (index, step) in self.steps.iter().enumerate() {
-            let op = placed(step, plan, index, constants as u32);
-            written = written.and_then(|()| op.write(&mut writer));
-        }
-        debug_assert!(
-            written.is_some(),
-            "the bytes were sized for exactly these records"
-        );
-        bytes[constants..].copy_from_slice(&self.constants);
-        Ok(bytes)
+        })
     }
 }
 
@@ -110,34 +121,8 @@ fn placed(step: &Step, plan: &Plan, index: usize, constants: u32) -> Op {
     let scratch = plan.scratch[index] as u32;
     let mut op = step.op;
     match &mut op {
-        Op::Conv(it) => {
-            it.input.offset += first;
-            it.output.offset += output;
-            it.weights += constants;
-            it.channels += constants;
-            it.scratch = scratch;
-        }
-        Op::ConvAdd(it) => {
-            it.conv.input.offset += first;
-            it.conv.output.offset += output;
-            it.conv.weights += constants;
-            it.conv.channels += constants;
-            it.conv.scratch = scratch;
-            it.other += region(1);
-        }
-        Op::Depthwise(it) => {
-            it.input.offset += first;
-            it.output.offset += output;
-            it.weights += constants;
-            it.channels += constants;
-            it.scratch = scratch;
-        }
-        Op::Dense(it) => {
-            it.input += first;
-            it.output += output;
-            it.weights += constants;
-            it.channels += constants;
-            it.scratch = scratch;
+        Op::Conv(_) | Op::ConvAdd(_) | Op::Depthwise(_) | Op::Dense(_) => {
+            layer(&mut op, [first, output, region(1)], constants, scratch);
         }
         Op::Add(it) => {
             operands([&mut it.a, &mut it.b], region, constants);
@@ -173,6 +158,42 @@ fn placed(step: &Step, plan: &Plan, index: usize, constants: u32) -> Op {
         _ => {}
     }
     op
+}
+
+/// A layer with weights: `[first, output, other]` are its regions.
+fn layer(op: &mut Op, [first, output, other]: [u32; 3], constants: u32, scratch: u32) {
+    match op {
+        Op::Conv(it) => {
+            it.input.offset += first;
+            it.output.offset += output;
+            it.weights += constants;
+            it.channels += constants;
+            it.scratch = scratch;
+        }
+        Op::ConvAdd(it) => {
+            it.conv.input.offset += first;
+            it.conv.output.offset += output;
+            it.conv.weights += constants;
+            it.conv.channels += constants;
+            it.conv.scratch = scratch;
+            it.other += other;
+        }
+        Op::Depthwise(it) => {
+            it.input.offset += first;
+            it.output.offset += output;
+            it.weights += constants;
+            it.channels += constants;
+            it.scratch = scratch;
+        }
+        Op::Dense(it) => {
+            it.input += first;
+            it.output += output;
+            it.weights += constants;
+            it.channels += constants;
+            it.scratch = scratch;
+        }
+        _ => {}
+    }
 }
 
 fn operands(both: [&mut Operand; 2], region: impl Fn(usize) -> u32, constants: u32) {
