@@ -217,9 +217,8 @@ fn linux(bytes: &[u8]) -> BoardReport {
         }
         Err(error) => {
             let (engine, next) = match &error {
-                ModelError::Tract(tract) | ModelError::Neither(_, tract) => {
-                    ("tract", Some(advice(tract).to_owned()))
-                }
+                ModelError::Tract(tract) => ("tract", Some(advice(tract).to_owned())),
+                ModelError::Neither(both) => ("tract", Some(advice(&both.1).to_owned())),
                 // The compiler's refusals end with what to do.
                 _ => ("program", None),
             };

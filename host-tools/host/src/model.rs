@@ -30,7 +30,7 @@ pub enum ModelError {
     /// tract does not take it.
     Tract(LoadError),
     /// Neither takes it.
-    Neither(CompileError, LoadError),
+    Neither(Box<(CompileError, LoadError)>),
     /// The compiler made a program that the verifier refuses: a fault of ours.
     Unsound(board::LoadError),
 }
@@ -40,7 +40,8 @@ impl fmt::Display for ModelError {
         match self {
             Self::Program(error) => write!(f, "no program can be made of it: {error}"),
             Self::Tract(error) => error.fmt(f),
-            Self::Neither(program, tract) => {
+            Self::Neither(both) => {
+                let (program, tract) = &**both;
                 write!(f, "{tract}; and no program can be made of it: {program}")
             }
             Self::Unsound(error) => {
@@ -84,7 +85,7 @@ impl Model {
             Err(error) if choice == EngineChoice::Auto && onnx => {
                 return match Self::tract(bytes, error.to_string()) {
                     Ok(model) => Ok(model),
-                    Err(tract) => Err(ModelError::Neither(error, tract)),
+                    Err(tract) => Err(ModelError::Neither(Box::new((error, tract)))),
                 };
             }
             Err(error) => return Err(ModelError::Program(error)),

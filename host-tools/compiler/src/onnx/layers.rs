@@ -6,7 +6,7 @@ use super::error::{QUANTIZE, Result, USE_TRACT};
 use super::lower::Context;
 use super::scales::SYMMETRIC;
 use super::value::{Form, Pending, Value};
-use crate::graph::{Activation, DType, Kind, Quantization, Tensor, TensorId};
+use crate::graph::{Activation, DType, Kind, Quantization, Tensor, TensorId, Window};
 
 /// Symmetric int8 weights in the file's order.
 pub(super) struct Weights {
@@ -61,46 +61,17 @@ impl Importer {
         }
         let (outputs, depth, kernel) = (weights.shape[0], weights.shape[1], &weights.shape[2..]);
         let (channels, spatial) = (form.dims[1], &form.dims[2..]);
-        let groups = usize::try_from(context.int("group", 1)).unwrap_or(0);
         let window = context.window(kernel, spatial)?;
         let mut dims = vec![1, outputs];
         dims.extend(context.slid(&window, spatial)?);
-        let taps = window.kernel[0] * window.kernel[1];
         let bias = self.bias(context, bias, tensor, &weights, outputs)?;
         let scales = Quantization {
             zero_points: vec![0; weights.scales.len()],
             scales: weights.scales,
             axis: 0,
         };
-        let (kind, shape, order, axis) = if groups == 1 && depth == channels {
-            let kind = Kind::Conv {
-                window,
-                activation: Activation::None,
-            };
-            let shape = vec![outputs, window.kernel[0], window.kernel[1], channels];
-            (kind, shape, [outputs, channels, taps, 1], 0)
-        } else if groups == channels && depth == 1 && outputs % channels == 0 {
-            let multiplier = outputs / channels;
-            let kind = Kind::Depthwise {
-                window,
-                multiplier,
-                activation: Activation::None,
-            };
-            (
-                kind,
-                vec![1, window.kernel[0], window.kernel[1], outputs],
-                [1, outputs, taps, 1],
-                3,
-            )
-        } else {
-            let why = format!(
-                "{groups} groups over {channels} channels: neither one group nor one a channel"
-            );
-            return Err(context.error(
-                why,
-                "split the convolution by group, or run the model under tract on a Linux board",
-            ));
-        };
+        let kinds = grouping(context, &window, [outputs, depth, channels])?;
+        let (kind, shape, order, axis) = kinds;
         // From [a, b, taps] to [a, taps, b].
         let data = permuted(&weights.data, &order, &[0, 2, 1, 3]);
         let weights = self.constant_tensor(Tensor {
@@ -334,6 +305,38 @@ impl Importer {
         pending.inputs[2] = Some(self.bias_of(context, &name, &reals, input, &scales, outputs)?);
         Ok(Value::Pending(pending))
     }
+}
+
+/// A convolution's kind by its groups, with shape, order and channel axis of its weights.
+fn grouping(
+    context: &Context<'_>,
+    window: &Window,
+    [outputs, depth, channels]: [usize; 3],
+) -> Result<(Kind, Vec<usize>, [usize; 4], usize)> {
+    let window = *window;
+    let [height, width] = window.kernel;
+    let groups = usize::try_from(context.int("group", 1)).unwrap_or(0);
+    let activation = Activation::None;
+    if groups == 1 && depth == channels {
+        let kind = Kind::Conv { window, activation };
+        let shape = vec![outputs, height, width, channels];
+        return Ok((kind, shape, [outputs, channels, height * width, 1], 0));
+    }
+    if groups == channels && depth == 1 && outputs % channels == 0 {
+        let kind = Kind::Depthwise {
+            window,
+            multiplier: outputs / channels,
+            activation,
+        };
+        let shape = vec![1, height, width, outputs];
+        return Ok((kind, shape, [1, outputs, height * width, 1], 3));
+    }
+    let why =
+        format!("{groups} groups over {channels} channels: neither one group nor one a channel");
+    Err(context.error(
+        why,
+        "split the convolution by group, or run the model under tract on a Linux board",
+    ))
 }
 
 pub(super) fn symmetric(

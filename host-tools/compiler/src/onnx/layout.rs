@@ -172,36 +172,39 @@ impl Importer {
                 }
                 dims
             }
-            _ => {
-                let wanted = self.integers(context, 1)?;
-                let keeps_zero = context.int("allowzero", 0) != 0;
-                let mut dims = Vec::new();
-                let mut open = None;
-                for (axis, &extent) in wanted.iter().enumerate() {
-                    dims.push(match usize::try_from(extent) {
-                        Ok(0) if !keeps_zero => old.get(axis).copied().unwrap_or(1),
-                        Ok(extent) => extent,
-                        Err(_) => {
-                            open = Some(axis);
-                            1
-                        }
-                    });
-                }
-                if let Some(axis) = open {
-                    let known = dims
-                        .iter()
-                        .try_fold(1_usize, |all, &extent| all.checked_mul(extent))
-                        .unwrap_or(0);
-                    dims[axis] = form.elements().checked_div(known).unwrap_or(0);
-                }
-                dims
-            }
+            _ => self.asked_shape(context, form)?,
         };
         let elements = dims
             .iter()
             .try_fold(1_usize, |all, &extent| all.checked_mul(extent));
         if elements != Some(form.elements()) {
             return Err(context.error(format!("{old:?} does not become {dims:?}"), ""));
+        }
+        Ok(dims)
+    }
+
+    /// The shape that a Reshape asks for: 0 keeps an extent, a negative one is what is left.
+    fn asked_shape(&self, context: &Context<'_>, form: &Form) -> Result<Vec<usize>> {
+        let wanted = self.integers(context, 1)?;
+        let keeps_zero = context.int("allowzero", 0) != 0;
+        let mut dims = Vec::new();
+        let mut open = None;
+        for (axis, &extent) in wanted.iter().enumerate() {
+            dims.push(match usize::try_from(extent) {
+                Ok(0) if !keeps_zero => form.dims.get(axis).copied().unwrap_or(1),
+                Ok(extent) => extent,
+                Err(_) => {
+                    open = Some(axis);
+                    1
+                }
+            });
+        }
+        if let Some(axis) = open {
+            let known = dims
+                .iter()
+                .try_fold(1_usize, |all, &extent| all.checked_mul(extent))
+                .unwrap_or(0);
+            dims[axis] = form.elements().checked_div(known).unwrap_or(0);
         }
         Ok(dims)
     }

@@ -145,28 +145,7 @@ impl Importer {
         };
         let tensor = input.kind.as_ref().and_then(|kind| kind.tensor.as_ref());
         let tensor = tensor.ok_or_else(|| refuse("is not a tensor"))?;
-        let shape = tensor
-            .shape
-            .as_ref()
-            .ok_or_else(|| refuse("has no shape"))?;
-        let mut dims = Vec::new();
-        for (axis, dim) in shape.dims.iter().enumerate() {
-            dims.push(match (axis, usize::try_from(dim.value)) {
-                // An open batch is one inference at a time.
-                (0, Ok(0)) => 1,
-                (_, Ok(extent)) if extent > 0 => extent,
-                _ => return Err(refuse("has an open or impossible extent")),
-            });
-        }
-        if dims.first() != Some(&1) {
-            return Err(refuse("has a batch other than 1"));
-        }
-        let elements = dims
-            .iter()
-            .try_fold(1_usize, |all, &extent| all.checked_mul(extent));
-        if elements.is_none_or(|elements| elements > 1 << 24) {
-            return Err(refuse("is too large"));
-        }
+        let dims = extents(tensor).map_err(refuse)?;
         let value = match tensor.element {
             1 => Value::Input(value::Affine::new(dims)),
             2 | 3 => {
@@ -304,3 +283,30 @@ impl Importer {
         Ok(())
     }
 }
+
+/// The input's shape; the error says what is wrong with it.
+fn extents(tensor: &proto::TensorType) -> Result<Vec<usize>, &'static str> {
+    let shape = tensor.shape.as_ref().ok_or("has no shape")?;
+    let mut dims = Vec::new();
+    for (axis, dim) in shape.dims.iter().enumerate() {
+        dims.push(match (axis, usize::try_from(dim.value)) {
+            // An open batch is one inference at a time.
+            (0, Ok(0)) => 1,
+            (_, Ok(extent)) if extent > 0 => extent,
+            _ => return Err("has an open or impossible extent"),
+        });
+    }
+    if dims.first() != Some(&1) {
+        return Err("has a batch other than 1");
+    }
+    let elements = dims
+        .iter()
+        .try_fold(1_usize, |all, &extent| all.checked_mul(extent));
+    match elements {
+        Some(..=MAX_INPUT) => Ok(dims),
+        _ => Err("is too large"),
+    }
+}
+
+/// Most elements of an input.
+const MAX_INPUT: usize = 1 << 24;

@@ -181,20 +181,7 @@ impl Importer {
                 (ints, padded(&constant.shape), quantization, "constant")
             }
             Value::Constant(constant) => {
-                let floats = constant
-                    .floats()
-                    .ok_or_else(|| context.error("a constant operand is not float", ""))?;
-                let largest = floats.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
-                if !largest.is_finite() {
-                    return Err(context.error("a constant operand is not finite", ""));
-                }
-                let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
-                let ints = floats.iter().map(|x| (x / scale).round() as i8).collect();
-                let quantization = Quantization {
-                    scales: vec![scale],
-                    zero_points: vec![0],
-                    axis: 0,
-                };
+                let (ints, quantization) = quantized(context, constant)?;
                 (ints, padded(&constant.shape), quantization, "constant")
             }
             _ => return Err(context.error("one of its inputs is float", QUANTIZE)),
@@ -224,6 +211,25 @@ impl Importer {
         });
         Ok((tensor, dims))
     }
+}
+
+/// A float constant as symmetric int8.
+fn quantized(context: &Context<'_>, constant: &Constant) -> Result<(Vec<i8>, Quantization)> {
+    let floats = constant
+        .floats()
+        .ok_or_else(|| context.error("a constant operand is not float", ""))?;
+    let largest = floats.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    if !largest.is_finite() {
+        return Err(context.error("a constant operand is not finite", ""));
+    }
+    let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+    let ints = floats.iter().map(|x| (x / scale).round() as i8).collect();
+    let quantization = Quantization {
+        scales: vec![scale],
+        zero_points: vec![0],
+        axis: 0,
+    };
+    Ok((ints, quantization))
 }
 
 pub(super) fn slot(kind: &mut Kind) -> Option<&mut Activation> {
