@@ -4,7 +4,8 @@
 //! # Weights for Cortex-M
 //!
 //! Convolutions and fully connected layers are matrices of output channels by products, the latter
-//! in the order of the natural layout, padded with zeros to multiples of four each. Four outputs make
+//! in the order of the natural layout, padded with zeros to multiples of four each, and so are longer
+//! kernel rows ([`conv_row`]). Four outputs make
 //! a tile, in which four products of its outputs 0 and 1, then of 2 and 3, follow each other: a
 //! halfword holds `256 * odd + even`, and of four products the first and third, then the second and
 //! fourth make a word with those of the other pair of outputs behind it. That is how `SXTB16` takes
@@ -112,7 +113,7 @@ pub const fn conv_weight_bytes(layout: Layout, op: &Conv) -> u64 {
     let outputs = op.output.channels as u64;
     match layout {
         Layout::Natural => outputs * conv_taps(op),
-        Layout::CortexM => matrix_bytes(outputs, conv_taps(op)),
+        Layout::CortexM => matrix_bytes(outputs, conv_products(op)),
     }
 }
 
@@ -121,15 +122,35 @@ pub const fn conv_taps(op: &Conv) -> u64 {
     op.window.kernel_h as u64 * op.window.kernel_w as u64 * op.input.channels as u64
 }
 
+/// Products of a kernel row of a convolution for Cortex-M. Where there are several rows, each is
+/// widened from the input by itself, which takes whole words; short ones are copied together first.
+pub const fn conv_row(op: &Conv) -> u64 {
+    let row = op.window.kernel_w as u64 * op.input.channels as u64;
+    if op.window.kernel_h > 1 && row > 8 {
+        row.next_multiple_of(4)
+    } else {
+        row
+    }
+}
+
+/// Products of an output of a convolution for Cortex-M, padding of rows included.
+pub const fn conv_products(op: &Conv) -> u64 {
+    op.window.kernel_h as u64 * conv_row(op)
+}
+
 /// Index from `weights` on of the weight of `[output channel, row, column, input channel]`.
 pub const fn conv_weight(layout: Layout, op: &Conv, at: [usize; 4]) -> usize {
     let [out, row, column, input] = at;
-    let column = row * op.window.kernel_w as usize + column;
-    let product = column * op.input.channels as usize + input;
-    let products = conv_taps(op) as usize;
+    let place = column * op.input.channels as usize + input;
     match layout {
-        Layout::Natural => out * products + product,
-        Layout::CortexM => matrix_index(products, out, product),
+        Layout::Natural => {
+            let row = out * op.window.kernel_h as usize + row;
+            row * op.window.kernel_w as usize * op.input.channels as usize + place
+        }
+        Layout::CortexM => {
+            let product = row * conv_row(op) as usize + place;
+            matrix_index(conv_products(op) as usize, out, product)
+        }
     }
 }
 
@@ -254,7 +275,7 @@ pub const fn scratch_bytes(layout: Layout, op: &Op) -> u64 {
 
 /// Two pixels' windows, widened, and as bytes where they are not taken from the input as they lie.
 const fn conv_scratch(op: &Conv) -> u64 {
-    let products = conv_taps(op).next_multiple_of(4);
+    let products = conv_products(op).next_multiple_of(4);
     products * 4 + (products + 4) * 2
 }
 
@@ -291,12 +312,22 @@ impl Slices {
         }
         let (width, channels) = (op.output.width as usize, op.output.channels as usize);
         let all = channels.next_multiple_of(4);
-        let keep = window.stride_w == 1 && width <= 64;
-        let columns = if keep { width } else { BLOCK };
+        // Whole rows of a large input would take more memory than all else.
+        let narrow = width <= 6 * BLOCK;
+        let keep = narrow && (window.stride_w == 1 || op.input.bytes() <= 1 << 15);
+        let columns = match (keep, window.stride_w) {
+            (true, _) => width,
+            (false, 1) => 3 * BLOCK,
+            (false, _) => BLOCK,
+        };
         let blocks = columns.div_ceil(BLOCK);
         Some(Self {
             keep,
-            channels: if keep || all < GROUP { all } else { GROUP },
+            channels: if keep || window.stride_w == 1 || all < GROUP {
+                all
+            } else {
+                GROUP
+            },
             columns,
             row: blocks * BLOCK * 2 * window.stride_w as usize + 4,
             rows: 3,

@@ -117,6 +117,27 @@ impl Builder<'_> {
         at as u32
     }
 
+    fn conv(&mut self, random: &mut Random, op: &Conv) -> u32 {
+        let bytes = layout::conv_weight_bytes(Layout::CortexM, op) as usize;
+        let at = self.room(bytes);
+        let weights = &mut self.bytes[at..at + bytes];
+        let (rows, columns) = (
+            usize::from(op.window.kernel_h),
+            usize::from(op.window.kernel_w),
+        );
+        for output in 0..usize::from(op.output.channels) {
+            for tap in 0..rows * columns {
+                for input in 0..usize::from(op.input.channels) {
+                    let place = [output, tap / columns, tap % columns, input];
+                    let index = layout::conv_weight(Layout::CortexM, op, place);
+                    weights[index] = random.weight() as u8;
+                }
+            }
+        }
+        layout::finish_matrix(Layout::CortexM, weights);
+        at as u32
+    }
+
     fn depthwise(&mut self, random: &mut Random, op: &Depthwise) -> u32 {
         let bytes = layout::depthwise_weight_bytes(Layout::CortexM, op) as usize;
         let at = self.room(bytes);
@@ -157,9 +178,10 @@ fn shapes(random: &mut Random, kernels: &[u16], channels: [i32; 2]) -> (Plane, P
     let (kernel_h, kernel_w) = (kernel(random), kernel(random));
     let stride = random.between(1, 2) as u8;
     let same = random.chance(60);
+    let wide = if random.chance(15) { 60 } else { 17 };
     let (height, width) = (
         random.between(i32::from(kernel_h), 14) as u16,
-        random.between(i32::from(kernel_w), 17) as u16,
+        random.between(i32::from(kernel_w), wide) as u16,
     );
     let axis = |extent: u16, kernel: u16, pad: u16| {
         let stride = u16::from(stride);
@@ -216,7 +238,7 @@ fn conv(random: &mut Random, builder: &mut Builder<'_>) -> Conv {
         scratch: 0,
     };
     let products = layout::conv_taps(&op) as usize;
-    op.weights = builder.matrix(random, usize::from(output.channels), products);
+    op.weights = builder.conv(random, &op);
     let left = random.chance(20);
     op.channels = builder.channels(random, output.channels, products, left);
     op

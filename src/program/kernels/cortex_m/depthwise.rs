@@ -5,7 +5,7 @@ use super::{Stored, clamp_stretch};
 use crate::program::Layout;
 use crate::program::exec::Step;
 use crate::program::kernels::portable;
-use crate::program::layout::{Slices, UNPROVEN};
+use crate::program::layout::{BLOCK, Slices, UNPROVEN};
 use crate::program::op::{Depthwise, Quantizer};
 
 /// Depthwise convolution.
@@ -73,32 +73,71 @@ impl Planes<'_> {
             if slices.keep {
                 self.fill(self.scratch, slices.rows * slices.slot());
             }
-            // Rows of the input before this one have been taken apart.
-            let mut taken = -(op.window.pad_top as isize);
-            for y in 0..height {
-                let top =
-                    (y * usize::from(op.window.stride_h)) as isize - (op.window.pad_top as isize);
-                let target = self.output.add(y * width * depth);
+            if slices.keep || self.apart() {
+                // A strip of columns and channels after the other, so that rows stay for the next.
                 let mut x = 0;
                 while x < width {
                     let mut channel = 0;
                     while channel < depth {
-                        let from = if slices.keep { taken.max(top) } else { top };
-                        for row in from..top + 3 {
-                            self.take(row, x, channel);
+                        let mut taken = isize::MIN;
+                        for y in 0..height {
+                            taken = self.outputs(y, x, channel, taken);
                         }
-                        self.sums(top, x, channel, target);
                         channel += slices.channels;
                     }
                     x += slices.columns;
                 }
-                taken = top + 3;
-                let Quantizer { min, max, .. } = op.quantizer;
-                if min > i8::MIN || max < i8::MAX {
-                    clamp_stretch(target.cast(), width * depth, min, max);
+            } else {
+                for y in 0..height {
+                    let mut x = 0;
+                    while x < width {
+                        let mut channel = 0;
+                        while channel < depth {
+                            self.outputs(y, x, channel, isize::MIN);
+                            channel += slices.channels;
+                        }
+                        x += slices.columns;
+                    }
                 }
             }
+            let Quantizer { min, max, .. } = op.quantizer;
+            if min > i8::MIN || max < i8::MAX {
+                clamp_stretch(self.output.cast(), height * width * depth, min, max);
+            }
         }
+    }
+
+    /// Whether the output does not overlap the input.
+    fn apart(&self) -> bool {
+        let (input, output) = (self.input.addr(), self.output.addr());
+        input + self.op.input.bytes() as usize <= output
+            || output + self.op.output.bytes() as usize <= input
+    }
+
+    /// Outputs of row `y` from column `x` on, from `channel` on. Rows of the input before `taken` are
+    /// there already; gives the first that is not.
+    ///
+    /// # Safety
+    /// All three must be of the output.
+    unsafe fn outputs(&self, y: usize, x: usize, channel: usize, taken: isize) -> isize {
+        let op = self.op;
+        let top = (y * usize::from(op.window.stride_h)) as isize - op.window.pad_top as isize;
+        let row = usize::from(op.output.width) * usize::from(op.output.channels);
+        // SAFETY: the caller's promise.
+        unsafe {
+            for row in taken.max(top)..top + 3 {
+                self.take(row, x, channel);
+            }
+            self.sums(top, x, channel, self.output.add(y * row));
+        }
+        top + 3
+    }
+
+    /// Bytes of a channel's row for the outputs from column `x` on.
+    fn row(&self, x: usize) -> usize {
+        let left = usize::from(self.op.output.width) - x;
+        let blocks = self.slices.columns.min(left).div_ceil(BLOCK);
+        blocks * BLOCK * 2 * usize::from(self.op.window.stride_w) + 4
     }
 
     /// Where a row of the input lies when it was taken apart.
@@ -137,7 +176,7 @@ impl Planes<'_> {
             let depth = usize::from(op.input.channels);
             let left =
                 (x * usize::from(op.window.stride_w)) as isize - (op.window.pad_left as isize);
-            let pairs = (slices.row / 4) as isize;
+            let pairs = (self.row(x) / 4) as isize;
             // Pairs of columns from `first` to `end` lie inside the row.
             let first = if left < 0 { (1 - left) / 2 } else { 0 };
             let end = ((width - left) / 2).clamp(first, pairs);
@@ -149,7 +188,7 @@ impl Planes<'_> {
                 even: start,
                 odd: start,
                 target: slot.cast(),
-                row: slices.row,
+                row: self.row(x),
                 pairs: 1,
                 groups,
                 channels: depth,

@@ -79,7 +79,7 @@ struct Shape {
 impl Shape {
     fn of(op: &Conv) -> Self {
         Self {
-            products: layout::conv_taps(op) as usize,
+            products: layout::conv_products(op) as usize,
             outputs: usize::from(op.output.channels),
             weights: op.weights,
             channels: op.channels,
@@ -314,7 +314,7 @@ impl<'a> Windows<'a> {
         matrix: Matrix,
         add: Option<(*const u8, AddScale)>,
     ) -> Self {
-        let row = usize::from(op.window.kernel_w) * usize::from(op.input.channels);
+        let row = layout::conv_row(op) as usize;
         let plain = op.window.dilation_h == 1 && op.window.dilation_w == 1;
         // SAFETY: offsets of planes and of scratch, which has this length, were verified.
         unsafe {
@@ -391,6 +391,7 @@ impl<'a> Windows<'a> {
             rows: usize::from(window.kernel_h),
             stride: row_bytes,
         };
+        let last = (usize::from(window.kernel_h) - 1) * row_bytes;
         let mut x = 0;
         // SAFETY: sources of pixels that see no padding lie in the input, apart from up to three
         // bytes behind the last, which lie in the arena as asked; other pixels are staged.
@@ -399,11 +400,8 @@ impl<'a> Windows<'a> {
                 rows.source =
                     start.wrapping_add((x * stride).wrapping_sub(pad).wrapping_mul(depth));
                 rows.second = rows.source.wrapping_add(stride * depth);
-                let read = rows.second.wrapping_add(self.words * 4);
-                if x >= first
-                    && x + 1 < end
-                    && (self.op.window.kernel_h > 1 || read <= self.arena_end)
-                {
+                let read = rows.second.wrapping_add(last + self.words * 4);
+                if x >= first && x + 1 < end && read <= self.arena_end {
                     two(&rows);
                 } else {
                     self.stage(y, x, self.staged);
@@ -466,7 +464,7 @@ impl<'a> Windows<'a> {
     /// # Safety
     /// `[y, x]` must be a pixel of the output, and `target` writable for its products and four bytes.
     #[inline(never)]
-    unsafe fn stage(&self, y: usize, x: usize, mut target: *mut u8) {
+    unsafe fn stage(&self, y: usize, x: usize, target: *mut u8) {
         let op = self.op;
         let window = &op.window;
         let depth = usize::from(op.input.channels);
@@ -482,6 +480,7 @@ impl<'a> Windows<'a> {
             let row = y * usize::from(window.stride_h) + tap * usize::from(window.dilation_h);
             let row = row.wrapping_sub(usize::from(window.pad_top));
             let start = self.input.wrapping_add(row.wrapping_mul(width * depth));
+            let mut target = target.wrapping_add(tap * layout::conv_row(op) as usize);
             // SAFETY: only taps inside the input are read; each writes its own stretch of the target.
             unsafe {
                 if row < height && whole {
