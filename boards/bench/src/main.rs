@@ -77,7 +77,10 @@ fn main() -> ! {
         Memory {
             program,
             rows,
-            arena: &mut (*(&raw mut ARENA)).0,
+            arena: {
+                let arena: *mut [i8; ARENA_BYTES] = &raw mut ARENA.0;
+                &mut *arena
+            },
         }
     };
     count::start();

@@ -292,16 +292,15 @@ pub unsafe extern "C" fn two_pixels(tiles: &Tiles) {
         // The odd channels' own sums.
         "ldr r0, [sp, #{channels}]",
         "ldr r4, [sp, #{rounding}]",
-        "sub r7, r7, r6",
-        "sub r9, r9, r8",
-        "sub r11, r11, r10",
-        "sub lr, lr, r12",
+        "sub r7, r7, r6
+         sub r9, r9, r8
+         sub r11, r11, r10
+         sub lr, lr, r12",
         "asr r7, r7, #8",
         "asr r9, r9, #8",
         "asr r11, r11, #8",
         "asr lr, lr, #8",
-        "cmp r4, #0",
-        "beq.w 3f",
+        "cmp r4, #0\nbeq.w 3f",
         two_outputs!(),
         "4:",
         "ldr r2, [sp, #{channels_end}]",
@@ -309,8 +308,7 @@ pub unsafe extern "C" fn two_pixels(tiles: &Tiles) {
         "str r0, [sp, #{channels}]",
         "cmp r0, r2",
         "bne.w 1b",
-        "add sp, #44",
-        "pop {{r4-r11, pc}}",
+        "add sp, #44\npop {{r4-r11, pc}}",
         "3:",
         "ldr r2, [sp, #{output}]",
         "stmia r2!, {{r6-r12, lr}}",
