@@ -10,7 +10,8 @@ use std::process::Command;
 /// What to time.
 #[derive(Args)]
 pub struct Options {
-    /// Folder of TFLite models, and of ONNX models for ONNX Runtime; by default those of the corpus.
+    /// Folder of TFLite models, and of ONNX models for ONNX Runtime; by default those of the corpus,
+    /// and where there is none, graphs of the MLPerf Tiny shapes with seeded weights.
     #[arg(long)]
     models: Option<PathBuf>,
     /// Inferences a model and round.
@@ -32,34 +33,32 @@ type Times = BTreeMap<String, BTreeMap<String, [f64; 2]>>;
 
 /// Runs all engines in turns and prints the table.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
+    let corpus = corpus(root).join("models");
     let models = match &options.models {
-        Some(models) => models.clone(),
-        None => corpus(root).join("models"),
+        Some(models) => Some(models.as_path()),
+        None => Some(corpus.as_path()).filter(|it| it.is_dir()),
     };
-    ensure!(
-        models.is_dir(),
-        "no models at {}: name a folder with --models",
-        models.display()
-    );
     let mut build = cargo(root);
     build.args(["build", "--release", "--quiet", "--locked"]);
     build.args(["-p", "edgeward-compiler", "--example", "bench_linux"]);
     step("bench_linux", &mut build)?;
     let ours = target(root).join("release/examples/bench_linux");
     let python = root.join(&options.python);
-    let peers = python.exists();
-    if !peers {
-        eprintln!(
+    match models {
+        None => eprintln!("!!! no corpus: seeded models, for which LiteRT has no files"),
+        Some(_) if !python.exists() => eprintln!(
             "!!! no LiteRT: python3 -m venv target/venv-peers && \
              target/venv-peers/bin/pip install ai-edge-litert onnxruntime numpy"
-        );
+        ),
+        Some(_) => {}
     }
+    let peers = models.is_some() && python.exists();
     let mut best = Times::new();
     for _ in 0..options.rounds {
-        merge(&mut best, turn(&ours, &[], &models, options)?);
+        merge(&mut best, turn(&ours, &[], models, options)?);
         if peers {
             let script = root.join("benches/peers.py");
-            merge(&mut best, turn(&python, &[&script], &models, options)?);
+            merge(&mut best, turn(&python, &[&script], models, options)?);
         }
     }
     print(&best);
@@ -81,13 +80,18 @@ fn target(root: &Path) -> PathBuf {
 }
 
 /// One engine's turn: all models.
-fn turn(program: &Path, before: &[&Path], models: &Path, options: &Options) -> Result<Times> {
+fn turn(
+    program: &Path,
+    before: &[&Path],
+    models: Option<&Path>,
+    options: &Options,
+) -> Result<Times> {
     let mut command = Command::new("taskset");
     command.args(["-c", &options.core.to_string()]).arg(program);
     command
         .args(before)
         .arg(options.runs.to_string())
-        .arg(models);
+        .args(models);
     let output = command
         .output()
         .with_context(|| format!("taskset (util-linux) for {}", program.display()))?;

@@ -1,44 +1,61 @@
-//! Times one inference of models on this machine: `bench_linux RUNS FOLDER`.
+//! Times one inference of models on this machine: `bench_linux RUNS [FOLDER]`.
 //!
 //! Compiles each TFLite file of the folder for Linux and runs it packed for each instruction set of
-//! this processor, and once by the portable kernels. Prints a line of JSON as `benches/peers.py` does:
+//! this processor, and by the portable kernels. Without a folder, graphs of the four MLPerf Tiny shapes
+//! with seeded weights stand in. Prints a line of JSON as `benches/peers.py` does:
 //! `{model: {engine: [median, least] in microseconds}}`. `cargo xtask bench-linux` calls both in turns.
+
+#[path = "bench_programs/shapes.rs"]
+mod shapes;
 
 use edgeward::engine::Engine as _;
 use edgeward::engine::program::ProgramEngine;
 use edgeward::program::kernels::packed::Isa;
-use edgeward_compiler::{Options, compile};
+use edgeward_compiler::{Options, compile, compile_graph};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [runs, folder] = arguments.as_slice() else {
-        return Err("usage: bench_linux RUNS FOLDER".into());
-    };
+    let mut arguments = std::env::args().skip(1);
+    let runs = arguments.next().ok_or("usage: bench_linux RUNS [FOLDER]")?;
     let runs: usize = runs.parse()?;
     let mut models = Vec::new();
-    for path in tflite_files(Path::new(folder))? {
-        let compiled = compile(&std::fs::read(&path)?, &Options::linux())?;
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        let mut engines = Vec::new();
-        for isa in Isa::available().map(Some).chain([None]) {
-            let mut engine = ProgramEngine::with(&compiled.program, isa)
-                .map_err(|error| format!("{name}: {error:?}"))?;
-            let runs = if isa.is_some() {
-                runs
-            } else {
-                runs.div_ceil(50)
-            };
-            let [median, least] = time(&mut engine, runs);
-            let isa = isa.map_or("portable", Isa::name);
-            engines.push(format!("\"edgeward {isa}\": [{median:.2}, {least:.2}]"));
+    match arguments.next() {
+        Some(folder) => {
+            for path in tflite_files(Path::new(&folder))? {
+                let compiled = compile(&std::fs::read(&path)?, &Options::linux())?;
+                let name = path.file_stem().unwrap_or_default().to_string_lossy();
+                models.push(time_all(&name, &compiled.program, runs)?);
+            }
         }
-        models.push(format!("\"{name}\": {{{}}}", engines.join(", ")));
+        None => {
+            for (name, graph) in shapes::all() {
+                let compiled = compile_graph(graph, &Options::linux())?;
+                models.push(time_all(name, &compiled.program, runs)?);
+            }
+        }
     }
     println!("{{{}}}", models.join(", "));
     Ok(())
+}
+
+/// Times a program with every set of kernels: an entry of the line of JSON.
+fn time_all(name: &str, program: &[u8], runs: usize) -> Result<String, Box<dyn Error>> {
+    let mut engines = Vec::new();
+    for isa in Isa::available().map(Some).chain([None]) {
+        let engine = ProgramEngine::with(program, isa);
+        let mut engine = engine.map_err(|error| format!("{name}: {error:?}"))?;
+        let runs = if isa.is_some() {
+            runs
+        } else {
+            runs.div_ceil(50)
+        };
+        let [median, least] = time(&mut engine, runs);
+        let isa = isa.map_or("portable", Isa::name);
+        engines.push(format!("\"edgeward {isa}\": [{median:.2}, {least:.2}]"));
+    }
+    Ok(format!("\"{name}\": {{{}}}", engines.join(", ")))
 }
 
 fn tflite_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
