@@ -108,7 +108,7 @@ pub struct JournalState {
     pub confirmed: Option<u8>,
     /// Releases not to be tried again under the same rollout, oldest first.
     pub rejected: Vec<Rejection, MAX_REJECTED>,
-    /// The last release that failed after it was received, and why.
+    /// The last release that failed after it was received or was refused, and why.
     pub last_failure: Option<(ReleaseId, Reason)>,
 }
 

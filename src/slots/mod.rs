@@ -478,6 +478,7 @@ impl<S: NorFlash> Slots<S> {
     ) -> Result<(), Error> {
         let mut next = self.state.clone();
         let release = release_id(digest);
+        next.last_failure = Some((release, reason));
         remember(
             &mut next,
             Rejection {

@@ -4,7 +4,7 @@ use super::client::{MAX_HEAD_CHUNKS, Phase, Step, UpdateClient};
 use super::head::{HeadFault, check_head};
 use crate::bundle::{CHUNK_BYTES, FileHeader};
 use crate::slots::{Error, Slot, Slots};
-use crate::telemetry::{Reason, Refused, SlotState, release_id};
+use crate::telemetry::{Event, Reason, Refused, SlotState, release_id};
 use crate::trust::{Digest32, Verifier, sha256};
 use embedded_storage::nor_flash::NorFlash;
 
@@ -195,7 +195,9 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
             let digest = job.target.digest;
             slots.refuse(&digest, job.rollout, reason)?;
             let release = release_id(&digest);
-            self.refused(Refused::Release { release, reason });
+            let what = Refused::Release { release, reason };
+            // Once a desired state that is signed, so that nobody fills the reports with these.
+            self.report(Event::Refused { what });
         }
         self.window.clear();
         self.phase = Phase::Idle;

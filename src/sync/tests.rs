@@ -616,6 +616,8 @@ fn refused_for(reason: Reason, offered: &[u8], change: impl Fn(&mut Target)) {
     assert_eq!(world.refused(what), 1, "{:?}", world.events);
     assert_eq!(world.events.len(), 1, "{:?}", world.events);
     assert_eq!(slots.state().slots, before);
+    let last_failure = (reason != Reason::Signature).then_some((release, reason));
+    assert_eq!(slots.state().last_failure, last_failure);
     assert!(world.subscribed.is_empty());
     // Not again at the next boot, except for a signature, which a new root may make good.
     world.keep(slots);

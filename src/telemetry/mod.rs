@@ -141,7 +141,7 @@ pub struct Birth {
     pub desired: u64,
     /// The board's tags.
     pub tags: Vec<Text, 8>,
-    /// Why the last trial failed, and which release it was.
+    /// The last release that failed its trial or was refused, and why.
     pub last_failure: Option<(ReleaseId, Reason)>,
 }
 

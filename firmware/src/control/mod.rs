@@ -467,11 +467,16 @@ impl<
 
     /// Stores an event, unless it is one refusal too many.
     fn event(&mut self, event: &Event, now: Now) -> Result<(), ControlError> {
+        // The host's rollouts look at births: each says how the slots stand, and what failed last.
+        self.birth_due |= match event {
+            Event::Slot { .. } | Event::Reverted { .. } => true,
+            Event::Refused { what } => matches!(what, Refused::Release { .. }),
+            _ => false,
+        };
         if matches!(event, Event::Refused { .. }) && !self.may_report_refusal(now.monotonic_ms) {
             self.unreported = self.unreported.saturating_add(1);
             return Ok(());
         }
-        self.birth_due |= matches!(event, Event::Slot { .. } | Event::Reverted { .. });
         self.outbox.push(now.stamp_ms(), &Body::Event(*event))?;
         Ok(())
     }

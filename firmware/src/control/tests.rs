@@ -65,6 +65,27 @@ fn a_failed_self_test_never_runs() {
 }
 
 #[test]
+fn a_release_that_is_refused_is_in_the_next_birth() {
+    let (mut world, _) = World::confirmed(3);
+    world.frames();
+    let target = world.publish(2);
+    world.desire(4, &target, RolloutState::Active, 3);
+    let births: std::vec::Vec<_> = world
+        .frames()
+        .into_iter()
+        .filter_map(|frame| match frame.body {
+            Body::Birth(birth) => Some((birth.desired, birth.last_failure)),
+            _ => None,
+        })
+        .collect();
+    let failure = (
+        edgeward::telemetry::release_id(&target.digest),
+        Reason::Downgrade,
+    );
+    assert_eq!(births, [(4, Some(failure))]);
+}
+
+#[test]
 fn a_shadow_comes_before_the_trial_and_may_end_it() {
     let (mut world, first) = World::confirmed(1);
     world.shadow = 100;

@@ -192,9 +192,10 @@ impl Mqtt {
         // retained desired state: it asks again, whatever the broker remembers.
         self.session_present = session_present && self.seen;
         self.seen = true;
-        if !self.session_present {
-            self.waiting = self.filters.iter().cloned().collect();
-        }
+        // Whatever the broker remembers: a subscription that was on its way when the last connection
+        // ended may never have reached it, and nobody would miss it. Asking twice costs nothing but
+        // the retained messages once more.
+        self.waiting = self.filters.iter().cloned().collect();
     }
 }
 
@@ -578,6 +579,46 @@ mod tests {
             assert!(Instant::now() < deadline, "asked {} times", asked());
             mqtt.poll(&mut |_| {});
             thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn a_subscription_that_got_lost_on_the_way_is_asked_again_although_the_session_is_kept() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (asked, hears) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            // The first connection ends before the broker has read any subscription.
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(&[0x20, 2, 0, 0]).unwrap();
+            ends.recv().unwrap();
+            drop(stream);
+            // CONNACK: the session is there, accepted.
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(&[0x20, 2, 1, 0]).unwrap();
+            let (mut heard, mut bytes) = (Vec::<u8>::new(), [0; 1024]);
+            while let Ok(read @ 1..) = stream.read(&mut bytes) {
+                heard.extend(&bytes[..read]);
+                if heard.windows(7).any(|part| part == b"a/topic") {
+                    asked.send(()).unwrap();
+                    return;
+                }
+            }
+        });
+        let mut mqtt = Mqtt::new(options(port));
+        mqtt.subscribe("a/topic").unwrap();
+        mqtt.connect();
+        let connected = &mut |event: Event<'_>| matches!(event, Event::Connected { .. });
+        wait(&mut mqtt, connected, 1);
+        assert!(mqtt.waiting.is_empty(), "it is on its way");
+        end.send(()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while hears.try_recv().is_err() {
+            assert!(Instant::now() < deadline, "never asked");
+            if !mqtt.poll(&mut |_| {}) {
+                thread::park_timeout(Duration::from_millis(10));
+            }
         }
     }
 

@@ -400,9 +400,19 @@ fn a_rollout_that_some_boards_refuse_is_partly_done() {
     );
     place.json(&["rollout", "status"], 6);
 
-    // One more than may fail stops the next one.
+    // The release again: what failed before does not count, for the board tries again; one more than
+    // may fail stops it.
     let strict = ["--soak", "0", "--id", "strict"];
     place.json(&[&start[..], &strict].concat(), 0);
+    let open = place.lines(&[&watch[..], &["1"]].concat(), 5);
+    let counts = &open.last().expect("a line")["counts"];
+    assert_eq!(
+        (&counts["waiting"], &counts["failed"]),
+        (&1.into(), &0.into())
+    );
+    let desired = place.desired();
+    assert_eq!(desired.rollout, "strict");
+    bad.reports(&desired, SlotState::Rejected(Reason::SelfTest));
     let stopped = place.lines(&[&watch[..], &["50"]].concat(), 4);
     let why = &stopped.last().expect("a line")["rollout"]["state"]["Aborted"]["why"];
     assert!(

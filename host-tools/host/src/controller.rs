@@ -86,6 +86,8 @@ pub fn boards(store: &dyn Store, fleet: &str) -> Result<Vec<BoardView>, StoreErr
                 .each_ref()
                 .map(|slot| (slot.release, slot.state)),
             last_failure: birth.last_failure,
+            running: birth.running,
+            desired: birth.desired,
         });
     }
     Ok(views)
@@ -144,14 +146,15 @@ impl Controller {
         let before = rollout.clone();
         rollout.observe(&counts, now);
         let decision = rollout.assess(&counts, now);
+        rollout.apply(decision.clone(), now);
+        if rollout != before && !self.store.replace_rollout(&before, &rollout)? {
+            // Somebody paused or aborted it meanwhile: what was decided here was not about that.
+            return Ok(Some((before, counts)));
+        }
         if decision != Decision::Wait {
             let what = format!("{}: {decision:?}, {counts:?}", rollout.plan.id);
             self.store.audit("rollout", &what, now)?;
             tracing::info!(rollout = %rollout.plan.id, ?decision, "rollout");
-        }
-        rollout.apply(decision, now);
-        if rollout != before {
-            self.store.save_rollout(&rollout, now)?;
         }
         self.publish(&rollout, now)?;
         Ok(Some((rollout, counts)))
@@ -293,21 +296,22 @@ pub fn keep_release(home: &Path, bytes: &[u8], root: &Root) -> Result<PathBuf, C
 pub fn set_state(
     store: &dyn Store,
     fleet: &str,
-    change: impl FnOnce(&State) -> Option<State>,
+    change: impl Fn(&State) -> Option<State>,
 ) -> Result<Option<Rollout>, ControlError> {
-    let Some(mut rollout) = store.rollouts(fleet)?.into_iter().next() else {
-        return Ok(None);
-    };
-    let before = rollout.clone();
-    if let Some(state) = change(&rollout.state) {
-        let now = now_ms();
-        store.audit(
-            "rollout",
-            &format!("{}: {state:?} by hand", rollout.plan.id),
-            now,
-        )?;
-        rollout.state = state;
-        store.save_rollout(&rollout, now)?;
+    // `edgeward serve` may change it at the same time, though seldom twice in a row.
+    loop {
+        let Some(before) = store.rollouts(fleet)?.into_iter().next() else {
+            return Ok(None);
+        };
+        let Some(state) = change(&before.state) else {
+            return Ok(Some(before));
+        };
+        let mut after = before.clone();
+        after.state = state;
+        if store.replace_rollout(&before, &after)? {
+            let what = format!("{}: {:?} by hand", after.plan.id, after.state);
+            store.audit("rollout", &what, now_ms())?;
+            return Ok(Some(before));
+        }
     }
-    Ok(Some(before))
 }

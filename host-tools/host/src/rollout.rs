@@ -62,6 +62,10 @@ pub struct Rollout {
     pub phase_from_ms: u64,
     /// When the last board of the phase confirmed.
     pub settled_ms: Option<u64>,
+    /// The desired states of this rollout have greater numbers. What a board that has seen no such
+    /// number failed, it failed in an earlier rollout; it tries again in this one.
+    #[serde(default)]
+    pub after_sequence: u64,
 }
 
 /// A board as its last birth and events describe it.
@@ -77,6 +81,10 @@ pub struct BoardView {
     pub slots: [(ReleaseId, SlotState); 2],
     /// Its last failed trial.
     pub last_failure: Option<(ReleaseId, Reason)>,
+    /// Index of the slot that answers, when the board said so.
+    pub running: Option<u8>,
+    /// Number of the desired state that it last accepted.
+    pub desired: u64,
 }
 
 /// Boards of the present phase, by what they did.
@@ -144,6 +152,7 @@ impl Rollout {
             state: State::Running,
             phase_from_ms: now_ms,
             settled_ms: None,
+            after_sequence: 0,
         })
     }
 
@@ -205,7 +214,7 @@ impl Rollout {
                 continue;
             }
             counts.targeted += 1;
-            match standing(board, release) {
+            match standing(board, release, self.after_sequence) {
                 Standing::Confirmed => counts.confirmed += 1,
                 Standing::Busy => counts.busy += 1,
                 Standing::Failed => counts.failed += 1,
@@ -291,25 +300,29 @@ enum Standing {
     Waiting,
 }
 
-/// What one board did with one release.
-fn standing(board: &BoardView, release: ReleaseId) -> Standing {
-    let mut busy = false;
-    for (held, state) in &board.slots {
+/// What one board did with one release, in desired states after the number `after`.
+fn standing(board: &BoardView, release: ReleaseId, after: u64) -> Standing {
+    let (mut busy, mut failed) = (false, false);
+    for (index, (held, state)) in (0..).zip(&board.slots) {
         if *held != release {
             continue;
         }
         match state {
-            SlotState::Confirmed => return Standing::Confirmed,
-            SlotState::Rejected(_) => return Standing::Failed,
-            SlotState::Empty => {}
+            // One that was confirmed before stays in its slot until that is needed, but does not run.
+            SlotState::Confirmed if board.running.is_none_or(|slot| slot == index) => {
+                return Standing::Confirmed;
+            }
+            SlotState::Confirmed | SlotState::Empty => {}
+            SlotState::Rejected(_) => failed = true,
             _ => busy = true,
         }
     }
     // A slot may have been cleared since; the last failure is kept for longer.
-    match board.last_failure {
-        _ if busy => Standing::Busy,
-        Some((failed, _)) if failed == release => Standing::Failed,
-        _ => Standing::Waiting,
+    failed |= board.last_failure.is_some_and(|(of, _)| of == release);
+    match (busy, failed && board.desired > after) {
+        (true, _) => Standing::Busy,
+        (false, true) => Standing::Failed,
+        (false, false) => Standing::Waiting,
     }
 }
 
@@ -349,6 +362,8 @@ mod tests {
             tags: Vec::new(),
             slots: [(OLD, SlotState::Confirmed), (NEW, state)],
             last_failure: None,
+            running: None,
+            desired: 5,
         }
     }
 
@@ -382,6 +397,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_confirmed_before_and_does_not_run_is_not_confirmed() {
+        let rollout = Rollout::start(plan(&[1000]), 0).expect("plan");
+        let mut board = board(0, SlotState::Confirmed);
+        let counts = |board: &BoardView| rollout.counts(std::slice::from_ref(board), &tenths);
+        assert_eq!(counts(&board).confirmed, 1);
+        board.running = Some(1);
+        assert_eq!(counts(&board).confirmed, 1);
+        // It runs what came after, and is asked to go back: it waits, or refuses.
+        board.running = Some(0);
+        assert_eq!((counts(&board).confirmed, counts(&board).waiting), (0, 1));
+        board.last_failure = Some((NEW, Reason::Downgrade));
+        assert_eq!((counts(&board).confirmed, counts(&board).failed), (0, 1));
+    }
+
+    #[test]
     fn one_revert_too_many_aborts() {
         let mut rollout = Rollout::start(plan(&[1000]), 0).expect("plan");
         let mut boards: Vec<_> = (0..3).map(|n| board(n, SlotState::Trial)).collect();
@@ -389,6 +419,11 @@ mod tests {
         boards[1].last_failure = Some((NEW, Reason::PredictionDrift));
         let counts = rollout.counts(&boards, &tenths);
         assert_eq!((counts.busy, counts.failed), (2, 1));
+        rollout.after_sequence = 5;
+        let again = rollout.counts(&boards, &tenths);
+        assert_eq!((again.waiting, again.failed), (1, 0), "it failed before");
+        boards[1].desired = 6;
+        assert_eq!(rollout.counts(&boards, &tenths), counts);
         let decision = rollout.assess(&counts, 1);
         assert!(matches!(decision, Decision::Abort { .. }));
         assert!(rollout.apply(decision, 1));

@@ -204,13 +204,13 @@ fn start(args: &Start, context: &Context) -> Result<Exit> {
         deadline_ms: args.deadline * 1000,
         expires_after_s: args.expires,
     };
-    let rollout = Rollout::start(plan, now_ms())
+    let mut rollout = Rollout::start(plan, now_ms())
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     if !args.dry_run {
         for bytes in &files {
             keep_release(&context.home, bytes, &root)?;
         }
-        begin(&args.fleet, context, &rollout, &args.publishing)?;
+        begin(&args.fleet, context, &mut rollout, &args.publishing)?;
     }
     let store = args.fleet.store_as_it_is(context)?;
     show(context, store.as_ref(), &rollout, args.dry_run)?;
@@ -221,12 +221,13 @@ fn start(args: &Start, context: &Context) -> Result<Exit> {
 fn begin(
     fleet: &Fleet,
     context: &Context,
-    rollout: &Rollout,
+    rollout: &mut Rollout,
     publishing: &Publishing,
 ) -> Result<()> {
     // What is wrong with the broker's options is wrong before anything is stored.
     let broker = fleet.mqtt("rollout")?;
     let store = fleet.store(context)?;
+    rollout.after_sequence = store.next_desired(&fleet.fleet)?;
     store.save_rollout(rollout, now_ms())?;
     store.audit("rollout", &format!("{} started", rollout.plan.id), now_ms())?;
     publish_now(fleet, context, store, &broker, publishing)
@@ -356,7 +357,7 @@ fn change(
     args: &Changed,
     context: &Context,
     verb: &str,
-    to: impl FnOnce(&State) -> Option<State>,
+    to: impl Fn(&State) -> Option<State>,
 ) -> Result<Exit> {
     let broker = args.fleet.mqtt("rollout")?;
     let store = args.fleet.store(context)?;
@@ -435,14 +436,14 @@ pub fn rollback(args: &Rollback, context: &Context) -> Result<Exit> {
         deadline_ms: 0,
         expires_after_s: 7 * 86_400,
     };
-    let rollout = Rollout::start(plan, now_ms())?;
+    let mut rollout = Rollout::start(plan, now_ms())?;
     if !args.dry_run {
         let path = keep_release(&context.home, &bundle, &keys.root()?)?;
         context.out.say(format!(
             "packed again as counter {counter}: {}",
             named(&path)
         ));
-        begin(&args.fleet, context, &rollout, &args.publishing)?;
+        begin(&args.fleet, context, &mut rollout, &args.publishing)?;
     }
     show(context, store.as_ref(), &rollout, args.dry_run)?;
     Ok(Exit::Ok)

@@ -484,6 +484,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn save_rollout(&self, rollout: &Rollout, time_ms: u64) -> Result<(), StoreError>;
+    /// Stores `new` in the place of `old`, the same rollout, unless it was changed meanwhile: whether
+    /// it did.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn replace_rollout(&self, old: &Rollout, new: &Rollout) -> Result<bool, StoreError>;
     /// All rollouts of a fleet, the newest first.
     ///
     /// # Errors

@@ -481,6 +481,28 @@ impl Store for Sqlite {
         Ok(())
     }
 
+    fn replace_rollout(&self, old: &Rollout, new: &Rollout) -> Result<bool, StoreError> {
+        let mut connection = self.lock();
+        let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let key = [old.plan.fleet.as_str(), old.plan.id.as_str()];
+        let record: Option<String> = tx
+            .prepare("SELECT record FROM rollouts WHERE fleet = ?1 AND id = ?2")?
+            .query_row(key, |row| row.get(0))
+            .optional()?;
+        let unchanged = match record {
+            Some(record) => from_json::<Rollout>(&record)? == *old,
+            None => false,
+        };
+        if unchanged {
+            tx.execute(
+                "UPDATE rollouts SET record = ?3 WHERE fleet = ?1 AND id = ?2",
+                params![key[0], key[1], json(new)?],
+            )?;
+            tx.commit()?;
+        }
+        Ok(unchanged)
+    }
+
     fn rollouts(&self, fleet: &str) -> Result<Vec<Rollout>, StoreError> {
         let connection = self.lock();
         let mut statement = connection.prepare(
