@@ -2,19 +2,20 @@
 //! at every pair of them, and checks after each what the slots promise.
 //!
 //! The life: provisioning, a first release, an update with a shadow, a release that fails its
-//! trial, one that crashes in it, a downgrade, a new trust root, one more update. After a cut the
-//! board boots and goes on; a second cut hits anything it does from there.
+//! trial, one that crashes in its self-test, a downgrade, a new trust root, a release that crashes
+//! in shadow and under the next rollout in its trial, one more update. After a cut the board boots
+//! and goes on; a second cut hits anything it does from there.
 //!
 //! Checked at every boot: what is to run is, byte by byte, a release that was verified and put on
 //! trial; one that was confirmed keeps running; nothing below the floor runs; floor, root and
-//! desired sequence never fall; nothing that the journal acknowledged is lost; a trial uses no more
-//! boots than it may; and the life ends as it would have without a cut. Mutants, made by a flash that behaves as a worse design would, show
-//! that the simulation can fail.
+//! desired sequence never fall; nothing that the journal acknowledged is lost; a trial, a shadow or
+//! a self-test uses no more boots than it may; and the life ends as it would have without a cut.
+//! Mutants, made by a flash that behaves as a worse design would, show that the simulation can fail.
 
 use crc::{CRC_32_ISO_HDLC, Crc};
 use edgeward::bundle::{BoardClass, CHUNK_BYTES};
 use edgeward::slots::ram::{Cut, Edge, Op, RamError, RamFlash, Tear};
-use edgeward::slots::{BootDecision, Error, Layout, Slot, Slots};
+use edgeward::slots::{BootDecision, EARLY_BOOTS, Error, Layout, Slot, Slots};
 use edgeward::sync::Target;
 use edgeward::telemetry::{Reason, SlotState, Text};
 use edgeward::trust::root::{RoleKeys, Root};
@@ -26,8 +27,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::time::Instant;
 
-/// Boots that a trial may use.
-const MAX_BOOTS: u8 = 2;
+/// Boots that a trial or shadow may use; a self-test may use as many.
+const MAX_BOOTS: u8 = EARLY_BOOTS;
 /// Without optimisation only every so-many-th second operation and word of a journal record is cut,
 /// so that it ends in a minute; optimised, all are.
 const EVERY: usize = if cfg!(debug_assertions) { 31 } else { 1 };
@@ -160,18 +161,22 @@ enum Goal {
     Run(u32),
     RunAfterShadow(u32),
     FailTrial(u32),
+    CrashInSelfTest(u32),
+    CrashInShadow(u32),
     CrashInTrial(u32),
     RefuseDowngrade(u32),
     Rotate(u32),
 }
 
-const LIFE: [Goal; 8] = [
+const LIFE: [Goal; 10] = [
     Goal::Provision,
     Goal::Run(1),
     Goal::RunAfterShadow(2),
     Goal::FailTrial(3),
+    Goal::CrashInSelfTest(3),
     Goal::RefuseDowngrade(1),
     Goal::Rotate(2),
+    Goal::CrashInShadow(4),
     Goal::CrashInTrial(4),
     Goal::Run(5),
 ];
@@ -194,6 +199,9 @@ struct World {
     confirming: Option<u32>,
     /// The release whose trial was begun last, and the boots seen in it.
     trial: Option<(u32, u8)>,
+    /// The rollout whose release ran last before its trial, whether it was in its self-test, the last
+    /// boot seen in that, and how many were.
+    early: Option<(([u8; 8], bool), u32, u8)>,
 }
 
 enum Life {
@@ -362,6 +370,8 @@ impl Simulation {
             Goal::Run(counter)
             | Goal::RunAfterShadow(counter)
             | Goal::FailTrial(counter)
+            | Goal::CrashInSelfTest(counter)
+            | Goal::CrashInShadow(counter)
             | Goal::CrashInTrial(counter) => self.install(flash, slots, goal, counter, world),
             Goal::RefuseDowngrade(counter) => {
                 let target = &self.releases[counter as usize].target;
@@ -391,6 +401,11 @@ impl Simulation {
         let release = &self.releases[counter as usize];
         let digest = release.target.digest;
         for _ in 0..10 {
+            if world.early.is_some_and(|(_, _, seen)| seen > MAX_BOOTS) {
+                return Err(format!(
+                    "a release took too many boots before its trial: {world:?}"
+                ));
+            }
             if let Some(slot) = slots.on_trial() {
                 if let Some(life) = self.try_out(flash, slots, slot, goal, world)? {
                     return Ok(life);
@@ -403,7 +418,7 @@ impl Simulation {
             }
             let rollout = [world.goal as u8, world.retries as u8, 0, 0, 0, 0, 0, 0];
             if slots.rejection(&digest, rollout).is_some() {
-                if matches!(goal, Goal::FailTrial(_) | Goal::CrashInTrial(_)) {
+                if !matches!(goal, Goal::Run(_) | Goal::RunAfterShadow(_)) {
                     return Ok(Life::Done);
                 }
                 // Cuts used the trial's boots up: the host rolls it out again.
@@ -424,15 +439,27 @@ impl Simulation {
                 && matches!(record.state, SlotState::Staged | SlotState::Shadow);
             if !staged {
                 let slot = done!(flash, world, slots.begin_receive(&release.target, rollout));
-                if !go!(flash, fill(slots, slot, release)) {
+                if !go!(flash, fill(slots, slot, release)) || !go!(flash, early(slots, world)) {
+                    continue;
+                }
+                if matches!(goal, Goal::CrashInSelfTest(_)) {
+                    return Ok(Life::Died);
+                }
+                if !go!(flash, stage(slots, slot, release)) {
                     continue;
                 }
                 world.acknowledged = fingerprint(slots);
             }
-            if matches!(goal, Goal::RunAfterShadow(_))
-                && slots.record(slot).state == SlotState::Staged
-            {
-                done!(flash, world, slots.shadow(slot));
+            if matches!(goal, Goal::RunAfterShadow(_) | Goal::CrashInShadow(_)) {
+                if !go!(flash, early(slots, world)) {
+                    continue;
+                }
+                if slots.record(slot).state == SlotState::Staged {
+                    done!(flash, world, slots.shadow(slot, MAX_BOOTS));
+                }
+                if matches!(goal, Goal::CrashInShadow(_)) {
+                    return Ok(Life::Died);
+                }
             }
             world.trial = Some((counter, 0));
             done!(flash, world, slots.begin_trial(slot, MAX_BOOTS));
@@ -484,7 +511,30 @@ fn fingerprint<const W: usize, const E: usize>(slots: &Board<W, E>) -> (u32, u64
     (slots.sequence(), hasher.finish())
 }
 
-/// Writes what does not hold and stages; false when it has to be looked at again.
+/// Counts a boot in which the release in the idle slot runs before its trial. False when it took too
+/// many with it, and is rejected.
+fn early<const W: usize, const E: usize>(
+    slots: &mut Board<W, E>,
+    world: &mut World,
+) -> Result<bool, Error> {
+    let slot = slots.idle();
+    let may = slots.attempt(slot)?;
+    if may {
+        let (record, boot) = (slots.record(slot), slots.state().boot);
+        let phase = (record.rollout, record.state == SlotState::Receiving);
+        let seen = match world.early {
+            Some((of, last, seen)) if of == phase => seen + u8::from(last != boot),
+            _ => 1,
+        };
+        world.early = Some((phase, boot, seen));
+    } else {
+        slots.reject(slot, Reason::Crash)?;
+    }
+    world.acknowledged = fingerprint(slots);
+    Ok(may)
+}
+
+/// Writes what does not hold; false when it has to be looked at again.
 fn fill<const W: usize, const E: usize>(
     slots: &mut Board<W, E>,
     slot: Slot,
@@ -498,6 +548,15 @@ fn fill<const W: usize, const E: usize>(
             }
         }
     }
+    Ok(true)
+}
+
+/// Stages what was received; false when it has to be looked at again.
+fn stage<const W: usize, const E: usize>(
+    slots: &mut Board<W, E>,
+    slot: Slot,
+    release: &Release,
+) -> Result<bool, Error> {
     match slots.stage(slot, release.signed_bytes) {
         Ok(()) => Ok(true),
         Err(Error::Head) => {

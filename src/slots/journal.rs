@@ -53,9 +53,10 @@ pub struct SlotRecord {
     pub total_bytes: u32,
     /// The rollout that brought it.
     pub rollout: RolloutTag,
-    /// Boots that its trial has used, this one included.
+    /// Boots that its trial has used, this one included; before that, those that its self-test or
+    /// shadow took.
     pub attempts: u8,
-    /// Boots that its trial may use.
+    /// Boots that its trial or shadow may use; 0 before its policy is known.
     pub max_boots: u8,
 }
 

@@ -10,6 +10,7 @@
 //! What this module does not do: parse bundles or check signatures (the caller does, before
 //! [`Slots::stage`]), run models, or decide whether a trial went well.
 
+mod attempt;
 mod flash;
 pub mod journal;
 mod layout;
@@ -27,8 +28,13 @@ use crate::sync::Target;
 use crate::telemetry::{Reason, ReleaseId, SlotState, release_id};
 use crate::trust::Digest32;
 use crate::trust::root::Root;
+use attempt::EARLY;
 use embedded_storage::nor_flash::{NorFlash, NorFlashErrorKind};
 use journal::{Journal, RecordError};
+
+/// Boots that a release may take with it before its policy is known: as it is loaded, or in its
+/// self-test. The next one that is to load it rejects it.
+pub const EARLY_BOOTS: u8 = 2;
 
 /// One of the two slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -154,6 +160,9 @@ pub struct Slots<S> {
     /// Whether a slot was being received when the board came up: a cut may have left one chunk of
     /// it with cells that read right only now and then.
     interrupted: bool,
+    /// Whether this boot counts against the release in the idle slot, which is not on trial; never
+    /// while no boot does.
+    counted: bool,
 }
 
 impl<S: NorFlash> Slots<S> {
@@ -173,6 +182,7 @@ impl<S: NorFlash> Slots<S> {
             journal,
             state,
             interrupted,
+            counted: false,
         })
     }
 
@@ -197,6 +207,7 @@ impl<S: NorFlash> Slots<S> {
             journal,
             state,
             interrupted: false,
+            counted: false,
         })
     }
 
@@ -338,20 +349,6 @@ impl<S: NorFlash> Slots<S> {
         }
     }
 
-    /// Says that this boot ends on purpose: it does not count as one in which a trial died.
-    ///
-    /// # Errors
-    /// [`Error::Flash`], [`Error::Worn`].
-    pub fn end_boot(&mut self) -> Result<(), Error> {
-        let Some(slot) = self.on_trial() else {
-            return Ok(());
-        };
-        let mut next = self.state.clone();
-        let record = &mut next.slots[slot as usize];
-        record.attempts = record.attempts.saturating_sub(1);
-        self.commit(next)
-    }
-
     /// Makes the idle slot ready for a release and returns it. What the slot holds stays until
     /// chunks overwrite it, so a release that is there already, whole or in part, is not lost: the
     /// caller hashes before it fetches.
@@ -380,7 +377,7 @@ impl<S: NorFlash> Slots<S> {
         if !sized {
             return Err(Error::Size);
         }
-        let fresh = SlotRecord {
+        let mut fresh = SlotRecord {
             state: SlotState::Receiving,
             digest: target.digest,
             content: [0; 32],
@@ -392,23 +389,18 @@ impl<S: NorFlash> Slots<S> {
             attempts: 0,
             max_boots: 0,
         };
+        if record.state == SlotState::Receiving {
+            // The same one goes on, and so do the boots that its self-test took; another one has
+            // another digest or rollout.
+            let again = record.digest == fresh.digest && record.rollout == fresh.rollout;
+            fresh.attempts = if again { record.attempts } else { 0 };
+        }
         if *record != fresh {
             let mut next = self.state.clone();
             next.slots[slot as usize] = fresh;
             self.commit(next)?;
         }
         Ok(slot)
-    }
-
-    /// Runs the staged release beside the confirmed one, its predictions unused.
-    ///
-    /// # Errors
-    /// [`Error::State`] unless staged; [`Error::Flash`], [`Error::Worn`].
-    pub fn shadow(&mut self, slot: Slot) -> Result<(), Error> {
-        self.expect(slot, &[SlotState::Staged])?;
-        let mut next = self.state.clone();
-        next.slots[slot as usize].state = SlotState::Shadow;
-        self.commit(next)
     }
 
     /// Puts a release on trial. This boot is its first attempt: a caller that restarts to run it
@@ -457,10 +449,7 @@ impl<S: NorFlash> Slots<S> {
     /// # Errors
     /// [`Error::State`] unless receiving, staged or in shadow; [`Error::Flash`], [`Error::Worn`].
     pub fn reject(&mut self, slot: Slot, reason: Reason) -> Result<(), Error> {
-        self.expect(
-            slot,
-            &[SlotState::Receiving, SlotState::Staged, SlotState::Shadow],
-        )?;
+        self.expect(slot, &EARLY)?;
         let mut next = self.state.clone();
         fail(&mut next, slot, reason);
         self.commit(next)
@@ -495,10 +484,7 @@ impl<S: NorFlash> Slots<S> {
     /// # Errors
     /// [`Error::State`] unless receiving, staged or in shadow; [`Error::Flash`], [`Error::Worn`].
     pub fn abandon(&mut self, slot: Slot) -> Result<(), Error> {
-        self.expect(
-            slot,
-            &[SlotState::Receiving, SlotState::Staged, SlotState::Shadow],
-        )?;
+        self.expect(slot, &EARLY)?;
         let mut next = self.state.clone();
         next.slots[slot as usize] = SlotRecord::empty();
         self.commit(next)
@@ -577,6 +563,8 @@ impl<S: NorFlash> Slots<S> {
         );
         self.journal.append(&mut self.flash, &next)?;
         self.state = next;
+        let early = |record: &SlotRecord| EARLY.contains(&record.state) && record.attempts > 0;
+        self.counted &= self.state.slots.iter().any(early);
         Ok(())
     }
 }

@@ -219,6 +219,8 @@ impl<S: NorFlash> Slots<S> {
         let record = &mut next.slots[slot as usize];
         record.content = content;
         record.state = SlotState::Staged;
+        // The self-test is over, and so are the boots that it may have taken.
+        record.attempts = 0;
         self.commit(next)
     }
 }

@@ -141,7 +141,7 @@ fn a_trial_reverts_at_the_boot_after_its_last() {
     let bad = release(2, 5000);
     let slot = receive(&mut slots, &bad);
     slots.stage(slot, bad.signed_bytes).unwrap();
-    slots.shadow(slot).unwrap();
+    slots.shadow(slot, 2).unwrap();
     slots.begin_trial(slot, 2).unwrap();
     // It dies, and dies again; the third boot goes back.
     let (slots, decision) = reboot(slots);
@@ -158,6 +158,73 @@ fn a_trial_reverts_at_the_boot_after_its_last() {
     let again = slots.begin_receive(&bad.target, rollout_tag("r"));
     assert_eq!(again, Err(Error::Rejected(reason)));
     assert_eq!(slots.begin_receive(&bad.target, rollout_tag("s")), Ok(slot));
+}
+
+#[test]
+fn a_shadow_that_takes_two_boots_with_it_is_not_run_in_a_third() {
+    let mut slots = board::<4096>();
+    let kept = install(&mut slots, &release(1, 5000));
+    let bad = release(2, 5000);
+    let slot = receive(&mut slots, &bad);
+    slots.stage(slot, bad.signed_bytes).unwrap();
+    slots.shadow(slot, 2).unwrap();
+    assert_eq!(slots.attempt(slot), Ok(true), "counted already");
+    assert_eq!(slots.record(slot).attempts, 1);
+    // Boots in which it does not run, and such as end on purpose, are not its fault.
+    for _ in 0..5 {
+        let (again, decision) = reboot(slots);
+        slots = again;
+        assert_eq!(decision, BootDecision::Confirmed(kept));
+        if slots.state().boot.is_multiple_of(2) {
+            assert_eq!(slots.attempt(slot), Ok(true));
+            slots.end_boot().unwrap();
+        }
+        assert_eq!(slots.record(slot).attempts, 1);
+    }
+    let (mut slots, _) = reboot(slots);
+    assert_eq!(slots.attempt(slot), Ok(true));
+    let (mut slots, decision) = reboot(slots);
+    assert_eq!(decision, BootDecision::Confirmed(kept));
+    let sequence = slots.sequence();
+    assert_eq!(slots.attempt(slot), Ok(false));
+    assert_eq!(slots.sequence(), sequence, "nothing is written");
+    slots.reject(slot, Reason::Crash).unwrap();
+    let (slots, decision) = reboot(slots);
+    assert_eq!(decision, BootDecision::Confirmed(kept));
+    let failed = (release_id(&bad.target.digest), Reason::Crash);
+    assert_eq!(slots.state().last_failure, Some(failed));
+}
+
+#[test]
+fn a_self_test_may_take_two_boots_and_what_passes_begins_with_none() {
+    let mut slots = board::<4096>();
+    let release = release(1, 5000);
+    let slot = receive(&mut slots, &release);
+    for _ in 0..EARLY_BOOTS {
+        assert_eq!(slots.attempt(slot), Ok(true));
+        assert_eq!(slots.attempt(slot), Ok(true), "a boot counts once");
+        slots = reboot(slots).0;
+        // Receiving goes on where it was, and with it the count.
+        assert_eq!(receive(&mut slots, &release), slot);
+    }
+    assert_eq!(slots.attempt(slot), Ok(false));
+    // Another rollout is another chance.
+    let again = slots.begin_receive(&release.target, rollout_tag("s"));
+    assert_eq!(again, Ok(slot));
+    assert_eq!(slots.attempt(slot), Ok(true));
+    slots.stage(slot, release.signed_bytes).unwrap();
+    assert_eq!(slots.record(slot).attempts, 0);
+    // As it is loaded to run it counts anew, until it is known to wait.
+    assert_eq!(slots.attempt(slot), Ok(true));
+    assert_eq!(slots.record(slot).attempts, 1);
+    slots.settle(slot).unwrap();
+    assert_eq!(slots.record(slot).attempts, 0);
+    slots.end_boot().unwrap();
+    assert_eq!(slots.record(slot).attempts, 0);
+    slots.begin_trial(slot, 2).unwrap();
+    let on_trial = Error::State(SlotState::Trial);
+    assert_eq!(slots.attempt(slot), Err(on_trial));
+    assert_eq!(slots.settle(slot), Err(on_trial));
 }
 
 #[test]
@@ -279,7 +346,7 @@ fn no_state_is_skipped() {
     assert_eq!(slots.revert(a, Reason::Crash).map(|_| ()), empty);
     let slot = receive(&mut slots, &release);
     let receiving = Err(Error::State(SlotState::Receiving));
-    assert_eq!(slots.shadow(slot), receiving);
+    assert_eq!(slots.shadow(slot, 2), receiving);
     assert_eq!(slots.begin_trial(slot, 1), receiving);
     assert_eq!(slots.confirm(slot), receiving);
     slots.stage(slot, release.signed_bytes).unwrap();

@@ -771,7 +771,7 @@ fn a_shadow_whose_rollout_ends_is_stopped() {
         let target = world.publish(&bundle);
         world.want(1, "r", RolloutState::Active, &target);
         let mut slots = world.run(60);
-        slots.shadow(Slot::A).unwrap();
+        slots.shadow(Slot::A, 2).unwrap();
         world.keep(slots);
         let next = good(2, 9_000);
         let next = world.publish(&next);
@@ -905,7 +905,7 @@ fn ready(shadow: bool) -> (World, Target, Slots<RamFlash<4, 4096>>) {
     let mut slots = world.run(60);
     assert_eq!(slots.record(Slot::A).state, SlotState::Staged);
     if shadow {
-        slots.shadow(Slot::A).unwrap();
+        slots.shadow(Slot::A, 2).unwrap();
     }
     world.confirm = true;
     (world, target, slots)

@@ -511,8 +511,10 @@ impl<
     /// # Errors
     /// Those of flash; polling again tries again.
     pub fn poll(&mut self, now: Now) -> Result<Option<Action<'_>>, ControlError> {
-        if let Some(action) = self.todo.next() {
-            return Ok(Some(action));
+        match self.todo.next() {
+            Some(Action::Load { slot, purpose }) => return self.load(slot, purpose, now).map(Some),
+            Some(action) => return Ok(Some(action)),
+            None => {}
         }
         self.forget(now)?;
         if self.start_waiting(now)? {
@@ -606,7 +608,7 @@ impl<
         }
     }
 
-    /// The board stops on purpose: a trial that is under way has not died in this boot.
+    /// The board stops on purpose: no release has died in this boot.
     ///
     /// # Errors
     /// Those of the journal.

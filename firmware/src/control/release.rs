@@ -1,6 +1,6 @@
 //! From a received release to a confirmed one, or back.
 
-use super::{Control, ControlError, Mode, Now, Purpose};
+use super::{Action, Control, ControlError, Mode, Now, Purpose};
 use edgeward::guard::{ShadowVerdict, Verdict};
 use edgeward::policy::TrialPolicy;
 use edgeward::slots::{self, BootDecision, Slot};
@@ -75,6 +75,36 @@ impl<
         release_id(&self.slots.record(slot).digest)
     }
 
+    /// Has a release loaded, unless it took its boots with it already: then it is rejected. Before
+    /// its trial a boot counts as soon as it is to be loaded, for loading runs it.
+    pub(super) fn load(
+        &mut self,
+        slot: Slot,
+        purpose: Purpose,
+        now: Now,
+    ) -> Result<Action<'static>, ControlError> {
+        let state = self.slots.record(slot).state;
+        let early = matches!(
+            state,
+            SlotState::Receiving | SlotState::Staged | SlotState::Shadow
+        );
+        if purpose == Purpose::Confirmed || !early {
+            return Ok(Action::Load { slot, purpose });
+        }
+        let result = match self.slots.attempt(slot) {
+            Ok(true) => return Ok(Action::Load { slot, purpose }),
+            Ok(false) => {
+                let release = self.release(slot);
+                self.loaded(slot, release, purpose, Err(Reason::Crash), now)
+            }
+            Err(error) => Err(error.into()),
+        };
+        if result.is_err() {
+            self.todo.load(slot, purpose);
+        }
+        result.map(|()| Action::More)
+    }
+
     /// What [`super::Action::Load`] came to: the release's trial policy, when it is loaded and its
     /// golden vectors hold.
     ///
@@ -128,7 +158,7 @@ impl<
                     return Ok(());
                 }
                 if state == SlotState::Staged {
-                    self.slots.shadow(slot)?;
+                    self.slots.shadow(slot, policy.max_boots)?;
                     self.slot_event(slot, now)?;
                 }
                 self.waiting = Waiting::Shadow(slot, policy);
@@ -149,7 +179,11 @@ impl<
             return Ok(false);
         };
         if self.client.is_paused() {
-            return Ok(false);
+            // It may wait for weeks, and does not run: no boot that ends meanwhile is its fault.
+            return match self.slots.settle(slot) {
+                Ok(()) | Err(slots::Error::State(_)) => Ok(false),
+                Err(error) => Err(error.into()),
+            };
         }
         self.waiting = Waiting::Nothing;
         match self.slots.begin_trial(slot, policy.max_boots) {

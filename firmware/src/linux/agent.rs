@@ -190,11 +190,17 @@ impl Threads {
         let (done_out, done) = mpsc::channel();
         let control = thread::current();
         let beat = Beat::default();
-        if config.hang_ms > 0 {
-            let budget = Duration::from_millis(u64::from(config.hang_ms));
-            watchdog::start(beat.clone(), budget)?;
+        let loading = Beat::default();
+        for (beat, hang_ms, what) in [
+            (&beat, config.hang_ms, "an inference"),
+            (&loading, config.load_hang_ms, "a received release's load"),
+        ] {
+            if hang_ms > 0 {
+                let budget = Duration::from_millis(u64::from(hang_ms));
+                watchdog::start(beat.clone(), budget, what)?;
+            }
         }
-        loader::spawn(jobs_in, done_out, control.clone())?;
+        loader::spawn(jobs_in, done_out, control.clone(), loading)?;
         let feeds = source::start(&config.source, stats.clone(), stop.clone())?;
         let inference = thread::Builder::new()
             .name("inference".into())

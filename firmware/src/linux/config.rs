@@ -113,6 +113,11 @@ pub struct Config {
     /// hung and ends; 0 switches this off.
     #[serde(default = "default_hang_ms")]
     pub hang_ms: u32,
+    /// Longest that one step of loading a received release may take, in milliseconds: making its
+    /// model ready, or one golden vector. After that the agent takes it for hung and ends; 0 switches
+    /// this off.
+    #[serde(default = "default_load_hang_ms")]
+    pub load_hang_ms: u32,
     /// The broker.
     pub broker: Broker,
     /// Flash files.
@@ -139,6 +144,9 @@ fn default_root() -> PathBuf {
 }
 fn default_hang_ms() -> u32 {
     10_000
+}
+fn default_load_hang_ms() -> u32 {
+    120_000
 }
 fn default_log() -> String {
     "info".into()
@@ -213,6 +221,10 @@ impl Config {
             self.hang_ms == 0 || self.hang_ms >= 100,
             "hang_ms: 0 or at least 100"
         );
+        anyhow::ensure!(
+            self.load_hang_ms == 0 || self.load_hang_ms >= 100,
+            "load_hang_ms: 0 or at least 100"
+        );
         ensure!(
             (5..=3600).contains(&self.broker.keep_alive_s),
             "broker.keep_alive_s: 5 to 3600"
@@ -260,7 +272,7 @@ mod tests {
     fn the_least_file_gets_defaults_and_its_folder() {
         let config = Config::parse(LEAST, Path::new("/etc/edgeward")).unwrap();
         assert_eq!(config.broker.port, 1883);
-        assert_eq!(config.hang_ms, 10_000);
+        assert_eq!((config.hang_ms, config.load_hang_ms), (10_000, 120_000));
         assert_eq!(config.broker.protocol, Protocol::Auto);
         assert_eq!(config.key, Path::new("/etc/edgeward/device.key"));
         assert_eq!(
@@ -395,6 +407,7 @@ mod tests {
             ("listen = \"samples.sock\"", "", "source"),
             ("device", "tags = [\"\"]\ndevice", "tags"),
             ("device", "hang_ms = 99\ndevice", "hang_ms"),
+            ("device", "load_hang_ms = 99\ndevice", "load_hang_ms"),
             ("device", "flash = { bytes = 1000 }\ndevice", "flash.bytes"),
             (
                 "{ listen = \"samples.sock\" }",

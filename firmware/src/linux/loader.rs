@@ -2,6 +2,7 @@
 //! thread.
 
 use super::inference::{BoardRuntime, Loaded};
+use super::watchdog::Beat;
 use crate::control::Purpose;
 use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
 use edgeward::bundle::decode::{decode_policy, decode_profile};
@@ -60,7 +61,12 @@ fn refused<E: std::fmt::Display>(reason: Reason) -> impl Fn(E) -> Refused {
     }
 }
 
-/// Starts the thread that loads. It ends when the jobs do.
+/// Starts the thread that loads. It ends when the jobs do. `beat` moves with each step of loading a
+/// release that is not confirmed: a confirmed one has passed here before, and restarting would not
+/// help where there is nothing to go back to.
+///
+/// A model that panics as it is loaded or in its self-test is refused like one that fails it; the
+/// process goes on.
 ///
 /// # Errors
 /// When the system has no thread to give.
@@ -68,13 +74,17 @@ pub fn spawn(
     jobs: Receiver<Job>,
     done: Sender<Done>,
     control: Thread,
+    beat: Beat,
 ) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new()
         .name("loader".into())
         .stack_size(STACK_BYTES)
         .spawn(move || {
             for job in jobs {
-                let outcome = load(&job.bytes, &job.digest).map(|runtime| Loaded {
+                let watched = (job.purpose != Purpose::Confirmed).then_some(&beat);
+                let outcome = attempt(|| load(&job.bytes, &job.digest, watched));
+                beat.end();
+                let outcome = outcome.map(|runtime| Loaded {
                     slot: job.slot,
                     runtime,
                 });
@@ -92,13 +102,34 @@ pub fn spawn(
         })
 }
 
-/// Loads the release that `bytes` are and runs its golden vectors.
+/// What `load` says, or that it panicked. What it had built is dropped with the panic, so that
+/// nothing half done is left.
+fn attempt<T>(load: impl FnOnce() -> Result<T, Refused>) -> Result<T, Refused> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(load)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(Refused {
+            reason: Reason::Crash,
+            detail: format!("it panics: {}", said.unwrap_or("without a word")),
+        })
+    })
+}
+
+/// Loads the release that `bytes` are and runs its golden vectors. `beat`, if there is one, moves
+/// with each vector.
 ///
 /// The caller has verified its signatures, or verified them when it was received.
 ///
 /// # Errors
 /// [`Refused`] says what is wrong with it.
-pub fn load(bytes: &[u8], digest: &Digest32) -> Result<Box<BoardRuntime<BoardEngine>>, Refused> {
+pub fn load(
+    bytes: &[u8],
+    digest: &Digest32,
+    beat: Option<&Beat>,
+) -> Result<Box<BoardRuntime<BoardEngine>>, Refused> {
+    if let Some(beat) = beat {
+        beat.begin();
+    }
     let corrupt = |what: &str| Refused {
         reason: Reason::Corrupt,
         detail: what.to_owned(),
@@ -116,9 +147,12 @@ pub fn load(bytes: &[u8], digest: &Digest32) -> Result<Box<BoardRuntime<BoardEng
     let mut engine = BoardEngine::of_bundle(&bundle).map_err(refused(Reason::Unsupported))?;
     let mut input = vec![0.0; engine.input_len()];
     let mut output = vec![0.0; engine.output_len()];
-    let vectors = golden
-        .iter()
-        .map(|vector| (vector.input.iter(), vector.output.iter()));
+    let vectors = golden.iter().map(|vector| {
+        if let Some(beat) = beat {
+            beat.next();
+        }
+        (vector.input.iter(), vector.output.iter())
+    });
     self_test(
         &mut engine,
         vectors,
@@ -137,5 +171,19 @@ pub fn load(bytes: &[u8], digest: &Digest32) -> Result<Box<BoardRuntime<BoardEng
             reason: Reason::Unsupported,
             detail: format!("{error:?}"),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_refusal_that_says_what() {
+        let refused = attempt(|| -> Result<(), _> { panic!("index {} of {}", 3, 2) });
+        let refused = refused.expect_err("it panicked");
+        assert_eq!(refused.reason, Reason::Crash);
+        assert_eq!(refused.detail, "it panics: index 3 of 2");
+        assert_eq!(attempt(|| Ok(1)), Ok(1));
     }
 }

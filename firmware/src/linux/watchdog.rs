@@ -1,9 +1,9 @@
-//! Notices an inference that does not end, and ends the process.
+//! Notices a model that does not end, in an inference or in its self-test, and ends the process.
 //!
 //! A thread that hangs in a model can't be stopped, only left. The process aborts, as it does when a
-//! model panics; the supervisor starts it again, and a release on trial that took two boots with it is
-//! left at the third. Nothing has to be written down at that moment: a boot of a trial counts until the
-//! agent says that it ended on purpose.
+//! model panics; the supervisor starts it again, and a release that took two boots with it, on trial,
+//! in shadow or before that, is left at the third. Nothing has to be written down at that moment: such
+//! a boot counts until the agent says that it ended on purpose.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// process stood still, as after SIGSTOP or a host's pause, counts for one look and not for a hang.
 const LOOKS: u32 = 8;
 
-/// What the inference thread moves on: odd while it works on a line.
+/// What a thread that runs models moves on: odd while it works on a line, or on a step of loading.
 #[derive(Debug, Clone, Default)]
 pub struct Beat(Arc<AtomicU64>);
 
@@ -24,6 +24,12 @@ impl Beat {
     /// Work on a line begins.
     pub fn begin(&self) {
         self.0.fetch_or(1, Ordering::Relaxed);
+    }
+
+    /// It is done, and the next one begins.
+    pub fn next(&self) {
+        self.end();
+        self.begin();
     }
 
     /// It is done.
@@ -59,11 +65,12 @@ impl Looks {
     }
 }
 
-/// Starts the thread that ends the process when one line takes longer than `budget`.
+/// Starts the thread that ends the process when one line takes longer than `budget`; `what` says in
+/// the log what does not end.
 ///
 /// # Errors
 /// When the system has no thread to give.
-pub fn start(beat: Beat, budget: Duration) -> io::Result<()> {
+pub fn start(beat: Beat, budget: Duration, what: &'static str) -> io::Result<()> {
     let pause = budget / LOOKS;
     thread::Builder::new()
         .name("watchdog".into())
@@ -72,7 +79,7 @@ pub fn start(beat: Beat, budget: Duration) -> io::Result<()> {
             loop {
                 thread::sleep(pause);
                 if looks.hangs(beat.look()) {
-                    tracing::error!(?budget, "an inference does not end: the agent aborts");
+                    tracing::error!(?budget, "{what} does not end: the agent aborts");
                     std::process::abort();
                 }
             }

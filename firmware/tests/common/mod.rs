@@ -376,11 +376,32 @@ impl BoardProcess {
     /// Has the agent take an inference for hung after so long; before it is spawned.
     pub fn hangs_after_ms(&mut self, hang_ms: u32) {
         self.config.hang_ms = hang_ms;
+        self.change("hang_ms = 10000", &format!("hang_ms = {hang_ms}"));
+    }
+
+    /// Has the agent take a step of a load for hung after so long; before it is spawned.
+    pub fn load_hangs_after_ms(&mut self, hang_ms: u32) {
+        self.config.load_hang_ms = hang_ms;
+        let new = format!("load_hang_ms = {hang_ms}");
+        self.change("load_hang_ms = 120000", &new);
+    }
+
+    fn change(&self, old: &str, new: &str) {
         let text = std::fs::read_to_string(&self.path).unwrap();
-        let old = "hang_ms = 10000";
         assert!(text.contains(old), "{text}");
-        let text = text.replace(old, &format!("hang_ms = {hang_ms}"));
-        std::fs::write(&self.path, text).unwrap();
+        std::fs::write(&self.path, text.replace(old, new)).unwrap();
+    }
+
+    /// Waits until the process ended by itself.
+    pub fn until_it_ends(&mut self) -> ExitStatus {
+        let mut status = None;
+        let child = self.child.as_mut().unwrap();
+        until("the agent ends", || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        });
+        self.child = None;
+        status.unwrap()
     }
 
     /// Streams samples to the process, as a source that does not care, until the process ended.

@@ -237,6 +237,7 @@ impl World {
             root: "root.cose".into(),
             log: "info".to_owned(),
             hang_ms: 10_000,
+            load_hang_ms: 120_000,
             broker: Broker {
                 host: "127.0.0.1".to_owned(),
                 port: self.broker.address.port(),
