@@ -9,6 +9,7 @@
 //! With the feature `planted`, each target has one assertion that is wrong for a value deep behind its
 //! hash or signature that no seed has; `cargo xtask fuzz --planted` proves that the fuzzer finds it.
 
+pub mod compile;
 pub mod flash;
 pub mod release;
 pub mod telemetry;

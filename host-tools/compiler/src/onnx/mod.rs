@@ -54,6 +54,13 @@ pub fn import(bytes: &[u8]) -> Result<Graph> {
             "store them dense",
         ));
     }
+    if graph.nodes.len() > MAX_NODES {
+        let why = format!(
+            "it has {} nodes; at most {MAX_NODES} are read",
+            graph.nodes.len()
+        );
+        return Err(OnnxError::new("the graph", "", why, USE_TRACT));
+    }
     let opset = model
         .opsets
         .iter()
@@ -63,6 +70,7 @@ pub fn import(bytes: &[u8]) -> Result<Graph> {
         values: BTreeMap::new(),
         uses: uses(graph),
         opset: opset.map_or(0, |set| set.version),
+        left: bytes.len().saturating_mul(COPIES).max(LEAST_ELEMENTS),
     };
     importer.constants(graph)?;
     importer.inputs(graph)?;
@@ -90,6 +98,8 @@ struct Importer {
     values: BTreeMap<String, Value>,
     uses: BTreeMap<String, usize>,
     opset: i64,
+    /// Elements of constants that further nodes may hold.
+    left: usize,
 }
 
 impl Importer {
@@ -256,6 +266,7 @@ impl Importer {
             node,
             place: &place,
         };
+        let known = self.graph.tensors.len();
         let value = match &*node.domain {
             "" | "ai.onnx" => self.standard(&context)?,
             "com.microsoft" => self.contributed(&context)?,
@@ -277,8 +288,43 @@ impl Importer {
                 return Err(context.error(format!("its further output {extra} is used"), USE_TRACT));
             }
         }
+        self.within_limits(&context, &value, known)?;
         if self.values.insert(name.clone(), value).is_some() {
             return Err(context.error(format!("its output {name} is made twice"), ""));
+        }
+        Ok(())
+    }
+}
+
+impl Importer {
+    /// Nodes copy what they read, so that a small file could ask for any amount: counts what the
+    /// last node holds in its `value` and in the graph's tensors from `known` on.
+    fn within_limits(
+        &mut self,
+        context: &lower::Context<'_>,
+        value: &Value,
+        known: usize,
+    ) -> Result<()> {
+        let made = &self.graph.tensors[known..];
+        let of_graph = made.iter().map(|tensor| {
+            let scales = tensor.quantization.as_ref().map_or(0, |it| it.scales.len());
+            tensor.data.as_ref().map_or(0, Vec::len) + scales
+        });
+        let elements = value.constants() + of_graph.sum::<usize>();
+        self.left = self.left.checked_sub(elements).ok_or_else(|| {
+            let why = "the constants that nodes make are many times as large as the file";
+            context.error(why, "fold constants (onnxsim) before importing")
+        })?;
+        let shapes = made.iter().map(|tensor| &tensor.shape[..]);
+        for shape in shapes.chain(value.form().map(|form| &form.dims[..])) {
+            let product = |all: usize, &extent: &usize| all.checked_mul(extent);
+            match shape.iter().try_fold(1, product) {
+                Some(..=MAX_ELEMENTS) => {}
+                _ => {
+                    let why = format!("its output's shape {shape:?} is too large");
+                    return Err(context.error(why, ""));
+                }
+            }
         }
         Ok(())
     }
@@ -310,3 +356,11 @@ fn extents(tensor: &proto::TensorType) -> Result<Vec<usize>, &'static str> {
 
 /// Most elements of an input.
 const MAX_INPUT: usize = 1 << 24;
+/// Most elements of any other tensor.
+const MAX_ELEMENTS: usize = 1 << 30;
+/// Most nodes: later passes compare each with each.
+const MAX_NODES: usize = 1 << 14;
+/// Elements of constants that nodes may make for each byte of the file.
+const COPIES: usize = 8;
+/// Elements that they may make of any file.
+const LEAST_ELEMENTS: usize = 1 << 22;

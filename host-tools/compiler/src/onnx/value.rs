@@ -103,3 +103,26 @@ pub(super) enum Value {
     /// The caller's floats.
     Input(Affine),
 }
+
+impl Value {
+    /// Elements of constants that it holds, scales and zero points among them.
+    pub(super) fn constants(&self) -> usize {
+        match self {
+            Self::Constant(constant) => constant.elements(),
+            Self::RealConstant(constant, quantization) => {
+                constant.elements() + quantization.scales.len()
+            }
+            Self::Input(affine) => affine.features.len(),
+            Self::Int { .. } | Self::Real { .. } | Self::Pending(_) => 0,
+        }
+    }
+
+    /// The shape of what is no constant and no input.
+    pub(super) fn form(&self) -> Option<&Form> {
+        match self {
+            Self::Int { form, .. } | Self::Real { form, .. } => Some(form),
+            Self::Pending(pending) => Some(&pending.form),
+            _ => None,
+        }
+    }
+}

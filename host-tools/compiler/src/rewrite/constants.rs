@@ -3,14 +3,23 @@
 use crate::emit::function_table;
 use crate::graph::{DType, Graph, Kind, Node};
 
+/// Most bytes that folding makes: each operator on a shared constant makes one as large.
+const BYTES_MAX: usize = 1 << 28;
+
 /// Folds constants, and says how many operators that took.
 pub(super) fn fold(graph: &mut Graph) -> usize {
     let before = graph.nodes.len();
     let mut index = 0;
+    let mut bytes = 0;
     while index < graph.nodes.len() {
         let node = &graph.nodes[index];
-        match value(graph, node).filter(|_| !graph.outputs.contains(&node.outputs[0])) {
+        let data = match bytes {
+            ..=BYTES_MAX => value(graph, node),
+            _ => None,
+        };
+        match data.filter(|_| !graph.outputs.contains(&node.outputs[0])) {
             Some(data) => {
+                bytes += data.len();
                 let output = node.outputs[0];
                 graph.tensors[output.0].data = Some(data);
                 graph.nodes.remove(index);

@@ -19,6 +19,12 @@ const ELEMENTS_MAX: usize = 1 << 30;
 const CONSTANT_BYTES_MAX: usize = 1 << 28;
 /// Most axes of a tensor.
 const AXES_MAX: usize = 8;
+/// Most operators of a model; tables may be shared too, and later passes compare each with each.
+const OPERATORS_MAX: usize = 4096;
+/// Most tensors of a model.
+const TENSORS_MAX: usize = 1 << 15;
+/// Most inputs and outputs of all operators together.
+const OPERANDS_MAX: usize = 1 << 16;
 
 impl From<planus::Error> for CompileError {
     fn from(error: planus::Error) -> Self {
@@ -106,6 +112,19 @@ fn model_broken(why: impl Into<String>) -> CompileError {
     }
 }
 
+/// `value`, which is no larger than `limit`.
+fn at_most(what: &'static str, value: usize, limit: usize) -> Result<(), CompileError> {
+    if value <= limit {
+        return Ok(());
+    }
+    Err(CompileError::TooLarge {
+        place: "the model".into(),
+        what,
+        value: value as u64,
+        limit: limit as u64,
+    })
+}
+
 fn raw_operators<'a>(
     model: &schema::Model<'a>,
     subgraph: &schema::SubGraph<'a>,
@@ -120,6 +139,8 @@ fn raw_operators<'a>(
         .map(schema::List::all)
         .transpose()?
         .unwrap_or_default();
+    at_most("the number of its operators", tables.len(), OPERATORS_MAX)?;
+    let mut operands = 0;
     let mut raw = Vec::with_capacity(tables.len());
     for (index, table) in tables.into_iter().enumerate() {
         let code = codes
@@ -145,6 +166,8 @@ fn raw_operators<'a>(
                 .transpose()?
                 .unwrap_or_default(),
         };
+        operands += one.inputs.len() + one.outputs.len();
+        at_most("the number of all operands", operands, OPERANDS_MAX)?;
         if number == operators::CUSTOM {
             let custom = code.custom_code()?.unwrap_or_default();
             return Err(one.refuse(None, Reason::Custom(custom.into())));
@@ -183,23 +206,29 @@ fn read_tensors(
         .map(schema::List::all)
         .transpose()?
         .unwrap_or_default();
-    let mut tensors = Vec::with_capacity(tables.len());
-    let mut constant_bytes = 0;
-    for (index, table) in tables.into_iter().enumerate() {
-        let owner = raw.iter().find(|one| {
-            let mut all = one.inputs.iter().chain(&one.outputs);
-            all.any(|&tensor| usize::try_from(tensor) == Ok(index))
-        });
-        let tensor = read_tensor(&table, buffers, index, owner)?;
-        constant_bytes += tensor.data.as_ref().map_or(0, Vec::len);
-        if constant_bytes > CONSTANT_BYTES_MAX {
-            return Err(CompileError::TooLarge {
-                place: "the model".into(),
-                what: "the size of its constants in bytes",
-                value: constant_bytes as u64,
-                limit: CONSTANT_BYTES_MAX as u64,
-            });
+    at_most("the number of its tensors", tables.len(), TENSORS_MAX)?;
+    let mut owners = vec![None; tables.len()];
+    for one in raw.iter().rev() {
+        for &tensor in one.inputs.iter().chain(&one.outputs) {
+            let owner = usize::try_from(tensor)
+                .ok()
+                .and_then(|tensor| owners.get_mut(tensor));
+            if let Some(owner) = owner {
+                *owner = Some(one);
+            }
         }
+    }
+    let mut tensors = Vec::with_capacity(tables.len());
+    let mut bytes = 0;
+    for (index, table) in tables.into_iter().enumerate() {
+        let tensor = read_tensor(&table, buffers, index, owners[index])?;
+        let scales = tensor.quantization.as_ref().map_or(0, |it| it.scales.len());
+        bytes += tensor.data.as_ref().map_or(0, Vec::len) + 8 * scales + tensor.name.len();
+        at_most(
+            "the size of its constants in bytes",
+            bytes,
+            CONSTANT_BYTES_MAX,
+        )?;
         tensors.push(tensor);
     }
     Ok(tensors)

@@ -1,0 +1,58 @@
+//! What a model file is put through: import, compile, verify, and one run of what was accepted.
+
+use edgeward::program::{Aligned, Layout, Portable, Program};
+use edgeward_compiler::{Options, compile};
+use std::alloc::{GlobalAlloc, Layout as Memory, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Steps and bytes beyond which a compiled program is not run: a run takes the time it states.
+const PATIENCE: u64 = 1 << 20;
+/// Bytes that the compilation of a file may hold at once: a file of 32 KiB that takes more is a bomb.
+const MEMORY: usize = 512 << 20;
+
+/// Compiles a file for both layouts and both plans; runs what comes of it.
+pub fn compile_and_run(bytes: &[u8]) {
+    let natural = Options::mcu(Layout::Natural);
+    for options in [natural, Options::mcu(Layout::CortexM), Options::linux()] {
+        match compile(bytes, &options) {
+            Ok(compiled) => run(&compiled.program),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+}
+
+fn run(bytes: &[u8]) {
+    let bytes = Aligned::copy_of(bytes);
+    let program = Program::verify(bytes.as_ref()).expect("the compiler verified it");
+    let arena = program.header().arena_bytes;
+    if program.work() > PATIENCE || u64::from(arena) > PATIENCE {
+        return;
+    }
+    let mut arena = Aligned::zeros(arena as usize);
+    let run = program.run(&mut Portable, arena.as_mut());
+    run.expect("an arena as long and aligned as the program states");
+}
+
+/// The system's allocator, which ends the process where [`MEMORY`] does not do: libFuzzer sees only
+/// what is touched, and only now and then.
+pub struct Limited;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Limited {
+    unsafe fn alloc(&self, memory: Memory) -> *mut u8 {
+        if HELD.fetch_add(memory.size(), Ordering::Relaxed) + memory.size() > MEMORY {
+            HELD.store(0, Ordering::Relaxed);
+            panic!("{} more bytes are wanted", memory.size());
+        }
+        // SAFETY: as the caller promised.
+        unsafe { System.alloc(memory) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, memory: Memory) {
+        HELD.fetch_sub(memory.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promised.
+        unsafe { System.dealloc(at, memory) }
+    }
+}
