@@ -77,7 +77,7 @@ fn quantize(value: f32, header: &Header) -> i8 {
     (nearest + i32::from(header.input_zero_point)).clamp(-128, 127) as i8
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "std"))]
 mod tests {
     use super::super::codec::Writer;
     use super::super::{Aligned, HEADER_BYTES, MAGIC, ProgramError, VERSION};
