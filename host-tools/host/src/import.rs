@@ -209,10 +209,8 @@ fn linux(bytes: &[u8]) -> BoardReport {
         Ok(model) => {
             let engine = &model.engine;
             let (inputs, outputs) = (engine.input_len(), engine.output_len());
-            let mut why = format!("{inputs} values in, {outputs} out; {engine}");
-            if model.program.is_none() {
-                why += &format!("; no program: {}", model.why);
-            }
+            // Why there is no program is what the line of microcontrollers says.
+            let why = format!("{inputs} values in, {outputs} out; {engine}");
             report(engine.name(), true, why, None)
         }
         Err(error) => {

@@ -13,10 +13,12 @@ use edgeward::bundle::{BoardClass, Bundle, BundleError, Capabilities, SectionKin
 use edgeward::contract::ViolationKind;
 use edgeward::engine::board::{CORTEX_M_KERNELS, KERNELS, NATURAL_KERNELS};
 use edgeward::policy::Policy;
+use edgeward::program::OwnedProgram;
 use edgeward::trust::Role;
 use edgeward::trust::cose;
 use edgeward::trust::ring::RingVerifier;
 use edgeward::trust::root::Root;
+use edgeward_compiler::listing::Listing;
 use serde::Serialize;
 
 /// The board that a bundle is held against.
@@ -48,6 +50,8 @@ pub struct Inspection {
     pub total_bytes: u32,
     pub chunks: u32,
     pub sections: Vec<SectionReport>,
+    /// The program as a listing, a line an operator; none in a bundle for tract.
+    pub program: Option<Vec<String>>,
     pub signatures: Vec<SignatureReport>,
     pub golden: Option<GoldenSection>,
     pub profile: Option<ProfileSection>,
@@ -221,6 +225,7 @@ pub fn inspect(bytes: &[u8], board: &Board) -> Result<Inspection, BundleError> {
                 sha256: hex(&section.sha256),
             })
             .collect(),
+        program: listing(&bundle, &mut refusals),
         signatures: signatures(&bundle, board.root.as_ref()),
         golden: golden.map(|golden| GoldenSection {
             vectors: golden.count(),
@@ -233,6 +238,25 @@ pub fn inspect(bytes: &[u8], board: &Board) -> Result<Inspection, BundleError> {
         refusals,
         judged_by_root: board.root.as_ref().map(|root| root.version),
     })
+}
+
+/// The bundle's program, readable; one that is not sound is a refusal.
+fn listing(bundle: &Bundle<'_>, refusals: &mut Vec<Refusal>) -> Option<Vec<String>> {
+    let program = OwnedProgram::new(bundle.section(SectionKind::Program)?);
+    match program {
+        Ok(program) => {
+            let listing = Listing(&program.program()).to_string();
+            Some(listing.lines().map(str::to_owned).collect())
+        }
+        Err(error) => {
+            let why = format!("the program is not sound: {error:?}");
+            refusals.push(Refusal {
+                check: "program",
+                why,
+            });
+            None
+        }
+    }
 }
 
 /// What a board would say of data, signatures, fit and counter.

@@ -136,6 +136,13 @@ fn print(inspection: &Inspection, w: &mut dyn Write) -> io::Result<()> {
     }
     table.write(w)?;
     writeln!(w)?;
+    if let Some(program) = &inspection.program {
+        writeln!(w, "program")?;
+        for line in program {
+            writeln!(w, "  {line}")?;
+        }
+        writeln!(w)?;
+    }
     print_signatures(inspection, w)?;
     if let Some(profile) = &inspection.profile {
         writeln!(w)?;

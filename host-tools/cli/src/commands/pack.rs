@@ -160,11 +160,10 @@ fn print(packed: &Packed<'_>, w: &mut dyn Write) -> io::Result<()> {
     )?;
     writeln!(w, "digest    {}", report.digest)?;
     writeln!(w, "size      {} bytes", report.bytes)?;
-    writeln!(
-        w,
-        "engine    {}: {} ({})",
-        report.engine, report.engine_mode, report.engine_why
-    )?;
+    writeln!(w, "engine    {}: {}", report.engine, report.engine_mode)?;
+    if report.engine == "tract" {
+        writeln!(w, "          no int8 program: {}", report.engine_why)?;
+    }
     let golden = &report.golden;
     let made_by = match golden.made_by {
         "engine" => "; MADE BY THE ENGINE ITSELF: they prove reproducibility, not correctness",
