@@ -310,6 +310,7 @@ mod tests {
             edits in proptest::collection::vec((0..60_usize, proptest::prelude::any::<u8>()), 1..4),
         ) {
             let mut bytes = encode_golden(0.25, &vectors()).unwrap();
+            proptest::prop_assert!(Golden::parse(&bytes).is_ok(), "whole before it is damaged");
             for (at, value) in edits {
                 let at = at % bytes.len();
                 bytes[at] = value;

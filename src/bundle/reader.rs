@@ -1004,6 +1004,7 @@ mod tests {
         ) {
             let mut bytes = small();
             sign(&mut bytes, &Fake(1)).unwrap();
+            prop_assert!(Bundle::open(&bytes).is_ok(), "whole before it is damaged");
             for (at, value) in edits {
                 bytes[at] = value;
             }

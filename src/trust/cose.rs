@@ -643,6 +643,7 @@ mod tests {
         #[test]
         fn parse_then_print_is_the_same(at in 0..140_usize, value: u8, payload: [u8; 20]) {
             let mut bytes = embedded(ContentType::Ack, &payload);
+            proptest::prop_assert!(parse(&bytes).is_ok(), "whole before it is damaged");
             if let Some(byte) = bytes.get_mut(at) {
                 *byte = value;
             }

@@ -350,19 +350,27 @@ fn what_a_slow_owner_leaves_is_kept_in_order() {
     }
 }
 
-/// A broker that takes half a second to answer each connection, and forwards what it says.
-fn slow_gate(target: u16, cuts: Arc<std::sync::atomic::AtomicBool>) -> u16 {
+/// A broker behind a line on which each connection takes a fifth of a second, longer than the client's
+/// first pause between two tries; it forwards what is said, and ends a connection when told to. Returns
+/// its port and how many connections there were.
+fn slow_gate(
+    target: u16,
+    cuts: Arc<std::sync::atomic::AtomicBool>,
+) -> (u16, Arc<std::sync::atomic::AtomicU32>) {
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::sync::atomic::Ordering;
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("bound").port();
+    let connections = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = Arc::clone(&connections);
     std::thread::spawn(move || {
         for incoming in listener.incoming() {
             let Ok(near) = incoming else { return };
+            count.fetch_add(1, Ordering::SeqCst);
             let Ok(far) = TcpStream::connect(("127.0.0.1", target)) else {
                 continue;
             };
-            std::thread::sleep(Duration::from_millis(500));
+            std::thread::sleep(Duration::from_millis(200));
             for (mut from, mut to) in [
                 (
                     near.try_clone().expect("open"),
@@ -387,7 +395,7 @@ fn slow_gate(target: u16, cuts: Arc<std::sync::atomic::AtomicBool>) -> u16 {
             }
         }
     });
-    port
+    (port, connections)
 }
 
 #[test]
@@ -395,7 +403,7 @@ fn over_a_slow_line_that_breaks_everything_arrives() {
     use std::sync::atomic::{AtomicBool, Ordering};
     let port = start();
     let cuts = Arc::new(AtomicBool::new(false));
-    let gate = slow_gate(port, Arc::clone(&cuts));
+    let (gate, connections) = slow_gate(port, Arc::clone(&cuts));
     let subscriber = client("subscriber", port);
     subscriber
         .subscribe_and_wait("n", PATIENCE)
@@ -425,4 +433,9 @@ fn over_a_slow_line_that_breaks_everything_arrives() {
     publisher.flush(PATIENCE).expect("acknowledged");
     other.subscribe("kept");
     assert_eq!(next_message(&other).payload, b"yes");
+    let connections = connections.load(Ordering::SeqCst);
+    assert!(
+        connections >= 5,
+        "cut four times, connected {connections} times"
+    );
 }

@@ -341,6 +341,7 @@ proptest! {
         let mut payload = [0; 1024];
         let len = encode_frame(&one_of_each()[which], &mut payload).expect("fits").len();
         let payload = &mut payload[..len];
+        prop_assert!(decode_frame::<4, 3>(payload).is_ok(), "whole before it is damaged");
         payload[at.index(payload.len())] = byte;
         let _ = decode_frame::<4, 3>(payload);
         let _ = decode_frame::<4, 3>(&payload[..cut.index(payload.len())]);
