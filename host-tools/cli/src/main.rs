@@ -13,7 +13,8 @@ mod output;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
-    broker, completions, device, eval, import, inspect, keys, pack, publish, rollout, serve, watch,
+    broker, completions, device, eval, import, inspect, keys, pack, publish, quantize, rollout,
+    serve, watch,
 };
 use config::Config;
 use context::Context;
@@ -77,6 +78,8 @@ enum Command {
     Demo(demo::Args),
     /// Say what a model is, and which boards can run it.
     Import(import::Args),
+    /// Make an int8 ONNX model of a float one, calibrated with some of its inputs.
+    Quantize(quantize::Args),
     /// Measure the profile of a model's training data.
     Profile(pack::ProfileArgs),
     /// Pack a model with its profile, policy and golden vectors into a bundle.
@@ -122,6 +125,7 @@ fn dispatch(command: Command, context: &Context) -> anyhow::Result<Exit> {
         Command::Serve(args) => serve::run(&args, context),
         Command::Broker(args) => broker::run(&args, context),
         Command::Import(args) => import::run(&args, context),
+        Command::Quantize(args) => quantize::run(&args, context),
         Command::Profile(args) => pack::run_profile(&args, context),
         Command::Pack(args) => pack::run(args, context),
         Command::Sign(args) => pack::run_sign(&args, context),

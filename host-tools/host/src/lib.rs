@@ -15,6 +15,7 @@ pub mod names;
 pub mod npy;
 pub mod pack;
 pub mod profile;
+pub mod quantize;
 pub mod release;
 pub mod rollout;
 pub mod spec;

@@ -1,4 +1,4 @@
-//! NumPy's `.npy` files: arrays of one to three dimensions in C order.
+//! NumPy's `.npy` files: arrays of one to four dimensions in C order.
 //!
 //! The format is that of NumPy's NEP 1: a magic, a version, a header that is a Python dictionary
 //! literal, and the elements. Nothing is allocated by what a header declares: a shape that the
@@ -10,7 +10,7 @@ const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// Longest header that is read; NumPy's own are a few hundred bytes.
 const MAX_HEADER_BYTES: usize = 65_536;
 /// Most dimensions.
-const MAX_DIMENSIONS: usize = 3;
+const MAX_DIMENSIONS: usize = 4;
 
 /// The elements of an array.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +26,7 @@ pub enum Values {
 /// An array in C order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Array {
-    /// Its dimensions, one to three.
+    /// Its dimensions, one to four.
     pub shape: Vec<usize>,
     /// Its elements, as many as the shape's product.
     pub values: Values,
@@ -384,8 +384,8 @@ mod tests {
         assert_eq!(fortran, NpyError::FortranOrder);
         let text = parse("{'descr': '|S3', 'fortran_order': False, 'shape': (0,), }");
         assert_eq!(text, NpyError::DType("|S3".into()));
-        let deep = parse("{'descr': '<f4', 'fortran_order': False, 'shape': (0,0,0,0), }");
-        assert_eq!(deep, NpyError::Dimensions(4));
+        let deep = parse("{'descr': '<f4', 'fortran_order': False, 'shape': (0,0,0,0,0), }");
+        assert_eq!(deep, NpyError::Dimensions(5));
         let shape = parse("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }");
         assert_eq!(
             shape,

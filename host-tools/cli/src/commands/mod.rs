@@ -10,6 +10,7 @@ pub mod inspect;
 pub mod keys;
 pub mod pack;
 pub mod publish;
+pub mod quantize;
 pub mod release;
 pub mod rollout;
 pub mod serve;

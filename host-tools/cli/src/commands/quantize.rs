@@ -1,0 +1,198 @@
+//! `edgeward quantize`.
+
+use super::release::{self, short};
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::output::Table;
+use anyhow::Context as _;
+use edgeward_host::data::{Columns, Samples, load_npy};
+use edgeward_host::quantize::{Method, QuantizeError, Report, labels, quantize, steps};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+const AFTER_HELP: &str = "\
+Example:
+  edgeward quantize model.onnx --calibrate windows.npy --labels labels.npy -f model-int8.onnx
+  edgeward quantize model.onnx --calibrate windows.npy --method percentile --percentile 99.9 --dry-run
+
+The calibration data is one array of inputs as the model takes them (not standardised where the model
+itself does that), the rows first: [rows, 6, 50] for an input [1, 6, 50]. From numpy:
+  numpy.save(\"windows.npy\", windows.astype(numpy.float32))
+Take 100 rows or more of everything that the field will show; ranges are what these rows reach.
+min-max keeps every value seen; percentile cuts rare ones, which gives finer steps to the others: use it
+when the report shows a range that a few outliers set.
+
+Weights become int8 with a scale an output channel, activations int8 with a scale and a zero point a
+tensor. What standardises the input (Sub, Mul, Div, Add of constants a feature) becomes part of the
+program's input quantization. Judge the result on data that it was not calibrated with: pack both models
+and compare with `edgeward eval`. Operator set 13 or later, one input, one output, fixed shapes.
+
+Exit code 3: the model can't become int8; node, reason and what to do are printed.";
+
+/// How ranges follow from what was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum MethodName {
+    /// From the least to the greatest value.
+    MinMax,
+    /// The range that holds `--percentile` percent of the values.
+    Percentile,
+}
+
+/// Arguments of `quantize`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// The float ONNX file.
+    model: PathBuf,
+    /// Inputs to calibrate with: an NPY array, the rows first.
+    #[arg(long, value_name = "NPY")]
+    calibrate: PathBuf,
+    /// Where the range of an activation ends.
+    #[arg(long, value_enum, default_value = "min-max")]
+    method: MethodName,
+    /// Percent of the values that a range holds, with `--method percentile`.
+    #[arg(long, value_name = "PERCENT", default_value_t = 99.99)]
+    percentile: f64,
+    /// Class indices of the calibration rows: an NPY array, or a CSV file's column `label`.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// The int8 ONNX file [default: MODEL-int8.onnx beside the model].
+    #[arg(short = 'f', long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Do everything but write the file.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> anyhow::Result<Exit> {
+    let model = release::read(&args.model)?;
+    let calibration = load_npy(&args.calibrate)?;
+    let fail = |error: QuantizeError| {
+        let exit = match error {
+            QuantizeError::Graph { .. }
+            | QuantizeError::Node { .. }
+            | QuantizeError::Program(_) => Exit::Refused,
+            _ => Exit::Error,
+        };
+        Failure::new(exit, format!("{}: {error}", args.model.display())).next(error.next())
+    };
+    let classes = args.labels.as_deref().map(|path| read_labels(path, &fail));
+    let classes = classes.transpose()?;
+    let method = match args.method {
+        MethodName::MinMax => Method::MinMax,
+        MethodName::Percentile => Method::Percentile(args.percentile),
+    };
+    let rows = calibration.shape.first().copied().unwrap_or(0);
+    let bar = context.out.bar(steps(rows, method) as u64, "runs");
+    let made = quantize(&model, calibration, classes.as_deref(), method, &mut || {
+        bar.inc(1)
+    });
+    bar.finish_and_clear();
+    let made = made.map_err(fail)?;
+    for warning in &made.report.warnings {
+        context.out.say(format!("warning: {warning}"));
+    }
+    let out = args.out.clone().unwrap_or_else(|| beside(&args.model));
+    if args.dry_run {
+        context
+            .out
+            .say(format!("dry run: {} is not written", out.display()));
+    } else {
+        release::write(&out, &made.onnx)?;
+        context.out.say(format!("wrote {}", out.display()));
+    }
+    context.out.emit(&made.report, print)?;
+    Ok(Exit::Ok)
+}
+
+/// `model.onnx` as `model-int8.onnx`.
+fn beside(model: &Path) -> PathBuf {
+    let mut name = model.file_stem().unwrap_or_default().to_owned();
+    name.push("-int8.onnx");
+    model.with_file_name(name)
+}
+
+fn read_labels(path: &Path, fail: &dyn Fn(QuantizeError) -> Failure) -> anyhow::Result<Vec<i64>> {
+    let csv = path
+        .extension()
+        .is_some_and(|it| it.eq_ignore_ascii_case("csv"));
+    if !csv {
+        return Ok(labels(load_npy(path)?).map_err(fail)?);
+    }
+    let column = ["label".to_owned()];
+    let columns = Columns {
+        features: &column,
+        label: "",
+        recording: "",
+    };
+    let samples =
+        Samples::load(path, columns).context("class indices are read from the column `label`")?;
+    let rows = samples.values.len();
+    let array = edgeward_host::npy::Array::f32(&[rows], samples.values).context("no label")?;
+    Ok(labels(array).map_err(fail)?)
+}
+
+fn print(report: &Report, w: &mut dyn Write) -> io::Result<()> {
+    let operators = report.operators.iter();
+    let operators: Vec<_> = operators
+        .map(|op| format!("{} {}", op.count, op.name))
+        .collect();
+    writeln!(w, "int8          {}", operators.join(", "))?;
+    if !report.float_prefix.is_empty() {
+        let prefix = report.float_prefix.join(", ");
+        writeln!(
+            w,
+            "on input      {prefix}: part of the input's quantization"
+        )?;
+    }
+    let percentile = report
+        .percentile
+        .map_or(String::new(), |it| format!(" {it}"));
+    writeln!(
+        w,
+        "calibrated    {}{percentile} over {} rows",
+        report.method, report.rows
+    )?;
+    writeln!(
+        w,
+        "file          {} bytes, was {}",
+        report.int8_bytes, report.float_bytes
+    )?;
+    writeln!(
+        w,
+        "program       {} bytes, {} of arena",
+        report.program_bytes, report.arena_bytes
+    )?;
+    let beside = &report.comparison;
+    let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+    if let (Some(float), Some(int8)) = (beside.accuracy_float, beside.accuracy_int8) {
+        writeln!(
+            w,
+            "accuracy      {} in float, {} in int8",
+            percent(float),
+            percent(int8)
+        )?;
+    }
+    if let Some(agreement) = beside.agreement {
+        writeln!(w, "same class    {} of the rows", percent(agreement))?;
+    }
+    writeln!(
+        w,
+        "difference    at most {}; a step of the output is {}",
+        short(f64::from(beside.largest_difference)),
+        short(f64::from(beside.output_step))
+    )?;
+    writeln!(w)?;
+    let mut table = Table::new(["widest ranges", "low", "high", "step", "zero point"]);
+    for row in report.widest() {
+        table.row([
+            row.name.clone(),
+            short(f64::from(row.low)),
+            short(f64::from(row.high)),
+            short(f64::from(row.scale)),
+            row.zero_point.to_string(),
+        ]);
+    }
+    table.write(w)
+}

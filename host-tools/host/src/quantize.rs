@@ -1,0 +1,492 @@
+//! Post-training quantization: a float ONNX model and some of its inputs give an int8 one.
+//!
+//! Weights become symmetric int8 with a scale an output channel, activations int8 with a scale and a
+//! zero point a tensor, biases int32 at the product of the two scales before them. The result is an
+//! ONNX file in QDQ form that compiles to a program and that other ONNX runtimes run as well.
+//!
+//! Ranges of activations come from running the float model over calibration data. A clamp becomes
+//! part of the operator before it. Operators that only move elements (and average pooling) keep
+//! their input's scale; Softmax, Sigmoid and Tanh have the fixed scales of TensorFlow Lite. Shifts
+//! and factors a feature on the way of the input stay float: the compiler makes them the program's
+//! input quantization.
+//!
+//! What it does not do: train the model further, or leave single operators in float.
+
+mod calibrate;
+mod graph;
+mod rewrite;
+
+use crate::import::OperatorReport;
+use crate::model::{EngineChoice, Model, ModelError};
+use crate::npy::{Array, Values};
+use edgeward::engine::tract::LoadError;
+use edgeward::engine::{Engine, EngineError};
+use graph::{Float, Scale, Source};
+use prost::Message;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// What to do about an operator without an int8 form.
+const USE_TRACT: &str =
+    "replace it by simpler operators, or run the float model under tract on a Linux board";
+/// Fewer rows than this are warned of.
+pub const FEW_ROWS: usize = 8;
+/// Widest ranges that a report lists.
+pub const WIDEST: usize = 8;
+
+/// How a value's range follows from the values seen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Method {
+    /// From the least to the greatest.
+    MinMax,
+    /// The range that holds this many percent of the values, in `(50, 100]`.
+    Percentile(f64),
+}
+
+/// Why a model can't be quantized. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuantizeError {
+    /// The file can't be read.
+    #[error("{0}")]
+    Load(LoadError),
+    /// The graph as a whole is in the way.
+    #[error("{why}")]
+    Graph {
+        /// Why.
+        why: String,
+        /// What to do.
+        next: String,
+    },
+    /// A node is in the way.
+    #[error("{node}, which makes {tensor}: {why}")]
+    Node {
+        /// The node.
+        node: String,
+        /// The value that it makes.
+        tensor: String,
+        /// Why.
+        why: String,
+        /// What to do.
+        next: String,
+    },
+    /// The calibration data does not fit the model's input.
+    #[error("the calibration data has shape {found:?}; the model takes {wanted:?} a row")]
+    Shape {
+        /// The data's shape.
+        found: Vec<usize>,
+        /// A row's shape.
+        wanted: Vec<usize>,
+    },
+    /// The calibration data has a value that is not finite.
+    #[error("element {element} of row {row} of the calibration data is {value}")]
+    Data {
+        /// The row, from 0.
+        row: usize,
+        /// The element in it, from 0.
+        element: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// The float model makes infinities or NaN of sound data.
+    #[error("the float model's value {tensor} is not finite on row {row} of the calibration data")]
+    NotFinite {
+        /// The value.
+        tensor: String,
+        /// The row, from 0.
+        row: usize,
+    },
+    /// The percentile is no share that leaves a range.
+    #[error("a percentile of {0} leaves no range; it lies above 50 and goes up to 100")]
+    Percentile(f64),
+    /// There is not one label a row, or one is no index of an output.
+    #[error("{0}")]
+    Labels(String),
+    /// The quantized graph has no program, or it does not run.
+    #[error("quantized, it would not run: {0}")]
+    Program(ModelError),
+    /// The program failed.
+    #[error("the quantized model's program failed: {0:?}")]
+    Run(EngineError),
+}
+
+impl QuantizeError {
+    fn graph(why: impl Into<String>, next: &str) -> Self {
+        Self::Graph {
+            why: why.into(),
+            next: next.to_owned(),
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn next(&self) -> String {
+        match self {
+            Self::Graph { next, .. } | Self::Node { next, .. } => next.clone(),
+            Self::Shape { wanted, .. } => {
+                let extents: Vec<_> = wanted.iter().map(usize::to_string).collect();
+                format!(
+                    "save one array [rows, {}], or [rows, {}]",
+                    extents.join(", "),
+                    wanted.iter().product::<usize>()
+                )
+            }
+            Self::Data { .. } => "leave such rows out, or fill in what the device would".to_owned(),
+            Self::NotFinite { .. } => {
+                "leave that row out, or train the model so that it holds there".to_owned()
+            }
+            Self::Percentile(_) => "take 99.9 or 99.99".to_owned(),
+            Self::Labels(_) => {
+                "give one class index from 0 a row of the calibration data".to_owned()
+            }
+            Self::Load(_) => "export it again as one file, with its weights inside".to_owned(),
+            _ => "`edgeward import` says more of the model".to_owned(),
+        }
+    }
+}
+
+/// The range of a value and what it became.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TensorRow {
+    /// Its name.
+    pub name: String,
+    /// Least value seen, or the range's lower end by percentile.
+    pub low: f32,
+    /// Greatest value seen, or the range's upper end by percentile.
+    pub high: f32,
+    /// What one step of the int8 tensor is worth.
+    pub scale: f32,
+    /// The int8 that stands for 0.
+    pub zero_point: i8,
+    /// `calibrated`, `kept` (its input's scale) or `fixed` (by its operator).
+    pub from: &'static str,
+}
+
+/// How the quantized model does beside the float one, on the calibration data.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// Share of right answers of the float model; none without labels.
+    pub accuracy_float: Option<f64>,
+    /// Share of right answers of the program; none without labels.
+    pub accuracy_int8: Option<f64>,
+    /// Share of rows on which both give the same class; none for a single output.
+    pub agreement: Option<f64>,
+    /// Largest difference of an output.
+    pub largest_difference: f32,
+    /// What one step of the quantized output is worth.
+    pub output_step: f32,
+}
+
+/// What became of a model. The field names are stable.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// `min-max` or `percentile`.
+    pub method: &'static str,
+    /// The percentile, where that is the method.
+    pub percentile: Option<f64>,
+    /// Rows of calibration data.
+    pub rows: usize,
+    /// Operators that are int8 now.
+    pub operators: Vec<OperatorReport>,
+    /// Operators on the way of the input that stay float, and become the input's quantization.
+    pub float_prefix: Vec<String>,
+    /// Every quantized value, in the order in which they are made.
+    pub tensors: Vec<TensorRow>,
+    /// Beside the float model.
+    pub comparison: Comparison,
+    /// Bytes of the float file.
+    pub float_bytes: usize,
+    /// Bytes of the quantized file.
+    pub int8_bytes: usize,
+    /// Bytes of the program.
+    pub program_bytes: usize,
+    /// Bytes of the program's arena.
+    pub arena_bytes: u32,
+    /// What is doubtful.
+    pub warnings: Vec<String>,
+}
+
+impl Report {
+    /// The calibrated values of the widest ranges, widest first.
+    #[must_use]
+    pub fn widest(&self) -> Vec<&TensorRow> {
+        let calibrated = self.tensors.iter().filter(|it| it.from == "calibrated");
+        let mut rows: Vec<_> = calibrated.collect();
+        rows.sort_by(|a, b| b.scale.total_cmp(&a.scale));
+        rows.truncate(WIDEST);
+        rows
+    }
+}
+
+/// A quantized model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Quantized {
+    /// The ONNX file.
+    pub onnx: Vec<u8>,
+    /// How it came about.
+    pub report: Report,
+}
+
+/// Runs of a model that [`quantize`] reports to its `progress`, for this many rows.
+#[must_use]
+pub fn steps(rows: usize, method: Method) -> usize {
+    match method {
+        Method::MinMax => 2 * rows,
+        Method::Percentile(_) => 3 * rows,
+    }
+}
+
+/// Quantizes a float ONNX model with calibration data `[rows, ..input]`, and compares the two on it.
+///
+/// `labels` are class indices, one a row. `progress` is called after each run of either model.
+///
+/// # Errors
+/// [`QuantizeError`] names node, tensor or row.
+pub fn quantize(
+    model: &[u8],
+    calibration: Array,
+    labels: Option<&[i64]>,
+    method: Method,
+    progress: &mut dyn FnMut(),
+) -> Result<Quantized, QuantizeError> {
+    if let Method::Percentile(percentile) = method
+        && !(percentile > 50.0 && percentile <= 100.0)
+    {
+        return Err(QuantizeError::Percentile(percentile));
+    }
+    let float = Float::read(model)?;
+    let data = checked(calibration, &float.shape)?;
+    let width: usize = float.shape.iter().product();
+    let rows = data.len() / width;
+    if let Some(labels) = labels.filter(|labels| labels.len() != rows) {
+        let what = format!(
+            "{} labels for {rows} rows of calibration data",
+            labels.len()
+        );
+        return Err(QuantizeError::Labels(what));
+    }
+    let seen = calibrate::calibrate(&float, &data, method, progress)?;
+    let (scales, tensors) = scales(&float, &seen.ranges)?;
+    let name = match method {
+        Method::MinMax => "min-max",
+        Method::Percentile(_) => "percentile",
+    };
+    let note = format!("int8 by {name} over {rows} rows");
+    let onnx = rewrite::rewrite(&float, &scales, note)?.encode_to_vec();
+    let mut program = Model::load(&onnx, EngineChoice::Program).map_err(QuantizeError::Program)?;
+    let made = outputs(&mut program, &data, width, progress)?;
+    let comparison = compare(
+        &seen.outputs,
+        &made,
+        rows,
+        labels,
+        scales[&float.output].scale,
+    )?;
+    let report = Report {
+        method: name,
+        percentile: match method {
+            Method::MinMax => None,
+            Method::Percentile(percentile) => Some(percentile),
+        },
+        rows,
+        operators: operators(&float),
+        float_prefix: float
+            .prefix
+            .iter()
+            .map(|&at| graph::place(&float.nodes()[at], at))
+            .collect(),
+        warnings: warnings(rows, &tensors),
+        tensors,
+        comparison,
+        float_bytes: model.len(),
+        int8_bytes: onnx.len(),
+        program_bytes: program.program.as_ref().map_or(0, |it| it.program.len()),
+        arena_bytes: program.arena_bytes(),
+    };
+    Ok(Quantized { onnx, report })
+}
+
+/// Class indices of an array of one dimension.
+///
+/// # Errors
+/// [`QuantizeError::Labels`] when it is no such array, or holds other numbers.
+pub fn labels(array: Array) -> Result<Vec<i64>, QuantizeError> {
+    if array.shape.len() != 1 {
+        let what = format!("the labels have shape {:?}, wanted is [rows]", array.shape);
+        return Err(QuantizeError::Labels(what));
+    }
+    if let Values::I64(labels) = array.values {
+        return Ok(labels);
+    }
+    let whole = |x: f32| (x.fract() == 0.0).then_some(x as i64);
+    let labels: Option<_> = array.into_f32().into_iter().map(whole).collect();
+    labels.ok_or_else(|| QuantizeError::Labels("a label is no whole number".into()))
+}
+
+/// The calibration data, row after row, when it fits the input and is finite.
+fn checked(calibration: Array, shape: &[usize]) -> Result<Vec<f32>, QuantizeError> {
+    let wanted = &shape[1..];
+    let width: usize = wanted.iter().product();
+    let fits = match &calibration.shape[..] {
+        [rows, row @ ..] => *rows > 0 && (row == wanted || row == [width]),
+        [] => false,
+    };
+    if !fits {
+        return Err(QuantizeError::Shape {
+            found: calibration.shape,
+            wanted: wanted.to_vec(),
+        });
+    }
+    let data = calibration.into_f32();
+    match data.iter().position(|x| !x.is_finite()) {
+        None => Ok(data),
+        Some(at) => Err(QuantizeError::Data {
+            row: at / width,
+            element: at % width,
+            value: data[at],
+        }),
+    }
+}
+
+/// The scale of each value, and its line of the report.
+fn scales(
+    float: &Float,
+    ranges: &[(f32, f32)],
+) -> Result<(BTreeMap<String, Scale>, Vec<TensorRow>), QuantizeError> {
+    let mut scales = BTreeMap::new();
+    let mut tensors = Vec::new();
+    for ((name, source), &(low, high)) in float.values.iter().zip(ranges) {
+        let (scale, from) = match source {
+            Source::Calibrated => (Scale::of(low, high), "calibrated"),
+            Source::Fixed(scale) => (*scale, "fixed"),
+            Source::Kept(input) => {
+                let scale = scales.get(input).copied().ok_or_else(|| {
+                    QuantizeError::graph(
+                        format!("{name} is made of {input}, which is no activation"),
+                        "simplify the model (onnxsim)",
+                    )
+                })?;
+                (scale, "kept")
+            }
+        };
+        scales.insert(name.clone(), scale);
+        tensors.push(TensorRow {
+            name: name.clone(),
+            low,
+            high,
+            scale: scale.scale,
+            zero_point: scale.zero,
+            from,
+        });
+    }
+    if !scales.contains_key(&float.output) {
+        return Err(QuantizeError::graph(
+            format!(
+                "its output {} is made by no operator that becomes int8",
+                float.output
+            ),
+            "export it with an output that depends on the input",
+        ));
+    }
+    Ok((scales, tensors))
+}
+
+/// The program's outputs, row after row.
+fn outputs(
+    program: &mut Model,
+    data: &[f32],
+    width: usize,
+    progress: &mut dyn FnMut(),
+) -> Result<Vec<f32>, QuantizeError> {
+    let mut output = vec![0.0; program.engine.output_len()];
+    let mut all = Vec::new();
+    for row in data.chunks_exact(width) {
+        program
+            .engine
+            .run(row, &mut output)
+            .map_err(QuantizeError::Run)?;
+        all.extend_from_slice(&output);
+        progress();
+    }
+    Ok(all)
+}
+
+fn compare(
+    float: &[f32],
+    int8: &[f32],
+    rows: usize,
+    labels: Option<&[i64]>,
+    output_step: f32,
+) -> Result<Comparison, QuantizeError> {
+    let width = int8.len() / rows;
+    let classes = |all: &[f32]| all.chunks_exact(width).map(class).collect::<Vec<_>>();
+    let (a, b) = (classes(float), classes(int8));
+    let share = |hits: usize| hits as f64 / rows as f64;
+    if let Some(wrong) = labels
+        .into_iter()
+        .flatten()
+        .find(|&&it| !(0..width as i64).contains(&it))
+    {
+        let what = format!("the label {wrong} is none of the model's {width} outputs");
+        return Err(QuantizeError::Labels(what));
+    }
+    let accuracy = |found: &[usize]| {
+        labels.map(|labels| {
+            let pairs = labels.iter().zip(found);
+            share(
+                pairs
+                    .filter(|&(&label, &class)| label == class as i64)
+                    .count(),
+            )
+        })
+    };
+    let differences = float.iter().zip(int8).map(|(a, b)| (a - b).abs());
+    Ok(Comparison {
+        accuracy_float: accuracy(&a),
+        accuracy_int8: accuracy(&b),
+        agreement: (width > 1).then(|| share(a.iter().zip(&b).filter(|(a, b)| a == b).count())),
+        largest_difference: differences.fold(0.0, f32::max),
+        output_step,
+    })
+}
+
+/// The first of the largest outputs.
+fn class(row: &[f32]) -> usize {
+    let mut best = 0;
+    for (at, value) in row.iter().enumerate() {
+        if *value > row[best] {
+            best = at;
+        }
+    }
+    best
+}
+
+fn operators(float: &Float) -> Vec<OperatorReport> {
+    let mut counts = BTreeMap::<&str, usize>::new();
+    for (index, node) in float.nodes().iter().enumerate() {
+        if node.op_type != "Constant" && !float.prefix.contains(&index) {
+            *counts.entry(&node.op_type).or_default() += 1;
+        }
+    }
+    let report = |(name, count): (&str, usize)| OperatorReport {
+        name: name.to_owned(),
+        count,
+    };
+    counts.into_iter().map(report).collect()
+}
+
+fn warnings(rows: usize, tensors: &[TensorRow]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if rows < FEW_ROWS {
+        warnings.push(format!(
+            "{rows} rows of calibration data are too few to know the ranges; 100 or more of the field's kinds are usual"
+        ));
+    }
+    for tensor in tensors
+        .iter()
+        .filter(|it| it.from == "calibrated" && it.low == it.high)
+    {
+        warnings.push(format!("{} is {} in every row", tensor.name, tensor.low));
+    }
+    warnings
+}
