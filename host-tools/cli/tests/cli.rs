@@ -255,11 +255,48 @@ fn a_model_is_understood() {
         (&import["boards"][0]["class"], &import["boards"][0]["runs"]),
         (&"linux".into(), &true.into())
     );
-    assert_eq!(import["boards"][1]["runs"], false);
+    assert_eq!(import["boards"][0]["engine"], "program");
+    assert_eq!(import["boards"][1]["runs"], true);
+    let float = place.json(&["import", &model("motion-v1-float.onnx")], 0);
+    assert_eq!(float["boards"][0]["engine"], "tract");
+    assert_eq!(float["boards"][1]["runs"], false);
+    let why = float["boards"][1]["why"].as_str().unwrap_or_default();
+    assert!(
+        why.contains("Conv (conv1)") && why.contains("quantize"),
+        "{why}"
+    );
     std::fs::write(place.path("no.onnx"), b"not a model").expect("written");
     let output = place.run(&["import", "no.onnx"], 1);
     assert!(text(&output.stderr).contains("next: "));
     place.run(&["import", "absent.onnx"], 1);
+}
+
+/// Release 1 asks for tract; release 2 is int8 all through and becomes a program by itself.
+#[test]
+fn a_release_carries_what_its_engine_wants() {
+    let place = Place::new();
+    let kinds = |bundle: &str| {
+        let inspection = place.json(&["inspect", bundle], 0);
+        let sections = inspection["sections"].as_array().cloned();
+        let kind = |section: &Value| section["kind"].as_str().map(str::to_owned);
+        let kinds: Vec<_> = sections.iter().flatten().filter_map(kind).collect();
+        (inspection, kinds)
+    };
+    let packed = place.json(&["pack", &model("v1.toml"), "--out", "v1.bundle"], 0);
+    assert_eq!(packed["engine"], "tract");
+    let (inspection, sections) = kinds("v1.bundle");
+    assert!(inspection["program"].is_null());
+    assert!(sections.contains(&"tract_model".into()) && !sections.contains(&"program".into()));
+    let packed = place.json(&["pack", &model("v2.toml"), "--out", "v2.bundle"], 0);
+    assert_eq!(packed["engine"], "program");
+    let (inspection, sections) = kinds("v2.bundle");
+    assert_eq!(inspection["kernels"], "natural");
+    let listing = inspection["program"].as_array().expect("a listing");
+    let text = |line: &Value| line.as_str().unwrap_or_default().to_owned();
+    assert!(listing.iter().any(|line| text(line).contains("Conv")));
+    assert!(sections.contains(&"program".into()) && !sections.contains(&"tract_model".into()));
+    let evaluation = place.json(&["eval", "v2.bundle", "--data", &model("test.csv")], 0);
+    assert_eq!(evaluation["accuracy"], 1.0);
 }
 
 #[test]
