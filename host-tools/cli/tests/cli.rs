@@ -300,6 +300,69 @@ fn a_release_carries_what_its_engine_wants() {
 }
 
 #[test]
+fn a_float_model_is_quantized() {
+    let place = Place::new();
+    let windows = |value: f32| {
+        let wave = |at: usize| value + (at % 50) as f32 / 50.0 - (at / 300) as f32 / 10.0;
+        let values = (0..3000).map(wave).collect();
+        edgeward_host::npy::Array::f32(&[10, 6, 50], values).expect("it fits")
+    };
+    std::fs::write(place.path("windows.npy"), windows(0.0).to_bytes()).expect("written");
+    std::fs::write(place.path("nan.npy"), windows(f32::NAN).to_bytes()).expect("written");
+    std::fs::write(
+        place.path("labels.csv"),
+        "label\n0\n1\n2\n3\n0\n1\n2\n3\n0\n1\n",
+    )
+    .expect("written");
+    let float = model("motion-v1-float.onnx");
+    let common = [
+        "quantize",
+        &float,
+        "--calibrate",
+        "windows.npy",
+        "-f",
+        "int8.onnx",
+    ];
+    let dry = place.json(&[&common[..], &["--dry-run"]].concat(), 0);
+    assert_eq!(dry["rows"], 10);
+    assert!(
+        !place.path("int8.onnx").exists(),
+        "a dry run writes nothing"
+    );
+    let labelled = [
+        &common[..],
+        &["--labels", "labels.csv", "--method", "percentile"],
+    ]
+    .concat();
+    let made = place.json(&labelled, 0);
+    assert_eq!(
+        (&made["method"], &made["percentile"]),
+        (&"percentile".into(), &99.99.into())
+    );
+    assert!(made["comparison"]["accuracy_int8"].is_number(), "{made}");
+    let import = place.json(&["import", "int8.onnx"], 0);
+    assert_eq!(import["boards"][0]["engine"], "program");
+    let said = place.run(&labelled, 0);
+    assert!(
+        text(&said.stdout).contains("WIDEST RANGES"),
+        "{}",
+        text(&said.stdout)
+    );
+    let nan = place.run(&["quantize", &float, "--calibrate", "nan.npy"], 1);
+    assert!(
+        text(&nan.stderr).contains("element 0 of row 0"),
+        "{}",
+        text(&nan.stderr)
+    );
+    let twice = place.run(&["quantize", "int8.onnx", "--calibrate", "windows.npy"], 3);
+    assert!(
+        text(&twice.stderr).contains("next: give the float model"),
+        "{}",
+        text(&twice.stderr)
+    );
+}
+
+#[test]
 fn a_release_is_packed_signed_verified_evaluated_and_run() {
     let place = Place::new();
     // A key that is missing is found out before the work.
