@@ -288,6 +288,8 @@ fn a_rollout_is_started_paused_resumed_aborted_and_rolled_back() {
     let watch = ["rollout", "status", "--watch", "--timeout", "1"];
     assert_eq!(place.lines(&watch, 5)[0]["rollout"]["state"], "Running");
 
+    let would = place.json(&["rollout", "pause", "--dry-run"], 0);
+    assert_eq!(would["rollout"]["state"], "Paused");
     let paused = place.json(&["rollout", "pause"], 0);
     assert_eq!(paused["rollout"]["state"], "Paused");
     let second = place.desired();

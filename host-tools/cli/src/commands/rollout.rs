@@ -110,6 +110,9 @@ pub struct Changed {
     fleet: Fleet,
     #[command(flatten)]
     publishing: Publishing,
+    /// Say what would become of it, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Whether and how long a command waits until the broker has what it publishes.
@@ -362,8 +365,13 @@ fn change(
     let broker = args.fleet.mqtt("rollout")?;
     let store = args.fleet.store(context)?;
     let before = newest(store.as_ref(), &args.fleet.fleet)?;
-    set_state(store.as_ref(), &args.fleet.fleet, to)?;
-    let after = newest(store.as_ref(), &args.fleet.fleet)?;
+    let mut after = before.clone();
+    if args.dry_run {
+        after.state = to(&before.state).unwrap_or_else(|| before.state.clone());
+    } else {
+        set_state(store.as_ref(), &args.fleet.fleet, to)?;
+        after = newest(store.as_ref(), &args.fleet.fleet)?;
+    }
     if after.state == before.state {
         return Err(Failure::new(
             Exit::Error,
@@ -375,9 +383,11 @@ fn change(
         )
         .into());
     }
-    let published = std::sync::Arc::clone(&store);
-    publish_now(&args.fleet, context, published, &broker, &args.publishing)?;
-    show(context, store.as_ref(), &after, false)?;
+    if !args.dry_run {
+        let published = std::sync::Arc::clone(&store);
+        publish_now(&args.fleet, context, published, &broker, &args.publishing)?;
+    }
+    show(context, store.as_ref(), &after, args.dry_run)?;
     Ok(Exit::Ok)
 }
 
