@@ -207,7 +207,7 @@ impl Site {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/motion/v1.toml");
         self.json(&["keys", "init"]);
         let manifest = manifest.display().to_string();
-        self.json(&["pack", &manifest, "-o", "v1.bundle", "--sign"]);
+        self.json(&["pack", &manifest, "--out", "v1.bundle", "--sign"]);
     }
 
     /// Writes the host's `edgeward.toml`.

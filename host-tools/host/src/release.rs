@@ -144,6 +144,14 @@ pub fn sign_desired_by(signers: &[RingSigner], desired: &Desired) -> Result<Vec<
     sign_all(signers, ContentType::Desired, &payload).ok_or(ReleaseError::Encode)
 }
 
+/// Reads a desired state that enough rollout keys of `root` signed; `None` for anything else.
+#[must_use]
+pub fn read_desired(bytes: &[u8], root: &Root) -> Option<Desired> {
+    let (role, content) = (Role::Rollout, ContentType::Desired);
+    let payload = root.verify_threshold(role, content, bytes, &RingVerifier);
+    postcard::from_bytes(payload.ok()?).ok()
+}
+
 /// Publishes every root that boards of the fleet may need, the oldest first, and keeps them there: a
 /// board goes from its own to the next, and so on to the newest.
 ///

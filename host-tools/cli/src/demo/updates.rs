@@ -4,11 +4,13 @@ use super::report::Report;
 use super::world::{FLEET, PATIENCE, World, must, running, slots, wait_until};
 use crate::demo::faults::{GAIN, accuracy_under_gain};
 use anyhow::{Context, Result};
-use edgeward::sync::cohort_per_mille;
+use edgeward::sync::{RolloutState, cohort_per_mille};
 use edgeward::telemetry::{Id, Reason, ReleaseId, SlotState, release_id};
+use edgeward::topic;
 use edgeward_host::collector::now_ms;
 use edgeward_host::keys::hex;
-use edgeward_host::release::Release;
+use edgeward_host::mqtt::{self, Mqtt};
+use edgeward_host::release::{Release, read_desired};
 use edgeward_host::rollout::{Plan, Rollout, State};
 use serde_json::json;
 use std::time::Duration;
@@ -253,6 +255,9 @@ pub fn bad_release(
     let stopped = wait_until(PATIENCE, || {
         Ok(matches!(newest(world)?.state, State::Aborted { .. }))
     })?;
+    // The controller notes the end first and tells the boards then: whatever is offered next must
+    // not be overtaken by that.
+    let told = told_to_give_up(world, &id)?;
     let rollout = newest(world)?;
     let mut untouched = 0;
     for board in &world.boards {
@@ -269,10 +274,27 @@ pub fn bad_release(
             ),
             state => format!("{state:?}"),
         },
-        stopped && rollout.phase == 0 && untouched == 3,
+        stopped && told && rollout.phase == 0 && untouched == 3,
         json!({ "rollout": rollout, "release": hex(&release) }),
     );
     Ok(())
+}
+
+/// Waits until the broker holds the signed word that a rollout was aborted.
+fn told_to_give_up(world: &World, rollout: &str) -> Result<bool> {
+    let root = world.keys.root()?;
+    let witness = Mqtt::connect(&world.mqtt("witness"));
+    witness.subscribe(&topic::desired(FLEET));
+    let moment = Duration::from_millis(25);
+    wait_until(PATIENCE, || {
+        let desired = match witness.recv_timeout(moment) {
+            Some(mqtt::Event::Message(message)) => read_desired(&message.payload, &root),
+            _ => None,
+        };
+        Ok(desired.is_some_and(|desired| {
+            desired.rollout.as_str() == rollout && desired.state == RolloutState::Aborted
+        }))
+    })
 }
 
 /// Allocations an inference over the whole demo, as each agent counted them.
