@@ -6,6 +6,7 @@
 
 mod boards;
 mod ingest;
+mod schema;
 pub mod sqlite;
 
 use crate::rollout::Rollout;
