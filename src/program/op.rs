@@ -401,7 +401,7 @@ operators! {
     9 Softmax,
     /// [`Lookup`].
     10 Lookup,
-    /// [`Copy`].
+    /// [`struct@Copy`].
     11 Copy,
     /// [`Fill`].
     12 Fill,
