@@ -89,7 +89,7 @@ fn a_release_that_hangs_takes_two_boots_with_it_and_is_left_at_the_third() {
     let broker = broker();
     let folder = tempfile::tempdir().unwrap();
     let (mut board, device_key) = BoardProcess::provisioned(folder.path(), broker);
-    board.hangs_after_ms(300);
+    board.hangs_after_ms(100);
     let host = Host::start(broker, device_key);
     board.spawn(AGENT);
     let first = host.publish(&bundle(1, &policy(0, 0), golden(1.0)));
@@ -147,7 +147,7 @@ fn a_shadow_that_hangs_takes_two_boots_with_it_and_is_left_at_the_third() {
     let broker = broker();
     let folder = tempfile::tempdir().unwrap();
     let (mut board, device_key) = BoardProcess::provisioned(folder.path(), broker);
-    board.hangs_after_ms(300);
+    board.hangs_after_ms(100);
     let host = Host::start(broker, device_key);
     board.spawn(AGENT);
     let first = host.publish(&bundle(1, &policy(0, 0), golden(1.0)));
