@@ -1,0 +1,128 @@
+//! Releases that take the board down with them.
+
+use super::*;
+
+#[test]
+fn a_shadow_that_dies_is_rejected_at_the_third_boot() {
+    let (mut world, first) = World::confirmed(1);
+    world.shadow = 100;
+    let target = world.publish(2);
+    world.desire(2, &target, RolloutState::Active, 3);
+    let second = first.other();
+    let runs = world.runs.len();
+    for boot in 1..=2 {
+        assert_eq!(world.runs.last(), Some(&(second, Mode::Shadow)), "{boot}");
+        world = world.restart();
+        world.desire(2, &target, RolloutState::Active, 3);
+    }
+    let release = world.head.release(second);
+    let state = SlotState::Rejected(Reason::Crash);
+    assert_eq!(world.head.slots.record(second).state, state);
+    // It ran in one more boot than the first, and is not even loaded in the third.
+    let shadows = |run: &&(Slot, Mode)| run.1 == Mode::Shadow;
+    assert_eq!(world.runs[runs..].iter().filter(shadows).count(), 1);
+    let loaded = world.loads.iter().filter(|load| load.0 == second).count();
+    assert_eq!(
+        loaded, 3,
+        "the self-test, and once in each boot that it ran"
+    );
+    assert_eq!(world.head.running(), Some(first));
+    let slot = second as u8;
+    let told = Event::Slot {
+        slot,
+        release,
+        state,
+    };
+    assert!(world.events().contains(&told));
+    let failed = Some((release, Reason::Crash));
+    assert_eq!(world.head.birth().last_failure, failed);
+    // It is not tried again under the same rollout.
+    world = world.restart();
+    world.desire(2, &target, RolloutState::Active, 3);
+    assert_eq!(world.head.slots.record(second).state, state);
+    assert_eq!(world.runs.last(), Some(&(first, Mode::Confirmed)));
+}
+
+#[test]
+fn a_self_test_that_dies_is_rejected_at_the_third_boot() {
+    let (mut world, first) = World::confirmed(1);
+    world.hold = Some(Purpose::SelfTest);
+    let target = world.publish(2);
+    world.desire(2, &target, RolloutState::Active, 3);
+    let second = first.other();
+    for boot in 1..=2 {
+        assert_eq!(
+            world.held.take(),
+            Some((second, Purpose::SelfTest)),
+            "{boot}"
+        );
+        world = world.restart();
+        world.desire(2, &target, RolloutState::Active, 3);
+    }
+    assert_eq!(world.held, None);
+    let state = SlotState::Rejected(Reason::Crash);
+    assert_eq!(world.head.slots.record(second).state, state);
+    assert_eq!(world.head.running(), Some(first));
+    let told = |event: &Event| matches!(event, Event::Slot { state: told, .. } if *told == state);
+    assert!(world.events().iter().any(told));
+    // The next release gets through.
+    world.hold = None;
+    assert_eq!(world.install(3), second);
+}
+
+#[test]
+fn a_board_that_is_switched_off_while_a_rollout_is_paused_holds_it_against_nobody() {
+    let (mut world, first) = World::confirmed(1);
+    let target = world.publish(2);
+    world.hold = Some(Purpose::Candidate);
+    world.desire(2, &target, RolloutState::Active, 3);
+    let second = first.other();
+    assert_eq!(world.held.take(), Some((second, Purpose::Candidate)));
+    world.desire(3, &target, RolloutState::Paused, 3);
+    let (release, now) = (world.head.release(second), world.now);
+    let outcome = Ok(world::policy(0));
+    world
+        .head
+        .loaded(second, release, Purpose::Candidate, outcome, now)
+        .unwrap();
+    world.run();
+    assert_eq!(world.head.slots.record(second).attempts, 0);
+    for _ in 0..5 {
+        world = world.restart();
+    }
+    assert_eq!(world.head.slots.record(second).state, SlotState::Staged);
+}
+
+#[test]
+fn a_trial_that_dies_reverts_at_the_third_boot() {
+    let (mut world, first) = World::confirmed(1);
+    let second = world.install(2);
+    world = world.restart();
+    assert_eq!(world.runs.last(), Some(&(second, Mode::Trial)));
+    world.events();
+    world = world.restart();
+    assert_eq!(world.runs.last(), Some(&(first, Mode::Confirmed)));
+    let reverted = |event: &Event| {
+        matches!(
+            event,
+            Event::Reverted {
+                reason: Reason::Crash,
+                to: Some(_),
+                ..
+            }
+        )
+    };
+    assert!(world.events().iter().any(reverted));
+}
+
+#[test]
+fn an_orderly_stop_is_no_death() {
+    let (mut world, first) = World::confirmed(1);
+    let second = world.install(2);
+    for _ in 0..5 {
+        world.head.end().unwrap();
+        world = world.restart();
+        assert_eq!(world.head.slots.on_trial(), Some(second));
+    }
+    assert_eq!(world.head.slots.confirmed(), Some(first));
+}

@@ -1,0 +1,87 @@
+//! New trust roots.
+
+use super::*;
+
+#[test]
+fn a_new_root_is_followed_and_the_next_is_asked_for() {
+    let mut world = World::new();
+    let mut bytes = [0; 2048];
+    let payload = root(2).encode(&mut bytes).unwrap().to_vec();
+    let forged = signed(3, ContentType::Root, &payload);
+    let good = signed(1, ContentType::Root, &payload);
+    let topic = topic::root("f", 2).to_string();
+    world.down.push((topic.clone(), forged));
+    world.run();
+    assert_eq!(world.head.slots.state().root.version, 1);
+    world.down.push((topic, good));
+    world.run();
+    assert_eq!(world.head.slots.state().root.version, 2);
+    assert_eq!(world.head.next_root(), topic::root("f", 3));
+}
+
+/// The second root, by which the releases' key is another one.
+fn revoking() -> std::vec::Vec<u8> {
+    let mut next = root(2);
+    next.roles[Role::Release as usize] = root(2).roles[Role::Root as usize].clone();
+    let mut bytes = [0; 2048];
+    let payload = next.encode(&mut bytes).unwrap();
+    signed(1, ContentType::Root, payload)
+}
+
+#[test]
+fn a_revoked_release_in_shadow_is_stopped_and_never_tried() {
+    let (mut world, first) = World::confirmed(1);
+    world.shadow = 100;
+    let target = world.publish(2);
+    world.desire(2, &target, RolloutState::Active, 3);
+    let second = first.other();
+    assert_eq!(world.runs.last(), Some(&(second, Mode::Shadow)));
+    let release = world.head.release(second);
+    // The verdict is there, the new root comes before the trial has begun.
+    let (pass, now) = (ShadowVerdict::Pass, world.now);
+    world.head.shadow(second, release, pass, now).unwrap();
+    let topic = topic::root("f", 2).to_string();
+    world.head.message(&topic, &revoking(), now).unwrap();
+    world.run();
+    assert_eq!(world.stops, [second]);
+    assert_eq!(world.head.slots.record(second).state, SlotState::Empty);
+    world.head.shadow(second, release, pass, now).unwrap();
+    world.desire(3, &target, RolloutState::Active, 3);
+    assert_eq!(world.head.slots.on_trial(), None);
+    assert_eq!(world.runs.last(), Some(&(second, Mode::Shadow)));
+    // What is confirmed runs on.
+    assert_eq!(world.head.running(), Some(first));
+    assert_eq!(world.head.slots.confirmed(), Some(first));
+    let reason = Reason::Signature;
+    let what = Refused::Release { release, reason };
+    assert!(world.events().contains(&Event::Refused { what }));
+}
+
+#[test]
+fn a_shadow_that_the_new_root_trusts_begins_anew_with_the_desired_state() {
+    let (mut world, first) = World::confirmed(1);
+    world.shadow = 100;
+    let target = world.publish(2);
+    world.desire(2, &target, RolloutState::Active, 3);
+    let second = first.other();
+    let (release, runs) = (world.head.release(second), world.runs.len());
+    let mut bytes = [0; 2048];
+    let payload = root(2).encode(&mut bytes).unwrap().to_vec();
+    let next = signed(1, ContentType::Root, &payload);
+    world.down.push((topic::root("f", 2).to_string(), next));
+    world.run();
+    let (pass, now) = (ShadowVerdict::Pass, world.now);
+    world.head.shadow(second, release, pass, now).unwrap();
+    world.run();
+    assert_eq!(
+        world.head.slots.on_trial(),
+        None,
+        "not before it is desired"
+    );
+    world.desire(2, &target, RolloutState::Active, 3);
+    assert_eq!(world.runs[runs..], [(second, Mode::Shadow)]);
+    world.head.shadow(second, release, pass, now).unwrap();
+    world.run();
+    assert_eq!(world.head.slots.on_trial(), Some(second));
+    assert_eq!(world.stops, []);
+}
