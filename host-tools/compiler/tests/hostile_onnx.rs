@@ -207,13 +207,16 @@ const UNSUPPORTED: &[Case] = &[
         "ConvInteger (the QLinearConv)", &["tract"]),
     ("sparse initializers", |g| g.sparse = vec![Unread {}], "the graph", &["sparse", "dense"]),
     ("data in another file", |g| g.constant("w").location = 1, INITIALIZER, &["w", "another file"]),
-    ("float16", |g| g.constant("ws").data_type = 10, INITIALIZER, &["ws", "element type 10"]),
+    ("float64", |g| g.constant("ws").data_type = 11, INITIALIZER, &["ws", "element type 11 (double)"]),
     ("texts", |g| g.constant("w").data_type = 8, INITIALIZER, &["w", "element type 8"]),
     ("weights of int32", |g| {
         let w = g.constant("w");
         (w.data_type, w.raw, w.ints) = (INT32, vec![], vec![1; 54]);
     }, CONV, &["w", "int8"]),
-    ("weights with a zero point", |g| g.constant("wz").raw[1] = 4, CONV, &["w", "symmetric"]),
+    ("weights with other zero points", |g| {
+        (g.constant("ws").floats, g.constant("ws").dims) = (vec![0.5; 2], vec![2]);
+        (g.constant("wz").raw, g.constant("wz").dims) = (vec![4; 2], vec![2]);
+    }, CONV, &["w", "symmetric"]),
     ("computed weights", |g| g.nodes[1].inputs[3] = "xq".into(), CONV, &["xq", "constant"]),
     ("a scale a channel of an activation", |g| {
         (g.constant("xs").floats, g.constant("xs").dims) = (vec![0.5; 2], vec![2]);

@@ -58,9 +58,18 @@ impl Constant {
                 };
                 Elements::Int(longs, DType::I64)
             }
+            10 => {
+                let real = half;
+                Elements::Float(if tensor.raw.is_empty() {
+                    tensor.ints.iter().map(|&bits| real(bits as u16)).collect()
+                } else {
+                    raw(tensor, count, |bytes| real(u16::from_le_bytes(bytes)))?
+                })
+            }
             other => {
                 return Err(format!(
-                    "its element type {other} is not one that programs use"
+                    "its element type {} is not one that programs use",
+                    element_type(other)
                 ));
             }
         };
@@ -129,6 +138,53 @@ impl Constant {
     }
 }
 
+/// A float16 as a float32, which holds each of them exactly.
+fn half(bits: u16) -> f32 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 1023));
+    let size = match exponent {
+        0 => fraction * 2_f32.powi(-24),
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1024.0 + fraction) * 2_f32.powi(exponent - 25),
+    };
+    if bits >> 15 == 0 { size } else { -size }
+}
+
+/// An element type by number and name, for people.
+pub(super) fn element_type(code: i32) -> String {
+    const NAMES: [&str; 27] = [
+        "undefined",
+        "float",
+        "uint8",
+        "int8",
+        "uint16",
+        "int16",
+        "int32",
+        "int64",
+        "string",
+        "bool",
+        "float16",
+        "double",
+        "uint32",
+        "uint64",
+        "complex64",
+        "complex128",
+        "bfloat16",
+        "float8e4m3fn",
+        "float8e4m3fnuz",
+        "float8e5m2",
+        "float8e5m2fnuz",
+        "uint4",
+        "int4",
+        "float4e2m1",
+        "float8e8m0",
+        "uint2",
+        "int2",
+    ];
+    let name = usize::try_from(code).ok().and_then(|code| NAMES.get(code));
+    format!("{code} ({})", name.unwrap_or(&"unknown"))
+}
+
 fn raw<T, const N: usize>(
     tensor: &proto::Tensor,
     count: usize,
@@ -153,5 +209,21 @@ fn small<const N: usize>(
         Ok(tensor.ints.iter().map(|&int| int.into()).collect())
     } else {
         raw(tensor, count, element)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_are_exact() {
+        assert_eq!(half(0x3c00), 1.0);
+        assert_eq!(half(0xc000), -2.0);
+        assert_eq!(half(0x0001), 2_f32.powi(-24));
+        assert_eq!(half(0x7bff), 65504.0);
+        assert_eq!(half(0x2e66), 0.099_975_586);
+        assert_eq!(half(0xfc00), f32::NEG_INFINITY);
+        assert!(half(0x7e00).is_nan());
     }
 }

@@ -3,9 +3,9 @@
 
 use super::Importer;
 use super::error::{Result, USE_TRACT};
-use super::layers::Weights;
 use super::lower::Context;
 use super::value::{Form, Pending, Value};
+use super::weights::Weights;
 use crate::graph::{Activation, DType, Kind, Quantization, TensorId, Unary};
 
 impl Importer {
@@ -47,7 +47,7 @@ impl Importer {
         let constant = self.constant(context, index)?.clone();
         let (mut quantization, _) = self.scale(context, scale, scale + 1)?;
         quantization.axis = axis;
-        super::layers::symmetric(context, context.name(index), &constant, &quantization)
+        Weights::of(context, context.name(index), &constant, &quantization)
     }
 
     fn finished(&mut self, context: &Context<'_>, pending: Pending, scale: usize) -> Result<Value> {
@@ -72,7 +72,8 @@ impl Importer {
 
     pub(super) fn qlinear_matmul(&mut self, context: &Context<'_>) -> Result<Value> {
         let (tensor, form) = self.scaled_input(context, 0, 1)?;
-        let weights = self.scaled_weights(context, 3, 4, 1)?;
+        let last = self.constant(context, 3)?.shape.len().saturating_sub(1);
+        let weights = self.scaled_weights(context, 3, 4, last)?;
         let pending = self.dense(context, tensor, &form, weights, false, usize::MAX)?;
         self.finished(context, pending, 6)
     }

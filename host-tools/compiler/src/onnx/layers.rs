@@ -1,37 +1,13 @@
 //! Convolutions and products of matrices, with their weights and biases.
 
 use super::Importer;
-use super::constant::{Constant, Elements};
 use super::error::{QUANTIZE, Result, USE_TRACT};
 use super::lower::Context;
-use super::scales::SYMMETRIC;
 use super::value::{Form, Pending, Value};
+use super::weights::{SYMMETRIC, Weights, in_turn};
 use crate::graph::{Activation, DType, Kind, Quantization, Tensor, TensorId, Window};
 
-/// Symmetric int8 weights in the file's order.
-pub(super) struct Weights {
-    pub(super) shape: Vec<usize>,
-    pub(super) data: Vec<i8>,
-    pub(super) scales: Vec<f32>,
-    pub(super) axis: usize,
-}
-
 impl Importer {
-    /// Weights with their scales, symmetric.
-    pub(super) fn weights(&self, context: &Context<'_>, index: usize) -> Result<Weights> {
-        let name = context.name(index);
-        match self.value(context, index)? {
-            Value::RealConstant(constant, quantization) => {
-                symmetric(context, name, constant, quantization)
-            }
-            Value::Constant(_) => Err(context.error(
-                format!("its weights {name} are float"),
-                "quantize them: int8, symmetric, a scale an output channel",
-            )),
-            _ => Err(context.error(format!("its weights {name} are not constant"), USE_TRACT)),
-        }
-    }
-
     pub(super) fn conv_node(&mut self, context: &Context<'_>) -> Result<Value> {
         let (tensor, form) = self.activation(context, 0)?;
         let weights = self.weights(context, 1)?;
@@ -65,28 +41,54 @@ impl Importer {
         let mut dims = vec![1, outputs];
         dims.extend(context.slid(&window, spatial)?);
         let bias = self.bias(context, bias, tensor, &weights, outputs)?;
-        let scales = Quantization {
-            zero_points: vec![0; weights.scales.len()],
-            scales: weights.scales,
-            axis: 0,
-        };
-        let kinds = grouping(context, &window, [outputs, depth, channels])?;
-        let (kind, shape, order, axis) = kinds;
+        let (mut kind, mut shape, order, axis) =
+            grouping(context, &window, [outputs, depth, channels])?;
         // From [a, b, taps] to [a, taps, b].
-        let data = permuted(&weights.data, &order, &[0, 2, 1, 3]);
-        let weights = self.constant_tensor(Tensor {
-            name: context.name(1).into(),
-            shape,
-            dtype: DType::I8,
-            quantization: Some(Quantization { axis, ..scales }),
-            data: Some(bytes(&data)),
-        });
+        let ordered = |part: &Vec<i8>| permuted(part, &order, &[0, 2, 1, 3]);
+        let parts: Vec<_> = weights.parts().iter().map(ordered).collect();
+        let (tensor, run) = match &mut kind {
+            Kind::Depthwise { window, .. } => {
+                taller(context, window, parts.len())?;
+                shape[1] = window.kernel[0];
+                let tensor = self.repeated_rows(tensor, parts.len(), context.place);
+                (tensor, window.kernel[1] * outputs)
+            }
+            _ => {
+                shape[3] *= parts.len();
+                let tensor = self.repeated(tensor, 3, parts.len(), context.place);
+                (tensor, channels)
+            }
+        };
+        let data = in_turn(&parts, run);
+        let weights = self.weight_tensor(context, shape, data, weights.scales, axis);
         Ok(Pending {
             name: context.place.into(),
             kind,
             inputs: vec![Some(tensor), Some(weights), bias],
             form: Form::last(dims),
             own: None,
+        })
+    }
+
+    /// Symmetric int8 weights as the graph has them.
+    fn weight_tensor(
+        &mut self,
+        context: &Context<'_>,
+        shape: Vec<usize>,
+        data: Vec<u8>,
+        scales: Vec<f32>,
+        axis: usize,
+    ) -> TensorId {
+        self.constant_tensor(Tensor {
+            name: context.name(1).into(),
+            shape,
+            dtype: DType::I8,
+            quantization: Some(Quantization {
+                zero_points: vec![0; scales.len()],
+                scales,
+                axis,
+            }),
+            data: Some(data),
         })
     }
 
@@ -199,7 +201,8 @@ impl Importer {
             .map(Value::Pending)
     }
 
-    /// A product with constant weights `[in, out]`, or `[out, in]` where `transposed`.
+    /// A product with constant weights `[in, out]`, or `[out, in]` where `transposed`, perhaps with a
+    /// batch of one before them.
     pub(super) fn dense(
         &mut self,
         context: &Context<'_>,
@@ -210,7 +213,7 @@ impl Importer {
         bias: usize,
     ) -> Result<Pending> {
         let tensor = self.channels_first(tensor, form, context.place)?;
-        let &[rows, columns] = &weights.shape[..] else {
+        let (&[rows, columns] | &[1, rows, columns]) = &weights.shape[..] else {
             return Err(context.error(
                 format!("its weights {:?} are not a matrix", weights.shape),
                 USE_TRACT,
@@ -221,7 +224,7 @@ impl Importer {
         } else {
             (rows, columns)
         };
-        let output_axis = usize::from(!transposed);
+        let output_axis = weights.shape.len() - 2 + usize::from(!transposed);
         if weights.scales.len() > 1 && weights.axis != output_axis {
             return Err(context.error(
                 "its weights have a scale an input, not one an output",
@@ -238,23 +241,16 @@ impl Importer {
             ));
         }
         let bias = self.bias(context, bias, tensor, &weights, outputs)?;
-        let data = if transposed {
-            weights.data
-        } else {
-            permuted(&weights.data, &[inputs, outputs, 1, 1], &[1, 0, 2, 3])
-        };
-        let scales = Quantization {
-            zero_points: vec![0; weights.scales.len()],
-            scales: weights.scales,
-            axis: 0,
-        };
-        let weights = self.constant_tensor(Tensor {
-            name: context.name(1).into(),
-            shape: vec![outputs, inputs],
-            dtype: DType::I8,
-            quantization: Some(scales),
-            data: Some(bytes(&data)),
-        });
+        let mut parts = weights.parts();
+        if !transposed {
+            for part in &mut parts {
+                *part = permuted(part, &[inputs, outputs, 1, 1], &[1, 0, 2, 3]);
+            }
+        }
+        let tensor = self.repeated(tensor, form.dims.len() - 1, parts.len(), context.place);
+        let shape = vec![outputs, inputs * parts.len()];
+        let data = in_turn(&parts, inputs);
+        let weights = self.weight_tensor(context, shape, data, weights.scales, 0);
         let mut dims = form.dims.clone();
         if let Some(last) = dims.last_mut() {
             *last = outputs;
@@ -307,6 +303,25 @@ impl Importer {
     }
 }
 
+/// A window over an image whose every row is there `count` times: one of its rows becomes as many.
+fn taller(context: &Context<'_>, window: &mut Window, count: usize) -> Result<()> {
+    if count == 1 {
+        return Ok(());
+    }
+    if window.kernel[0] > 1 && window.dilation[0] > 1 {
+        return Err(context.error(
+            "its weights do not fit int8 less their zero point, and its rows are dilated",
+            SYMMETRIC,
+        ));
+    }
+    window.kernel[0] *= count;
+    window.stride[0] *= count;
+    window.dilation[0] = 1;
+    window.padding[0] *= count;
+    window.padding[2] *= count;
+    Ok(())
+}
+
 /// A convolution's kind by its groups, with shape, order and channel axis of its weights.
 fn grouping(
     context: &Context<'_>,
@@ -339,42 +354,12 @@ fn grouping(
     ))
 }
 
-pub(super) fn symmetric(
-    context: &Context<'_>,
-    name: &str,
-    constant: &Constant,
-    quantization: &Quantization,
-) -> Result<Weights> {
-    let refuse = || context.error(format!("its weights {name} are not symmetric"), SYMMETRIC);
-    let Elements::Int(ints, dtype) = &constant.elements else {
-        return Err(refuse());
-    };
-    let centre = match dtype {
-        DType::I8 => 0,
-        DType::U8 => 128,
-        _ => {
-            return Err(context.error(
-                format!("its weights {name} are neither int8 nor uint8"),
-                SYMMETRIC,
-            ));
-        }
-    };
-    if quantization.zero_points.iter().any(|&zero| zero != centre) {
-        return Err(refuse());
-    }
-    Ok(Weights {
-        shape: constant.shape.clone(),
-        data: ints
-            .iter()
-            .map(|&int| (int - i64::from(centre)) as i8)
-            .collect(),
-        scales: quantization.scales.clone(),
-        axis: quantization.axis,
-    })
-}
-
 /// Elements of four axes in another order of them.
-pub(super) fn permuted(data: &[i8], shape: &[usize; 4], permutation: &[usize; 4]) -> Vec<i8> {
+pub(super) fn permuted<T: Copy>(
+    data: &[T],
+    shape: &[usize; 4],
+    permutation: &[usize; 4],
+) -> Vec<T> {
     let strides = [
         shape[1] * shape[2] * shape[3],
         shape[2] * shape[3],

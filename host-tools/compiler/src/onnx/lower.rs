@@ -199,7 +199,19 @@ impl Importer {
             "Slice" => self.slice(context),
             "QLinearConv" => self.qlinear_conv(context),
             "QLinearMatMul" => self.qlinear_matmul(context),
+            "ConvInteger" | "MatMulInteger" => Err(context.error(
+                "its result is int32, and nothing says which int8 that becomes",
+                STATIC,
+            )),
+            "DynamicQuantizeLinear" => Err(context.error(
+                "it finds a scale for each input when it runs; a program's scales are constants",
+                STATIC,
+            )),
             _ => Err(context.error("this operator has no int8 form here", USE_TRACT)),
         }
     }
 }
+
+/// What to do with models whose scales are found when they run.
+const STATIC: &str = "quantize the float model with calibration data (edgeward quantize), or run \
+    this one under tract on a Linux board";

@@ -7,6 +7,7 @@
 //!
 //! Activations go from channels first to channels last where a convolution or a pooling begins, and
 //! back where an operator sees their order. uint8 values become int8: element and zero point less 128.
+//! Weights with a zero point become symmetric int8, in several parts where they do not fit (`weights`).
 //! A float input that is only shifted and scaled before its QuantizeLinear becomes the program's
 //! input quantization, feature by feature.
 
@@ -24,6 +25,7 @@ mod scales;
 #[cfg(test)]
 mod tests;
 mod value;
+mod weights;
 
 pub use error::OnnxError;
 
@@ -171,7 +173,8 @@ impl Importer {
             }
             other => {
                 return Err(refuse(&format!(
-                    "has the element type {other}, not float, int8 or uint8"
+                    "has the element type {}, not float, int8 or uint8",
+                    constant::element_type(other)
                 )));
             }
         };

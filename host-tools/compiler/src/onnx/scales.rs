@@ -7,9 +7,6 @@ use super::lower::Context;
 use super::value::{Form, Pending, Value};
 use crate::graph::{DType, Kind, Quantization, TensorId, Unary};
 
-/// Weights must be symmetric, as the kernels want them.
-pub(super) const SYMMETRIC: &str = "export the weights symmetric: int8 with zero point 0";
-
 impl Importer {
     /// Scale and zero point as constants; the type is that of the zero point, uint8 without one.
     pub(super) fn scale(
@@ -154,7 +151,10 @@ impl Importer {
 
     pub(super) fn dequantize(&mut self, context: &Context<'_>) -> Result<Value> {
         if context.int("block_size", 0) != 0 {
-            return Err(context.error("scales block by block are not supported", SYMMETRIC));
+            return Err(context.error(
+                "scales block by block are not supported",
+                "use a scale a tensor, or for weights a scale an output channel",
+            ));
         }
         match self.value(context, 0)?.clone() {
             Value::Constant(constant) => {

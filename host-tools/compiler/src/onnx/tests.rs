@@ -272,6 +272,31 @@ fn another_scale_is_a_requantization() {
 }
 
 #[test]
+fn weights_that_do_not_fit_int8_are_sums_of_such_that_do() {
+    let bytes = Builder::new(&[1, 2, 3, 4])
+        .int8("w", &[1, 2, 1, 1], &[-128, 127])
+        .scale("ws", 0.25, 100)
+        .edge("x", "a")
+        .node("DequantizeLinear", &["w", "ws", "wsz"], "wr")
+        .node("Conv", &["a", "wr"], "c")
+        .edge("c", "y")
+        .bytes();
+    let graph = import(&bytes).expect("it is fully int8");
+    let conv = |node: &&crate::graph::Node| matches!(node.kind, Kind::Conv { .. });
+    let conv = graph.nodes.iter().find(conv).expect("a convolution");
+    let inputs: Vec<_> = conv
+        .inputs
+        .iter()
+        .flatten()
+        .map(|&id| graph.tensor(id))
+        .collect();
+    assert_eq!(inputs[0].shape, [1, 3, 4, 4], "both channels, twice");
+    // -228 and 27.
+    let parts = [-128, 27, -100, 0].map(i8::cast_unsigned);
+    assert_eq!(inputs[1].data.as_deref(), Some(&parts[..]));
+}
+
+#[test]
 fn refusals_name_node_and_remedy() {
     let weights = |zero: i8| {
         Builder::new(&[1, 2, 3, 4])
@@ -282,7 +307,10 @@ fn refusals_name_node_and_remedy() {
     };
     let cases = [
         (
-            weights(5).node("Conv", &["a", "wr"], "c").edge("c", "y"),
+            weights(0)
+                .float("wf", &[1, 2, 1, 1], &[0.5, 0.25])
+                .node("Conv", &["a", "wf"], "c")
+                .edge("c", "y"),
             "Conv (the Conv)",
             "symmetric",
         ),
