@@ -5,7 +5,7 @@
 //! of power leaves the state before or the state after, and nothing between. States, their
 //! transitions and the flash layout are in `docs/SLOTS.md`; the invariants there are tested by
 //! cutting the power at and inside every flash operation, and at every pair of them
-//! (`tests/power_cuts.rs`).
+//! (`tests/power_cuts/`).
 //!
 //! What this module does not do: parse bundles or check signatures (the caller does, before
 //! [`Slots::stage`]), run models, or decide whether a trial went well.

@@ -1,117 +1,16 @@
-//! Cuts the power of a board at every flash operation of its life, inside it in several ways, and
-//! at every pair of them, and checks after each what the slots promise.
-//!
-//! The life: provisioning, a first release, an update with a shadow, a release that fails its
-//! trial, one that crashes in its self-test, a downgrade, a new trust root, a release that crashes
-//! in shadow and under the next rollout in its trial, one more update. After a cut the board boots
-//! and goes on; a second cut hits anything it does from there.
-//!
-//! Checked at every boot: what is to run is, byte by byte, a release that was verified and put on
-//! trial; one that was confirmed keeps running; nothing below the floor runs; floor, root and
-//! desired sequence never fall; nothing that the journal acknowledged is lost; a trial, a shadow or
-//! a self-test uses no more boots than it may; and the life ends as it would have without a cut.
-//! Mutants, made by a flash that behaves as a worse design would, show that the simulation can fail.
+//! A board's life, and what it promises at every boot.
 
-use crc::{CRC_32_ISO_HDLC, Crc};
+use super::bench::Bench;
 use edgeward::bundle::{BoardClass, CHUNK_BYTES};
-use edgeward::slots::ram::{Cut, Edge, Op, RamError, RamFlash, Tear};
 use edgeward::slots::{BootDecision, EARLY_BOOTS, Error, Layout, Slot, Slots};
 use edgeward::sync::Target;
 use edgeward::telemetry::{Reason, SlotState, Text};
 use edgeward::trust::root::{RoleKeys, Root};
 use edgeward::trust::{PublicKey, sha256};
-use embedded_storage::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
-use std::cell::RefCell;
-use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::rc::Rc;
-use std::time::Instant;
 
 /// Boots that a trial or shadow may use; a self-test may use as many.
 const MAX_BOOTS: u8 = EARLY_BOOTS;
-/// Without optimisation only every so-many-th second operation and word of a journal record is cut,
-/// so that it ends in a minute; optimised, all are.
-const EVERY: usize = if cfg!(debug_assertions) { 31 } else { 1 };
-/// Lives without an end that are too many.
-const MAX_LIVES: u32 = 40;
-
-/// A worse design, by what its flash does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mutant {
-    /// None: the flash is honest.
-    None,
-    /// Both journal sectors are one, erased before it is written.
-    OneJournalSector,
-    /// The journal's CRC always holds.
-    NoCrc,
-    /// Both slots are one.
-    OneSlot,
-}
-
-/// The flash of a board, shared with the hand that cuts its power.
-#[derive(Clone)]
-struct Bench<const W: usize, const E: usize> {
-    ram: Rc<RefCell<RamFlash<W, E>>>,
-    layout: Layout,
-    mutant: Mutant,
-}
-
-impl<const W: usize, const E: usize> Bench<W, E> {
-    fn moved(&self, offset: u32) -> u32 {
-        let [first, second] = self.layout.journal;
-        match self.mutant {
-            Mutant::OneJournalSector
-                if (second..second + self.layout.journal_bytes).contains(&offset) =>
-            {
-                offset - second + first
-            }
-            Mutant::OneSlot if self.layout.slot(Slot::B).contains(&offset) => {
-                offset - self.layout.slots[1] + self.layout.slots[0]
-            }
-            _ => offset,
-        }
-    }
-}
-
-impl<const W: usize, const E: usize> ErrorType for Bench<W, E> {
-    type Error = RamError;
-}
-
-impl<const W: usize, const E: usize> ReadNorFlash for Bench<W, E> {
-    const READ_SIZE: usize = 1;
-
-    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), RamError> {
-        self.ram.borrow_mut().read(self.moved(offset), bytes)?;
-        let record = self.mutant == Mutant::NoCrc && bytes.starts_with(b"EWJ1");
-        if record && self.layout.is_journal(offset) {
-            let payload = usize::from(u16::from_le_bytes([bytes[4], bytes[5]]));
-            let total = (payload + 16).next_multiple_of(32);
-            if bytes.len() == total {
-                let crc = Crc::<u32>::new(&CRC_32_ISO_HDLC).checksum(&bytes[..total - 4]);
-                bytes[total - 4..].copy_from_slice(&crc.to_le_bytes());
-            }
-        }
-        Ok(())
-    }
-
-    fn capacity(&self) -> usize {
-        self.ram.borrow().capacity()
-    }
-}
-
-impl<const W: usize, const E: usize> NorFlash for Bench<W, E> {
-    const WRITE_SIZE: usize = W;
-    const ERASE_SIZE: usize = E;
-
-    fn erase(&mut self, from: u32, to: u32) -> Result<(), RamError> {
-        let moved = self.moved(from);
-        self.ram.borrow_mut().erase(moved, moved + (to - from))
-    }
-
-    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), RamError> {
-        self.ram.borrow_mut().write(self.moved(offset), bytes)
-    }
-}
 
 /// A release: a head whose signed part ends with the chunk table, then data.
 struct Release {
@@ -183,7 +82,7 @@ const LIFE: [Goal; 10] = [
 
 /// What an observer outside of the board knows for sure.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-struct World {
+pub struct World {
     goal: usize,
     retries: u64,
     provisioned: bool,
@@ -204,7 +103,7 @@ struct World {
     early: Option<(([u8; 8], bool), u32, u8)>,
 }
 
-enum Life {
+pub enum Life {
     Done,
     PowerCut,
     Died,
@@ -231,15 +130,15 @@ macro_rules! done {
 }
 
 /// The releases and the rules by which a board lives.
-struct Simulation {
-    layout: Layout,
+pub struct Simulation {
+    pub layout: Layout,
     releases: Vec<Release>,
 }
 
 type Board<const W: usize, const E: usize> = Slots<Bench<W, E>>;
 
 impl Simulation {
-    fn new(layout: Layout) -> Self {
+    pub fn new(layout: Layout) -> Self {
         Self {
             layout,
             releases: (0..6).map(release).collect(),
@@ -255,7 +154,7 @@ impl Simulation {
     }
 
     /// Boots once and lives until the end, a cut, or a death.
-    fn live<const W: usize, const E: usize>(
+    pub fn live<const W: usize, const E: usize>(
         &self,
         flash: &Bench<W, E>,
         world: &mut World,
@@ -570,340 +469,4 @@ fn stage<const W: usize, const E: usize>(
         }
         Err(error) => Err(error),
     }
-}
-
-/// What a life must end with, whatever happened in between.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Outcome {
-    floor: u32,
-    root: u32,
-    confirmed: Option<[u8; 32]>,
-    idle: Reason,
-}
-
-/// A board at a moment: its flash, and what is known of it.
-#[derive(Clone)]
-struct Moment<const W: usize, const E: usize> {
-    flash: RamFlash<W, E>,
-    world: World,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Tally {
-    operations: u64,
-    singles: u64,
-    pairs: u64,
-    pairs_distinct: u64,
-}
-
-/// How closely a life is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Detail {
-    /// One cut, in a handful of ways an operation.
-    Operations,
-    /// One cut, at every word of a journal record (at one in three, where it has hundreds).
-    Words,
-    /// Two cuts, in a handful of ways an operation each.
-    Pairs,
-}
-
-struct Explorer<const W: usize, const E: usize> {
-    simulation: Simulation,
-    mutant: Mutant,
-    outcome: Option<Outcome>,
-    seen: HashSet<u64>,
-    tally: Tally,
-    seed: u64,
-}
-
-impl<const W: usize, const E: usize> Explorer<W, E> {
-    fn new(layout: Layout, mutant: Mutant) -> Self {
-        Self {
-            simulation: Simulation::new(layout),
-            mutant,
-            outcome: None,
-            seen: HashSet::new(),
-            tally: Tally::default(),
-            seed: 0,
-        }
-    }
-
-    /// Lives from `from` to a cut or to the end. Returns the moment after, the operations, and
-    /// whether it is the end.
-    fn run(
-        &mut self,
-        from: &Moment<W, E>,
-        cut: Option<Cut>,
-    ) -> Result<(Moment<W, E>, Vec<Op>, bool), String> {
-        let mut flash = from.flash.clone();
-        self.seed += 1;
-        flash.seed(self.seed);
-        flash.power_on();
-        flash.cut_at(cut);
-        let bench = Bench {
-            ram: Rc::new(RefCell::new(flash)),
-            layout: self.simulation.layout,
-            mutant: self.mutant,
-        };
-        let mut world = from.world.clone();
-        for _ in 0..MAX_LIVES {
-            let ended = match self.simulation.live(&bench, &mut world)? {
-                Life::Died => continue,
-                Life::PowerCut => false,
-                Life::Done => true,
-            };
-            let mut flash = bench.ram.borrow().clone();
-            let ops = flash.ops().to_vec();
-            flash.power_on();
-            return Ok((Moment { flash, world }, ops, ended));
-        }
-        Err(format!("no end after {MAX_LIVES} lives: {world:?}"))
-    }
-
-    /// Lives to the end without a cut and compares with how it should end.
-    fn finish(&mut self, from: &Moment<W, E>) -> Result<Vec<Op>, String> {
-        let (end, ops, ended) = self.run(from, None)?;
-        if !ended {
-            return Err("a cut that nobody made".into());
-        }
-        let layout = self.simulation.layout;
-        let bench = Bench {
-            ram: Rc::new(RefCell::new(end.flash)),
-            layout,
-            mutant: self.mutant,
-        };
-        let slots = Slots::open(bench, layout).map_err(|error| format!("at the end: {error:?}"))?;
-        let state = slots.state();
-        let idle = match slots.record(slots.idle()).state {
-            // The crash is the last failure, whichever cut used a boot up.
-            SlotState::Rejected(reason) => reason,
-            _ => Reason::Crash,
-        };
-        let outcome = Outcome {
-            floor: state.floor,
-            root: state.root.version,
-            confirmed: slots.confirmed().map(|slot| slots.record(slot).digest),
-            idle,
-        };
-        let expected = self.outcome.get_or_insert_with(|| outcome.clone());
-        if *expected != outcome {
-            return Err(format!("ends as {outcome:?}, not as {expected:?}"));
-        }
-        Ok(ops)
-    }
-
-    /// Whether a moment is new.
-    fn is_new(&mut self, moment: &Moment<W, E>) -> bool {
-        let mut hasher = DefaultHasher::new();
-        moment.flash.fingerprint(&mut hasher);
-        moment.world.hash(&mut hasher);
-        self.seen.insert(hasher.finish())
-    }
-
-    /// Every cut of a life, and with [`Detail::Pairs`] every second cut after it.
-    fn explore(&mut self, blank: RamFlash<W, E>, detail: Detail) -> Result<(), String> {
-        let start = Moment {
-            flash: blank,
-            world: World::default(),
-        };
-        let ops = self.finish(&start)?;
-        self.tally.operations = ops.len() as u64;
-        for (at, op) in ops.iter().enumerate() {
-            for tear in self.tears(op, detail == Detail::Words) {
-                let cut = Cut {
-                    op: at as u32,
-                    tear,
-                };
-                self.tally.singles += 1;
-                let context = |error| format!("after {cut:?} in {op:?}: {error}");
-                let (moment, _, ended) = self.run(&start, Some(cut)).map_err(context)?;
-                assert!(!ended, "{cut:?} of {op:?} did not happen");
-                let then = self.finish(&moment).map_err(context)?;
-                if detail != Detail::Pairs || !self.is_new(&moment) {
-                    continue;
-                }
-                for (second_at, second_op) in
-                    then.iter().enumerate().skip(stagger(at)).step_by(EVERY)
-                {
-                    for tear in self.tears(second_op, false) {
-                        let second = Cut {
-                            op: second_at as u32,
-                            tear,
-                        };
-                        self.tally.pairs += 1;
-                        let context = |error| {
-                            format!("after {cut:?} in {op:?}, {second:?} in {second_op:?}: {error}")
-                        };
-                        let (moment, _, _) = self.run(&moment, Some(second)).map_err(context)?;
-                        if self.is_new(&moment) {
-                            self.tally.pairs_distinct += 1;
-                            self.finish(&moment).map_err(context)?;
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Where an operation is cut: with `all`, along the words of a journal write too.
-    fn tears(&self, op: &Op, all: bool) -> Vec<Tear> {
-        let last = op.words - 1;
-        let journal = self.simulation.layout.is_journal(op.offset);
-        let mut tears = vec![Tear::Before];
-        if !all {
-            tears.extend([
-                Tear::Inside(0, Edge::Mixed),
-                Tear::Inside(op.words / 2, Edge::Old),
-                Tear::Inside(last, Edge::Mixed),
-            ]);
-            if op.erase || journal {
-                tears.push(Tear::Inside(
-                    if op.erase { 0 } else { last },
-                    Edge::Unstable,
-                ));
-            }
-            if op.erase {
-                tears.push(Tear::Inside(0, Edge::Weak));
-            }
-            return tears;
-        }
-        for done in [0, 1, op.words / 2, last.saturating_sub(1), last] {
-            tears.extend(Edge::ALL.map(|edge| Tear::Inside(done, edge)));
-        }
-        if journal && !op.erase {
-            for done in (0..op.words).step_by(EVERY.max(op.words as usize / 100)) {
-                tears.push(Tear::Inside(done, Edge::Mixed));
-                tears.push(Tear::Inside(done, Edge::Unstable));
-            }
-        }
-        tears.push(Tear::After);
-        tears
-    }
-}
-
-fn small_layout(erase: u32) -> Layout {
-    let journal_bytes = 4096.max(erase);
-    let slot_bytes = 8192.max(erase);
-    Layout {
-        journal: [0, journal_bytes],
-        journal_bytes,
-        slots: [2 * journal_bytes, 2 * journal_bytes + slot_bytes],
-        slot_bytes,
-    }
-}
-
-fn blank<const W: usize, const E: usize>() -> (Layout, RamFlash<W, E>) {
-    let layout = small_layout(E as u32);
-    let bytes = 2 * (layout.journal_bytes + layout.slot_bytes);
-    (layout, RamFlash::new(bytes as usize))
-}
-
-fn singles<const W: usize, const E: usize>() -> Tally {
-    let (layout, flash) = blank::<W, E>();
-    let mut explorer = Explorer::<W, E>::new(layout, Mutant::None);
-    let began = Instant::now();
-    explorer
-        .explore(flash, Detail::Words)
-        .unwrap_or_else(|error| panic!("{error}"));
-    let tally = explorer.tally;
-    println!(
-        "words of {W}, sectors of {E}: {} operations, {} cuts, {:.1?}",
-        tally.operations,
-        tally.singles,
-        began.elapsed()
-    );
-    assert!(tally.operations > 30 && tally.singles > 1000);
-    tally
-}
-
-#[test]
-fn every_cut_leaves_a_board_that_boots_what_was_confirmed() {
-    let tallies = [
-        singles::<1, 4096>(),
-        singles::<4, 4096>(),
-        singles::<8, 2048>(),
-        singles::<32, 4096>(),
-        singles::<4, 16384>(),
-    ];
-    let total: u64 = tallies.iter().map(|tally| tally.singles).sum();
-    println!("{total} single cuts");
-}
-
-#[test]
-fn every_pair_of_cuts_leaves_a_board_that_boots_what_was_confirmed() {
-    let (layout, flash) = blank::<8, 4096>();
-    let mut explorer = Explorer::<8, 4096>::new(layout, Mutant::None);
-    let began = Instant::now();
-    explorer
-        .explore(flash, Detail::Pairs)
-        .unwrap_or_else(|error| panic!("{error}"));
-    let tally = explorer.tally;
-    println!(
-        "every {EVERY}. second operation: {tally:?}, {:.1?}",
-        began.elapsed()
-    );
-    assert!(tally.pairs > 500 && tally.pairs_distinct > 300);
-}
-
-#[test]
-fn a_file_that_persists_pages_in_any_order_keeps_the_promise() {
-    let (layout, flash) = blank::<4, 4096>();
-    let journal_end = 2 * layout.journal_bytes;
-    let mut cuts = 0;
-    for seed in 0..8 {
-        let mut explorer = Explorer::<4, 4096>::new(layout, Mutant::None);
-        explorer.seed = seed << 32;
-        let flash = flash.clone().with_page_cache(0..journal_end);
-        explorer
-            .explore(flash, Detail::Operations)
-            .unwrap_or_else(|error| panic!("{error}"));
-        cuts += explorer.tally.singles;
-    }
-    println!("{cuts} cuts of a file behind a page cache");
-}
-
-/// What the simulation says of a worse design.
-fn verdict(mutant: Mutant) -> String {
-    let (layout, flash) = blank::<4, 4096>();
-    let mut explorer = Explorer::<4, 4096>::new(layout, mutant);
-    let seen = explorer.explore(flash, Detail::Words);
-    let error = seen.expect_err("the simulation lets a worse design pass");
-    println!(
-        "{mutant:?}: found at cut {} {}",
-        explorer.tally.singles,
-        &error[..error.len().min(160)]
-    );
-    error
-}
-
-#[test]
-fn worse_designs_are_found() {
-    let one_sector = verdict(Mutant::OneJournalSector);
-    assert!(
-        one_sector.contains("after"),
-        "only a cut shows it: {one_sector}"
-    );
-    let no_crc = verdict(Mutant::NoCrc);
-    assert!(no_crc.contains("after"), "only a cut shows it: {no_crc}");
-    verdict(Mutant::OneSlot);
-}
-
-#[test]
-fn a_file_without_barriers_is_found() {
-    let (layout, flash) = blank::<4, 4096>();
-    let found = (0..8).any(|seed| {
-        let mut explorer = Explorer::<4, 4096>::new(layout, Mutant::None);
-        explorer.seed = seed << 32;
-        // A barrier that nothing reaches.
-        let flash = flash.clone().with_page_cache(u32::MAX..u32::MAX);
-        explorer.explore(flash, Detail::Operations).is_err()
-    });
-    assert!(found, "the simulation lets a file without fsync pass");
-}
-
-/// Where the sample begins, so that different first cuts sample different second ones.
-#[allow(clippy::modulo_one, reason = "in release every pair is tried")]
-fn stagger(at: usize) -> usize {
-    at % EVERY
 }
