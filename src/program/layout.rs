@@ -11,8 +11,9 @@
 //! fourth make a word with those of the other pair of outputs behind it. That is how `SXTB16` takes
 //! four activations apart, and `SMLAD` sums two outputs at once (see the kernels).
 //!
-//! Depthwise weights are halfwords, channel by channel and row by row, rows of an even number of
-//! halfwords. A row of three is `k0, k1, k1, k2`. A kernel of one column lies as one row.
+//! Depthwise weights are halfwords: where [`Slices`] are taken channel by channel and row by row, a
+//! row of three being `k0, k1, k1, k2`; else tap by tap of four channels, first those of channels 0
+//! and 2, then of 1 and 3, with taps of zeros up to a multiple of three.
 //!
 //! Of a [`Channel`] the multiplier is stored times two, modulo 2^32, and the shift as its bitwise
 //! complement, with flags above it ([`UNPROVEN`], [`SLOW`], [`SLOW_TILE`]).
@@ -32,8 +33,6 @@ pub const SLOW_TILE: i32 = 1 << 18;
 
 /// Columns of outputs that a depthwise kernel for Cortex-M computes at a time.
 pub const BLOCK: usize = 6;
-/// Channels that it takes at a time where it does not keep whole rows.
-pub const GROUP: usize = 8;
 
 /// Bytes of a matrix for Cortex-M.
 pub const fn matrix_bytes(outputs: u64, products: u64) -> u64 {
@@ -79,21 +78,18 @@ pub fn finish_matrix(layout: Layout, weights: &mut [u8]) {
     }
 }
 
-/// Makes rows of a depthwise kernel for Cortex-M of weights that were put at their indices.
-pub fn finish_depthwise(layout: Layout, window: &Window, weights: &mut [u8]) {
-    let [_, columns] = depthwise_rows(window);
-    if layout != Layout::CortexM || columns == 0 {
+/// Makes a depthwise kernel for Cortex-M of weights that were put at their indices.
+pub fn finish_depthwise(layout: Layout, op: &Depthwise, weights: &mut [u8]) {
+    if layout != Layout::CortexM {
         return;
     }
-    for row in weights.chunks_exact_mut(depthwise_row_bytes(window)) {
-        if columns == 3
-            && let [_, _, second, _, third, ..] = row
-        {
-            *third = *second;
+    if Slices::of(op).is_some() {
+        for row in weights.as_chunks_mut::<8>().0 {
+            row[4] = row[2];
         }
-        for halfword in row.as_chunks_mut::<2>().0 {
-            *halfword = i16::from(halfword[0] as i8).to_le_bytes();
-        }
+    }
+    for halfword in weights.as_chunks_mut::<2>().0 {
+        *halfword = i16::from(halfword[0] as i8).to_le_bytes();
     }
 }
 
@@ -157,53 +153,37 @@ pub const fn conv_weight(layout: Layout, op: &Conv, at: [usize; 4]) -> usize {
 /// Bytes of a depthwise convolution's weights.
 pub const fn depthwise_weight_bytes(layout: Layout, op: &Depthwise) -> u64 {
     let outputs = op.output.channels as u64;
-    match layout {
-        Layout::Natural => outputs * op.window.kernel_h as u64 * op.window.kernel_w as u64,
-        Layout::CortexM => {
-            let [rows, _] = depthwise_rows(&op.window);
-            outputs * rows as u64 * depthwise_row_bytes(&op.window) as u64
-        }
+    match (layout, Slices::of(op)) {
+        (Layout::Natural, _) => outputs * op.window.kernel_h as u64 * op.window.kernel_w as u64,
+        (Layout::CortexM, Some(_)) => outputs * SLICE_BYTES as u64,
+        (Layout::CortexM, None) => outputs.next_multiple_of(4) * depthwise_taps(&op.window) * 2,
     }
 }
 
-/// Rows and columns of a depthwise kernel as they lie for Cortex-M: one column lies as one row.
-pub const fn depthwise_rows(window: &Window) -> [usize; 2] {
-    let (rows, columns) = (window.kernel_h as usize, window.kernel_w as usize);
-    if columns == 1 {
-        [1, rows]
-    } else {
-        [rows, columns]
-    }
-}
+/// Bytes of a channel's kernel where [`Slices`] are taken: three rows of four halfwords.
+const SLICE_BYTES: usize = 24;
 
-/// Bytes of a row of a depthwise kernel for Cortex-M.
-pub const fn depthwise_row_bytes(window: &Window) -> usize {
-    let [_, columns] = depthwise_rows(window);
-    columns.next_multiple_of(2) * 2
+/// Taps of a depthwise kernel for Cortex-M, those included that only fill up its last step.
+pub const fn depthwise_taps(window: &Window) -> u64 {
+    (window.kernel_h as u64 * window.kernel_w as u64).next_multiple_of(3)
 }
 
 /// Index from `weights` on of the weight of `[row, column, output channel]`.
 pub const fn depthwise_weight(layout: Layout, op: &Depthwise, at: [usize; 3]) -> usize {
     let [row, column, out] = at;
-    let column = row * op.window.kernel_w as usize + column;
-    match layout {
-        Layout::Natural => column * op.output.channels as usize + out,
-        Layout::CortexM => depthwise_halfword(&op.window, column, out),
+    let tap = row * op.window.kernel_w as usize + column;
+    match (layout, Slices::of(op)) {
+        (Layout::Natural, _) => tap * op.output.channels as usize + out,
+        (Layout::CortexM, Some(_)) => {
+            let halfword = if column == 2 { 3 } else { column };
+            out * SLICE_BYTES + row * 8 + halfword * 2
+        }
+        (Layout::CortexM, None) => {
+            // Channels 0 and 2 of four, then 1 and 3, as `SXTB16` takes them apart.
+            let halfword = out % 2 * 2 + out % 4 / 2;
+            (out / 4 * depthwise_taps(&op.window) as usize + tap) * 8 + halfword * 2
+        }
     }
-}
-
-/// Where the halfword of tap `row * columns + column` of an output channel begins for Cortex-M.
-pub const fn depthwise_halfword(window: &Window, tap: usize, output: usize) -> usize {
-    let [rows, columns] = depthwise_rows(window);
-    // The caller's window has at least one column.
-    let columns = if columns == 0 { 1 } else { columns };
-    let (row, column) = (tap / columns, tap % columns);
-    let column = if columns == 3 && column == 2 {
-        3
-    } else {
-        column
-    };
-    (output * rows + row) * depthwise_row_bytes(window) + column * 2
 }
 
 /// Bytes of a fully connected layer's weights.
@@ -267,6 +247,7 @@ pub const fn scratch_bytes(layout: Layout, op: &Op) -> u64 {
         }
         (Layout::CortexM, Op::Depthwise(op)) => match Slices::of(op) {
             Some(slices) => slices.bytes() as u64,
+            None if op.multiplier == 1 => depthwise_scratch(op),
             None => 0,
         },
         _ => 0,
@@ -279,13 +260,19 @@ const fn conv_scratch(op: &Conv) -> u64 {
     products * 4 + (products + 4) * 2
 }
 
-/// How the depthwise kernel for Cortex-M cuts its work: rows of the input, taken apart into a row a
-/// channel.
+/// Where a depthwise window's taps lie, a pixel of padding, and a copy of the input's end, behind
+/// which as many bytes may be read.
+const fn depthwise_scratch(op: &Depthwise) -> u64 {
+    depthwise_taps(&op.window) * 4 + 3 * (op.input.channels as u64).next_multiple_of(4)
+}
+
+/// How the depthwise kernel of three by three for Cortex-M cuts its work: rows of the input, taken
+/// apart into a row a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slices {
     /// Whether whole rows stay in scratch until the next row of outputs.
     pub keep: bool,
-    /// Channels at a time, a multiple of four.
+    /// Channels, rounded up to a multiple of four.
     pub channels: usize,
     /// Outputs of a row at a time.
     pub columns: usize,
@@ -297,7 +284,7 @@ pub struct Slices {
 
 impl Slices {
     /// For an operator that the kernel takes: three by three, one output an input channel, stride 1
-    /// or 2 and no dilation.
+    /// and no dilation.
     pub const fn of(op: &Depthwise) -> Option<Self> {
         let window = &op.window;
         let plain = window.kernel_h == 3
@@ -305,31 +292,20 @@ impl Slices {
             && op.multiplier == 1
             && window.dilation_h == 1
             && window.dilation_w == 1
-            && window.stride_h == window.stride_w
-            && (window.stride_w == 1 || window.stride_w == 2);
+            && window.stride_h == 1
+            && window.stride_w == 1;
         if !plain {
             return None;
         }
-        let (width, channels) = (op.output.width as usize, op.output.channels as usize);
-        let all = channels.next_multiple_of(4);
+        let width = op.output.width as usize;
         // Whole rows of a large input would take more memory than all else.
-        let narrow = width <= 6 * BLOCK;
-        let keep = narrow && (window.stride_w == 1 || op.input.bytes() <= 1 << 15);
-        let columns = match (keep, window.stride_w) {
-            (true, _) => width,
-            (false, 1) => 3 * BLOCK,
-            (false, _) => BLOCK,
-        };
-        let blocks = columns.div_ceil(BLOCK);
+        let keep = width <= 6 * BLOCK;
+        let columns = if keep { width } else { 3 * BLOCK };
         Some(Self {
             keep,
-            channels: if keep || window.stride_w == 1 || all < GROUP {
-                all
-            } else {
-                GROUP
-            },
+            channels: (op.output.channels as usize).next_multiple_of(4),
             columns,
-            row: blocks * BLOCK * 2 * window.stride_w as usize + 4,
+            row: columns.div_ceil(BLOCK) * BLOCK * 2 + 4,
             rows: 3,
         })
     }

@@ -292,7 +292,7 @@ fn depthwise(layout: Layout, size: u16, random: &mut Random) -> Draft {
         }
     }
     let constants = channels(outs as u16, kh * kw, layout, random);
-    layout::finish_depthwise(layout, &window, &mut stored);
+    layout::finish_depthwise(layout, &op, &mut stored);
     let mut builder = Builder::default();
     op.weights = builder.weights(&stored);
     op.channels = builder.channels(

@@ -141,18 +141,17 @@ impl Builder<'_> {
     fn depthwise(&mut self, random: &mut Random, op: &Depthwise) -> u32 {
         let bytes = layout::depthwise_weight_bytes(Layout::CortexM, op) as usize;
         let at = self.room(bytes);
-        let taps = usize::from(op.window.kernel_h) * usize::from(op.window.kernel_w);
-        let [_, columns] = layout::depthwise_rows(&op.window);
+        let weights = &mut self.bytes[at..at + bytes];
         for output in 0..usize::from(op.output.channels) {
-            for tap in 0..taps {
-                let value = i16::from(random.weight()).to_le_bytes();
-                let to = at + layout::depthwise_halfword(&op.window, tap, output);
-                self.bytes[to..to + 2].copy_from_slice(&value);
-                if columns == 3 && tap % 3 == 1 {
-                    self.bytes[to + 2..to + 4].copy_from_slice(&value);
+            for row in 0..usize::from(op.window.kernel_h) {
+                for column in 0..usize::from(op.window.kernel_w) {
+                    let place = [row, column, output];
+                    let index = layout::depthwise_weight(Layout::CortexM, op, place);
+                    weights[index] = random.weight() as u8;
                 }
             }
         }
+        layout::finish_depthwise(Layout::CortexM, op, weights);
         at as u32
     }
 }
@@ -308,11 +307,17 @@ fn add_scale(random: &mut Random) -> AddScale {
     }
 }
 
+/// Half of them three by three at stride 1, which has a kernel of its own.
 fn depthwise(random: &mut Random, builder: &mut Builder<'_>) -> Depthwise {
-    let (input, mut output, mut window) = shapes(random, &[3], [24, 1]);
+    let kernels: &[u16] = if random.chance(50) {
+        &[3]
+    } else {
+        &[1, 2, 3, 4, 5, 7]
+    };
+    let (input, mut output, mut window) = shapes(random, kernels, [24, 1]);
     output.channels = input.channels;
     let mut input = input;
-    if random.chance(30) {
+    if random.chance(15) {
         let kernel = [2, 3, 5, 10, 15][random.next() as usize % 5];
         let length = random.between(kernel, 30) as u16;
         let stride = random.between(1, 2) as u8;
@@ -321,6 +326,11 @@ fn depthwise(random: &mut Random, builder: &mut Builder<'_>) -> Depthwise {
         (window.pad_top, window.pad_left) = (0, 0);
         (input.height, input.width, output.width) = (length, 1, 1);
         output.height = (length - kernel as u16) / u16::from(stride) + 1;
+    }
+    if window.kernel_h > 1 && random.chance(20) {
+        // The rows that the kernel reaches further are padding.
+        window.dilation_h = 2;
+        window.dilation_w = random.between(1, 3) as u8;
     }
     let mut op = Depthwise {
         input,

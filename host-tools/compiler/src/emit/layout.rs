@@ -51,7 +51,7 @@ pub trait WeightLayout {
                 }
             }
         }
-        layout::finish_depthwise(self.layout(), &op.window, &mut laid);
+        layout::finish_depthwise(self.layout(), op, &mut laid);
         laid
     }
 

@@ -1,6 +1,8 @@
-//! Depthwise convolutions of three by three.
+//! Depthwise convolutions, and the kernel of those of three by three at stride 1.
 
-use super::sliding::{Columns, Sums, gather, stride_1, stride_2};
+use super::requantize::Finish;
+use super::sliding::{Columns, Sums, gather, outputs};
+use super::taps::Windows;
 use super::{Stored, clamp_stretch};
 use crate::program::Layout;
 use crate::program::exec::Step;
@@ -11,15 +13,20 @@ use crate::program::op::{Depthwise, Quantizer};
 /// Depthwise convolution.
 pub fn depthwise(mut step: Step<'_, Depthwise>) -> Option<()> {
     let op = *step.op();
-    let slices = Slices::of(&op).filter(|_| step.layout() == Layout::CortexM);
-    let Some(slices) = slices else {
+    if step.layout() != Layout::CortexM || op.multiplier != 1 {
         return portable::depthwise(step);
-    };
+    }
     let channels = step.program().get(op.channels as usize..)?.as_ptr();
+    let channels = channels.cast::<Stored>();
     let weights = step.program().get(op.weights as usize..)?.as_ptr();
+    let Some(slices) = Slices::of(&op) else {
+        // SAFETY: the step's operator was verified against this arena and this program.
+        unsafe { Windows::new(&op, step.arena(), weights, channels).run() };
+        return Some(());
+    };
     // SAFETY: the verifier found whole channels at this offset, a multiple of four, and the program
     // begins at a multiple of sixteen.
-    let first = unsafe { channels.cast::<Stored>().read() };
+    let first = unsafe { channels.read() };
     if first.flags() & UNPROVEN != 0 {
         return portable::depthwise(step);
     }
@@ -32,7 +39,7 @@ pub fn depthwise(mut step: Step<'_, Depthwise>) -> Option<()> {
         Planes {
             op: &op,
             slices,
-            channels: channels.cast(),
+            channels,
             weights: weights.cast(),
             input: start.add(op.input.offset as usize).cast_const(),
             output: start.add(op.output.offset as usize),
@@ -74,29 +81,17 @@ impl Planes<'_> {
                 self.fill(self.scratch, slices.rows * slices.slot());
             }
             if slices.keep || self.apart() {
-                // A strip of columns and channels after the other, so that rows stay for the next.
-                let mut x = 0;
-                while x < width {
-                    let mut channel = 0;
-                    while channel < depth {
-                        let mut taken = isize::MIN;
-                        for y in 0..height {
-                            taken = self.outputs(y, x, channel, taken);
-                        }
-                        channel += slices.channels;
+                // A strip of columns after the other, so that rows stay for the next.
+                for x in (0..width).step_by(slices.columns) {
+                    let mut taken = isize::MIN;
+                    for y in 0..height {
+                        taken = self.outputs(y, x, taken);
                     }
-                    x += slices.columns;
                 }
             } else {
                 for y in 0..height {
-                    let mut x = 0;
-                    while x < width {
-                        let mut channel = 0;
-                        while channel < depth {
-                            self.outputs(y, x, channel, isize::MIN);
-                            channel += slices.channels;
-                        }
-                        x += slices.columns;
+                    for x in (0..width).step_by(slices.columns) {
+                        self.outputs(y, x, isize::MIN);
                     }
                 }
             }
@@ -114,21 +109,21 @@ impl Planes<'_> {
             || output + self.op.output.bytes() as usize <= input
     }
 
-    /// Outputs of row `y` from column `x` on, from `channel` on. Rows of the input before `taken` are
-    /// there already; gives the first that is not.
+    /// Outputs of row `y` from column `x` on. Rows of the input before `taken` are there already; gives
+    /// the first that is not.
     ///
     /// # Safety
-    /// All three must be of the output.
-    unsafe fn outputs(&self, y: usize, x: usize, channel: usize, taken: isize) -> isize {
+    /// Both must be of the output.
+    unsafe fn outputs(&self, y: usize, x: usize, taken: isize) -> isize {
         let op = self.op;
-        let top = (y * usize::from(op.window.stride_h)) as isize - op.window.pad_top as isize;
+        let top = y as isize - op.window.pad_top as isize;
         let row = usize::from(op.output.width) * usize::from(op.output.channels);
         // SAFETY: the caller's promise.
         unsafe {
             for row in taken.max(top)..top + 3 {
-                self.take(row, x, channel);
+                self.take(row, x);
             }
-            self.sums(top, x, channel, self.output.add(y * row));
+            self.sums(top, x, self.output.add(y * row));
         }
         top + 3
     }
@@ -137,7 +132,7 @@ impl Planes<'_> {
     fn row(&self, x: usize) -> usize {
         let left = usize::from(self.op.output.width) - x;
         let blocks = self.slices.columns.min(left).div_ceil(BLOCK);
-        blocks * BLOCK * 2 * usize::from(self.op.window.stride_w) + 4
+        blocks * BLOCK * 2 + 4
     }
 
     /// Where a row of the input lies when it was taken apart.
@@ -159,11 +154,11 @@ impl Planes<'_> {
         }
     }
 
-    /// Takes the part of a row apart that outputs from column `x` on see, from `channel` on.
+    /// Takes the part of a row apart that outputs from column `x` on see.
     ///
     /// # Safety
-    /// `x` and `channel` must be a column and channel of the output.
-    unsafe fn take(&self, row: isize, x: usize, channel: usize) {
+    /// `x` must be a column of the output.
+    unsafe fn take(&self, row: isize, x: usize) {
         let (op, slices) = (self.op, &self.slices);
         let slot = self.slot(row);
         // SAFETY: only rows and columns of the input are read; slots lie in scratch.
@@ -174,16 +169,13 @@ impl Planes<'_> {
             }
             let width = op.input.width as isize;
             let depth = usize::from(op.input.channels);
-            let left =
-                (x * usize::from(op.window.stride_w)) as isize - (op.window.pad_left as isize);
+            let left = x as isize - (op.window.pad_left as isize);
             let pairs = (self.row(x) / 4) as isize;
             // Pairs of columns from `first` to `end` lie inside the row.
             let first = if left < 0 { (1 - left) / 2 } else { 0 };
             let end = ((width - left) / 2).clamp(first, pairs);
-            let groups = slices.channels.min((depth - channel).next_multiple_of(4)) / 4;
-            let start = self
-                .input
-                .add(row as usize * op.input.row_bytes() as usize + channel);
+            let groups = slices.channels / 4;
+            let start = self.input.add(row as usize * op.input.row_bytes() as usize);
             let mut columns = Columns {
                 even: start,
                 odd: start,
@@ -262,32 +254,27 @@ impl Planes<'_> {
         }
     }
 
-    /// Outputs of a row from column `x` on, from `channel` on.
+    /// Outputs of a row from column `x` on.
     ///
     /// # Safety
     /// As [`Self::take`]; the rows from `top` on must have been taken apart, `target` be the row.
-    unsafe fn sums(&self, top: isize, x: usize, channel: usize, target: *mut u8) {
+    unsafe fn sums(&self, top: isize, x: usize, target: *mut u8) {
         let (op, slices) = (self.op, &self.slices);
         let depth = usize::from(op.output.channels);
-        let count = slices.channels.min(depth - channel);
         // SAFETY: channels and columns of the output; constants and weights were verified.
         unsafe {
-            let sums = Sums {
+            outputs(&Sums {
                 rows: [0, 1, 2].map(|row| self.slot(top + row).cast_const().cast()),
-                weights: self.weights.add(channel * 6),
-                output: target.add(x * depth + channel),
-                constants: self.channels.add(channel).cast(),
-                constants_end: self.channels.add(channel + count).cast(),
+                weights: self.weights,
+                output: target.add(x * depth),
+                constants: self.channels.cast(),
+                constants_end: self.channels.add(depth).cast(),
                 pixels: slices.columns.min(usize::from(op.output.width) - x),
                 channels: depth,
                 channels_thrice: 3 * depth,
                 rounding: 2 * i32::from(op.quantizer.zero_point) + 1,
-            };
-            if op.window.stride_w == 1 {
-                stride_1(&sums);
-            } else {
-                stride_2(&sums);
-            }
+                finish: Finish::of(&op.quantizer),
+            });
         }
     }
 }

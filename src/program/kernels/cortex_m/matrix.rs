@@ -7,7 +7,7 @@ use crate::program::Layout;
 use crate::program::exec::Step;
 use crate::program::kernels::portable::{self, finish};
 use crate::program::layout::{self, SLOW, SLOW_TILE, UNPROVEN};
-use crate::program::op::{AddScale, Channel, Conv, ConvAdd, Dense, Quantizer};
+use crate::program::op::{AddScale, Conv, ConvAdd, Dense, Quantizer};
 
 /// Convolution.
 pub fn conv(mut step: Step<'_, Conv>) -> Option<()> {
@@ -257,14 +257,9 @@ impl Matrix {
         } else {
             products
         };
-        let natural = Channel {
-            bias: channel.bias,
-            multiplier: (channel.multiplier as u32 >> 1) as i32,
-            shift: !i32::from(channel.shift as i8),
-        };
         finish(
             products.wrapping_add(channel.bias),
-            &natural,
+            &channel.natural(),
             &self.quantizer,
         ) as u8
     }

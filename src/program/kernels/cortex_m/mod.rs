@@ -10,13 +10,15 @@
 mod depthwise;
 mod matrix;
 mod pool;
+mod requantize;
 mod sliding;
 mod sum;
+mod taps;
 mod tile;
 mod widen;
 
 use super::super::exec::{Kernels, Step};
-use super::super::op::{Add, Conv, ConvAdd, Dense, Depthwise, Pool};
+use super::super::op::{Add, Channel, Conv, ConvAdd, Dense, Depthwise, Pool};
 
 /// The kernels.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,8 +51,6 @@ impl Kernels for CortexM {
 }
 
 /// A [`Channel`] as it lies in a program for Cortex-M.
-///
-/// [`Channel`]: crate::program::op::Channel
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct Stored {
@@ -63,6 +63,15 @@ impl Stored {
     /// Flags of the operator whose first channel this is.
     const fn flags(&self) -> i32 {
         self.shift ^ (self.shift >> 31)
+    }
+
+    /// The channel as portable kernels see it.
+    const fn natural(&self) -> Channel {
+        Channel {
+            bias: self.bias,
+            multiplier: (self.multiplier as u32 >> 1) as i32,
+            shift: !(self.shift as i8 as i32),
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! Depthwise windows of three by three: planes of one channel, widened to 16 bits, and their sums.
 //!
-//! [`gather`] takes rows of pixels apart into a row a channel, two columns a word. [`stride_1`] and
-//! [`stride_2`] run down those rows six outputs at a time: a row of a window is one `SMLAD` of two
-//! columns and one product of the third, or the other way round for every second output. Weights of a
+//! [`gather`] takes rows of pixels apart into a row a channel, two columns a word. [`outputs`] runs
+//! down those rows six outputs at a time: a row of a window is one `SMLAD` of two columns and one
+//! product of the third, or the other way round for every second output. Weights of a
 //! kernel row are two words, `(k0, k1)` and `(k1, k2)`.
 
+use super::requantize::{Finish, requantize};
 use core::arch::naked_asm;
 use core::mem::offset_of;
 
@@ -83,11 +84,11 @@ pub unsafe extern "C" fn gather(columns: &Columns) {
     )
 }
 
-/// What [`stride_1`] and [`stride_2`] work on. The fields lie in this order.
+/// What [`outputs`] works on. The fields lie in this order.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Sums {
-    /// Rows of the first channel; those of the others follow, each 4 bytes and 12 (at stride 2: 24)
+    /// Rows of the first channel; those of the others follow, each 4 bytes and 12
     /// for each block of six outputs.
     pub rows: [*const u32; 3],
     /// Weights of the first channel, six words each.
@@ -106,11 +107,13 @@ pub struct Sums {
     pub channels_thrice: usize,
     /// `2 * zero point + 1`.
     pub rounding: i32,
+    /// Not raw.
+    pub finish: Finish,
 }
 
-/// A row of six outputs at stride 1, in 14 instructions and one that loads the weights. The first
+/// A row of six outputs in 14 instructions and one that loads the weights. The first
 /// argument is the row's register, the others the addends of the first product of each output.
-macro_rules! row_1 {
+macro_rules! row {
     ($row:literal, $at:literal, $a:literal, $b:literal, $c:literal, $d:literal, $e:literal) => {
         concat!(
             "ldrd r10, r11, [r2, #",
@@ -148,212 +151,139 @@ macro_rules! row_1 {
     };
 }
 
-/// A row of six outputs at stride 2; see [`row_1`].
-macro_rules! row_2 {
-    ($row:literal, $at:literal, $a:literal, $b:literal, $c:literal, $d:literal, $e:literal) => {
-        concat!(
-            "ldrd r10, r11, [r2, #",
-            $at,
-            "]\n",
-            "ldmia ",
-            $row,
-            "!, {{r0, r1}}\n",
-            "smlad r4, r0, r10, ",
-            $a,
-            "\n",
-            "smlabt r4, r1, r11, r4\n",
-            "smlad r5, r1, r10, ",
-            $b,
-            "\n",
-            "ldmia ",
-            $row,
-            "!, {{r0, r1}}\n",
-            "smlabt r5, r0, r11, r5\n",
-            "smlad r6, r0, r10, ",
-            $c,
-            "\n",
-            "smlabt r6, r1, r11, r6\n",
-            "smlad r7, r1, r10, ",
-            $d,
-            "\n",
-            "ldmia ",
-            $row,
-            "!, {{r0, r1}}\n",
-            "smlabt r7, r0, r11, r7\n",
-            "smlad r8, r0, r10, ",
-            $e,
-            "\n",
-            "smlabt r8, r1, r11, r8\n",
-            "smlad r9, r1, r10, r9\n",
-            "ldr r0, [",
-            $row,
-            "]\n",
-            "smlabt r9, r0, r11, r9\n",
-        )
-    };
-}
-
-/// Requantizes an accumulator whose shift is to the right; see [`super::tile`].
-macro_rules! right {
-    ($a:literal) => {
-        concat!(
-            "smmlar ",
-            $a,
-            ", ",
-            $a,
-            ", r0, ",
-            $a,
-            "\n",
-            "add ",
-            $a,
-            ", ",
-            $a,
-            ", ",
-            $a,
-            ", asr #31\n",
-            "asr ",
-            $a,
-            ", ",
-            $a,
-            ", r1\n",
-            "add ",
-            $a,
-            ", ",
-            $a,
-            ", r10\n",
-            "ssat ",
-            $a,
-            ", #8, ",
-            $a,
-            ", asr #1\n",
-        )
-    };
-}
-
 /// Requantizes an accumulator whose shift is to the left, by `r1`; `r10` is the zero point.
 macro_rules! left {
-    ($a:literal) => {
+    ($($a:literal)*) => {
         concat!(
-            "lsl ", $a, ", ", $a, ", r1\n", "smmlar ", $a, ", ", $a, ", r0, ", $a, "\n", "add ",
-            $a, ", ", $a, ", r10\n", "ssat ", $a, ", #8, ", $a, "\n",
+            $( "lsl ", $a, ", ", $a, ", r1\n", )*
+            $( "smmlar ", $a, ", ", $a, ", r0, ", $a, "\n", )*
+            $( "add ", $a, ", ", $a, ", r10\n", )*
+            $( "ssat ", $a, ", #8, ", $a, "\n", )*
         )
     };
 }
 
-/// The body of [`stride_1`] and [`stride_2`], which differ in a row's sums.
-macro_rules! sums {
-    ($row:ident) => {
-        naked_asm!(
-            "push {{r4-r11, lr}}",
-            "sub sp, #52",
-            "ldmia.w r0, {{r1-r11}}",
-            "stmia.w sp, {{r1-r11}}",
-            "mov r12, r2",
-            "mov lr, r3",
-            "mov r3, r1",
-            "mov r2, r4",
-            // A channel.
-            "1:",
-            "ldr r0, [sp, #{output}]",
-            "ldr r1, [sp, #{pixels}]",
-            "strd r0, r1, [sp, #44]",
-            // Six outputs of it.
-            "2:",
-            "ldr r11, [sp, #{constants}]",
-            "ldr r9, [r11]",
-            $row!("r3", "0", "r9", "r9", "r9", "r9", "r9"),
-            $row!("r12", "8", "r4", "r5", "r6", "r7", "r8"),
-            $row!("lr", "16", "r4", "r5", "r6", "r7", "r8"),
-            "ldr r11, [sp, #{constants}]",
-            "ldr r10, [sp, #{rounding}]",
-            "ldrd r0, r1, [r11, #4]",
-            "cmp r1, #0",
-            "blt.w 8f",
-            right!("r4"), right!("r5"), right!("r6"), right!("r7"), right!("r8"), right!("r9"),
-            "3:",
-            "ldrd r0, r1, [sp, #44]",
-            "ldrd r10, r11, [sp, #{channels}]",
-            "subs r1, #6",
-            "bmi 4f",
-            "strb r4, [r0]",
-            "strb r5, [r0, r10]",
-            "strb r6, [r0, r10, lsl #1]",
-            "strb r7, [r0, r11]",
-            "strb r8, [r0, r10, lsl #2]",
-            "add r0, r0, r11, lsl #1",
-            "sub r10, r0, r10",
-            "strb r9, [r10]",
-            "strd r0, r1, [sp, #44]",
-            "bne.w 2b",
-            "b.w 6f",
+/// Stores up to six outputs, a pixel apart; goes to 2 where more are to come, to 6 where a channel ends.
+macro_rules! store {
+    () => {
+        concat!(
+            "ldrd r0, r1, [sp, #48]\n",
+            "ldrd r10, r11, [sp, #{channels}]\n",
+            "subs r1, #6\n",
+            "bmi 4f\n",
+            "strb r4, [r0]\n",
+            "strb r5, [r0, r10]\n",
+            "strb r6, [r0, r10, lsl #1]\n",
+            "strb r7, [r0, r11]\n",
+            "strb r8, [r0, r10, lsl #2]\n",
+            "add r0, r0, r11, lsl #1\n",
+            "sub r10, r0, r10\n",
+            "strb r9, [r10]\n",
+            "strd r0, r1, [sp, #48]\n",
+            "bne.w 2b\n",
+            "b.w 6f\n",
             // Less than six pixels are left: r1 + 6 of them.
-            "4:",
-            "adds r1, #5",
-            "tbb [pc, r1]",
-            "5:",
-            ".byte (51f - 5b) / 2",
-            ".byte (52f - 5b) / 2",
-            ".byte (53f - 5b) / 2",
-            ".byte (54f - 5b) / 2",
-            ".byte (55f - 5b) / 2",
-            ".p2align 1",
-            "55:",
-            "strb r8, [r0, r10, lsl #2]",
-            "54:",
-            "strb r7, [r0, r11]",
-            "53:",
-            "strb r6, [r0, r10, lsl #1]",
-            "52:",
-            "strb r5, [r0, r10]",
-            "51:",
-            "strb r4, [r0]",
-            "6:",
-            "adds r3, #4",
-            "add r12, r12, #4",
-            "add lr, lr, #4",
-            "adds r2, #24",
-            "ldrd r0, r1, [sp, #{output}]",
-            "ldr r4, [sp, #{constants_end}]",
-            "adds r0, #1",
-            "adds r1, #12",
-            "strd r0, r1, [sp, #{output}]",
-            "cmp r1, r4",
-            "bne.w 1b",
-            "add sp, #52",
-            "pop {{r4-r11, pc}}",
-            "8:",
-            "mvns r1, r1",
-            "asr r10, r10, #1",
-            left!("r4"), left!("r5"), left!("r6"), left!("r7"), left!("r8"), left!("r9"),
-            "b.w 3b",
-            output = const offset_of!(Sums, output),
-            constants = const offset_of!(Sums, constants),
-            constants_end = const offset_of!(Sums, constants_end),
-            pixels = const offset_of!(Sums, pixels),
-            channels = const offset_of!(Sums, channels),
-            rounding = const offset_of!(Sums, rounding),
+            "4:\n",
+            "adds r1, #5\n",
+            "tbb [pc, r1]\n",
+            "5:\n",
+            ".byte (51f - 5b) / 2\n",
+            ".byte (52f - 5b) / 2\n",
+            ".byte (53f - 5b) / 2\n",
+            ".byte (54f - 5b) / 2\n",
+            ".byte (55f - 5b) / 2\n",
+            ".p2align 1\n",
+            "55:\n",
+            "strb r8, [r0, r10, lsl #2]\n",
+            "54:\n",
+            "strb r7, [r0, r11]\n",
+            "53:\n",
+            "strb r6, [r0, r10, lsl #1]\n",
+            "52:\n",
+            "strb r5, [r0, r10]\n",
+            "51:\n",
+            "strb r4, [r0]\n",
         )
     };
 }
 
-/// A row of outputs of several channels, one after another, at stride 1.
+/// A row of outputs of several channels, one after another.
 ///
 /// Registers: `r3`, `r12`, `lr` rows, `r2` weights, `r0`, `r1` columns, `r10`, `r11` weights of a
-/// kernel row, `r4` to `r9` sums. The rest is on the stack: a copy of [`Sums`], where the channel's
-/// next output goes, and how many are left.
+/// kernel row, `r4` to `r9` sums. The rest is on the stack: a copy of [`Sums`], whose `finish` becomes
+/// an address of code, where the channel's next output goes, and how many are left.
 ///
 /// # Safety
 /// What `sums` points to must be readable, and writable for the outputs, in these lengths.
 #[unsafe(naked)]
-pub unsafe extern "C" fn stride_1(sums: &Sums) {
-    sums!(row_1)
-}
-
-/// As [`stride_1`], at stride 2.
-///
-/// # Safety
-/// As [`stride_1`].
-#[unsafe(naked)]
-pub unsafe extern "C" fn stride_2(sums: &Sums) {
-    sums!(row_2)
+pub unsafe extern "C" fn outputs(sums: &Sums) {
+    naked_asm!(
+        "push {{r4-r11, lr}}",
+        "sub sp, #56",
+        "ldmia.w r0, {{r1-r12}}",
+        "stmia.w sp, {{r1-r12}}",
+        // How outputs are finished.
+        "adr.w r0, 7f",
+        "cmp r12, #2",
+        "it eq\nadreq.w r0, 9f",
+        "orr r0, r0, #1",
+        "str r0, [sp, #{finish}]",
+        "mov r12, r2",
+        "mov lr, r3",
+        "mov r3, r1",
+        "mov r2, r4",
+        // A channel.
+        "1:",
+        "ldr r0, [sp, #{output}]",
+        "ldr r1, [sp, #{pixels}]",
+        "strd r0, r1, [sp, #48]",
+        // Six outputs of it.
+        "2:",
+        "ldr r11, [sp, #{constants}]",
+        "ldr r9, [r11]",
+        row!("r3", "0", "r9", "r9", "r9", "r9", "r9"),
+        row!("r12", "8", "r4", "r5", "r6", "r7", "r8"),
+        row!("lr", "16", "r4", "r5", "r6", "r7", "r8"),
+        "ldr r11, [sp, #{constants}]",
+        "ldr r10, [sp, #{rounding}]",
+        "ldrd r0, r1, [r11, #4]",
+        "cmp r1, #0",
+        "blt.w 8f",
+        "ldr pc, [sp, #{finish}]",
+        ".p2align 2",
+        "7:",
+        requantize!(rounded, ["r0", "r1", "r10"], "r4" "r5" "r6" "r7" "r8" "r9"),
+        "b 3f",
+        ".p2align 2",
+        "9:",
+        requantize!(rectified, ["r0", "r1", "r10"], "r4" "r5" "r6" "r7" "r8" "r9"),
+        "3:",
+        store!(),
+        "6:",
+        "adds r3, #4",
+        "add r12, r12, #4",
+        "add lr, lr, #4",
+        "adds r2, #24",
+        "ldrd r0, r1, [sp, #{output}]",
+        "ldr r4, [sp, #{constants_end}]",
+        "adds r0, #1",
+        "adds r1, #12",
+        "strd r0, r1, [sp, #{output}]",
+        "cmp r1, r4",
+        "bne.w 1b",
+        "add sp, #56",
+        "pop {{r4-r11, pc}}",
+        "8:",
+        "mvns r1, r1",
+        "asr r10, r10, #1",
+        left!("r4" "r5" "r6" "r7" "r8" "r9"),
+        "b.w 3b",
+        output = const offset_of!(Sums, output),
+        constants = const offset_of!(Sums, constants),
+        constants_end = const offset_of!(Sums, constants_end),
+        pixels = const offset_of!(Sums, pixels),
+        channels = const offset_of!(Sums, channels),
+        rounding = const offset_of!(Sums, rounding),
+        finish = const offset_of!(Sums, finish),
+    )
 }
