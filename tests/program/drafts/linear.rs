@@ -1,0 +1,247 @@
+//! Operators with weights: convolutions and dense layers.
+
+use super::*;
+
+/// `bias - zero point * sum of weights`, as a program stores it.
+fn folded(channels: &[Channel], zero_point: i8, weights: &dyn Fn(usize) -> i64) -> Vec<Channel> {
+    let fold = |(index, channel): (usize, &Channel)| Channel {
+        bias: (i64::from(channel.bias) - i64::from(zero_point) * weights(index)) as i32,
+        ..*channel
+    };
+    channels.iter().enumerate().map(fold).collect()
+}
+
+fn finish(accumulator: i64, channel: &Channel, quantizer: &Quantizer) -> i8 {
+    // Accumulators are 32 bits and wrap.
+    let accumulator = i64::from((accumulator + i64::from(channel.bias)) as i32);
+    quantize(
+        requantize(accumulator, channel.multiplier, channel.shift),
+        quantizer,
+    )
+}
+
+fn conv_parts(layout: Layout, size: u16, random: &mut Random) -> (Conv, Builder, Vec<i8>, Vec<i8>) {
+    let input = plane(size, random);
+    let (window, height, width) = window(&input, true, random);
+    let channels_out = extent(size + 3, random);
+    let output = Plane {
+        offset: 0,
+        height,
+        width,
+        channels: channels_out,
+    };
+    let mut op = Conv {
+        input,
+        output,
+        window,
+        input_zero_point: random.int8(),
+        quantizer: quantizer(random),
+        weights: 0,
+        channels: 0,
+        scratch: 0,
+    };
+    let (kh, kw) = (usize::from(window.kernel_h), usize::from(window.kernel_w));
+    let (depth, outs) = (usize::from(input.channels), usize::from(channels_out));
+    let weights = random.int8s(outs * kh * kw * depth);
+    let weight =
+        |o: usize, y: usize, x: usize, c: usize| weights[((o * kh + y) * kw + x) * depth + c];
+    let mut stored = vec![0; layout::conv_weight_bytes(layout, &op) as usize];
+    let constants = channels(channels_out, kh * kw * depth, layout, random);
+    let mut sums = vec![0_i64; outs];
+    for o in 0..outs {
+        for y in 0..kh {
+            for x in 0..kw {
+                for c in 0..depth {
+                    stored[layout::conv_weight(layout, &op, [o, y, x, c])] =
+                        weight(o, y, x, c) as u8;
+                    sums[o] += i64::from(weight(o, y, x, c));
+                }
+            }
+        }
+    }
+    layout::finish_matrix(layout, &mut stored);
+    let mut builder = Builder::default();
+    op.weights = builder.weights(&stored);
+    op.channels = builder.channels(
+        layout,
+        &folded(&constants, op.input_zero_point, &|o| sums[o]),
+    );
+    let data = random.int8s(elements(&input));
+    let field = Padded::new(&data, &input, &output, &window);
+    let mut expected = Vec::new();
+    for y in 0..usize::from(height) {
+        for x in 0..usize::from(width) {
+            for (o, channel) in constants.iter().enumerate() {
+                let mut total = 0;
+                for [ky, kx, fy, fx] in taps(&window, y, x) {
+                    for c in 0..depth {
+                        let value = field
+                            .at(fy, fx, c)
+                            .map_or(0, |value| i64::from(value) - i64::from(op.input_zero_point));
+                        total += value * i64::from(weight(o, ky, kx, c));
+                    }
+                }
+                expected.push(finish(total, channel, &op.quantizer));
+            }
+        }
+    }
+    (op, builder, data, expected)
+}
+
+pub fn conv(layout: Layout, size: u16, random: &mut Random) -> Draft {
+    let (op, builder, data, expected) = conv_parts(layout, size, random);
+    Draft {
+        op: Op::Conv(op),
+        builder,
+        inputs: vec![data],
+        expected,
+    }
+}
+
+pub fn conv_add(layout: Layout, size: u16, random: &mut Random) -> Draft {
+    let (conv, builder, data, made) = conv_parts(layout, size, random);
+    let add = add_scale(random);
+    let other = random.int8s(made.len());
+    let expected = other
+        .iter()
+        .zip(&made)
+        .map(|(&a, &b)| sum(&add, a, b))
+        .collect();
+    let op = Op::ConvAdd(ConvAdd {
+        conv,
+        other: 0,
+        add,
+    });
+    Draft {
+        op,
+        builder,
+        inputs: vec![data, other],
+        expected,
+    }
+}
+
+pub fn depthwise(layout: Layout, size: u16, random: &mut Random) -> Draft {
+    let input = plane(size, random);
+    let (window, height, width) = window(&input, true, random);
+    let multiplier = if random.below(3) == 0 {
+        extent(3, random)
+    } else {
+        1
+    };
+    let outs = usize::from(input.channels * multiplier);
+    let output = Plane {
+        offset: 0,
+        height,
+        width,
+        channels: outs as u16,
+    };
+    let mut op = Depthwise {
+        input,
+        output,
+        window,
+        multiplier,
+        input_zero_point: random.int8(),
+        quantizer: quantizer(random),
+        weights: 0,
+        channels: 0,
+        scratch: 0,
+    };
+    let (kh, kw) = (usize::from(window.kernel_h), usize::from(window.kernel_w));
+    let weights = random.int8s(kh * kw * outs);
+    let mut stored = vec![0; layout::depthwise_weight_bytes(layout, &op) as usize];
+    let mut sums = vec![0_i64; outs];
+    for y in 0..kh {
+        for x in 0..kw {
+            for o in 0..outs {
+                let weight = weights[(y * kw + x) * outs + o];
+                stored[layout::depthwise_weight(layout, &op, [y, x, o])] = weight as u8;
+                sums[o] += i64::from(weight);
+            }
+        }
+    }
+    let constants = channels(outs as u16, kh * kw, layout, random);
+    layout::finish_depthwise(layout, &op, &mut stored);
+    let mut builder = Builder::default();
+    op.weights = builder.weights(&stored);
+    op.channels = builder.channels(
+        layout,
+        &folded(&constants, op.input_zero_point, &|o| sums[o]),
+    );
+    let data = random.int8s(elements(&input));
+    let field = Padded::new(&data, &input, &output, &window);
+    let mut expected = Vec::new();
+    for y in 0..usize::from(height) {
+        for x in 0..usize::from(width) {
+            for (o, channel) in constants.iter().enumerate() {
+                let mut total = 0;
+                for [ky, kx, fy, fx] in taps(&window, y, x) {
+                    let value = field.at(fy, fx, o / usize::from(multiplier));
+                    let value =
+                        value.map_or(0, |it| i64::from(it) - i64::from(op.input_zero_point));
+                    total += value * i64::from(weights[(ky * kw + kx) * outs + o]);
+                }
+                expected.push(finish(total, channel, &op.quantizer));
+            }
+        }
+    }
+    Draft {
+        op: Op::Depthwise(op),
+        builder,
+        inputs: vec![data],
+        expected,
+    }
+}
+
+pub fn dense(layout: Layout, size: u16, random: &mut Random) -> Draft {
+    let (inputs, outputs) = (extent(size * 5, random), extent(size * 3, random));
+    let rows = if random.below(3) == 0 {
+        extent(4, random)
+    } else {
+        1
+    };
+    let zero_point = random.int8();
+    let mut op = Dense {
+        input: 0,
+        output: 0,
+        rows,
+        inputs,
+        outputs,
+        quantizer: quantizer(random),
+        weights: 0,
+        channels: 0,
+        scratch: 0,
+    };
+    let width = usize::from(inputs);
+    let weights = random.int8s(width * usize::from(outputs));
+    let mut stored = vec![0; layout::dense_weight_bytes(layout, &op) as usize];
+    for (index, &weight) in weights.iter().enumerate() {
+        stored[layout::dense_weight(layout, &op, [index / width, index % width])] = weight as u8;
+    }
+    let constants = channels(outputs, width, layout, random);
+    let row_sum = |o: usize| {
+        weights[o * width..][..width]
+            .iter()
+            .map(|&it| i64::from(it))
+            .sum()
+    };
+    layout::finish_matrix(layout, &mut stored);
+    let mut builder = Builder::default();
+    op.weights = builder.weights(&stored);
+    op.channels = builder.channels(layout, &folded(&constants, zero_point, &row_sum));
+    let data = random.int8s(width * usize::from(rows));
+    let mut expected = Vec::new();
+    for vector in data.chunks_exact(width) {
+        for (row, channel) in weights.chunks_exact(width).zip(&constants) {
+            let products = vector.iter().zip(row);
+            let products =
+                products.map(|(&x, &w)| (i64::from(x) - i64::from(zero_point)) * i64::from(w));
+            expected.push(finish(products.sum(), channel, &op.quantizer));
+        }
+    }
+    Draft {
+        op: Op::Dense(op),
+        builder,
+        inputs: vec![data],
+        expected,
+    }
+}
