@@ -1,0 +1,300 @@
+use super::*;
+use crate::contract::MISSING;
+use crate::testing::profile;
+
+const F: usize = 2;
+
+/// A contract, and what it last said.
+struct Bench {
+    contract: Contract<F>,
+    profile: Profile<F, 2>,
+    policy: Policy,
+    values: [f32; F],
+    reports: Vec<(ViolationKind, Option<u16>, f32, bool)>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            contract: Contract::default(),
+            profile: profile(1, 1),
+            policy: Policy::standard(),
+            values: [0.0; F],
+            reports: Vec::new(),
+        }
+    }
+
+    /// A sample that is taken and seen at `sequence` hundredths of a second.
+    fn check(&mut self, sequence: u32, values: &[f32]) -> SampleCheck {
+        let time_ms = u64::from(sequence) * 10;
+        self.check_at(sequence, time_ms, time_ms, values)
+    }
+
+    fn check_at(
+        &mut self,
+        sequence: u32,
+        time_ms: u64,
+        now_ms: u64,
+        values: &[f32],
+    ) -> SampleCheck {
+        self.reports.clear();
+        let sample = Sample {
+            sequence,
+            time_ms,
+            values,
+        };
+        self.contract.check(
+            &self.profile,
+            &self.policy,
+            &sample,
+            now_ms,
+            &mut self.values,
+            &mut |v| self.reports.push((v.kind, v.feature, v.value, v.first)),
+        )
+    }
+
+    #[track_caller]
+    fn expect(&mut self, sequence: u32, values: &[f32], kinds: &[ViolationKind], outcome: Outcome) {
+        let check = self.check(sequence, values);
+        let found: Vec<_> = check.violations.iter().collect();
+        assert_eq!(found, kinds);
+        assert_eq!(check.outcome, outcome);
+    }
+}
+
+use ViolationKind as Kind;
+
+#[test]
+fn good_samples_pass_unchanged() {
+    let mut bench = Bench::new();
+    for i in 0..10 {
+        bench.expect(i, &[i as f32 * 0.5, -1.0], &[], Outcome::Accepted);
+        assert_eq!(bench.values, [i as f32 * 0.5, -1.0]);
+    }
+    assert!(bench.reports.is_empty());
+}
+
+#[test]
+fn values_outside_are_named_with_the_feature() {
+    let mut bench = Bench::new();
+    bench.expect(0, &[0.0, 10.0], &[], Outcome::Accepted);
+    bench.expect(1, &[0.0, 10.5], &[Kind::AboveRange], Outcome::Flagged);
+    assert_eq!(bench.reports, [(Kind::AboveRange, Some(1), 10.5, true)]);
+    bench.expect(
+        2,
+        &[-11.0, 10.5],
+        &[Kind::BelowRange, Kind::AboveRange],
+        Outcome::Flagged,
+    );
+    assert!(
+        bench
+            .reports
+            .contains(&(Kind::AboveRange, Some(1), 10.5, false)),
+        "not the first"
+    );
+    assert_eq!(
+        bench.values,
+        [-11.0, 10.5],
+        "flagged values reach the model as they are"
+    );
+    assert_eq!(
+        bench.contract.stream().counts()[Kind::AboveRange as usize],
+        2
+    );
+    assert_eq!(
+        bench.contract.features()[1].counts()[Kind::AboveRange as usize],
+        2
+    );
+
+    bench.contract.start_window();
+    assert_eq!(bench.contract.stream().counts(), &[0; ViolationKind::COUNT]);
+    bench.expect(3, &[0.0, 11.0], &[Kind::AboveRange], Outcome::Flagged);
+    assert_eq!(
+        bench.reports,
+        [(Kind::AboveRange, Some(1), 11.0, true)],
+        "first in its window"
+    );
+}
+
+#[test]
+fn large_z_is_counted_and_not_reported() {
+    let mut bench = Bench::new();
+    bench.profile.features[0].sd = 1.0;
+    bench.expect(0, &[3.0, 0.0], &[], Outcome::Accepted);
+    bench.expect(1, &[3.01, 0.0], &[Kind::ZScore], Outcome::Accepted);
+    assert!(bench.reports.is_empty());
+    assert_eq!(
+        bench.contract.features()[0].counts()[Kind::ZScore as usize],
+        1
+    );
+}
+
+#[test]
+fn infinities_and_stray_nans_are_not_missing() {
+    let mut bench = Bench::new();
+    for (i, bad) in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY]
+        .into_iter()
+        .enumerate()
+    {
+        bench.expect(i as u32, &[bad, 0.0], &[Kind::NotFinite], Outcome::Rejected);
+    }
+    let check = bench.check(3, &[f32::NAN, 0.0]);
+    assert_eq!(check.action, Action::Fallback);
+    bench.expect(4, &[MISSING, 0.0], &[Kind::Missing], Outcome::Flagged);
+}
+
+#[test]
+fn missing_values_are_held_imputed_or_rejected() {
+    let mut bench = Bench::new();
+    bench.profile.features[0].mean = 0.25;
+    bench.profile.features[1].mean = 0.75;
+    bench.profile.features[1].missing = MissingPolicy::Impute;
+    assert_eq!(bench.check(0, &[MISSING, MISSING]).filled, 2);
+    assert_eq!(bench.values, [0.25, 0.75], "nothing to hold yet");
+    bench.check(1, &[2.0, 3.0]);
+    bench.check(2, &[99.0, 3.0]);
+    bench.check(3, &[MISSING, MISSING]);
+    assert_eq!(bench.values, [2.0, 0.75], "held is the last value in range");
+
+    bench.profile.features[1].missing = MissingPolicy::Reject;
+    bench.expect(4, &[1.0, MISSING], &[Kind::Missing], Outcome::Rejected);
+    bench.expect(5, &[MISSING, 1.0], &[Kind::Missing], Outcome::Flagged);
+}
+
+#[test]
+fn rates_are_between_neighbours_only() {
+    let mut bench = Bench::new();
+    bench.profile.features[0].max_rate = 1.0;
+    bench.expect(0, &[0.0, 0.0], &[], Outcome::Accepted);
+    bench.expect(1, &[1.0, 0.0], &[], Outcome::Accepted);
+    bench.expect(2, &[2.5, 0.0], &[Kind::Rate], Outcome::Flagged);
+    bench.expect(3, &[MISSING, 0.0], &[Kind::Missing], Outcome::Flagged);
+    bench.expect(4, &[9.0, 0.0], &[], Outcome::Accepted);
+    bench.expect(6, &[0.0, 0.0], &[Kind::Gap], Outcome::Flagged);
+    bench.contract.start_stream();
+    bench.expect(0, &[9.0, 0.0], &[], Outcome::Accepted);
+}
+
+#[test]
+fn a_run_of_equal_values_is_stuck_until_it_ends() {
+    let mut bench = Bench::new();
+    bench.profile.features[0].stuck_run = 3;
+    bench.expect(0, &[1.0, 0.0], &[], Outcome::Accepted);
+    bench.expect(1, &[1.0, 0.0], &[], Outcome::Accepted);
+    bench.expect(2, &[MISSING, 0.0], &[Kind::Missing], Outcome::Flagged);
+    bench.expect(3, &[1.0, 0.0], &[Kind::Stuck], Outcome::Flagged);
+    bench.expect(4, &[1.0, 0.0], &[Kind::Stuck], Outcome::Flagged);
+    bench.expect(5, &[1.5, 0.0], &[], Outcome::Accepted);
+    bench.contract.start_stream();
+    assert_eq!(bench.contract.features()[0].run(), 0);
+}
+
+#[test]
+fn gaps_say_how_many_samples_are_missing() {
+    let mut bench = Bench::new();
+    bench.expect(u32::MAX, &[0.0, 0.0], &[], Outcome::Accepted);
+    let time_ms = u64::from(u32::MAX) * 10;
+    let check = bench.check_at(0, time_ms + 10, time_ms + 10, &[0.5, 0.0]);
+    assert!(check.violations.is_empty(), "numbers wrap");
+    bench.check_at(5, time_ms + 60, time_ms + 60, &[0.7, 0.0]);
+    assert_eq!(bench.reports, [(Kind::Gap, None, 4.0, true)]);
+}
+
+#[test]
+fn repeated_samples_change_nothing() {
+    let mut bench = Bench::new();
+    bench.profile.features[0].stuck_run = 3;
+    bench.expect(0, &[1.0, MISSING], &[Kind::Missing], Outcome::Flagged);
+    for _ in 0..5 {
+        bench.expect(0, &[1.0, MISSING], &[Kind::Duplicate], Outcome::Rejected);
+    }
+    let check = bench.check_at(1, 0, 0, &[1.0, MISSING]);
+    assert!(
+        check.violations.contains(Kind::Duplicate),
+        "same time, same values, new number"
+    );
+    let check = bench.check_at(2, 0, 0, &[1.25, MISSING]);
+    assert!(
+        !check.violations.contains(Kind::Duplicate),
+        "same time, other values"
+    );
+    assert_eq!(bench.contract.features()[0].run(), 1);
+
+    let mut clockless = Bench::new();
+    clockless.profile.schema.period_ms = 0;
+    clockless.check_at(0, 0, 0, &[1.0, 1.0]);
+    let check = clockless.check_at(1, 0, 0, &[1.0, 1.0]);
+    assert!(
+        check.violations.is_empty(),
+        "without a clock equal times mean nothing"
+    );
+}
+
+#[test]
+fn old_samples_are_stale_by_the_clock() {
+    let mut bench = Bench::new();
+    let check = bench.check_at(0, 500, 1500, &[0.0, 0.0]);
+    assert!(check.violations.is_empty(), "exactly as old as allowed");
+    let check = bench.check_at(1, 510, 1511, &[0.0, 0.1]);
+    assert_eq!(bench.reports, [(Kind::Stale, None, 1001.0, true)]);
+    assert_eq!(check.outcome, Outcome::Rejected);
+    let check = bench.check_at(2, 2000, 1511, &[0.0, 0.2]);
+    assert!(
+        check.violations.is_empty(),
+        "a sample from the future is fresh"
+    );
+    bench.profile.schema.max_age_ms = 0;
+    let check = bench.check_at(3, 2000, u64::MAX, &[0.0, 0.3]);
+    assert!(check.violations.is_empty(), "switched off");
+}
+
+#[test]
+fn late_samples_are_rejected_and_the_stream_goes_on() {
+    let mut bench = Bench::new();
+    bench.expect(10, &[0.0, 0.0], &[], Outcome::Accepted);
+    bench.expect(8, &[0.1, 0.0], &[Kind::OutOfOrder], Outcome::Rejected);
+    assert_eq!(bench.reports, [(Kind::OutOfOrder, None, 2.0, true)]);
+    bench.expect(11, &[0.2, 0.0], &[], Outcome::Accepted);
+    let check = bench.check_at(12, 109, 120, &[0.3, 0.0]);
+    assert!(
+        check.violations.contains(Kind::OutOfOrder),
+        "its clock is behind"
+    );
+}
+
+#[test]
+fn a_source_that_restarts_is_believed_after_eight_samples() {
+    let mut bench = Bench::new();
+    bench.expect(100_000, &[0.0, 0.0], &[], Outcome::Accepted);
+    for i in 0..8 {
+        bench.expect(i, &[0.1, i as f32], &[Kind::OutOfOrder], Outcome::Rejected);
+    }
+    bench.expect(8, &[0.2, 0.0], &[], Outcome::Accepted);
+    bench.expect(9, &[0.3, 0.0], &[], Outcome::Accepted);
+}
+
+#[test]
+fn a_wrong_number_of_values_is_always_rejected() {
+    let mut bench = Bench::new();
+    for rule in &mut bench.policy.rules {
+        rule.action = Action::Count;
+    }
+    bench.expect(0, &[0.0], &[Kind::Shape], Outcome::Rejected);
+    bench.expect(1, &[0.0; 3], &[Kind::Shape], Outcome::Rejected);
+    bench.expect(2, &[], &[Kind::Shape], Outcome::Rejected);
+    bench.expect(3, &[0.0; 2], &[], Outcome::Accepted);
+}
+
+#[test]
+fn the_strongest_action_wins() {
+    let mut bench = Bench::new();
+    bench.policy.rules[Kind::AboveRange as usize].action = Action::Reject;
+    let check = bench.check(0, &[11.0, MISSING]);
+    assert_eq!(
+        (check.action, check.outcome),
+        (Action::Reject, Outcome::Rejected)
+    );
+    let check = bench.check(1, &[11.0, f32::NAN]);
+    assert_eq!(check.action, Action::Fallback);
+    assert_eq!(check.violations.len(), 2);
+}
