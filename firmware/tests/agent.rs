@@ -2,30 +2,47 @@
 
 mod common;
 
-use common::{BoardProcess, Feed, Host, broker, broker_v5, bundle, golden, policy, until};
+use common::{BoardProcess, Feed, Host, broker, broker_v5, bundle, first_release, golden, policy};
 use edgeward::engine::pool::PoolAllocator;
 use edgeward::telemetry::{Body, Event, Reason, SlotState};
 use edgeward_firmware::linux::config::Protocol;
 use edgeward_firmware::linux::run;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tempfile::TempDir;
 
 #[global_allocator]
 static ALLOCATOR: PoolAllocator = PoolAllocator::system();
 
 /// A board with release 1 confirmed, its host, and the folder that it lives in.
-fn confirmed() -> (BoardProcess, Host, Feed, tempfile::TempDir) {
+fn confirmed() -> (BoardProcess, Host, Feed, TempDir) {
     let broker = broker();
+    confirmed_over(broker, broker, Protocol::default())
+}
+
+/// The same, with the host and the board at a broker's different addresses.
+fn confirmed_over(
+    host: SocketAddr,
+    board: SocketAddr,
+    protocol: Protocol,
+) -> (BoardProcess, Host, Feed, TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let (mut board, device_key) = BoardProcess::provisioned(folder.path(), broker);
-    let host = Host::start(broker, device_key);
+    let (mut board, device_key) = BoardProcess::provisioned(folder.path(), board);
+    board.config.broker.protocol = protocol;
+    let host = Host::start(host, device_key);
     board.start();
-    until("the board is online", || host.state() == "online");
-    let first = host.publish(&bundle(1, &policy(0, 0), golden(1.0)));
-    host.desire(1, &first);
+    host.until("the board is online", |seen| seen.state == "online");
+    host.roll_out(1, &first_release());
     let mut feed = Feed::start(&board);
-    feed.until("release 1 is confirmed", || board.stats()["confirmed"] == 0);
+    feed.until_confirmed(&board);
     (board, host, feed, folder)
+}
+
+/// Ends the agent's thread and waits until the broker has told.
+fn stop(board: &mut BoardProcess, host: &Host) {
+    board.stop();
+    host.until("the board is offline", |seen| seen.state == "offline");
 }
 
 #[test]
@@ -63,9 +80,7 @@ fn a_board_answers_without_allocating_and_names_what_is_wrong() {
     assert_eq!(feed.answers[0], expected);
 
     // The recordings repeat samples, which is one alarm a window; a real source is not that fast.
-    until("the outbox is empty", || {
-        board.stats()["outbox_records"] == 0
-    });
+    board.until_acknowledged();
     // A stuck channel raises the board's alarm, and the host stores the signed event.
     for n in 0..40 {
         let number = 1_000_000 + n;
@@ -79,7 +94,7 @@ fn a_board_answers_without_allocating_and_names_what_is_wrong() {
         feed.answers
     );
     let stuck = |event: &Event| format!("{event:?}").contains("Stuck");
-    until("the event is stored", || host.events().iter().any(stuck));
+    host.until("the event is stored", |seen| seen.has_event(stuck));
     board.stop();
 }
 
@@ -87,36 +102,36 @@ fn a_board_answers_without_allocating_and_names_what_is_wrong() {
 fn bad_releases_are_refused_or_reverted() {
     let (mut board, host, mut feed, _folder) = confirmed();
     // Release 2 does not reproduce its golden vectors: it never runs.
-    let second = host.publish(&bundle(2, &policy(0, 0), golden(2.0)));
-    host.desire(2, &second);
-    let rejected = |event: &Event| {
-        let state = SlotState::Rejected(Reason::SelfTest);
-        matches!(event, Event::Slot { state: seen, .. } if *seen == state)
-    };
-    until("release 2 is refused", || {
-        host.events().iter().any(rejected)
-    });
+    host.roll_out(2, &bundle(2, &policy(0, 0), golden(2.0)));
+    let became = |state: SlotState| move |event: &Event| matches!(event, Event::Slot { state: seen, .. } if *seen == state);
+    let rejected = became(SlotState::Rejected(Reason::SelfTest));
+    host.until("release 2 is refused", |seen| seen.has_event(rejected));
 
     // Release 3 agrees in shadow, then breaches its latency budget on trial, and is left again.
-    let third = host.publish(&bundle(3, &policy(20, 1), golden(1.0)));
-    host.desire(3, &third);
+    host.roll_out(3, &bundle(3, &policy(20, 1), golden(1.0)));
     let reverted = |event: &Event| {
         let latency = Reason::Latency;
         matches!(event, Event::Reverted { reason, to: Some(_), .. } if *reason == latency)
     };
     feed.until("release 3 is reverted", || {
-        host.events().iter().any(reverted)
+        host.shows(|seen| seen.has_event(reverted))
     });
-    let shadow = |event: &Event| {
-        let state = SlotState::Shadow;
-        matches!(event, Event::Slot { state: seen, .. } if *seen == state)
-    };
-    assert!(host.events().iter().any(shadow));
-    until("the board says so too", || {
-        let stats = board.stats();
+    // The shadow came before, and is told before.
+    assert!(host.received().has_event(became(SlotState::Shadow)));
+    board.until("the board says so too", |stats| {
         stats["last_failure"][1] == "Latency" && stats["confirmed"] == 0 && stats["slot"] == 0
     });
     board.stop();
+}
+
+/// There are frames, and each number up to the last is one of them: none was merged.
+fn assert_every_frame_came(host: &Host) {
+    let numbers = host.received().numbers();
+    assert!(!numbers.is_empty());
+    assert!(
+        numbers.iter().copied().eq(1..=numbers.len() as u64),
+        "{numbers:?}"
+    );
 }
 
 #[test]
@@ -129,19 +144,15 @@ fn frames_survive_a_restart_without_a_gap() {
     host.acknowledge.store(false, Ordering::SeqCst);
     feed.samples(1100);
     let samples = board.stats()["samples"].as_u64().unwrap();
+    assert!(samples > 1100, "{samples}");
     drop(feed);
-    board.stop();
-    until("the board is offline", || host.state() == "offline");
+    stop(&mut board, &host);
     host.acknowledge.store(true, Ordering::SeqCst);
     board.start();
-    until("the outbox is empty", || {
-        board.stats()["outbox_records"] == 0 && board.stats()["connected"] == true
-    });
-    let numbers = host.numbers();
-    let gapless: Vec<u64> = (1..=numbers.len() as u64).collect();
-    assert_eq!(numbers, gapless);
+    board.until_acknowledged();
+    assert_every_frame_came(&host);
     // Every sample that a release saw is in exactly one summary.
-    assert_eq!(u64::from(host.summarized()), samples);
+    assert_eq!(host.received().summarized(), samples);
     assert_eq!(board.stats()["boot"], 2);
     board.stop();
 }
@@ -150,69 +161,65 @@ fn frames_survive_a_restart_without_a_gap() {
 fn a_board_that_lost_its_outbox_goes_on_under_the_same_key() {
     let (mut board, host, mut feed, _folder) = confirmed();
     feed.samples(1100);
-    until("the first outbox is empty", || {
-        board.stats()["outbox_records"] == 0 && host.answered() > 3
-    });
-    let before = host.answered();
+    board.until_acknowledged();
+    let before = host.received().answered();
+    assert!(before > 3, "{before}");
     drop(feed);
-    board.stop();
-    until("the board is offline", || host.state() == "offline");
+    stop(&mut board, &host);
     std::fs::remove_file(&board.config.flash.outbox_path).unwrap();
     board.start();
-    until("a new epoch", || host.epochs().len() == 2);
+    host.until("a new epoch begins", |seen| seen.epochs().len() == 2);
     let mut feed = Feed::start(&board);
     feed.samples(1100);
     drop(feed);
-    until("the second outbox is empty", || {
-        let stats = board.stats();
-        stats["outbox_records"] == 0 && stats["connected"] == true && host.summarized() > 0
+    host.until("a summary of the new epoch comes", |seen| {
+        seen.summarized() > 0
     });
+    board.until_acknowledged();
     // Numbers begin at one again, with a birth, and none is missing.
-    let numbers = host.numbers();
-    let gapless: Vec<u64> = (1..=numbers.len() as u64).collect();
-    assert_eq!(numbers, gapless);
-    assert!(matches!(host.first().body, Body::Birth(_)));
-    // Acknowledgements of the old outbox forget nothing of the new one, however high they go.
-    host.acknowledge.store(false, Ordering::SeqCst);
-    let through = host.answered();
-    let [old, new] = host.epochs()[..] else {
-        panic!("two epochs");
+    assert_every_frame_came(&host);
+    let (through, [old, new]) = {
+        let received = host.received();
+        let first = received.frames().next().unwrap();
+        assert!(matches!(first.body, Body::Birth(_)), "{first:?}");
+        // While this guard is held no frame comes, so all that were answered for are acknowledged.
+        host.acknowledge.store(false, Ordering::SeqCst);
+        let epochs: [u32; 2] = received.epochs().try_into().unwrap();
+        (received.answered(), epochs)
     };
+    board.until("so the board knows", |stats| {
+        stats["acknowledged"] == through
+    });
+
+    // Acknowledgements of the old outbox forget nothing of the new one, however high they go.
+    let mut feed = Feed::start(&board);
+    feed.samples(1100);
+    drop(feed);
+    host.until("more frames wait", |seen| seen.answered() > through + 1);
     host.acknowledge_of(old, before);
     host.acknowledge_of(old, before + 1000);
-    let mut feed = Feed::start(&board);
-    feed.samples(1100);
-    drop(feed);
-    until("more frames", || host.answered() > through);
-    let stats = board.stats();
-    assert_eq!(stats["acknowledged"], through);
-    assert_eq!(stats["epoch"], format!("{new:08x}"));
-    // One of the new outbox does.
-    host.acknowledge.store(true, Ordering::SeqCst);
-    host.acknowledge_of(new, host.answered());
-    until("everything is acknowledged", || {
-        board.stats()["outbox_records"] == 0
+    // One of the new outbox does. The board has them in this order: had one of the old counted,
+    // more than this number were acknowledged, or another epoch begun.
+    host.acknowledge_of(new, through + 1);
+    board.until("a number of the new epoch is acknowledged", |stats| {
+        stats["acknowledged"].as_u64() > Some(through)
     });
-    assert_eq!(host.epochs().len(), 2);
+    let stats = board.stats();
+    assert_eq!(stats["acknowledged"], through + 1, "{stats}");
+    assert_eq!(stats["epoch"], format!("{new:08x}"));
+    assert!(stats["outbox_records"].as_u64() > Some(0), "{stats}");
+    host.acknowledge.store(true, Ordering::SeqCst);
+    host.acknowledge_of(new, host.received().answered());
+    board.until_acknowledged();
+    assert_eq!(host.received().epochs(), [old, new]);
     board.stop();
 }
 
 #[test]
 fn a_board_speaks_mqtt_5_where_it_is_told_to() {
     let (v4, v5) = broker_v5();
-    let folder = tempfile::tempdir().unwrap();
-    let (mut board, device_key) = BoardProcess::provisioned(folder.path(), v5);
-    board.config.broker.protocol = Protocol::V5;
-    let host = Host::start(v4, device_key);
-    board.start();
-    until("the board is online", || host.state() == "online");
-    let first = host.publish(&bundle(1, &policy(0, 0), golden(1.0)));
-    host.desire(1, &first);
-    let mut feed = Feed::start(&board);
-    feed.until("release 1 is confirmed", || board.stats()["confirmed"] == 0);
-    until("everything is acknowledged", || {
-        board.stats()["outbox_records"] == 0
-    });
-    board.stop();
-    until("the board is offline", || host.state() == "offline");
+    let (mut board, host, feed, _folder) = confirmed_over(v4, v5, Protocol::V5);
+    board.until_acknowledged();
+    drop(feed);
+    stop(&mut board, &host);
 }
