@@ -505,6 +505,7 @@ impl Connection<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use std::io::{Read, Write};
     use std::net::TcpListener;
 
@@ -526,16 +527,36 @@ mod tests {
         }
     }
 
-    /// Polls until `wanted` happened so often.
-    fn wait(mqtt: &mut Mqtt, wanted: &mut dyn FnMut(Event<'_>) -> bool, times: usize) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        let mut seen = 0;
-        while seen < times {
-            assert!(Instant::now() < deadline, "in vain");
-            if !mqtt.poll(&mut |event| seen += usize::from(wanted(event))) {
+    /// Polls until `ended` says so; what is new unparks this thread.
+    fn poll_until(
+        mqtt: &mut Mqtt,
+        what: &str,
+        handle: &mut dyn FnMut(Event<'_>),
+        mut ended: impl FnMut(&Mqtt) -> bool,
+    ) {
+        let limit = Duration::from_secs(60);
+        let deadline = Instant::now() + limit;
+        while !ended(mqtt) {
+            let waiting = mqtt.waiting.len();
+            assert!(
+                Instant::now() < deadline,
+                "waited {limit:?} in vain until {what}; {waiting} requests wait"
+            );
+            if !mqtt.poll(handle) {
                 thread::park_timeout(Duration::from_millis(10));
             }
         }
+    }
+
+    /// Polls until an event has come.
+    fn wait_for(mqtt: &mut Mqtt, what: &str, wanted: fn(&Event<'_>) -> bool) {
+        let seen = Cell::new(false);
+        let mut look = |event: Event<'_>| seen.set(seen.get() || wanted(&event));
+        poll_until(mqtt, what, &mut look, |_| seen.get());
+    }
+
+    fn connected(event: &Event<'_>) -> bool {
+        matches!(event, Event::Connected { .. })
     }
 
     /// A broker that takes connections and subscriptions, and acknowledges no publish.
@@ -564,22 +585,16 @@ mod tests {
         let mut mqtt = Mqtt::new(options(port));
         mqtt.subscribe("a/topic").unwrap();
         mqtt.connect();
-        let connected = &mut |event: Event<'_>| matches!(event, Event::Connected { .. });
-        wait(&mut mqtt, connected, 1);
+        wait_for(&mut mqtt, "it is connected", connected);
         mqtt.publish("lost", b"x", false).unwrap();
-        let disconnected = &mut |event: Event<'_>| event == Event::Disconnected;
-        wait(&mut mqtt, disconnected, 1);
-        wait(&mut mqtt, connected, 1);
+        let disconnected = |event: &Event<'_>| *event == Event::Disconnected;
+        wait_for(&mut mqtt, "it gives up", disconnected);
+        wait_for(&mut mqtt, "it is connected again", connected);
         let asked = || {
             let heard = heard.lock().unwrap();
             heard.windows(7).filter(|part| part == b"a/topic").count()
         };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while asked() < 2 {
-            assert!(Instant::now() < deadline, "asked {} times", asked());
-            mqtt.poll(&mut |_| {});
-            thread::park_timeout(Duration::from_millis(10));
-        }
+        poll_until(&mut mqtt, "it asks again", &mut |_| {}, |_| asked() >= 2);
     }
 
     #[test]
@@ -609,17 +624,11 @@ mod tests {
         let mut mqtt = Mqtt::new(options(port));
         mqtt.subscribe("a/topic").unwrap();
         mqtt.connect();
-        let connected = &mut |event: Event<'_>| matches!(event, Event::Connected { .. });
-        wait(&mut mqtt, connected, 1);
+        wait_for(&mut mqtt, "it is connected", connected);
         assert!(mqtt.waiting.is_empty(), "it is on its way");
         end.send(()).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while hears.try_recv().is_err() {
-            assert!(Instant::now() < deadline, "never asked");
-            if !mqtt.poll(&mut |_| {}) {
-                thread::park_timeout(Duration::from_millis(10));
-            }
-        }
+        let asked_again = |_: &Mqtt| hears.try_recv().is_ok();
+        poll_until(&mut mqtt, "it asks again", &mut |_| {}, asked_again);
     }
 
     #[test]
