@@ -4,6 +4,7 @@
 
 pub mod decode;
 pub mod error;
+pub mod fit;
 pub mod golden;
 pub mod header;
 pub mod reader;
@@ -11,8 +12,9 @@ pub mod reader;
 pub mod write;
 
 pub use error::{BundleError, BundleErrorKind, Field};
+pub use fit::{Capabilities, FitError};
 pub use header::{FileHeader, HEADER_BYTES};
-pub use reader::{Bundle, Capabilities, FitError, Head};
+pub use reader::{Bundle, Head};
 #[cfg(any(test, feature = "std"))]
 pub use write::{BundleWriter, Description, WriteError};
 

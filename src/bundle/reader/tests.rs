@@ -3,6 +3,8 @@ mod errors;
 use super::*;
 use crate::bundle::header::{HEADER_BYTES, MAX_MANIFEST_BYTES, SIGNATURE_BLOCK_BYTES};
 use crate::bundle::write::{BundleWriter, Description, WriteError, sign};
+use crate::bundle::{BoardClass, Capabilities, FitError};
+use crate::telemetry::Reason;
 use crate::trust::root::RoleKeys;
 use crate::trust::testing::{Fake, FakeVerifier};
 use crate::trust::{Digest32, Signer};
