@@ -1,7 +1,7 @@
 //! The statistics against values computed by scipy, numpy and NannyML.
 //!
-//! The values lie in a corpus outside of the repository; `EDGEWARD_CORPUS` says where, and without
-//! it the tests say that they were skipped.
+//! The values lie in a corpus outside of the repository; `EDGEWARD_CORPUS` says where, and where
+//! nothing is said and there is none, the tests say that they were skipped.
 
 mod quality;
 
@@ -12,13 +12,15 @@ use edgeward::profile::{BINS, DriftLimits, EDGES, FeatureProfile, MissingPolicy,
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// The corpus, or `None` (said on stdout) where it is not.
+/// The corpus, or `None` (said on stdout) where nobody said that there is one.
 fn corpus() -> Option<PathBuf> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus");
-    let path = std::env::var_os("EDGEWARD_CORPUS").map_or(default, PathBuf::from);
+    let said = std::env::var_os("EDGEWARD_CORPUS").map(PathBuf::from);
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus");
+    let path = said.clone().unwrap_or_else(default);
     if path.join("golden").is_dir() {
         return Some(path);
     }
+    assert_eq!(said, None, "EDGEWARD_CORPUS names a folder without golden/");
     println!("skipped: no corpus at {}", path.display());
     None
 }
@@ -41,6 +43,13 @@ fn row(value: &Value) -> Vec<f64> {
 /// A row of numbers that were f32 from the start.
 fn row_f32(value: &Value) -> Vec<f32> {
     row(value).into_iter().map(|x| x as f32).collect()
+}
+
+/// The cases of a file, at least `least` of them.
+fn cases(golden: &Value, least: usize) -> &[Value] {
+    let cases = golden["cases"].as_array().unwrap();
+    assert!(cases.len() >= least, "only {} cases", cases.len());
+    cases
 }
 
 fn counts(value: &Value) -> Vec<u32> {
@@ -92,9 +101,7 @@ fn binned_statistics_equal_scipys() {
     let tolerance = &golden["tolerance"];
     let (rtol, atol) = (number(tolerance, "rtol_f32"), number(tolerance, "atol_f32"));
     let p_rtol = number(tolerance, "p_f32_rtol");
-    let cases = golden["cases"].as_array().unwrap();
-    assert_eq!(cases.len(), 20);
-    for case in cases {
+    for case in cases(&golden, 20) {
         for (bins, binned) in case["bins"].as_object().unwrap() {
             let name = case["name"].as_str().unwrap();
             let what = |statistic: &str| format!("{name} {bins} {statistic}");
@@ -157,7 +164,7 @@ fn a_window_of_sixteen_bins_equals_scipys() {
     let tolerance = &golden["tolerance"];
     let (rtol, atol) = (number(tolerance, "rtol_f32"), number(tolerance, "atol_f32"));
     let mut checked = 0;
-    for case in golden["cases"].as_array().unwrap() {
+    for case in cases(&golden, 20) {
         let name = case["name"].as_str().unwrap();
         let binned = &case["bins"]["quantile_16"];
         // Ties have left some cases with fewer edges.
@@ -213,7 +220,7 @@ fn statistics_of_the_values_equal_scipys() {
         return;
     };
     let rtol = number(&golden["tolerance"], "rtol_f64");
-    for case in golden["cases"].as_array().unwrap() {
+    for case in cases(&golden, 20) {
         let name = case["name"].as_str().unwrap();
         let (mut reference, mut current) = (row_f32(&case["ref"]), row_f32(&case["cur"]));
         reference.sort_by(f32::total_cmp);
@@ -246,7 +253,7 @@ fn wasserstein_on_bins_follows_the_values() {
     let Some(golden) = golden("two_sample.json") else {
         return;
     };
-    for case in golden["cases"].as_array().unwrap() {
+    for case in cases(&golden, 20) {
         let name = case["name"].as_str().unwrap();
         let (mut reference, mut current) = (row_f32(&case["ref"]), row_f32(&case["cur"]));
         reference.sort_by(f32::total_cmp);
@@ -330,7 +337,7 @@ fn moments_equal_numpys_whole_and_merged() {
     let tolerance = &golden["tolerance"];
     let mean_rtol = number(tolerance, "rtol_f32_mean");
     let var_rtol = number(tolerance, "rtol_f32_var");
-    for case in golden["cases"].as_array().unwrap() {
+    for case in cases(&golden, 10) {
         let name = case["name"].as_str().unwrap();
         let x = row_f32(&case["x"]);
         // The training mean is known before the window: here, that of the first part.
@@ -379,7 +386,9 @@ fn moments_equal_numpys_whole_and_merged() {
         let mut merged = Window::EMPTY;
         let mut rest = x.as_slice();
         let parts = counts(&case["parts"]);
-        for (len, expected) in parts.iter().zip(case["expected_parts"].as_array().unwrap()) {
+        let expected_parts = case["expected_parts"].as_array().unwrap();
+        assert_eq!(parts.len(), expected_parts.len(), "{name}");
+        for (len, expected) in parts.iter().zip(expected_parts) {
             let (part, after) = rest.split_at(*len as usize);
             rest = after;
             let part = fill(part);
