@@ -7,7 +7,7 @@
 
 use super::{Engine, EngineError};
 use crate::program::kernels::packed::{Isa, Packed};
-use crate::program::{Aligned, OwnedProgram, Portable, ProgramError};
+use crate::program::{Aligned, Header, OwnedProgram, Portable, ProgramError};
 
 /// A program, ready to run.
 #[derive(Debug)]
@@ -66,12 +66,7 @@ impl ProgramEngine {
     pub fn run_i8(&mut self, input: &[i8], output: &mut [i8]) -> Result<(), EngineError> {
         let program = self.program.program();
         let header = program.header();
-        check(
-            header.input_len,
-            input.len(),
-            header.output_len,
-            output.len(),
-        )?;
+        check(header, input.len(), output.len())?;
         if let Some(packed) = &mut self.packed {
             let arena = self.arena.as_mut();
             let run = packed.run(&program, arena, input, output);
@@ -105,7 +100,9 @@ impl core::fmt::Display for ProgramEngine {
     }
 }
 
-fn check(inputs: u32, given: usize, outputs: u32, room: usize) -> Result<(), EngineError> {
+/// Whether the lengths of input and output are the program's.
+fn check(header: &Header, given: usize, room: usize) -> Result<(), EngineError> {
+    let (inputs, outputs) = (header.input_len, header.output_len);
     if given != inputs as usize {
         return Err(EngineError::InputLength {
             expected: inputs,
@@ -131,13 +128,7 @@ impl Engine for ProgramEngine {
     }
 
     fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), EngineError> {
-        let header = *self.program.program().header();
-        check(
-            header.input_len,
-            input.len(),
-            header.output_len,
-            output.len(),
-        )?;
+        check(self.program.program().header(), input.len(), output.len())?;
         let mut elements = core::mem::take(&mut self.input);
         let mut results = core::mem::take(&mut self.output);
         self.program.program().quantize(input, &mut elements);

@@ -254,6 +254,21 @@ struct Place {
     clean: bool,
 }
 
+impl Place {
+    /// A sector of which nothing is known yet.
+    fn start_of(sector: usize) -> Self {
+        Self {
+            sector,
+            sequence: 0,
+            newest: 0,
+            newest_bytes: 0,
+            records: 0,
+            tail: 0,
+            clean: false,
+        }
+    }
+}
+
 /// The two journal sectors of a flash.
 #[derive(Debug, Clone)]
 pub(super) struct Journal {
@@ -320,15 +335,7 @@ impl Journal {
 
     /// A journal on blank sectors, whose first record [`Journal::append`] writes.
     pub(super) fn fresh(sectors: [u32; 2], sector_bytes: u32) -> Self {
-        let place = Place {
-            sector: 1,
-            sequence: 0,
-            newest: 0,
-            newest_bytes: 0,
-            records: 0,
-            tail: 0,
-            clean: false,
-        };
+        let place = Place::start_of(1);
         Self {
             sectors,
             sector_bytes,
@@ -444,15 +451,7 @@ fn scan<S: NorFlash>(
     let base = sectors[sector];
     let mut found = Scan {
         newest: None,
-        place: Place {
-            sector,
-            sequence: 0,
-            newest: 0,
-            newest_bytes: 0,
-            records: 0,
-            tail: 0,
-            clean: false,
-        },
+        place: Place::start_of(sector),
         blank: false,
         torn: 0,
     };

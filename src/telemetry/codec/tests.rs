@@ -4,36 +4,9 @@ use crate::contract::ViolationKind;
 use crate::telemetry::{
     Alarm, Birth, Event, FeatureSummary, Reason, SlotReport, SlotState, Summary, Text,
 };
-use crate::trust::sha256;
+use crate::trust::testing::{Fake, FakeVerifier};
 use heapless::Vec;
 use proptest::prelude::*;
-
-/// Stands in for a key, so that the core is tested without a back end: the "signature" is the
-/// SHA-256 of the key and of what is signed, twice.
-struct Fake(u8);
-
-fn mac(key: &PublicKey, parts: &[&[u8]]) -> [u8; 64] {
-    let digest = sha256(&[&key.0[..], &parts.concat()].concat());
-    let mut signature = [0; 64];
-    signature[..32].copy_from_slice(&digest);
-    signature[32..].copy_from_slice(&digest);
-    signature
-}
-
-impl Signer for Fake {
-    fn public_key(&self) -> PublicKey {
-        PublicKey([self.0; 32])
-    }
-    fn sign(&self, parts: &[&[u8]]) -> [u8; 64] {
-        mac(&self.public_key(), parts)
-    }
-}
-
-impl Verifier for Fake {
-    fn verify(&self, key: &PublicKey, parts: &[&[u8]], signature: &[u8; 64]) -> bool {
-        mac(key, parts) == *signature
-    }
-}
 
 type F4 = Frame<4, 3>;
 
@@ -111,7 +84,7 @@ fn signed(frame: &F4, key: u8) -> std::vec::Vec<u8> {
 }
 
 fn read(bytes: &[u8], key: u8) -> Result<F4, DecodeError> {
-    verify_frame(bytes, &Fake(key).public_key(), &Fake(key))
+    verify_frame(bytes, &Fake(key).public_key(), &FakeVerifier)
 }
 
 #[test]
@@ -194,7 +167,7 @@ fn an_acknowledgement_is_read_as_it_was_written_and_fits_its_bound() {
     let len = sign_ack(&ack, &Fake(1), &mut out).expect("fits");
     assert_eq!(len, MAX_ACK_BYTES);
     let key = Fake(1).public_key();
-    let payload = cose::verify_one(&out, ContentType::Ack, &key, &Fake(1)).expect("signed");
+    let payload = cose::verify_one(&out, ContentType::Ack, &key, &FakeVerifier).expect("signed");
     assert_eq!(decode_ack(payload), Ok(ack));
 }
 

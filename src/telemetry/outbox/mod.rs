@@ -481,14 +481,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         let Ok(bytes) = self.write_buffer(sector, offset, len) else {
             return Ok(false);
         };
-        let entry = Entry {
-            first_sequence: header.first_sequence,
-            sequence: header.sequence,
-            offset,
-            bytes,
-            sector,
-            kind: header.kind,
-        };
+        let entry = header.entry(sector, offset, bytes);
         if self.load(&entry)?.is_none() {
             self.active = Some((sector, self.region.sector_bytes));
             return Ok(false);

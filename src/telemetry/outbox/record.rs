@@ -4,6 +4,7 @@
 //! word is written once between two erases.
 
 use super::OutboxError;
+use super::index::Entry;
 use crate::telemetry::Body;
 use core::num::NonZeroU32;
 use crc::{CRC_32_ISO_HDLC, Crc};
@@ -135,6 +136,18 @@ pub(super) struct RecordHeader {
 }
 
 impl RecordHeader {
+    /// What the index holds of this record, which takes `bytes` of flash from `offset` in a sector.
+    pub(super) fn entry(&self, sector: u16, offset: u32, bytes: u32) -> Entry {
+        Entry {
+            first_sequence: self.first_sequence,
+            sequence: self.sequence,
+            offset,
+            bytes,
+            sector,
+            kind: self.kind,
+        }
+    }
+
     /// Fills in the header and the checksum of a record whose body is already in place.
     pub(super) fn seal(&self, record: &mut [u8]) -> Result<(), OutboxError> {
         let needed = RECORD_HEADER + self.len as usize;

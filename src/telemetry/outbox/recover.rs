@@ -221,14 +221,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
                 Found::Nothing => return Ok(end),
             };
             let bytes = (RECORD_HEADER + header.len as usize).next_multiple_of(Self::WORD) as u32;
-            let entry = Entry {
-                first_sequence: header.first_sequence,
-                sequence: header.sequence,
-                offset,
-                bytes,
-                sector,
-                kind: header.kind,
-            };
+            let entry = header.entry(sector, offset, bytes);
             offset += bytes;
             if intact {
                 end = offset;
