@@ -150,6 +150,15 @@ fn output_len(case: &Case) -> usize {
 }
 
 #[test]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn this_processor_has_vector_kernels() {
+    // Without one, the tests below would try nothing.
+    let all: Vec<_> = Isa::available().map(Isa::name).collect();
+    println!("{all:?}");
+    assert!(!all.is_empty());
+}
+
+#[test]
 fn operators_equal_the_portable_kernels() {
     for isa in Isa::available() {
         for kind in drafts::KINDS {

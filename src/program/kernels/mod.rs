@@ -9,6 +9,6 @@ pub(crate) mod aarch64;
 #[cfg(feature = "std")]
 pub mod packed;
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), feature = "std"))]
-pub(crate) mod tiles;
+pub(crate) mod vectors;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 pub(crate) mod x86;

@@ -1,4 +1,6 @@
 //! Kernels of packed programs for AArch64.
 #![allow(unsafe_code)]
 
-pub(super) mod neon;
+pub(super) mod dot;
+mod neon;
+pub(super) mod plain;

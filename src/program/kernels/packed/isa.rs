@@ -9,13 +9,15 @@ pub enum Isa {
     /// AVX2.
     Avx2,
     /// NEON with its dot product of bytes (`asimddp`).
+    NeonDot,
+    /// NEON as every AArch64 processor has it.
     Neon,
 }
 
 impl Isa {
     /// Those of this processor, the fastest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        [Self::Avx512, Self::Avx2, Self::Neon]
+        [Self::Avx512, Self::Avx2, Self::NeonDot, Self::Neon]
             .into_iter()
             .filter(|isa| isa.present())
     }
@@ -30,13 +32,17 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vnni")
             }
             Self::Avx2 => is_x86_feature_detected!("avx2"),
-            Self::Neon => false,
+            Self::NeonDot | Self::Neon => false,
         }
     }
 
     #[cfg(target_arch = "aarch64")]
     fn present(self) -> bool {
-        self == Self::Neon && std::arch::is_aarch64_feature_detected!("dotprod")
+        match self {
+            Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
+            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            Self::Avx512 | Self::Avx2 => false,
+        }
     }
 
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -49,7 +55,8 @@ impl Isa {
         match self {
             Self::Avx512 => "avx512-vnni",
             Self::Avx2 => "avx2",
-            Self::Neon => "neon-dot",
+            Self::NeonDot => "neon-dot",
+            Self::Neon => "neon",
         }
     }
 
@@ -57,6 +64,7 @@ impl Isa {
         match self {
             Self::Avx512 => &AVX512,
             Self::Avx2 => &AVX2,
+            Self::NeonDot => &NEON_DOT,
             Self::Neon => &NEON,
         }
     }
@@ -142,7 +150,7 @@ static AVX2: Shape = Shape {
     strips: &[(2, &[1, 2, 4, 5]), (1, &[1, 4, 8])],
 };
 
-static NEON: Shape = Shape {
+static NEON_DOT: Shape = Shape {
     element: Element::Plain,
     lanes: 4,
     group: 4,
@@ -150,4 +158,9 @@ static NEON: Shape = Shape {
     depthwise_blocks: 4,
     pieces: false,
     strips: &[(4, &[1, 2, 4, 5]), (1, &[1, 4, 8])],
+};
+
+static NEON: Shape = Shape {
+    strips: &[(4, &[1, 2, 3]), (1, &[1, 4, 8])],
+    ..NEON_DOT
 };

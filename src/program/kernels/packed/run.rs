@@ -6,7 +6,7 @@ use super::jobs::{self, Rows};
 use super::{Packed, Step, build};
 use crate::program::exec::{Portable, Run};
 #[cfg(target_arch = "aarch64")]
-use crate::program::kernels::aarch64::neon;
+use crate::program::kernels::aarch64::{dot, plain};
 use crate::program::kernels::portable;
 #[cfg(target_arch = "x86_64")]
 use crate::program::kernels::x86::{avx2, avx512};
@@ -137,7 +137,9 @@ macro_rules! kernel {
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => avx2::$name(job, base),
                     #[cfg(target_arch = "aarch64")]
-                    Isa::Neon => neon::$name(job, base),
+                    Isa::NeonDot => dot::$name(job, base),
+                    #[cfg(target_arch = "aarch64")]
+                    Isa::Neon => plain::$name(job, base),
                     _ => unreachable!("packed for an instruction set that is not here"),
                 }
             }

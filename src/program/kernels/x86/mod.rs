@@ -7,3 +7,81 @@
 
 pub(super) mod avx2;
 pub(super) mod avx512;
+
+/// Requantization by products of 64 bits, for a module that names its instructions: besides those of
+/// [`kernels`](super::vectors::kernels) `multiply_even`, `add_wide`, `down`, which moves odd lanes to
+/// even ones, `merge`, which makes one vector of the upper halves of both products, `and`,
+/// `shift_left_each` and `shift_right_each`.
+macro_rules! requantization {
+    ($features:literal) => {
+        /// Vectors of constants of one vector of channels, as `pack::lanes` writes them.
+        const CONSTANTS: usize = 7;
+
+        /// What requantizes a vector of accumulators.
+        #[derive(Clone, Copy)]
+        struct Scale {
+            multiplier: V,
+            multiplier_odd: V,
+            even: V,
+            odd: V,
+            right: V,
+            left: V,
+            sign: V,
+        }
+
+        /// # Safety
+        /// `at` points to the constants of a vector of channels.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn scale(at: *const u8) -> Scale {
+            // SAFETY: the constants are seven vectors.
+            unsafe {
+                let multiplier = vector(at.add(VECTOR));
+                Scale {
+                    multiplier,
+                    multiplier_odd: down(multiplier),
+                    even: vector(at.add(2 * VECTOR)),
+                    odd: vector(at.add(3 * VECTOR)),
+                    right: vector(at.add(4 * VECTOR)),
+                    left: vector(at.add(5 * VECTOR)),
+                    sign: vector(at.add(6 * VECTOR)),
+                }
+            }
+        }
+
+        /// Requantized accumulators with the zero point added; shifts to the left only where `WIDE`.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn requantize<const WIDE: bool>(sums: V, scale: &Scale) -> V {
+            let sums = if WIDE {
+                shift_left_each(sums, scale.left)
+            } else {
+                sums
+            };
+            let mut sign = shift_right::<31>(sums);
+            if WIDE {
+                sign = and(sign, scale.sign);
+            }
+            let doubled = add(sums, sums);
+            let even = multiply_even(doubled, scale.multiplier);
+            let odd = multiply_even(down(doubled), scale.multiplier_odd);
+            let high = merge(add_wide(even, scale.even), add_wide(odd, scale.odd));
+            shift_right_each(add(high, sign), scale.right)
+        }
+
+        /// Shifted to the right; halves go away from zero.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn round_shift(value: V, shift: i32) -> V {
+            if shift == 0 {
+                return value;
+            }
+            let rounded = add(
+                add(value, splat(1 << (shift - 1))),
+                shift_right::<31>(value),
+            );
+            shift_right_each(rounded, splat(shift))
+        }
+    };
+}
+use requantization;
