@@ -26,37 +26,69 @@ pub fn check(root: &Path) -> Result<()> {
     step("core without std and without an allocator", &mut command)
 }
 
-/// `cargo build --release` in `folder` for the board's processor, by rustup's toolchain where it has
-/// the target, else by Debian's.
+/// `cargo build --release` in `folder` for the board's processor.
 pub fn board_cargo(folder: &Path) -> Result<Command> {
-    if rustup_has_target() {
-        let mut command = cargo(folder);
-        command.args(["build", "--release", "--target", TARGET]);
-        return Ok(command);
-    }
-    let missing: Vec<&str> = DEBIAN
-        .iter()
-        .filter(|(_, file)| !Path::new(file).exists())
-        .map(|(package, _)| *package)
-        .collect();
-    setup::install(&missing)?;
-    if DEBIAN.iter().any(|(_, file)| !Path::new(file).exists()) {
-        bail!(
-            "no toolchain for {TARGET}: run `rustup target add {TARGET}`, or on Debian 12 install {}",
-            names(DEBIAN)
-        );
-    }
-    let mut command = Command::new("/usr/bin/cargo");
-    clean(&mut command);
-    command
-        .current_dir(folder)
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("RUSTC", "/usr/bin/rustc")
+    let toolchain = Toolchain::find(TARGET)?;
+    let mut command = toolchain.cargo(folder, "build", TARGET, "core,alloc");
+    if toolchain == Toolchain::Debian {
         // Debian's compiler has no linker of its own for the target.
-        .env("CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER", "ld.lld-19")
-        .args(["build", "--release", "--target", TARGET])
-        .arg("-Zbuild-std=core,alloc");
+        command.env("CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER", "ld.lld-19");
+    }
     Ok(command)
+}
+
+/// Who compiles for another processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Toolchain {
+    /// rustup's toolchain, which has the target.
+    Rustup,
+    /// Debian's, which has the sources of the standard library.
+    Debian,
+}
+
+impl Toolchain {
+    /// rustup's where it has the target or can fetch it, else Debian's, which is installed where that
+    /// is possible.
+    pub fn find(target: &str) -> Result<Self> {
+        if rustup_has_target(target) {
+            return Ok(Self::Rustup);
+        }
+        let missing: Vec<&str> = DEBIAN
+            .iter()
+            .filter(|(_, file)| !Path::new(file).exists())
+            .map(|(package, _)| *package)
+            .collect();
+        setup::install(&missing)?;
+        if DEBIAN.iter().any(|(_, file)| !Path::new(file).exists()) {
+            bail!(
+                "no toolchain for {target}: run `rustup target add {target}`, or on Debian 12 install {}",
+                names(DEBIAN)
+            );
+        }
+        Ok(Self::Debian)
+    }
+
+    /// `cargo ACTION --release` in `folder` for the target; `std` are the crates of the standard
+    /// library that Debian's toolchain builds.
+    pub fn cargo(self, folder: &Path, action: &str, target: &str, std: &str) -> Command {
+        let mut command = match self {
+            Self::Rustup => cargo(folder),
+            Self::Debian => {
+                let mut command = Command::new("/usr/bin/cargo");
+                clean(&mut command);
+                command
+                    .current_dir(folder)
+                    .env("RUSTC_BOOTSTRAP", "1")
+                    .env("RUSTC", "/usr/bin/rustc");
+                command
+            }
+        };
+        command.args([action, "--release", "--target", target]);
+        if self == Self::Debian {
+            command.arg(format!("-Zbuild-std={std}"));
+        }
+        command
+    }
 }
 
 /// A library for a microcontroller that holds the core and nothing else.
@@ -81,16 +113,16 @@ fn write_probe(root: &Path, folder: &Path) -> Result<PathBuf> {
 }
 
 /// Whether rustup has the target, or can fetch it.
-fn rustup_has_target() -> bool {
+fn rustup_has_target(target: &str) -> bool {
     let listed = Command::new("rustup")
         .args(["target", "list", "--installed"])
         .output()
-        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(TARGET));
+        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(target));
     if listed {
         return true;
     }
     let mut add = Command::new("rustup");
-    add.args(["target", "add", TARGET])
+    add.args(["target", "add", target])
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     eprintln!("    {}", shown(&add));

@@ -4,14 +4,16 @@ use crate::{cargo, step};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What to time.
 #[derive(Args)]
 pub struct Options {
-    /// Folder of TFLite models, and of ONNX models for ONNX Runtime; by default those of the corpus,
-    /// and where there is none, graphs of the MLPerf Tiny shapes with seeded weights.
+    /// Folder of TFLite or ONNX models; by default those of the corpus, and where there is none, graphs
+    /// of the MLPerf Tiny shapes with seeded weights. A TFLite model without an ONNX file of its name
+    /// gets one with the same layers, so that tract and ONNX Runtime take part.
     #[arg(long)]
     models: Option<PathBuf>,
     /// Inferences a model and round.
@@ -33,36 +35,70 @@ type Times = BTreeMap<String, BTreeMap<String, [f64; 2]>>;
 
 /// Runs all engines in turns and prints the table.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
+    let ours = example(root, "edgeward-compiler", "bench_linux")?;
+    let tract = example(root, "edgeward-host", "bench_tract")?;
+    let folder = gather(root, options)?;
+    let python = root.join(&options.python);
+    if !python.exists() {
+        eprintln!(
+            "!!! no LiteRT and no ONNX Runtime: python3 -m venv target/venv-peers && \
+             target/venv-peers/bin/pip install ai-edge-litert onnxruntime numpy"
+        );
+    }
+    let mut best = Times::new();
+    for _ in 0..options.rounds {
+        merge(&mut best, turn(&ours, &[], &folder, options)?);
+        merge(&mut best, turn(&tract, &[], &folder, options)?);
+        if python.exists() {
+            let script = root.join("benches/peers.py");
+            merge(&mut best, turn(&python, &[&script], &folder, options)?);
+        }
+    }
+    print!("{}", table(&best));
+    Ok(())
+}
+
+/// Builds an example and gives its path.
+fn example(root: &Path, package: &str, name: &str) -> Result<PathBuf> {
+    let mut build = cargo(root);
+    build.args(["build", "--release", "--quiet", "--locked"]);
+    build.args(["-p", package, "--example", name]);
+    step(name, &mut build)?;
+    Ok(target(root).join("release/examples").join(name))
+}
+
+/// A folder of the models in both formats: those asked for, or those of the corpus, or seeded ones.
+fn gather(root: &Path, options: &Options) -> Result<PathBuf> {
+    let tiny = example(root, "edgeward-compiler", "tiny")?;
+    let folder = root.join("target/bench-linux");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
     let corpus = corpus(root).join("models");
     let models = match &options.models {
         Some(models) => Some(models.as_path()),
         None => Some(corpus.as_path()).filter(|it| it.is_dir()),
     };
-    let mut build = cargo(root);
-    build.args(["build", "--release", "--quiet", "--locked"]);
-    build.args(["-p", "edgeward-compiler", "--example", "bench_linux"]);
-    step("bench_linux", &mut build)?;
-    let ours = target(root).join("release/examples/bench_linux");
-    let python = root.join(&options.python);
+    let mut twins = Command::new(tiny);
+    twins.arg(&folder);
     match models {
-        None => eprintln!("!!! no corpus: seeded models, for which LiteRT has no files"),
-        Some(_) if !python.exists() => eprintln!(
-            "!!! no LiteRT: python3 -m venv target/venv-peers && \
-             target/venv-peers/bin/pip install ai-edge-litert onnxruntime numpy"
-        ),
-        Some(_) => {}
-    }
-    let peers = models.is_some() && python.exists();
-    let mut best = Times::new();
-    for _ in 0..options.rounds {
-        merge(&mut best, turn(&ours, &[], models, options)?);
-        if peers {
-            let script = root.join("benches/peers.py");
-            merge(&mut best, turn(&python, &[&script], models, options)?);
+        None => eprintln!("!!! no corpus: models with seeded weights"),
+        Some(models) => {
+            for entry in std::fs::read_dir(models)? {
+                let path = entry?.path();
+                if let (Some(name), Some("tflite" | "onnx")) = (
+                    path.file_name(),
+                    path.extension().and_then(|it| it.to_str()),
+                ) {
+                    std::fs::copy(&path, folder.join(name))?;
+                }
+            }
+            twins.arg(models);
         }
     }
-    print(&best);
-    Ok(())
+    step("models in both formats", &mut twins)?;
+    Ok(folder)
 }
 
 fn corpus(root: &Path) -> PathBuf {
@@ -80,18 +116,13 @@ fn target(root: &Path) -> PathBuf {
 }
 
 /// One engine's turn: all models.
-fn turn(
-    program: &Path,
-    before: &[&Path],
-    models: Option<&Path>,
-    options: &Options,
-) -> Result<Times> {
+fn turn(program: &Path, before: &[&Path], models: &Path, options: &Options) -> Result<Times> {
     let mut command = Command::new("taskset");
     command.args(["-c", &options.core.to_string()]).arg(program);
     command
         .args(before)
         .arg(options.runs.to_string())
-        .args(models);
+        .arg(models);
     let output = command
         .output()
         .with_context(|| format!("taskset (util-linux) for {}", program.display()))?;
@@ -117,16 +148,50 @@ fn merge(best: &mut Times, round: Times) {
     }
 }
 
-fn print(times: &Times) {
-    println!("| model | engine | median us | least us | ratio to LiteRT |");
-    println!("|---|---|---|---|---|");
+/// All times, by model, how many times as long as the fastest of ours each takes first.
+fn table(times: &Times) -> String {
+    let mut text = String::from("| model | engine | times ours | median us | least us |\n");
+    text.push_str("|---|---|---|---|---|\n");
     for (model, engines) in times {
-        let litert = engines.get("litert xnnpack").map(|it| it[0]);
         let mut engines: Vec<_> = engines.iter().collect();
         engines.sort_by(|a, b| a.1[0].total_cmp(&b.1[0]));
+        let ours = engines.iter().find(|it| it.0.starts_with("edgeward"));
+        let ours = ours.map_or(f64::NAN, |it| it.1[0]);
         for (engine, [median, least]) in engines {
-            let ratio = litert.map_or("".into(), |litert| format!("{:.2}", median / litert));
-            println!("| {model} | {engine} | {median:.1} | {least:.1} | {ratio} |");
+            let ratio = median / ours;
+            let _ = writeln!(
+                text,
+                "| {model} | {engine} | {ratio:.2} | {median:.1} | {least:.1} |"
+            );
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_round_counts_and_ratios_are_to_the_fastest_of_ours() {
+        let round = |text: &str| serde_json::from_str::<Times>(text).expect("a round");
+        let mut best = Times::new();
+        merge(
+            &mut best,
+            round(r#"{"kws": {"edgeward a": [20.0, 18.0], "edgeward b": [50.0, 45.0]}}"#),
+        );
+        merge(&mut best, round(r#"{"kws": {"tract": [400.0, 390.0]}}"#));
+        merge(
+            &mut best,
+            round(r#"{"kws": {"edgeward a": [25.0, 17.0], "tract": [300.0, 280.0]}}"#),
+        );
+        let table = table(&best);
+        for line in [
+            "| kws | edgeward a | 1.00 | 20.0 | 17.0 |",
+            "| kws | edgeward b | 2.50 | 50.0 | 45.0 |",
+            "| kws | tract | 15.00 | 300.0 | 280.0 |",
+        ] {
+            assert!(table.contains(line), "{table}");
         }
     }
 }

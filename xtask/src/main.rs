@@ -1,5 +1,6 @@
 //! All automation of the repository: `cargo xtask --help`.
 
+mod aarch64;
 mod bare_metal;
 mod bench_linux;
 mod bench_mcu;
@@ -36,11 +37,15 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Proves that the core builds without std and alloc for a Cortex-M4.
     BareMetal,
-    /// Times programs on this machine: ours, and LiteRT and ONNX Runtime where Python has them.
+    /// Times programs on this machine: ours, tract, and LiteRT and ONNX Runtime where Python has them.
     BenchLinux(bench_linux::Options),
     /// Counts the instructions of programs on a Cortex-M4 in QEMU, exactly, and checks their outputs
     /// and every kernel bit for bit.
     BenchMcu(bench_mcu::Options),
+    /// Runs the tests of programs on AArch64 under qemu-user: NEON with its dot product and without.
+    TestAarch64,
+    /// Counts the instructions of programs on AArch64 under qemu-user, exactly.
+    BenchAarch64(aarch64::Options),
     /// Checks the limits of the code's style: lines a file and a function.
     Tidy,
 }
@@ -54,6 +59,8 @@ fn main() -> Result<()> {
         Task::BareMetal => bare_metal::check(&root),
         Task::BenchLinux(options) => bench_linux::run(&root, &options),
         Task::BenchMcu(options) => bench_mcu::run(&root, &options),
+        Task::TestAarch64 => test::aarch64_alone(&root),
+        Task::BenchAarch64(options) => aarch64::bench(&root, &options),
         Task::Tidy => tidy::check(&root),
     }
 }

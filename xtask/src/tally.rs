@@ -78,13 +78,19 @@ impl Tally {
         }
     }
 
+    /// Notes a stage that could not run.
+    pub fn skip(&mut self, stage: &str, reason: &str) {
+        eprintln!("!!! {stage}: skipped, {reason}");
+        self.skipped.push((stage.to_owned(), reason.to_owned()));
+    }
+
     /// Says what ran and what did not.
     pub fn print(&self) {
         let run = self.passed + self.failed;
         let skipped = self.skipped.len();
         eprintln!(
-            "    tests: {run} run, {} passed, {} failed, {} ignored; {skipped} of those that passed \
-             said that they were skipped",
+            "    tests: {run} run, {} passed, {} failed, {} ignored; {skipped} said that they were \
+             skipped",
             self.passed, self.failed, self.ignored
         );
         for (test, reason) in &self.skipped {
@@ -208,6 +214,15 @@ test result: FAILED. 5 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; 
         tally
             .judge(true)
             .expect("the corpus is not ours to install");
+    }
+
+    #[test]
+    fn a_stage_that_is_skipped_counts_as_avoidable_where_set_up_installs() {
+        let mut tally = Tally::default();
+        tally.skip("programs on AArch64", "no /usr/bin/qemu-aarch64");
+        tally.judge(false).expect("elsewhere it is only said");
+        let error = tally.judge(true).expect_err("it is installed");
+        assert!(error.to_string().contains("AArch64"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Everything that must hold before a change lands.
 
 use crate::tally::{self, Tally};
-use crate::{bare_metal, bench_mcu, cargo, fuzz, print_stages, setup, step, tidy};
+use crate::{aarch64, bare_metal, bench_mcu, cargo, fuzz, print_stages, setup, step, tidy};
 use anyhow::Result;
 use clap::Args;
 use std::path::Path;
@@ -23,6 +23,14 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     print_stages();
     tally.print();
     all?;
+    tally.judge(setup::can_install())
+}
+
+/// Only what runs on AArch64.
+pub fn aarch64_alone(root: &Path) -> Result<()> {
+    let mut tally = Tally::default();
+    aarch64::test(root, &mut tally)?;
+    tally.print();
     tally.judge(setup::can_install())
 }
 
@@ -79,6 +87,7 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
     if options.quick {
         return Ok(());
     }
+    aarch64::test(root, tally)?;
     bench_mcu::run(root, &bench_mcu::Options::check())?;
     fuzz::run(
         root,

@@ -1,40 +1,28 @@
-//! Times one inference of models on this machine: `bench_linux RUNS [FOLDER]`.
+//! Times one inference of models on this machine: `bench_linux RUNS FOLDER`.
 //!
-//! Compiles each TFLite file of the folder for Linux and runs it packed for each instruction set of
-//! this processor, and by the portable kernels. Without a folder, graphs of the four MLPerf Tiny shapes
-//! with seeded weights stand in. Prints a line of JSON as `benches/peers.py` does:
-//! `{model: {engine: [median, least] in microseconds}}`. `cargo xtask bench-linux` calls both in turns.
-
-#[path = "bench_programs/shapes.rs"]
-mod shapes;
+//! Compiles each TFLite file of the folder for Linux, and each ONNX file that has no twin in TFLite, and
+//! runs it packed for each instruction set of this processor, and by the portable kernels. Prints a line
+//! of JSON as `benches/peers.py` does: `{model: {engine: [median, least] in microseconds}}`.
+//! `cargo xtask bench-linux` calls all engines in turns.
 
 use edgeward::engine::Engine as _;
 use edgeward::engine::program::ProgramEngine;
 use edgeward::program::kernels::packed::Isa;
-use edgeward_compiler::{Options, compile, compile_graph};
+use edgeward_compiler::{Options, compile};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let runs = arguments.next().ok_or("usage: bench_linux RUNS [FOLDER]")?;
+    let runs = arguments.next().ok_or("usage: bench_linux RUNS FOLDER")?;
     let runs: usize = runs.parse()?;
+    let folder = arguments.next().ok_or("usage: bench_linux RUNS FOLDER")?;
     let mut models = Vec::new();
-    match arguments.next() {
-        Some(folder) => {
-            for path in tflite_files(Path::new(&folder))? {
-                let compiled = compile(&std::fs::read(&path)?, &Options::linux())?;
-                let name = path.file_stem().unwrap_or_default().to_string_lossy();
-                models.push(time_all(&name, &compiled.program, runs)?);
-            }
-        }
-        None => {
-            for (name, graph) in shapes::all() {
-                let compiled = compile_graph(graph, &Options::linux())?;
-                models.push(time_all(name, &compiled.program, runs)?);
-            }
-        }
+    for path in files(Path::new(&folder))? {
+        let compiled = compile(&std::fs::read(&path)?, &Options::linux())?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        models.push(time_all(&name, &compiled.program, runs)?);
     }
     println!("{{{}}}", models.join(", "));
     Ok(())
@@ -58,11 +46,13 @@ fn time_all(name: &str, program: &[u8], runs: usize) -> Result<String, Box<dyn E
     Ok(format!("\"{name}\": {{{}}}", engines.join(", ")))
 }
 
-fn tflite_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+/// The models of a folder, one file of each.
+fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|it| it == "tflite") {
+        let is = |kind: &str| path.extension().is_some_and(|it| it == kind);
+        if is("tflite") || is("onnx") && !path.with_extension("tflite").exists() {
             files.push(path);
         }
     }

@@ -5,29 +5,18 @@
 //! by the portable kernels on the natural layout; those of the corpus where it is, with outputs of
 //! TensorFlow Lite Micro.
 
-#[path = "../tests/common/mod.rs"]
-mod common;
+mod models;
 #[path = "../tests/npz/mod.rs"]
 mod npz;
-#[path = "bench_programs/shapes.rs"]
-mod shapes;
 
 use edgeward::program::{Aligned, Layout, Portable, Program};
 use edgeward_compiler::graph::Graph;
 use edgeward_compiler::{Options, compile, compile_graph};
+use models::{CORPUS, shapes};
 use std::error::Error;
 use std::path::Path;
 
 type Done<T = ()> = Result<T, Box<dyn Error>>;
-
-/// Names in the corpus.
-const CORPUS: [(&str, &str); 5] = [
-    ("kws", "kws_ref_model"),
-    ("vww", "vww_96_int8"),
-    ("ic", "pretrainedResnet_quant"),
-    ("ad", "ad01_int8"),
-    ("wake-word", "str_ww_ref_model"),
-];
 
 fn main() -> Done {
     let folder = std::env::args()
@@ -37,11 +26,11 @@ fn main() -> Done {
     for (name, graph) in shapes::all() {
         seeded(folder, name, graph)?;
     }
-    let Some(corpus) = common::corpus() else {
+    let Some(corpus) = models::corpus() else {
         return Ok(());
     };
     for (name, file) in CORPUS {
-        real(folder, name, &corpus.join("models"), file)?;
+        real(folder, name, &corpus, file)?;
     }
     Ok(())
 }

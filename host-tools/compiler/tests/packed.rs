@@ -1,14 +1,18 @@
 //! The five models of the corpus equal TensorFlow Lite Micro bit for bit, packed for every instruction
-//! set of this processor, and no operator of theirs is left to the portable kernels.
+//! set of this processor, and seeded ones of the MLPerf Tiny shapes the portable kernels; no operator of
+//! theirs is left to those.
 
 mod common;
 mod npz;
+#[path = "../../../models/tiny/shapes.rs"]
+mod shapes;
 
 use common::corpus;
+use edgeward::engine::Engine as _;
 use edgeward::engine::program::ProgramEngine;
 use edgeward::program::Layout;
 use edgeward::program::kernels::packed::Isa;
-use edgeward_compiler::{Options, compile};
+use edgeward_compiler::{Options, compile, compile_graph};
 use npz::read_npz;
 
 fn check(model: &str, archive: &str) {
@@ -50,4 +54,25 @@ fn golden_rows_of_all_models() {
 #[test]
 fn five_hundred_recordings_of_keywords() {
     check("kws_ref_model", "kws_ref_model.real.npz");
+}
+
+#[test]
+fn seeded_models_of_the_shapes() {
+    for (name, graph) in shapes::all() {
+        let compiled = compile_graph(graph, &Options::linux()).unwrap();
+        let mut portable = ProgramEngine::with(&compiled.program, None).unwrap();
+        for isa in Isa::available() {
+            let mut random = shapes::Random(11);
+            let mut packed = ProgramEngine::with(&compiled.program, Some(isa)).unwrap();
+            assert_eq!(packed.portable_ops(), 0, "{name}, {}", isa.name());
+            for row in 0..3 {
+                let mut input = vec![0; packed.input_len()];
+                input.fill_with(|| random.next() as i8);
+                let mut outputs = [0, 1].map(|_| vec![0; packed.output_len()]);
+                portable.run_i8(&input, &mut outputs[0]).unwrap();
+                packed.run_i8(&input, &mut outputs[1]).unwrap();
+                assert_eq!(outputs[1], outputs[0], "{name}, row {row}, {}", isa.name());
+            }
+        }
+    }
 }

@@ -49,6 +49,10 @@ impl Flat {
             Self::Number(_) | Self::Wild(_) => unreachable!("it lies inside its table"),
             Self::Table(fields) => write_table(fields, out),
             Self::Numbers(len, bytes) => {
+                // Other readers want elements at multiples of their size, weights of sixteen.
+                while !(out.len() + 4).is_multiple_of(16) {
+                    out.push(0);
+                }
                 let start = out.len();
                 out.extend((*len as u32).to_le_bytes());
                 out.extend(bytes);
@@ -161,7 +165,12 @@ pub struct Model {
     pub last_buffer: Option<Vec<(usize, Flat)>>,
 }
 
+pub const ADD: i32 = 0;
+pub const AVERAGE_POOL_2D: i32 = 1;
 pub const CONV_2D: i32 = 3;
+pub const DEPTHWISE_CONV_2D: i32 = 4;
+pub const FULLY_CONNECTED: i32 = 9;
+pub const RESHAPE: i32 = 22;
 pub const SOFTMAX: i32 = 25;
 pub const INT8: i8 = 9;
 pub const INT32: i8 = 2;
@@ -234,11 +243,12 @@ impl Model {
             Flat::Table(fields)
         });
         let operators = self.operators.iter().map(|one| {
+            let code = self.codes.get(one.code as usize);
             Flat::Table(vec![
                 (0, int(one.code)),
                 (1, Flat::ints(&one.inputs)),
                 (2, Flat::ints(&one.outputs)),
-                (3, byte(1)),
+                (3, byte(options_type(code.map_or(0, |it| it.0)))),
                 (4, Flat::Table(one.options.clone())),
             ])
         });
@@ -257,6 +267,19 @@ impl Model {
         let mut out = b"\0\0\0\0TFL3".to_vec();
         refer(0, &model, &mut out);
         out
+    }
+}
+
+/// Which table an operator's options are, by its number in the schema's union.
+fn options_type(code: i32) -> i8 {
+    match code {
+        ADD => 11,
+        AVERAGE_POOL_2D => 5,
+        DEPTHWISE_CONV_2D => 2,
+        FULLY_CONNECTED => 8,
+        RESHAPE => 17,
+        SOFTMAX => 9,
+        _ => 1,
     }
 }
 

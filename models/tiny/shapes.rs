@@ -86,7 +86,9 @@ impl Builder {
             scales,
             axis,
         };
-        let bias_scales = scales.iter().map(|scale| scale * SCALE).collect();
+        let input = self.graph.tensor(self.here).per_tensor();
+        let input = input.map_or(SCALE, |(scale, _)| scale);
+        let bias_scales = scales.iter().map(|scale| scale * input).collect();
         let weights = self.tensor(Tensor {
             name: format!("weights {}", self.graph.tensors.len()),
             shape: shape.to_vec(),
