@@ -2,11 +2,16 @@
 
 mod common;
 
-use common::{BoardProcess, Feed, Host, broker, broker_v5, bundle, first_release, golden, policy};
+use common::{
+    BoardProcess, Feed, Host, broker, broker_v5, bundle, first_release, golden, key, policy,
+    root_trusting,
+};
+use edgeward::bundle::write::sign;
 use edgeward::engine::pool::PoolAllocator;
 use edgeward::telemetry::{Body, Event, Reason, SlotState};
 use edgeward_firmware::linux::config::Protocol;
 use edgeward_firmware::linux::run;
+use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -120,6 +125,46 @@ fn bad_releases_are_refused_or_reverted() {
     assert!(host.received().has_event(became(SlotState::Shadow)));
     board.until("the board says so too", |stats| {
         stats["last_failure"][1] == "Latency" && stats["confirmed"] == 0 && stats["slot"] == 0
+    });
+    board.stop();
+}
+
+#[test]
+fn a_revoked_key_ends_the_trial_of_its_release_and_no_restart_saves_it() {
+    let (mut board, host, mut feed, _folder) = confirmed();
+    // A trial that lasts as long as nobody ends it.
+    let mut endless = policy(0, 0);
+    endless.trial.min_inferences = u32::MAX;
+    host.roll_out(2, &bundle(2, &endless, golden(1.0)));
+    feed.until("release 2 is on trial", || {
+        board.shows(|stats| stats["mode"] == "trial")
+    });
+    host.trust(2, root_trusting(2, 12));
+    let reverted = |event: &Event| {
+        let revoked = Reason::Revoked;
+        matches!(event, Event::Reverted { reason, to: Some(_), .. } if *reason == revoked)
+    };
+    feed.until("release 2 is reverted", || {
+        host.shows(|seen| seen.has_event(reverted))
+    });
+    // Release 1 answers, and its key is said to be revoked, too.
+    let first = |stats: &Value| stats["mode"] == "confirmed" && stats["slot"] == 0;
+    feed.until("release 1 answers", || board.shows(first));
+    let states = Some([SlotState::Revoked, SlotState::Rejected(Reason::Revoked)]);
+    host.until("the board says so", |seen| seen.slots() == states);
+    drop(feed);
+    board.stop();
+    board.start();
+    let mut feed = Feed::start(&board);
+    feed.until("release 1 answers after the restart", || {
+        board.shows(|stats| first(stats) && stats["boot"] == 2)
+    });
+    // A release by the new key is taken.
+    let mut third = bundle(3, &policy(0, 0), golden(1.0));
+    sign(&mut third, &key(12)).unwrap();
+    host.roll_out(3, &third);
+    feed.until("release 3 is confirmed", || {
+        board.shows(|stats| stats["confirmed"] == 1 && stats["last_failure"][1] == "Revoked")
     });
     board.stop();
 }

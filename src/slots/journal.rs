@@ -37,7 +37,7 @@ pub type RolloutTag = [u8; 8];
 /// What the journal knows of one slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotRecord {
-    /// Where it is in its life.
+    /// Where it is in its life; never [`SlotState::Revoked`], which the root decides at every start.
     pub state: SlotState,
     /// Digest of the release (header, manifest and chunk table).
     pub digest: Digest32,
@@ -226,7 +226,9 @@ pub fn decode_record(bytes: &[u8]) -> Result<(u32, JournalState, usize), RecordE
     let (state, rest): (JournalState, _) =
         postcard::take_from_bytes(payload).map_err(|_| RecordError::Payload)?;
     let length = usize::from(u16::from_le_bytes([bytes[4], bytes[5]]));
+    let stored = |record: &SlotRecord| record.state != SlotState::Revoked;
     let plausible = state.confirmed.is_none_or(|index| index < 2)
+        && state.slots.iter().all(stored)
         && payload.len() - rest.len() == length
         && rest.iter().all(|&byte| byte == 0);
     if !plausible {

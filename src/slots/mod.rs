@@ -569,7 +569,8 @@ impl<S: NorFlash> Slots<S> {
     }
 }
 
-/// Marks the release in a slot as failed and remembers it.
+/// Marks the release in a slot as failed and remembers it. One whose keys were revoked is not held
+/// against: it may come again under the same rollout once other keys have signed it.
 fn fail(state: &mut JournalState, slot: Slot, reason: Reason) {
     let record = &mut state.slots[slot as usize];
     let release = release_id(&record.digest);
@@ -581,7 +582,9 @@ fn fail(state: &mut JournalState, slot: Slot, reason: Reason) {
     record.state = SlotState::Rejected(reason);
     record.attempts = 0;
     state.last_failure = Some((release, reason));
-    remember(state, rejection);
+    if reason != Reason::Revoked {
+        remember(state, rejection);
+    }
 }
 
 fn remember(state: &mut JournalState, rejection: Rejection) {

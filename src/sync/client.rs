@@ -62,8 +62,8 @@ pub enum Action {
     /// The release in this slot is staged, or was in shadow before the board restarted: begin (or
     /// go on with) its shadow or its trial, as its policy says.
     Start(Slot),
-    /// Stop running this slot, in shadow or on trial: its rollout ended. The slot is given up
-    /// already; the confirmed one runs.
+    /// Stop running this slot, in shadow or on trial: its rollout ended, or its keys were revoked.
+    /// The slot is given up already; the confirmed one runs.
     Stop(Slot),
     /// There is more to do; poll again when convenient.
     More,
@@ -113,7 +113,8 @@ pub(super) enum Step {
 /// at most `W` chunks in flight and writes each as it comes, so memory is the head and the chunk in
 /// the caller's hands. What holds in the slot is never fetched again, whatever was in between.
 ///
-/// Nothing that the network does or fails to do ends a trial, except a signed abort of the rollout.
+/// Nothing that the network does or fails to do ends a trial, except a signed abort of the rollout,
+/// and a signed root that revokes the keys of the release.
 #[derive(Debug)]
 pub struct UpdateClient<'a, V, const W: usize> {
     pub(super) config: Config<'a>,
@@ -132,6 +133,11 @@ pub struct UpdateClient<'a, V, const W: usize> {
     pub(super) stop: [bool; 2],
     /// The desired state is to be asked for again; not queued either.
     pub(super) ask_desired: bool,
+    /// The releases in the slots were not looked at since the start, or since the root changed.
+    /// Nothing uses `head` while this is so.
+    pub(super) review_due: bool,
+    /// Slots that were confirmed and whose release the root no longer trusts.
+    pub(super) revoked: [bool; 2],
 }
 
 impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
@@ -152,6 +158,8 @@ impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
             reports: Deque::new(),
             stop: [false; 2],
             ask_desired: false,
+            review_due: true,
+            revoked: [false; 2],
         }
     }
 
@@ -192,6 +200,9 @@ impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
         now_ms: u64,
         slots: &mut Slots<S>,
     ) -> Result<Option<Action>, Error> {
+        if let Some(slot) = self.review(slots)? {
+            return Ok(Some(Action::Stop(slot)));
+        }
         if let Some(action) = self.waiting() {
             return Ok(Some(action));
         }
@@ -227,15 +238,21 @@ impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
     /// Whether [`UpdateClient::poll`] has something that was decided already.
     #[must_use]
     pub fn is_pressing(&self) -> bool {
-        self.stop.contains(&true) || self.ask_desired || !self.reports.is_empty()
+        self.stop.contains(&true) || self.review_due || self.ask_desired || !self.reports.is_empty()
+    }
+
+    /// The next slot that is to be stopped.
+    pub(super) fn stopped(&mut self) -> Option<Slot> {
+        let stop = &mut self.stop;
+        Slot::ALL
+            .into_iter()
+            .find(|&slot| core::mem::take(&mut stop[slot as usize]))
     }
 
     /// What was decided already, the most pressing first.
     fn waiting(&mut self) -> Option<Action> {
-        for slot in Slot::ALL {
-            if core::mem::take(&mut self.stop[slot as usize]) {
-                return Some(Action::Stop(slot));
-            }
+        if let Some(slot) = self.stopped() {
+            return Some(Action::Stop(slot));
         }
         if core::mem::take(&mut self.ask_desired) {
             return Some(Action::AskDesired);

@@ -294,6 +294,7 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
         let before = slots.record(slots.idle());
         let resumed = before.state == SlotState::Receiving && before.digest == job.target.digest;
         let slot = slots.begin_receive(&job.target, job.rollout)?;
+        self.revoked[slot as usize] = false;
         if resumed {
             let (at, kept) = (0, 0);
             self.phase = Phase::Scan { slot, at, kept };

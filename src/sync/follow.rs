@@ -65,32 +65,91 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
                 slots.set_root(root)?;
                 self.halt();
                 self.ask_desired = true;
-                self.check_ready(slots)?;
+                self.review_due = true;
+                self.look_through(slots)?;
                 Ok(None)
             }
         }
     }
 
-    /// Gives up the release that waits for its trial, or is in shadow, when its signatures do not
-    /// hold under the root as it is now. One that was confirmed, or is on trial, was good when that
-    /// began, and goes on.
-    fn check_ready<S: NorFlash>(&mut self, slots: &mut Slots<S>) -> Result<(), Error> {
-        let slot = slots.idle();
-        let (state, digest) = (slots.record(slot).state, slots.record(slot).digest);
-        if !matches!(state, SlotState::Staged | SlotState::Shadow) {
+    /// Makes sure that nothing runs on trial, or is about to, that the root does not trust: looks at
+    /// the releases in both slots once after a start and after each new root, and takes back those
+    /// that too few of their keys vouch for now. Call before a release is loaded or confirmed.
+    ///
+    /// Returns a slot whose release is to be stopped, as [`Action::Stop`](super::Action::Stop) does,
+    /// each once: call until it says none. What is confirmed runs on, and [`UpdateClient::is_revoked`]
+    /// says so.
+    ///
+    /// # Errors
+    /// Those of the journal; the next call looks again.
+    pub fn review<S: NorFlash>(&mut self, slots: &mut Slots<S>) -> Result<Option<Slot>, Error> {
+        self.look_through(slots)?;
+        Ok(self.stopped())
+    }
+
+    /// Whether the release in a slot was confirmed and is no longer signed by enough keys of the
+    /// root, as far as it was looked at since.
+    #[must_use]
+    pub fn is_revoked(&self, slot: Slot) -> bool {
+        self.revoked[slot as usize]
+    }
+
+    fn look_through<S: NorFlash>(&mut self, slots: &mut Slots<S>) -> Result<(), Error> {
+        if !self.review_due {
             return Ok(());
         }
-        let root = &slots.state().root.clone();
-        let holds = match slots.read_head(slot, self.head) {
-            Ok(head) => check_signatures(head, &digest, root, &self.verifier).map(|_| ()),
-            // Staged by a client that had more memory.
-            Err(Error::Size) => Err(HeadFault::Damaged),
-            Err(error) => return Err(error),
-        };
-        match holds {
-            Ok(()) => Ok(()),
-            Err(fault) => self.abandon(slot, fault, slots),
+        for slot in Slot::ALL {
+            let (state, release) = (
+                slots.record(slot).state,
+                release_id(&slots.record(slot).digest),
+            );
+            self.revoked[slot as usize] = false;
+            let held = matches!(
+                state,
+                SlotState::Staged | SlotState::Shadow | SlotState::Trial | SlotState::Confirmed
+            );
+            let Some(fault) = held.then(|| self.fault(slot, slots)).flatten() else {
+                continue;
+            };
+            match (state, fault) {
+                (SlotState::Confirmed, HeadFault::Unsigned) => {
+                    self.revoked[slot as usize] = true;
+                    self.report(Event::Slot {
+                        slot: slot as u8,
+                        release,
+                        state: SlotState::Revoked,
+                    });
+                }
+                // Whether it holds is for the next boot to say.
+                (SlotState::Confirmed, _) => {}
+                (SlotState::Trial, fault) => self.end_trial(slot, fault.since(), slots)?,
+                (_, fault) => self.abandon(slot, fault, slots)?,
+            }
         }
+        self.review_due = false;
+        Ok(())
+    }
+
+    /// What speaks against the head in a slot under the root as it is now. Read twice before it says
+    /// so, for the answer costs a release; a flash that can't be read does not hold.
+    fn fault<S: NorFlash>(&mut self, slot: Slot, slots: &mut Slots<S>) -> Option<HeadFault> {
+        let digest = slots.record(slot).digest;
+        let mut fault = None;
+        for _ in 0..2 {
+            fault = match slots.read_head(slot, self.head) {
+                Ok(head) => {
+                    let root = &slots.state().root;
+                    check_signatures(head, &digest, root, &self.verifier).err()
+                }
+                // Staged by a client that had more memory.
+                Err(Error::Size) => Some(HeadFault::Refused(Reason::Unsupported)),
+                Err(_) => Some(HeadFault::Damaged),
+            };
+            if fault.is_none() {
+                break;
+            }
+        }
+        fault
     }
 
     /// Gives up what is ready in a slot, for its head does not hold, and says so.
@@ -104,7 +163,7 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
         slots.abandon(slot)?;
         self.stop[slot as usize] = true;
         if fault == HeadFault::Unsigned {
-            let reason = Reason::Signature;
+            let reason = fault.since();
             self.report(Event::Refused {
                 what: Refused::Release { release, reason },
             });
@@ -187,18 +246,26 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
                 self.slot_event(slot, slots);
             }
             SlotState::Shadow => self.end_shadow(slots)?,
-            SlotState::Trial => {
-                let reason = Reason::Operator;
-                let to = slots.revert(slot, reason)?;
-                self.stop[slot as usize] = true;
-                self.report(Event::Reverted {
-                    from: release_id(&target.digest),
-                    to: to.map(|to| release_id(&slots.record(to).digest)),
-                    reason,
-                });
-            }
+            SlotState::Trial => self.end_trial(slot, Reason::Operator, slots)?,
             _ => {}
         }
+        Ok(())
+    }
+    /// Somebody who may end the trial in a slot did: the confirmed release runs again.
+    fn end_trial<S: NorFlash>(
+        &mut self,
+        slot: Slot,
+        reason: Reason,
+        slots: &mut Slots<S>,
+    ) -> Result<(), Error> {
+        let from = release_id(&slots.record(slot).digest);
+        let to = slots.revert(slot, reason)?;
+        self.stop[slot as usize] = true;
+        self.report(Event::Reverted {
+            from,
+            to: to.map(|to| release_id(&slots.record(to).digest)),
+            reason,
+        });
         Ok(())
     }
 }

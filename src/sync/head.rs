@@ -19,6 +19,17 @@ pub(super) enum HeadFault {
     Refused(Reason),
 }
 
+impl HeadFault {
+    /// Why a release whose head held when it was received is not to run now.
+    pub(super) fn since(self) -> Reason {
+        match self {
+            Self::Damaged => Reason::Corrupt,
+            Self::Unsigned => Reason::Revoked,
+            Self::Refused(reason) => reason,
+        }
+    }
+}
+
 /// Checks `bytes`, which are `target.head_bytes` long; returns how many of them are signed.
 pub(super) fn check_head<V: Verifier + ?Sized>(
     bytes: &[u8],

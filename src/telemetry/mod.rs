@@ -77,6 +77,9 @@ pub enum SlotState {
     Confirmed,
     /// Refused or reverted; the reason says why.
     Rejected(Reason),
+    /// Confirmed, and no longer signed by enough release keys of the trust root. Only ever reported:
+    /// a board runs it on, and finds out anew at every start.
+    Revoked,
 }
 
 /// Why a release was refused or reverted.
@@ -107,6 +110,8 @@ pub enum Reason {
     Crash,
     /// An operator asked for it.
     Operator,
+    /// It was signed well until a new trust root revoked too many of the keys that had signed it.
+    Revoked,
 }
 
 /// One slot as reported.

@@ -511,6 +511,7 @@ impl<
     /// # Errors
     /// Those of flash; polling again tries again.
     pub fn poll(&mut self, now: Now) -> Result<Option<Action<'_>>, ControlError> {
+        self.review()?;
         match self.todo.next() {
             Some(Action::Load { slot, purpose }) => return self.load(slot, purpose, now).map(Some),
             Some(action) => return Ok(Some(action)),

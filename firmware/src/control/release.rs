@@ -214,6 +214,14 @@ impl<
         self.todo.run(slot, mode);
     }
 
+    /// Takes back what the root does not trust any more, before anything is loaded or confirmed.
+    pub(super) fn review(&mut self) -> Result<(), ControlError> {
+        while let Some(slot) = self.client.review(&mut self.slots)? {
+            self.stop(slot);
+        }
+        Ok(())
+    }
+
     /// What became of the trial of a release.
     ///
     /// # Errors
@@ -225,6 +233,7 @@ impl<
         verdict: Verdict,
         now: Now,
     ) -> Result<(), ControlError> {
+        self.review()?;
         let record = self.slots.record(slot);
         if record.state != SlotState::Trial || release_id(&record.digest) != release {
             return Ok(());
@@ -307,8 +316,13 @@ impl<
         let report = |slot: Slot| {
             let record = self.slots.record(slot);
             let empty = record.state == SlotState::Empty;
+            let revoked = record.state == SlotState::Confirmed && self.client.is_revoked(slot);
             SlotReport {
-                state: record.state,
+                state: if revoked {
+                    SlotState::Revoked
+                } else {
+                    record.state
+                },
                 release: if empty {
                     ReleaseId::default()
                 } else {

@@ -6,7 +6,7 @@ use super::wait::LIMIT;
 use edgeward::bundle::{BoardClass, Bundle};
 use edgeward::sync::{Desired, RolloutState, Target};
 use edgeward::telemetry::codec::{sign_ack, verify_frame};
-use edgeward::telemetry::{Ack, Body, Event, Id, Text};
+use edgeward::telemetry::{Ack, Body, Event, Id, SlotState, Text};
 use edgeward::topic::{self, Channel};
 use edgeward::trust::PublicKey;
 use edgeward::trust::cose::ContentType;
@@ -62,6 +62,14 @@ impl Received {
 
     pub fn has_event(&self, wanted: impl Fn(&Event) -> bool) -> bool {
         self.events().any(wanted)
+    }
+
+    /// The slots as the newest birth has them.
+    pub fn slots(&self) -> Option<[SlotState; 2]> {
+        self.frames().rev().find_map(|frame| match &frame.body {
+            Body::Birth(birth) => Some(birth.slots.each_ref().map(|slot| slot.state)),
+            _ => None,
+        })
     }
 
     /// Samples in all summaries.
@@ -202,6 +210,14 @@ impl Host {
     pub fn roll_out(&self, sequence: u64, bytes: &[u8]) {
         let target = self.publish(bytes);
         self.desire(sequence, &target);
+    }
+
+    /// Publishes a trust root.
+    pub fn trust(&self, version: u32, root: Vec<u8>) {
+        let topic = topic::root("f", version);
+        self.client
+            .publish(topic.as_str(), QoS::AtLeastOnce, true, root)
+            .unwrap();
     }
 
     /// Sends an acknowledgement that the collector signed.

@@ -15,7 +15,7 @@ pub use broker::{broker, broker_v5};
 pub use feed::Feed;
 pub use host::{Host, Received};
 pub use proxy::Proxy;
-pub use release::{CLASSES, bundle, golden, policy, slow_bundle};
+pub use release::{CLASSES, bundle, golden, key, policy, root_trusting, slow_bundle};
 
 use edgeward::telemetry::Frame;
 use edgeward_firmware::{MAX_FEATURES, MAX_OUTPUTS};

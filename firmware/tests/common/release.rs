@@ -36,10 +36,15 @@ pub fn signed(seed: u8, content: ContentType, payload: &[u8]) -> Vec<u8> {
 }
 
 pub fn signed_root() -> Vec<u8> {
+    root_trusting(1, 2)
+}
+
+/// A root whose releases are signed by the key of that seed.
+pub fn root_trusting(version: u32, release: u8) -> Vec<u8> {
     let role = |seed| RoleKeys::new(1, &[key(seed).public_key()]).unwrap();
     let root = Root {
-        version: 1,
-        roles: [role(1), role(2), role(3), role(4)],
+        version,
+        roles: [role(1), role(release), role(3), role(4)],
     };
     let mut bytes = [0; 2048];
     signed(1, ContentType::Root, root.encode(&mut bytes).unwrap())

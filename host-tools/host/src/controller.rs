@@ -8,7 +8,7 @@ use crate::release::{Release, ReleaseError, publish_roots, sign_desired_by};
 use crate::rollout::{BoardView, Counts, Decision, PlanError, Rollout, State};
 use crate::store::{FrameQuery, Kind, Store, StoreError};
 use edgeward::sync::cohort_per_mille;
-use edgeward::telemetry::{Birth, Id};
+use edgeward::telemetry::Birth;
 use edgeward::topic;
 use edgeward::trust::Role;
 use edgeward::trust::root::Root;
@@ -77,18 +77,7 @@ pub fn boards(store: &dyn Store, fleet: &str) -> Result<Vec<BoardView>, StoreErr
         };
         let birth: Birth = serde_json::from_value(frame.body)
             .map_err(|error| StoreError::Corrupt(format!("birth of {}: {error}", device.name)))?;
-        views.push(BoardView {
-            device: Id::try_from(device.name.as_str()).unwrap_or_default(),
-            class: birth.class,
-            tags: birth.tags.to_vec(),
-            slots: birth
-                .slots
-                .each_ref()
-                .map(|slot| (slot.release, slot.state)),
-            last_failure: birth.last_failure,
-            running: birth.running,
-            desired: birth.desired,
-        });
+        views.push(BoardView::of(&device.name, &birth));
     }
     Ok(views)
 }

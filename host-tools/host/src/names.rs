@@ -65,7 +65,7 @@ pub const ALARM_NAMES: [&str; ViolationKind::COUNT + 5] = {
 };
 
 /// All names of slot states.
-pub const SLOT_STATES: [&str; 7] = [
+pub const SLOT_STATES: [&str; 8] = [
     "empty",
     "receiving",
     "staged",
@@ -73,6 +73,7 @@ pub const SLOT_STATES: [&str; 7] = [
     "trial",
     "confirmed",
     "rejected",
+    "revoked",
 ];
 
 /// An alarm's name: the violation's, or what a window's statistic is about.
@@ -125,6 +126,7 @@ pub fn slot_state_name(state: SlotState) -> &'static str {
         SlotState::Trial => "trial",
         SlotState::Confirmed => "confirmed",
         SlotState::Rejected(_) => "rejected",
+        SlotState::Revoked => "revoked",
         _ => "unknown",
     }
 }
@@ -145,6 +147,7 @@ pub fn reason_name(reason: Reason) -> &'static str {
         Reason::PredictionDrift => "prediction_drift",
         Reason::Crash => "crash",
         Reason::Operator => "operator",
+        Reason::Revoked => "revoked",
         _ => "unknown",
     }
 }

@@ -6,7 +6,7 @@
 
 use edgeward::bundle::BoardClass;
 use edgeward::sync::{Desired, RolloutState, Target};
-use edgeward::telemetry::{Id, Reason, ReleaseId, SlotState, Text, release_id};
+use edgeward::telemetry::{Birth, Id, Reason, ReleaseId, SlotState, Text, release_id};
 use serde::{Deserialize, Serialize};
 
 /// What an operator asked for.
@@ -85,6 +85,23 @@ pub struct BoardView {
     pub running: Option<u8>,
     /// Number of the desired state that it last accepted.
     pub desired: u64,
+}
+
+impl BoardView {
+    /// What a board's newest birth says of it.
+    #[must_use]
+    pub fn of(device: &str, birth: &Birth) -> Self {
+        let slots = birth.slots.each_ref();
+        Self {
+            device: Id::try_from(device).unwrap_or_default(),
+            class: birth.class,
+            tags: birth.tags.to_vec(),
+            slots: slots.map(|slot| (slot.release, slot.state)),
+            last_failure: birth.last_failure,
+            running: birth.running,
+            desired: birth.desired,
+        }
+    }
 }
 
 /// Boards of the present phase, by what they did.
@@ -206,15 +223,11 @@ impl Rollout {
     ) -> Counts {
         let mut counts = Counts::default();
         for board in boards {
-            let Some(release) = self.release_for(board.class) else {
-                continue;
-            };
-            let tagged = self.plan.tags.iter().all(|tag| board.tags.contains(tag));
-            if !tagged || !in_cohort(&self.plan.id, &board.device, self.share()) {
+            if !self.asks(board, in_cohort) {
                 continue;
             }
             counts.targeted += 1;
-            match standing(board, release, self.after_sequence) {
+            match self.standing(board) {
                 Standing::Confirmed => counts.confirmed += 1,
                 Standing::Busy => counts.busy += 1,
                 Standing::Failed => counts.failed += 1,
@@ -222,6 +235,24 @@ impl Rollout {
             }
         }
         counts
+    }
+
+    /// Whether the present phase asks this board to run a release.
+    #[must_use]
+    pub fn asks(&self, board: &BoardView, in_cohort: &dyn Fn(&str, &str, u16) -> bool) -> bool {
+        self.release_for(board.class).is_some()
+            && self.plan.tags.iter().all(|tag| board.tags.contains(tag))
+            && in_cohort(&self.plan.id, &board.device, self.share())
+    }
+
+    /// What a board made of the release that is meant for its class, since the rollout's desired
+    /// states; waiting when there is none.
+    #[must_use]
+    pub fn standing(&self, board: &BoardView) -> Standing {
+        self.release_for(board.class)
+            .map_or(Standing::Waiting, |release| {
+                standing(board, release, self.after_sequence)
+            })
     }
 
     /// Says what to do next; [`Rollout::apply`] does it.
@@ -293,11 +324,30 @@ impl Rollout {
     }
 }
 
-enum Standing {
+/// What a board made of a rollout's release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Confirmed, and it is what runs.
     Confirmed,
+    /// On its way: from the download to the trial.
     Busy,
+    /// Refused or reverted.
     Failed,
+    /// Not begun; or confirmed once, left for another one, and not begun again.
     Waiting,
+}
+
+impl Standing {
+    /// Its name; stable.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Busy => "busy",
+            Self::Failed => "rejected",
+            Self::Waiting => "waiting",
+        }
+    }
 }
 
 /// What one board did with one release, in desired states after the number `after`.
@@ -309,10 +359,12 @@ fn standing(board: &BoardView, release: ReleaseId, after: u64) -> Standing {
         }
         match state {
             // One that was confirmed before stays in its slot until that is needed, but does not run.
-            SlotState::Confirmed if board.running.is_none_or(|slot| slot == index) => {
+            SlotState::Confirmed | SlotState::Revoked
+                if board.running.is_none_or(|slot| slot == index) =>
+            {
                 return Standing::Confirmed;
             }
-            SlotState::Confirmed | SlotState::Empty => {}
+            SlotState::Confirmed | SlotState::Revoked | SlotState::Empty => {}
             SlotState::Rejected(_) => failed = true,
             _ => busy = true,
         }
@@ -404,8 +456,13 @@ mod tests {
         assert_eq!(counts(&board).confirmed, 1);
         board.running = Some(1);
         assert_eq!(counts(&board).confirmed, 1);
+        // A board that runs a release whose keys were revoked since has installed it all the same.
+        board.slots[1].1 = SlotState::Revoked;
+        assert_eq!(counts(&board).confirmed, 1);
         // It runs what came after, and is asked to go back: it waits, or refuses.
         board.running = Some(0);
+        assert_eq!((counts(&board).confirmed, counts(&board).waiting), (0, 1));
+        board.slots[1].1 = SlotState::Confirmed;
         assert_eq!((counts(&board).confirmed, counts(&board).waiting), (0, 1));
         board.last_failure = Some((NEW, Reason::Downgrade));
         assert_eq!((counts(&board).confirmed, counts(&board).failed), (0, 1));

@@ -4,7 +4,7 @@ use crate::catalog::{Catalog, Explained};
 use crate::controller::in_cohort;
 use crate::keys::hex;
 use crate::names::{reason_name, severity_name, slot_state_name, statistic_name};
-use crate::rollout::{Rollout, State};
+use crate::rollout::{BoardView, Rollout, Standing, State};
 use crate::store::{Device, FrameQuery, Kind, Store, StoreError, StoredFrame};
 use crate::{MAX_FEATURES, MAX_OUTPUTS};
 use edgeward::contract::ViolationKind;
@@ -64,7 +64,8 @@ pub struct BoardStatus {
 pub struct Running {
     /// `A` or `B`.
     pub slot: char,
-    /// `confirmed` or `trial`.
+    /// `confirmed`, `trial`, or `revoked`: confirmed, and no longer signed by enough keys that the
+    /// board's trust root has.
     pub state: &'static str,
     /// First digits of its digest.
     pub release: String,
@@ -104,7 +105,8 @@ pub struct RolloutStatus {
     pub state: &'static str,
     /// Whether the board is in the cohort of the present phase.
     pub in_cohort: bool,
-    /// What the board made of it: `confirmed`, `rejected`, `busy` or `waiting`.
+    /// What the board made of it: `confirmed` (and it runs), `rejected`, `busy` or `waiting` (also when
+    /// it confirmed the release once, and left it since).
     pub board: &'static str,
 }
 
@@ -380,15 +382,7 @@ fn slots(birth: &Birth) -> Vec<SlotStatus> {
 }
 
 fn rollout_status(rollout: &Rollout, device: &Device, birth: Option<&Birth>) -> RolloutStatus {
-    let tagged = birth.is_some_and(|birth| {
-        let wanted = &rollout.plan.tags;
-        wanted.iter().all(|tag| birth.tags.contains(tag))
-    });
-    let wanted = rollout.release_for(device.class);
-    let state = birth.zip(wanted).and_then(|(birth, wanted)| {
-        let slot = birth.slots.iter().find(|slot| slot.release == wanted)?;
-        Some(slot.state)
-    });
+    let view = birth.map(|birth| BoardView::of(&device.name, birth));
     RolloutStatus {
         id: rollout.plan.id.as_str().to_owned(),
         state: match rollout.state {
@@ -397,15 +391,12 @@ fn rollout_status(rollout: &Rollout, device: &Device, birth: Option<&Birth>) -> 
             State::Aborted { .. } => "aborted",
             State::Done => "done",
         },
-        in_cohort: tagged
-            && wanted.is_some()
-            && in_cohort(&rollout.plan.id, &device.name, rollout.share()),
-        board: match state {
-            Some(SlotState::Confirmed) => "confirmed",
-            Some(SlotState::Rejected(_)) => "rejected",
-            Some(SlotState::Empty) | None => "waiting",
-            Some(_) => "busy",
-        },
+        in_cohort: view
+            .as_ref()
+            .is_some_and(|view| rollout.asks(view, &in_cohort)),
+        board: view
+            .map_or(Standing::Waiting, |view| rollout.standing(&view))
+            .name(),
     }
 }
 
@@ -607,7 +598,97 @@ impl AlarmCount {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edgeward::telemetry::Event;
+    use crate::rollout::Plan;
+    use edgeward::bundle::BoardClass;
+    use edgeward::sync::Target;
+    use edgeward::telemetry::{Event, Id, Reason, SlotReport, Text, release_id};
+    use edgeward::trust::PublicKey;
+
+    fn plan() -> Plan {
+        Plan {
+            id: Id::try_from("r-1").unwrap_or_default(),
+            fleet: Id::try_from("f").unwrap_or_default(),
+            targets: vec![Target {
+                class: BoardClass::Linux,
+                digest: [1; 32],
+                counter: 1,
+                version: Text::new(),
+                head_bytes: 4096,
+                total_bytes: 8192,
+            }],
+            tags: Vec::new(),
+            phases: vec![1000],
+            soak_ms: 0,
+            max_failures: 0,
+            deadline_ms: 0,
+            expires_after_s: 60,
+        }
+    }
+
+    /// A board whose slots hold releases 1 and 2, by the first byte of their digests.
+    fn born(states: [SlotState; 2], running: u8) -> Birth {
+        let mut number = 0;
+        let slots = states.map(|state| {
+            number += 1;
+            SlotReport {
+                state,
+                release: release_id(&[number; 32]),
+                counter: u32::from(number),
+                version: Text::new(),
+            }
+        });
+        Birth {
+            class: BoardClass::Linux,
+            firmware: Text::new(),
+            slots,
+            running: Some(running),
+            floor: 0,
+            root_version: 1,
+            desired: 1,
+            tags: heapless::Vec::new(),
+            last_failure: None,
+        }
+    }
+
+    #[test]
+    fn a_release_is_confirmed_for_a_rollout_only_where_it_runs() {
+        let rollout = Rollout::start(plan(), 0).expect("plan");
+        let device = Device {
+            name: "b".into(),
+            fleet: "f".into(),
+            key: PublicKey([1; 32]),
+            class: BoardClass::Linux,
+            enrolled_ms: 0,
+            seen_ms: None,
+            online: true,
+            epoch: None,
+            through: 0,
+        };
+        let of = |birth: Option<&Birth>| rollout_status(&rollout, &device, birth);
+        let (done, revoked) = (SlotState::Confirmed, SlotState::Revoked);
+        for (states, running, word) in [
+            ([done, done], 0, "confirmed"),
+            // Release 2 came after it, and is what answers.
+            ([done, done], 1, "waiting"),
+            ([revoked, done], 0, "confirmed"),
+            ([revoked, done], 1, "waiting"),
+            ([SlotState::Trial, done], 0, "busy"),
+            ([SlotState::Rejected(Reason::Revoked), done], 1, "rejected"),
+            ([SlotState::Empty, done], 1, "waiting"),
+        ] {
+            let birth = born(states, running);
+            let status = of(Some(&birth));
+            assert_eq!((status.board, status.in_cohort), (word, true), "{birth:?}");
+        }
+        let mut failed = born([SlotState::Empty, done], 1);
+        failed.last_failure = Some((release_id(&[1; 32]), Reason::Latency));
+        assert_eq!(
+            of(Some(&failed)).board,
+            "rejected",
+            "as the rollout counts it"
+        );
+        assert_eq!((of(None).board, of(None).in_cohort), ("waiting", false));
+    }
 
     #[test]
     fn alarms_come_back_from_json_whatever_their_value() {

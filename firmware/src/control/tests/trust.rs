@@ -52,9 +52,73 @@ fn a_revoked_release_in_shadow_is_stopped_and_never_tried() {
     // What is confirmed runs on.
     assert_eq!(world.head.running(), Some(first));
     assert_eq!(world.head.slots.confirmed(), Some(first));
-    let reason = Reason::Signature;
+    let reason = Reason::Revoked;
     let what = Refused::Release { release, reason };
     assert!(world.events().contains(&Event::Refused { what }));
+}
+
+/// What the newest birth says of the slots, and which of them runs.
+fn said(world: &mut World) -> ([SlotState; 2], Option<u8>) {
+    let frames = world.frames();
+    let births = frames.iter().rev().filter_map(|frame| match &frame.body {
+        Body::Birth(birth) => Some(birth),
+        _ => None,
+    });
+    let birth = births.take(1).next().unwrap();
+    (birth.slots.each_ref().map(|slot| slot.state), birth.running)
+}
+
+#[test]
+fn a_revoked_release_on_trial_goes_back_and_is_never_confirmed() {
+    let (mut world, first) = World::confirmed(1);
+    let second = world.install(2);
+    world.frames();
+    let (release, now) = (world.head.release(second), world.now);
+    let topic = topic::root("f", 2).to_string();
+    world.head.message(&topic, &revoking(), now).unwrap();
+    // The verdict was on its way already.
+    world
+        .head
+        .trial(second, release, Verdict::Confirm, now)
+        .unwrap();
+    world.run();
+    assert_eq!(world.stops, [second]);
+    assert_eq!(world.head.running(), Some(first));
+    let slots = &world.head.slots;
+    let rejected = SlotState::Rejected(Reason::Revoked);
+    assert_eq!(slots.record(second).state, rejected);
+    assert_eq!((slots.confirmed(), slots.state().floor), (Some(first), 1));
+    // The confirmed one is by the same key: it runs on, and its operator is told, at each start.
+    let mut states = [SlotState::Revoked; 2];
+    states[second as usize] = rejected;
+    assert_eq!(said(&mut world), (states, Some(first as u8)));
+    world.loads.clear();
+    let mut world = world.restart();
+    assert_eq!(world.loads, [(first, Purpose::Confirmed)]);
+    assert_eq!(said(&mut world), (states, Some(first as u8)));
+    assert_eq!(world.head.running(), Some(first));
+}
+
+#[test]
+fn a_power_cut_after_the_new_root_does_not_load_a_revoked_trial_again() {
+    let (mut world, first) = World::confirmed(1);
+    let second = world.install(2);
+    let from = world.head.release(second);
+    let mut next = root(2);
+    next.roles[Role::Release as usize] = root(2).roles[Role::Root as usize].clone();
+    // The power goes when the root is written, and nothing else is.
+    world.head.slots.set_root(next).unwrap();
+    world.frames();
+    world.loads.clear();
+    let mut world = world.restart();
+    assert_eq!(world.loads, [(first, Purpose::Confirmed)]);
+    assert_eq!(world.head.running(), Some(first));
+    let reverted = Event::Reverted {
+        from,
+        to: Some(world.head.release(first)),
+        reason: Reason::Revoked,
+    };
+    assert!(world.events().contains(&reverted));
 }
 
 #[test]

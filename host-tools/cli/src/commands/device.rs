@@ -7,12 +7,13 @@ use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::Table;
 use edgeward::bundle::BoardClass;
+use edgeward::telemetry::SlotState;
 use edgeward::topic::is_name;
 use edgeward::trust::PublicKey;
 use edgeward::trust::strict::point_is_strict;
 use edgeward_host::catalog::Catalog;
 use edgeward_host::keys::{hex, unhex};
-use edgeward_host::names::class_name;
+use edgeward_host::names::{class_name, slot_state_name};
 use edgeward_host::status::{self, BoardStatus, Running, TrialFailure};
 use edgeward_host::store::sqlite::Sqlite;
 use edgeward_host::store::{Device, Epoch, Store, StoreError};
@@ -399,6 +400,23 @@ fn show_status(
     Ok(Exit::Ok)
 }
 
+fn print_slots(status: &BoardStatus, w: &mut dyn Write) -> io::Result<()> {
+    for slot in &status.slots {
+        let release = slot.release.as_ref().map_or(String::new(), |release| {
+            format!(" {} ({release})", slot.version)
+        });
+        let confirmed = slot.state == slot_state_name(SlotState::Confirmed);
+        let running = status.running.as_ref().map(|running| running.slot);
+        let why = match slot.reason {
+            Some(why) => format!(": {why}"),
+            None if confirmed && running != Some(slot.slot) => ", does not run".to_owned(),
+            None => String::new(),
+        };
+        writeln!(w, "slot {}    {}{release}{why}", slot.slot, slot.state)?;
+    }
+    Ok(())
+}
+
 /// What the board runs.
 fn print_standing(status: &BoardStatus, w: &mut dyn Write) -> io::Result<()> {
     let Some(agent) = &status.agent else {
@@ -423,16 +441,16 @@ fn print_standing(status: &BoardStatus, w: &mut dyn Write) -> io::Result<()> {
             )?;
             let digest = running.digest.as_ref().unwrap_or(&running.release);
             writeln!(w, "digest    {digest}")?;
+            if running.state == slot_state_name(SlotState::Revoked) {
+                writeln!(
+                    w,
+                    "revoked   its keys count no more: roll out a release that others signed"
+                )?;
+            }
         }
         None => writeln!(w, "runs      nothing")?,
     }
-    for slot in &status.slots {
-        let release = slot.release.as_ref().map_or(String::new(), |release| {
-            format!(" {} ({release})", slot.version)
-        });
-        let why = slot.reason.map_or(String::new(), |why| format!(": {why}"));
-        writeln!(w, "slot {}    {}{release}{why}", slot.slot, slot.state)?;
-    }
+    print_slots(status, w)?;
     let (floor, root) = (status.floor, status.root_version);
     let number = |number: Option<u32>| number.unwrap_or_default();
     writeln!(
