@@ -7,7 +7,6 @@
 //! | `edgeward/v1/{fleet}/{device}/up/summary` | board | no | frame |
 //! | `edgeward/v1/{fleet}/{device}/up/event` | board | no | frame |
 //! | `edgeward/v1/{fleet}/{device}/down/ack` | host | no | signed [`crate::telemetry::Ack`] |
-//! | `edgeward/v1/{fleet}/{device}/down/cmd` | host | no | signed command |
 //! | `edgeward/v1/{fleet}/desired` | host | yes | signed [`crate::sync::Desired`] |
 //! | `edgeward/v1/{fleet}/root/{version}` | host | yes | signed [`crate::trust::root::Root`] |
 //! | `edgeward/v1/blob/{digest}/{n}` | host | yes | bytes `4096 n` to `4096 (n + 1)` of the bundle |
@@ -36,19 +35,16 @@ pub enum Channel {
     Event,
     /// Acknowledgements.
     Ack,
-    /// Commands.
-    Command,
 }
 
 impl Channel {
     /// All channels.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 5] = [
         Self::Birth,
         Self::State,
         Self::Summary,
         Self::Event,
         Self::Ack,
-        Self::Command,
     ];
 
     /// The topic's ending.
@@ -60,7 +56,6 @@ impl Channel {
             Self::Summary => "up/summary",
             Self::Event => "up/event",
             Self::Ack => "down/ack",
-            Self::Command => "down/cmd",
         }
     }
 }
@@ -264,6 +259,7 @@ mod tests {
             "edgeward/v1/f/root/01",
             "edgeward/v1/blob/00/1",
             "edgeward/v1/f/d/birth/x",
+            "edgeward/v1/f/d/down/cmd",
         ] {
             assert_eq!(parse(topic), None, "{topic}");
         }

@@ -72,9 +72,7 @@ fn frame(key: &RingSigner) -> (Vec<u8>, Vec<u8>) {
         first_sequence: 40,
         sequence: 41,
         time_ms: 1_800_000_000_000,
-        body: Body::Event(Event::Refused {
-            what: Refused::Command,
-        }),
+        body: Body::Event(Event::Refused { what: Refused::Ack }),
     };
     let mut payload = [0; 512];
     let mut out = [0; 1024];

@@ -137,7 +137,7 @@ fn events() -> Vec<Event> {
         },
         Refused::Chunk { release, index: 7 },
         Refused::Root { version: 2 },
-        Refused::Command,
+        Refused::Ack,
     ];
     let mut events: Vec<Event> = refused.map(|what| Event::Refused { what }).into();
     events.extend([
@@ -285,10 +285,6 @@ fn every_change_of_what_the_host_signs_is_detected() {
     let bytes = signed_by_two(ContentType::Desired, &payload);
     check("desired state", &bytes, Changes::Bits, |bytes| {
         verified(Role::Rollout, ContentType::Desired, bytes).is_some()
-    });
-    let bytes = signed_by_two(ContentType::Command, b"restart");
-    check("command", &bytes, Changes::Bits, |bytes| {
-        verified(Role::Collector, ContentType::Command, bytes).is_some()
     });
 }
 

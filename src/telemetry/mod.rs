@@ -355,8 +355,8 @@ pub enum Refused {
         /// Its claimed version.
         version: u32,
     },
-    /// An acknowledgement or command that is not signed by the collector.
-    Command,
+    /// An acknowledgement that is not signed by the collector.
+    Ack,
 }
 
 /// The host's cumulative acknowledgement, signed by the collector role.

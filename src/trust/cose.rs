@@ -44,9 +44,9 @@ const PROTECTED_FIXED: usize = 2 + PROTECTED_START.len() + 1 + KEY_LABEL.len() +
 /// Bytes of a protected header in its byte string, at most.
 const PROTECTED_MAX: usize = PROTECTED_FIXED + ContentType::MAX_TEXT;
 /// Bytes that a message adds to an embedded payload, at most.
-pub const MAX_OVERHEAD_BYTES: usize = ContentType::Command.embedded_bytes(0x1_0000) - 0x1_0000;
+pub const MAX_OVERHEAD_BYTES: usize = ContentType::Desired.embedded_bytes(0x1_0000) - 0x1_0000;
 /// Bytes of the largest detached message.
-pub const MAX_DETACHED_BYTES: usize = ContentType::Command.detached_bytes();
+pub const MAX_DETACHED_BYTES: usize = ContentType::Desired.detached_bytes();
 /// Bytes of a bundle's signature.
 pub const BUNDLE_SIGNATURE_BYTES: usize = ContentType::Bundle.detached_bytes();
 
@@ -65,22 +65,19 @@ pub enum ContentType {
     Frame,
     /// An acknowledgement of telemetry.
     Ack,
-    /// A command to a device.
-    Command,
 }
 
 impl ContentType {
     /// Every content type.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 5] = [
         Self::Bundle,
         Self::Desired,
         Self::Root,
         Self::Frame,
         Self::Ack,
-        Self::Command,
     ];
     /// Bytes of the longest text.
-    const MAX_TEXT: usize = Self::Command.text().len();
+    const MAX_TEXT: usize = Self::Desired.text().len();
 
     /// The media type that stands in the protected header.
     #[must_use]
@@ -92,7 +89,6 @@ impl ContentType {
             Self::Root => "application/edgeward-root",
             Self::Frame => "application/edgeward-frame",
             Self::Ack => "application/edgeward-ack",
-            Self::Command => "application/edgeward-command",
         }
     }
 

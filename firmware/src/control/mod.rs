@@ -392,7 +392,7 @@ impl<
             root.verify_threshold(Role::Collector, ContentType::Ack, bytes, &self.verifier);
         let ack = payload.ok().and_then(|payload| decode_ack(payload).ok());
         let Some(ack) = ack.filter(|ack| ack.device == self.setup.device) else {
-            let what = Refused::Command;
+            let what = Refused::Ack;
             return self.event(&Event::Refused { what }, now);
         };
         // One of an outbox that is gone says nothing of this one, however late or often it comes.

@@ -206,9 +206,7 @@ mod tests {
     "#;
 
     fn body() -> Body<F, C> {
-        Body::Event(Event::Refused {
-            what: Refused::Command,
-        })
+        Body::Event(Event::Refused { what: Refused::Ack })
     }
 
     #[test]

@@ -572,7 +572,7 @@ fn serve_collects_shows_and_drives_and_watch_follows() {
     assert_eq!(serve.printed["fleet"], FLEET);
     let http = serve.printed["http"].as_str().expect("an address");
     let mut board = Board::enrolled(&place);
-    let what = Refused::Command;
+    let what = Refused::Ack;
     board.send(Channel::Event, Body::Event(BoardEvent::Refused { what }));
     board.acknowledged(&place.root());
     let fleet: Value = serde_json::from_str(&get(http, "/api/fleet").1).expect("JSON");
@@ -709,7 +709,7 @@ fn an_operator_reads_names_and_finds_boards_that_nobody_enrolled() {
         mqtt: place.client("stranger"),
         sequence: 0,
     };
-    let what = Refused::Command;
+    let what = Refused::Ack;
     let body = Body::Event(BoardEvent::Refused { what });
     newcomer.send_as("board-9", Channel::Event, body);
     page_with(http, "/metrics", "edgeward_unknown_boards 1\n");

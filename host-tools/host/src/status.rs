@@ -719,7 +719,7 @@ mod tests {
             assert!(read == value || (read.is_nan() && !value.is_finite()));
         }
         let other = serde_json::to_value(Event::Refused {
-            what: edgeward::telemetry::Refused::Command,
+            what: edgeward::telemetry::Refused::Ack,
         });
         assert_eq!(alarm_of(&other.expect("JSON")), None);
     }

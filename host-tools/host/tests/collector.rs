@@ -76,7 +76,7 @@ impl Board {
         let pushed = self.outbox.push(0, &Body::Summary(summary));
         pushed.expect("there is room");
         if samples.is_multiple_of(10) {
-            let what = Refused::Command;
+            let what = Refused::Ack;
             let event = Body::Event(BoardEvent::Refused { what });
             self.outbox.push(0, &event).expect("there is room");
         }

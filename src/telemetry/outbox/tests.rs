@@ -43,9 +43,7 @@ fn released(samples: u32, release: u8) -> Body<1, 1> {
 }
 
 fn event() -> Body<1, 1> {
-    Body::Event(Event::Refused {
-        what: Refused::Command,
-    })
+    Body::Event(Event::Refused { what: Refused::Ack })
 }
 
 /// One waiting record.

@@ -135,7 +135,7 @@ fn a_threshold_counts_each_key_of_the_role_once() {
     bytes[first_end - 1] ^= 1;
     assert_eq!(verify(content, &bytes), short(1));
     // Another kind of content, though well signed.
-    let error = verify(ContentType::Command, &desired(&[11, 12])).unwrap_err();
+    let error = verify(ContentType::Ack, &desired(&[11, 12])).unwrap_err();
     assert!(matches!(error, TrustError::Cose { index: 0, error }
         if error.kind == CoseErrorKind::WrongContent));
 }

@@ -7,9 +7,7 @@ fn frames_wait_for_the_acknowledgement_of_the_collector() {
     let mut world = World::new();
     world.frames();
     for _ in 0..WINDOW + 8 {
-        let alarm = Event::Refused {
-            what: Refused::Command,
-        };
+        let alarm = Event::Refused { what: Refused::Ack };
         world.head.outbox.push(0, &Body::Event(alarm)).unwrap();
     }
     world.run();
@@ -42,9 +40,7 @@ fn what_the_transport_does_not_take_is_next_again() {
     let mut world = World::new();
     world.frames();
     world.acknowledge(1, 4);
-    let alarm = Event::Refused {
-        what: Refused::Command,
-    };
+    let alarm = Event::Refused { what: Refused::Ack };
     for _ in 0..2 {
         world.head.outbox.push(0, &Body::Event(alarm)).unwrap();
     }
@@ -100,7 +96,7 @@ fn an_old_copy_of_the_outbox_is_noticed_and_left() {
     let mut world = world.restart_with(|flash| copy.insert(flash).clone());
     let epoch = world.head.outbox.epoch();
     for _ in 0..9 {
-        let what = Refused::Command;
+        let what = Refused::Ack;
         world
             .head
             .outbox
