@@ -11,6 +11,8 @@
 //!
 //! Read `docs/ARCHITECTURE.md` for the map, `docs/BUNDLE.md` and `docs/WIRE.md` for the formats.
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
+// What fails is returned; an assertion says what can't be.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod bundle;
 pub mod contract;

@@ -3,6 +3,8 @@
 //! What is outside of [`linux`] is `no_std` and does no I/O of its own: a board's crate or the agent
 //! gives it flash, a transport, a clock and an engine.
 #![cfg_attr(not(any(test, feature = "linux")), no_std)]
+// What fails is returned; an assertion says what can't be.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod control;
 pub mod lines;

@@ -1,5 +1,8 @@
 //! The library behind `edgeward`, the host command: everything a person does, without a terminal.
 
+// What fails is returned; an assertion says what can't be.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
+
 pub mod broker;
 pub mod catalog;
 pub mod collector;
