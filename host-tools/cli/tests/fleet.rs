@@ -15,6 +15,8 @@ use edgeward::trust::root::Root;
 use edgeward::trust::{Digest32, Role, Signer};
 use edgeward_host::keys::{KeyStore, hex, unhex};
 use edgeward_host::mqtt::{Event, Message, Mqtt, Options};
+use edgeward_host::store::sqlite::Sqlite;
+use edgeward_host::store::{Kind, Store, StoredFrame};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -221,6 +223,61 @@ fn next_message(mqtt: &Mqtt) -> Message {
         }
     }
     panic!("no message within {PATIENCE:?}");
+}
+
+#[test]
+fn enrolling_for_a_new_outbox_takes_the_next_one_and_drops_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = folder.path();
+    let enroll = |more: &[&str]| {
+        let key = hex(&RingSigner::from_seed(&[7; 32])
+            .expect("a key")
+            .public_key()
+            .0);
+        let done = Command::new(env!("CARGO_BIN_EXE_edgeward"))
+            .args(["--home".as_ref(), home.as_os_str()])
+            .args(["device", "enroll", "a", "--key", &key])
+            .args(more)
+            .output()
+            .expect("it runs");
+        assert!(
+            done.status.success(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+    };
+    enroll(&[]);
+    let store = Sqlite::open(&home.join("store.db")).expect("opens");
+    let begins = |epoch, time_ms| {
+        let first = StoredFrame {
+            device: "a".into(),
+            epoch,
+            acknowledged: 0,
+            boot: 1,
+            first_sequence: 1,
+            sequence: 1,
+            time_ms,
+            received_ms: 1_800_000_000_000,
+            kind: Kind::Event,
+            body: Value::Null,
+            raw: vec![],
+        };
+        let counts = store.ingest(&[first]).expect("read");
+        counts.left_out.first().map(ToString::to_string)
+    };
+    assert_eq!(begins(1, 1_790_000_000_000), None);
+    let why = begins(2, 1_780_000_000_000).expect("older");
+    assert!(
+        why.contains("`edgeward device enroll --new-outbox`"),
+        "{why}"
+    );
+    // Enrolled again as before, nothing changes; nor does a look at what would be done.
+    enroll(&[]);
+    enroll(&["--new-outbox", "--dry-run"]);
+    assert!(begins(2, 1_780_000_000_000).is_some());
+    enroll(&["--new-outbox"]);
+    assert_eq!(begins(2, 1_780_000_000_000), None);
+    assert_eq!(store.epochs("a").expect("read").len(), 2);
 }
 
 #[test]

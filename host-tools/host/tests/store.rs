@@ -224,6 +224,7 @@ fn epochs(store: &dyn Store) {
         epoch,
         acknowledged,
         time_ms,
+        received_ms: YEAR_2026 + 1000,
         ..frame("a", first, last)
     };
     let why = |frame: StoredFrame| {
@@ -323,12 +324,50 @@ fn epochs(store: &dyn Store) {
     assert!(store.epochs("a").expect("read").is_empty());
 }
 
+/// A board whose clock was far ahead when it began an epoch is not shut out by that.
+fn clocks_ahead(store: &dyn Store) {
+    const YEAR_2026: u64 = 1_770_000_000_000;
+    const YEAR_2099: u64 = 4_070_000_000_000;
+    const DAY: u64 = 86_400_000;
+    store.enroll(&device("a", 1)).expect("enrolled");
+    let begins = |epoch, time_ms, received_ms| {
+        let first = StoredFrame {
+            epoch,
+            time_ms,
+            received_ms,
+            ..frame("a", 1, 1)
+        };
+        let counts = store.ingest(&[first]).expect("read");
+        counts.left_out.first().map(|left| left.why)
+    };
+    assert_eq!(begins(1, YEAR_2099, YEAR_2026), None);
+    // What is older than the receipt is still older, the next outbox is not.
+    let older = Some(Why::Older);
+    assert_eq!(begins(2, YEAR_2026 - 1, YEAR_2026 + DAY), older);
+    assert_eq!(begins(3, YEAR_2026 + DAY, YEAR_2026 + DAY), None);
+    // And back to a clock that is ahead, twice.
+    assert_eq!(begins(4, YEAR_2099, YEAR_2026 + 2 * DAY), None);
+    assert_eq!(begins(5, YEAR_2099 - 1, YEAR_2026 + 3 * DAY), None);
+    // A clock that was ahead by less than the frame was on its way can't be told from a right one:
+    // here somebody says that the outbox was lost, which holds for the next epoch only.
+    assert_eq!(begins(6, YEAR_2026 + 9 * DAY, YEAR_2026 + 10 * DAY), None);
+    assert_eq!(begins(7, YEAR_2026 + 8 * DAY, YEAR_2026 + 11 * DAY), older);
+    store.expect_epoch("a").expect("noted");
+    assert_eq!(begins(7, YEAR_2026 + 8 * DAY, YEAR_2026 + 11 * DAY), None);
+    assert_eq!(begins(8, YEAR_2026 + 7 * DAY, YEAR_2026 + 12 * DAY), older);
+    let device = store.device("a").expect("read").expect("there");
+    assert_eq!((device.epoch, device.through), (Some(7), 1));
+    assert_eq!(store.epochs("a").expect("read").len(), 6);
+    assert!(store.forget("a").expect("removed"));
+}
+
 #[test]
 fn sqlite_does_what_every_store_must() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Sqlite::open(&folder.path().join("deep/store.db")).expect("opened");
     suite(&store);
     epochs(&store);
+    clocks_ahead(&store);
 }
 
 #[test]

@@ -63,6 +63,9 @@ struct EnrollArgs {
     /// Its class.
     #[arg(long, value_enum, default_value_t = super::inspect::ClassArg::Linux)]
     class: super::inspect::ClassArg,
+    /// The board lost its outbox: take its next one, whatever its clock says.
+    #[arg(long)]
+    new_outbox: bool,
     /// Only check.
     #[arg(long)]
     dry_run: bool,
@@ -200,7 +203,11 @@ fn enroll(args: &EnrollArgs, context: &Context) -> anyhow::Result<Exit> {
     }
     let store = open(context)?;
     store.enroll(&device)?;
-    let detail = format!("{} {}", device.name, hex(&device.key.0));
+    let mut detail = format!("{} {}", device.name, hex(&device.key.0));
+    if args.new_outbox {
+        store.expect_epoch(&device.name)?;
+        detail.push_str(" new outbox");
+    }
     store.audit("device enroll", &detail, now_ms())?;
     context.out.say(format!("enrolled {}", device.name));
     show(&find(&store, &args.device)?, context)

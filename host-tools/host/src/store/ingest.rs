@@ -106,8 +106,10 @@ fn may_begin(
     if frame.first_sequence > frame.acknowledged.saturating_add(1) {
         return Ok(Err(Why::Unbegun));
     }
+    // No frame was made after it was received: a clock that says so was ahead, and would keep out
+    // every epoch that begins before that time comes.
     let begun_ms: Option<i64> = tx
-        .prepare("SELECT time_ms FROM epochs WHERE device = ?1 AND place = ?2")?
+        .prepare("SELECT min(time_ms, begun_ms) FROM epochs WHERE device = ?1 AND place = ?2")?
         .query_row(params![frame.device, current], |row| row.get(0))
         .optional()?;
     let time_ms = signed(frame.time_ms);

@@ -261,7 +261,7 @@ impl std::fmt::Display for LeftOut {
             Why::Older => write!(
                 f,
                 "epoch {epoch:08x} was begun before the current one: a replay, or the board's clock \
-                 went back"
+                 went back; if the board lost its outbox, `edgeward device enroll --new-outbox`"
             ),
             Why::TooMany => write!(
                 f,
@@ -378,6 +378,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::OtherKey`] when the name is taken.
     fn enroll(&self, device: &Device) -> Result<(), StoreError>;
+    /// The next epoch that a device begins is taken whatever its clock says, once: somebody knows
+    /// that the board lost its outbox.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn expect_epoch(&self, name: &str) -> Result<(), StoreError>;
     /// One device.
     ///
     /// # Errors
@@ -407,8 +413,8 @@ pub trait Store: Send + Sync {
     /// of an epoch that was never seen begins it, and closes the one before for ever, when
     /// * no frame was acknowledged between number 1 and it: it answers for the number after
     ///   `acknowledged`, which is 1 for a new outbox;
-    /// * by the device's own clock it was not made before the first frame of the current epoch, as
-    ///   far as both clocks knew the year;
+    /// * by the device's own clock it was not made before the first frame of the current epoch (nor
+    ///   before that was received, where the clock was ahead), as far as both clocks knew the year;
     /// * the device has fewer than [`MAX_EPOCHS`].
     ///
     /// Numbers that the device says were acknowledged and are not here count as stored, since it has

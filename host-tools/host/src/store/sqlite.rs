@@ -204,6 +204,16 @@ impl Store for Sqlite {
         Ok(())
     }
 
+    fn expect_epoch(&self, name: &str) -> Result<(), StoreError> {
+        // Nothing is older than a time that nobody knows.
+        self.lock().execute(
+            "UPDATE epochs SET time_ms = 0 WHERE device = ?1
+             AND place = (SELECT place FROM devices WHERE name = ?1)",
+            [name],
+        )?;
+        Ok(())
+    }
+
     fn device(&self, name: &str) -> Result<Option<Device>, StoreError> {
         let connection = self.lock();
         let found = connection
