@@ -1,5 +1,6 @@
 //! `edgeward device`.
 
+mod slots;
 mod windows;
 
 use super::fleet::store_path;
@@ -407,23 +408,6 @@ fn show_status(
     Ok(Exit::Ok)
 }
 
-fn print_slots(status: &BoardStatus, w: &mut dyn Write) -> io::Result<()> {
-    for slot in &status.slots {
-        let release = slot.release.as_ref().map_or(String::new(), |release| {
-            format!(" {} ({release})", slot.version)
-        });
-        let confirmed = slot.state == slot_state_name(SlotState::Confirmed);
-        let running = status.running.as_ref().map(|running| running.slot);
-        let why = match slot.reason {
-            Some(why) => format!(": {why}"),
-            None if confirmed && running != Some(slot.slot) => ", does not run".to_owned(),
-            None => String::new(),
-        };
-        writeln!(w, "slot {}    {}{release}{why}", slot.slot, slot.state)?;
-    }
-    Ok(())
-}
-
 /// What the board runs.
 fn print_standing(status: &BoardStatus, w: &mut dyn Write) -> io::Result<()> {
     let Some(agent) = &status.agent else {
@@ -457,7 +441,7 @@ fn print_standing(status: &BoardStatus, w: &mut dyn Write) -> io::Result<()> {
         }
         None => writeln!(w, "runs      nothing")?,
     }
-    print_slots(status, w)?;
+    slots::print(status, w)?;
     let (floor, root) = (status.floor, status.root_version);
     let number = |number: Option<u32>| number.unwrap_or_default();
     writeln!(
