@@ -7,7 +7,11 @@
 //!
 //! It does not reconnect, keep messages or know what they mean: its owners do.
 
+// What fails is returned; an assertion says what can't be.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
+
 mod address;
+mod backoff;
 mod client;
 mod failure;
 mod secret;
@@ -15,6 +19,7 @@ mod tls;
 mod version;
 
 pub use address::{Address, AddressError};
+pub use backoff::Backoff;
 pub use client::{Client, Line, Loop, Step, Will};
 pub use failure::Failure;
 pub use rustls::ClientConfig as TlsConfig;

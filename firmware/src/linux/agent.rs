@@ -25,7 +25,7 @@ use edgeward::sync::client::MAX_HEAD_CHUNKS;
 use edgeward::sync::{Board, Config as SyncConfig, UpdateClient};
 use edgeward::telemetry::codec::{max_frame_bytes, max_payload_bytes};
 use edgeward::telemetry::outbox::max_record_bytes;
-use edgeward::telemetry::{Id, Summary, Text, release_id};
+use edgeward::telemetry::{Id, SlotReport, Summary, Text, release_id};
 use edgeward::topic::{self, Channel};
 use edgeward::trust::Signer;
 use edgeward::trust::ring::{RingSigner, RingVerifier};
@@ -490,19 +490,16 @@ impl Agent<'_> {
         }
         let (slots, outbox) = (self.control.slots(), self.control.outbox());
         let state = slots.state();
-        let slot_status = |slot| {
-            let record = slots.record(slot);
-            SlotStatus {
-                state: format!("{:?}", record.state),
-                release: hex(&release_id(&record.digest)),
-                version: record.version.as_str().to_owned(),
-                counter: record.counter,
-            }
+        let slot_status = |slot: SlotReport| SlotStatus {
+            state: format!("{:?}", slot.state),
+            release: hex(&slot.release),
+            version: slot.version.as_str().to_owned(),
+            counter: slot.counter,
         };
         let mut status = self.stats.status();
         status.boot = state.boot;
         status.connected = self.connected;
-        status.slots = Slot::ALL.map(slot_status).to_vec();
+        status.slots = self.control.birth().slots.map(slot_status).to_vec();
         status.confirmed = state.confirmed;
         status.floor = state.floor;
         status.root_version = state.root.version;
@@ -515,6 +512,7 @@ impl Agent<'_> {
         status.next_sequence = outbox.next_sequence();
         status.acknowledged = outbox.acknowledged();
         status.unreported_refusals = self.control.unreported_refusals();
+        status.refused_subscriptions = self.transport.refused_subscriptions();
     }
 
     /// An orderly end: the open window is stored, what can be sent is sent, the broker is told.

@@ -12,6 +12,7 @@ pub mod provision;
 pub mod reader;
 pub mod source;
 pub mod stats;
+mod subscriptions;
 pub mod watchdog;
 
 pub use agent::run;

@@ -5,16 +5,19 @@
 //! Each connection has a client of its own, made anew after an error and whenever the old one stopped
 //! making progress, so that no state of a broken connection can hold up the next.
 
+#[cfg(test)]
+mod tests;
+
 use super::config::Config;
+use super::subscriptions::Subscriptions;
 use crate::control::OFFLINE;
 use crate::transport::{Event, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX, Transport, TransportError};
 use anyhow::{Context, Result};
 use edgeward::topic::{self, Channel};
 use edgeward_mqtt::{
-    Client, Credentials, Failure, Line, Loop, Negotiation, Protocol, Step, Will, load_tls,
+    Backoff, Client, Credentials, Failure, Line, Loop, Negotiation, Protocol, Step, Will, load_tls,
 };
-use ring::rand::{SecureRandom, SystemRandom};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,8 +27,6 @@ use tokio::sync::{Notify, mpsc};
 
 /// Events that may wait for their reader; then the broker waits.
 const EVENTS: usize = 64;
-/// Most subscriptions at once.
-const SUBSCRIPTIONS_MAX: usize = 64;
 /// First delay before a reconnection.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 /// A connection that lived this long proves the broker well: the next delay is the first again.
@@ -51,7 +52,7 @@ pub struct Options {
     pub line: Line,
     /// Versions of MQTT.
     pub protocol: Protocol,
-    /// Longest delay before a reconnection.
+    /// Longest delay before a reconnection, and before a refused subscription is asked for again.
     pub reconnect_max: Duration,
     /// Silence, or lack of acknowledgements, after which the connection is given up; longer than
     /// two pings are apart.
@@ -108,9 +109,16 @@ pub fn options(config: &Config) -> Result<Options> {
     })
 }
 
+/// A connection that is up.
+struct Up {
+    client: Client,
+    /// Filters in the order in which they were asked for, until they are sent and have numbers.
+    asked: VecDeque<String>,
+}
+
 /// What the connection's thread and the user of [`Mqtt`] share.
 struct Shared {
-    client: Mutex<Option<Client>>,
+    up: Mutex<Option<Up>>,
     stop: AtomicBool,
     stopped: Notify,
     published: AtomicU64,
@@ -118,9 +126,9 @@ struct Shared {
 }
 
 impl Shared {
-    fn client(&self) -> MutexGuard<'_, Option<Client>> {
-        // The lock guards one assignment, which can't leave the value half changed.
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    fn up(&self) -> MutexGuard<'_, Option<Up>> {
+        // The lock guards one assignment at a time, which can't leave the value half changed.
+        self.up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn outstanding(&self) -> u64 {
@@ -131,9 +139,22 @@ impl Shared {
 
 /// What the connection's thread tells.
 enum Told {
-    Connected { session_present: bool },
+    Connected {
+        session_present: bool,
+    },
     Disconnected,
-    Message { topic: String, payload: Vec<u8> },
+    Message {
+        topic: String,
+        payload: Vec<u8>,
+    },
+    Refused {
+        filter: String,
+        reason: String,
+    },
+    /// After a refusal only.
+    Granted {
+        filter: String,
+    },
 }
 
 /// A connection to an MQTT broker that repairs itself.
@@ -142,8 +163,7 @@ pub struct Mqtt {
     shared: Arc<Shared>,
     events: Option<mpsc::Receiver<Told>>,
     worker: Option<JoinHandle<()>>,
-    filters: Vec<String>,
-    waiting: VecDeque<String>,
+    subscriptions: Subscriptions,
     seen: bool,
     session_present: bool,
 }
@@ -153,9 +173,10 @@ impl Mqtt {
     #[must_use]
     pub fn new(options: Options) -> Self {
         Self {
+            subscriptions: Subscriptions::new(options.reconnect_max),
             options,
             shared: Arc::new(Shared {
-                client: Mutex::new(None),
+                up: Mutex::new(None),
                 stop: AtomicBool::new(false),
                 stopped: Notify::new(),
                 published: AtomicU64::new(0),
@@ -163,8 +184,6 @@ impl Mqtt {
             }),
             events: None,
             worker: None,
-            filters: Vec::new(),
-            waiting: VecDeque::new(),
             seen: false,
             session_present: false,
         }
@@ -172,19 +191,26 @@ impl Mqtt {
 
     /// Asks for the subscriptions that could not be asked for yet.
     fn flush_subscriptions(&mut self) {
-        if self.waiting.is_empty() {
+        let now = Instant::now();
+        if self.subscriptions.next(now).is_none() {
             return;
         }
-        let guard = self.shared.client();
-        let Some(client) = guard.as_ref() else {
+        let mut guard = self.shared.up();
+        let Some(up) = guard.as_mut() else {
             return;
         };
-        while let Some(filter) = self.waiting.front() {
-            if !client.subscribe(filter) {
+        while let Some(filter) = self.subscriptions.next(now) {
+            if !up.client.subscribe(filter) {
                 return;
             }
-            self.waiting.pop_front();
+            up.asked.extend(self.subscriptions.asked());
         }
+    }
+
+    /// Subscriptions that the broker refuses; each is asked for again.
+    #[must_use]
+    pub fn refused_subscriptions(&self) -> usize {
+        self.subscriptions.refusals()
     }
 
     fn connected(&mut self, session_present: bool) {
@@ -195,7 +221,31 @@ impl Mqtt {
         // Whatever the broker remembers: a subscription that was on its way when the last connection
         // ended may never have reached it, and nobody would miss it. Asking twice costs nothing but
         // the retained messages once more.
-        self.waiting = self.filters.iter().cloned().collect();
+        self.subscriptions.connected();
+    }
+}
+
+impl Mqtt {
+    fn told(&mut self) -> Option<Told> {
+        let events = self.events.as_mut()?;
+        events.try_recv().ok()
+    }
+
+    /// The broker answered a subscription.
+    fn answered(&mut self, told: Option<Told>) {
+        match told {
+            Some(Told::Refused { filter, reason }) => {
+                let news = self.subscriptions.refused(&filter, Instant::now());
+                if news {
+                    tracing::warn!(%filter, %reason, "the broker refuses a subscription; asking on");
+                }
+            }
+            Some(Told::Granted { filter }) => {
+                self.subscriptions.granted(&filter);
+                tracing::info!(%filter, "the broker grants it now");
+            }
+            _ => {}
+        }
     }
 }
 
@@ -226,8 +276,8 @@ impl Transport for Mqtt {
         {
             return Err(TransportError::Invalid);
         }
-        let guard = self.shared.client();
-        let client = guard.as_ref().ok_or(TransportError::Disconnected)?;
+        let guard = self.shared.up();
+        let client = &guard.as_ref().ok_or(TransportError::Disconnected)?.client;
         // Counted before it is queued, so that its acknowledgement can't overtake the count.
         self.shared.published.fetch_add(1, Ordering::SeqCst);
         if client.publish(topic, payload, retain, None) {
@@ -242,24 +292,17 @@ impl Transport for Mqtt {
         if filter.is_empty() || filter.len() > TOPIC_BYTES_MAX {
             return Err(TransportError::Invalid);
         }
-        if !self.filters.iter().any(|known| known == filter) {
-            if self.filters.len() >= SUBSCRIPTIONS_MAX {
-                return Err(TransportError::Full);
-            }
-            self.filters.push(filter.to_owned());
-        }
-        if !self.waiting.iter().any(|waiting| waiting == filter) {
-            self.waiting.push_back(filter.to_owned());
+        if !self.subscriptions.want(filter) {
+            return Err(TransportError::Full);
         }
         self.flush_subscriptions();
         Ok(())
     }
 
     fn unsubscribe(&mut self, filter: &str) -> Result<(), TransportError> {
-        self.filters.retain(|known| known != filter);
-        self.waiting.retain(|waiting| waiting != filter);
-        let guard = self.shared.client();
-        let client = guard.as_ref().ok_or(TransportError::Disconnected)?;
+        self.subscriptions.forget(filter);
+        let guard = self.shared.up();
+        let client = &guard.as_ref().ok_or(TransportError::Disconnected)?.client;
         if client.unsubscribe(filter) {
             Ok(())
         } else {
@@ -268,10 +311,12 @@ impl Transport for Mqtt {
     }
 
     fn poll(&mut self, handle: &mut dyn FnMut(Event<'_>)) -> bool {
-        let told = self
-            .events
-            .as_mut()
-            .and_then(|events| events.try_recv().ok());
+        let mut told = self.told();
+        // The broker's answers to subscriptions are this side's own business.
+        while let Some(Told::Refused { .. } | Told::Granted { .. }) = &told {
+            self.answered(told.take());
+            told = self.told();
+        }
         let happened = told.is_some();
         match told {
             Some(Told::Connected { session_present }) => {
@@ -288,7 +333,7 @@ impl Transport for Mqtt {
                 topic: &topic,
                 payload: &payload,
             }),
-            None => {}
+            Some(Told::Refused { .. } | Told::Granted { .. }) | None => {}
         }
         self.flush_subscriptions();
         happened
@@ -302,15 +347,15 @@ impl Transport for Mqtt {
         let deadline = Instant::now() + GOODBYE;
         let short = Duration::from_millis(5);
         let left = |deadline: Instant| Instant::now() < deadline;
-        let up = || self.shared.client().is_some();
+        let up = || self.shared.up().is_some();
         while up() && self.shared.outstanding() > 0 && left(deadline) {
             thread::sleep(short);
         }
         let goodbye = self
             .shared
-            .client()
+            .up()
             .as_ref()
-            .is_some_and(Client::disconnect);
+            .is_some_and(|up| up.client.disconnect());
         // The goodbye ends the connection, and the connection's end clears the client.
         while goodbye && up() && left(deadline) {
             thread::sleep(short);
@@ -351,7 +396,7 @@ fn work(options: &Options, shared: &Shared, events: &mpsc::Sender<Told>, reader:
             () = shared.stopped.notified() => {}
         }
     });
-    *shared.client() = None;
+    *shared.up() = None;
 }
 
 async fn reconnect(
@@ -360,8 +405,7 @@ async fn reconnect(
     events: &mpsc::Sender<Told>,
     reader: &Thread,
 ) {
-    let random = SystemRandom::new();
-    let mut backoff = BACKOFF_FIRST;
+    let mut backoff = Backoff::new(BACKOFF_FIRST, options.reconnect_max);
     let mut connected_before = false;
     let mut told: Option<Failure> = None;
     let mut negotiation = Negotiation::new(options.protocol);
@@ -380,10 +424,12 @@ async fn reconnect(
             connected: false,
             stall: options.stall,
             negotiation: &mut negotiation,
+            sent: BTreeMap::new(),
+            refused: BTreeSet::new(),
         };
         let failure = connection.run(turns).await;
         let connected = connection.connected;
-        *shared.client() = None;
+        *shared.up() = None;
         if connected {
             connected_before = true;
             told = None;
@@ -402,21 +448,10 @@ async fn reconnect(
             told = Some(failure);
         }
         if connected && begun.elapsed() > STABLE {
-            backoff = BACKOFF_FIRST;
+            backoff.reset();
         }
-        tokio::time::sleep(jittered(backoff, &random)).await;
-        backoff = (backoff * 2).min(options.reconnect_max.max(BACKOFF_FIRST));
+        tokio::time::sleep(backoff.jittered()).await;
     }
-}
-
-/// Between half and all of `delay`, so that a fleet does not come back at once.
-fn jittered(delay: Duration, random: &SystemRandom) -> Duration {
-    let mut bytes = [0; 2];
-    // Without randomness the full delay is still a delay.
-    if random.fill(&mut bytes).is_err() {
-        return delay;
-    }
-    delay / 2 + (delay / 2) * u32::from(u16::from_le_bytes(bytes)) / u32::from(u16::MAX)
 }
 
 /// One connection, from its first packet to its last.
@@ -428,9 +463,34 @@ struct Connection<'a> {
     connected: bool,
     stall: Duration,
     negotiation: &'a mut Negotiation,
+    /// Subscriptions that the broker has not answered, by their numbers.
+    sent: BTreeMap<u16, String>,
+    /// Those that it refused and has not granted since.
+    refused: BTreeSet<String>,
 }
 
 impl Connection<'_> {
+    /// A subscription was sent under this number, in the order in which they were asked for.
+    fn numbered(&mut self, id: u16) {
+        let mut up = self.shared.up();
+        if let Some(filter) = up.as_mut().and_then(|up| up.asked.pop_front()) {
+            self.sent.insert(id, filter);
+        }
+    }
+
+    /// What the reader is to know of the broker's answer to a subscription.
+    fn subscribed(&mut self, id: u16, refused: Option<String>) -> Option<Told> {
+        let filter = self.sent.remove(&id)?;
+        match refused {
+            Some(reason) => {
+                self.refused.insert(filter.clone());
+                Some(Told::Refused { filter, reason })
+            }
+            None if self.refused.remove(&filter) => Some(Told::Granted { filter }),
+            None => None,
+        }
+    }
+
     /// Works until the connection ends, and says why it did.
     async fn run(&mut self, mut turns: Loop) -> Failure {
         let mut heard = Instant::now();
@@ -467,7 +527,10 @@ impl Connection<'_> {
             }
             let told = match step {
                 Step::Connected { session_present } => {
-                    *self.shared.client() = Some(self.client.clone());
+                    *self.shared.up() = Some(Up {
+                        client: self.client.clone(),
+                        asked: VecDeque::new(),
+                    });
                     self.connected = true;
                     self.negotiation.connected();
                     tracing::debug!(mqtt = %self.negotiation.version(), "the broker answers");
@@ -483,13 +546,14 @@ impl Connection<'_> {
                     progress = Instant::now();
                     continue;
                 }
-                Step::SubscribeAcked {
-                    refused: Some(reason),
-                    ..
-                } => {
-                    tracing::warn!(%reason, "the broker refuses a subscription");
+                Step::SubscribeSent(id) => {
+                    self.numbered(id);
                     continue;
                 }
+                Step::SubscribeAcked { id, refused } => match self.subscribed(id, refused) {
+                    Some(told) => told,
+                    None => continue,
+                },
                 _ => continue,
             };
             if self.events.send(told).await.is_err() {
@@ -499,160 +563,5 @@ impl Connection<'_> {
             // The reader may have taken its time; that was not the broker's silence.
             heard = Instant::now();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::cell::Cell;
-    use std::io::{Read, Write};
-    use std::net::TcpListener;
-
-    #[test]
-    fn jitter_stays_between_half_and_all() {
-        let random = SystemRandom::new();
-        let delay = Duration::from_secs(8);
-        let delays: Vec<_> = (0..200).map(|_| jittered(delay, &random)).collect();
-        assert!(delays.iter().all(|d| *d >= delay / 2 && *d <= delay));
-        assert!(delays.iter().any(|d| *d != delays[0]));
-    }
-
-    fn options(port: u16) -> Options {
-        Options {
-            line: line("127.0.0.1", port, "t", 5),
-            protocol: Protocol::V4,
-            reconnect_max: Duration::from_secs(1),
-            stall: Duration::from_secs(1),
-        }
-    }
-
-    /// Polls until `ended` says so; what is new unparks this thread.
-    fn poll_until(
-        mqtt: &mut Mqtt,
-        what: &str,
-        handle: &mut dyn FnMut(Event<'_>),
-        mut ended: impl FnMut(&Mqtt) -> bool,
-    ) {
-        let limit = Duration::from_secs(60);
-        let deadline = Instant::now() + limit;
-        while !ended(mqtt) {
-            let waiting = mqtt.waiting.len();
-            assert!(
-                Instant::now() < deadline,
-                "waited {limit:?} in vain until {what}; {waiting} requests wait"
-            );
-            if !mqtt.poll(handle) {
-                thread::park_timeout(Duration::from_millis(10));
-            }
-        }
-    }
-
-    /// Polls until an event has come.
-    fn wait_for(mqtt: &mut Mqtt, what: &str, wanted: fn(&Event<'_>) -> bool) {
-        let seen = Cell::new(false);
-        let mut look = |event: Event<'_>| seen.set(seen.get() || wanted(&event));
-        poll_until(mqtt, what, &mut look, |_| seen.get());
-    }
-
-    fn connected(event: &Event<'_>) -> bool {
-        matches!(event, Event::Connected { .. })
-    }
-
-    /// A broker that takes connections and subscriptions, and acknowledges no publish.
-    fn deaf_broker() -> (u16, Arc<Mutex<Vec<u8>>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let hears = heard.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                // CONNACK: no session, accepted.
-                stream.write_all(&[0x20, 2, 0, 0]).unwrap();
-                let mut bytes = [0; 1024];
-                while let Ok(read @ 1..) = stream.read(&mut bytes) {
-                    hears.lock().unwrap().extend(&bytes[..read]);
-                }
-            }
-        });
-        (port, heard)
-    }
-
-    #[test]
-    fn a_connection_without_progress_is_given_up_and_subscriptions_are_asked_again() {
-        let (port, heard) = deaf_broker();
-        let mut mqtt = Mqtt::new(options(port));
-        mqtt.subscribe("a/topic").unwrap();
-        mqtt.connect();
-        wait_for(&mut mqtt, "it is connected", connected);
-        mqtt.publish("lost", b"x", false).unwrap();
-        let disconnected = |event: &Event<'_>| *event == Event::Disconnected;
-        wait_for(&mut mqtt, "it gives up", disconnected);
-        wait_for(&mut mqtt, "it is connected again", connected);
-        let asked = || {
-            let heard = heard.lock().unwrap();
-            heard.windows(7).filter(|part| part == b"a/topic").count()
-        };
-        poll_until(&mut mqtt, "it asks again", &mut |_| {}, |_| asked() >= 2);
-    }
-
-    #[test]
-    fn a_subscription_that_got_lost_on_the_way_is_asked_again_although_the_session_is_kept() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (asked, hears) = std::sync::mpsc::channel();
-        let (end, ends) = std::sync::mpsc::channel();
-        thread::spawn(move || {
-            // The first connection ends before the broker has read any subscription.
-            let (mut stream, _) = listener.accept().unwrap();
-            stream.write_all(&[0x20, 2, 0, 0]).unwrap();
-            ends.recv().unwrap();
-            drop(stream);
-            // CONNACK: the session is there, accepted.
-            let (mut stream, _) = listener.accept().unwrap();
-            stream.write_all(&[0x20, 2, 1, 0]).unwrap();
-            let (mut heard, mut bytes) = (Vec::<u8>::new(), [0; 1024]);
-            while let Ok(read @ 1..) = stream.read(&mut bytes) {
-                heard.extend(&bytes[..read]);
-                if heard.windows(7).any(|part| part == b"a/topic") {
-                    asked.send(()).unwrap();
-                    return;
-                }
-            }
-        });
-        let mut mqtt = Mqtt::new(options(port));
-        mqtt.subscribe("a/topic").unwrap();
-        mqtt.connect();
-        wait_for(&mut mqtt, "it is connected", connected);
-        assert!(mqtt.waiting.is_empty(), "it is on its way");
-        end.send(()).unwrap();
-        let asked_again = |_: &Mqtt| hears.try_recv().is_ok();
-        poll_until(&mut mqtt, "it asks again", &mut |_| {}, asked_again);
-    }
-
-    #[test]
-    fn without_a_broker_requests_come_back_at_once() {
-        let mut mqtt = Mqtt::new(options(9));
-        mqtt.connect();
-        assert_eq!(
-            mqtt.publish("a/b", b"x", false),
-            Err(TransportError::Disconnected)
-        );
-        assert_eq!(
-            mqtt.publish("a/+", b"x", false),
-            Err(TransportError::Invalid)
-        );
-        let large = vec![0; PAYLOAD_BYTES_MAX + 1];
-        assert_eq!(
-            mqtt.publish("a", &large, false),
-            Err(TransportError::Invalid)
-        );
-        for i in 0..SUBSCRIPTIONS_MAX {
-            mqtt.subscribe(&format!("a/{i}")).unwrap();
-        }
-        assert_eq!(mqtt.subscribe("one/more"), Err(TransportError::Full));
-        assert!(!mqtt.poll(&mut |_| panic!("no event without a broker")));
-        mqtt.disconnect();
     }
 }

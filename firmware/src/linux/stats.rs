@@ -107,6 +107,8 @@ pub struct Status {
     pub acknowledged: u64,
     /// Refusals that were too many to be reported.
     pub unreported_refusals: u32,
+    /// Subscriptions that the broker refuses.
+    pub refused_subscriptions: usize,
 }
 
 /// One slot.

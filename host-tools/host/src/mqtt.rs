@@ -177,8 +177,8 @@ impl Mqtt {
     /// Subscribes, and waits until the broker has granted it.
     ///
     /// # Errors
-    /// [`MqttError`] when it refused, or did not answer within `timeout`; it is then asked again at
-    /// the next connection.
+    /// [`MqttError`] when it refused, or did not answer within `timeout`; it is asked again all the
+    /// same, ever later, and at the next connection.
     pub fn subscribe_and_wait(&self, filter: &str, timeout: Duration) -> Result<(), MqttError> {
         self.session.subscribe(filter);
         let settled =

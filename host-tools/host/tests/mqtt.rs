@@ -4,6 +4,8 @@ use edgeward_host::broker::{self, Options as BrokerOptions};
 use edgeward_host::mqtt::{
     Credentials, Event, Failure, Message, Mqtt, MqttError, Options, Protocol, Version,
 };
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -36,6 +38,59 @@ fn retained_chunks_reach_a_late_subscriber_one_by_one_and_again() {
     chunks(start());
 }
 
+/// A packet of MQTT 3.1.1: its first byte, and its body.
+fn packet(stream: &mut impl Read) -> Option<(u8, Vec<u8>)> {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).ok()?;
+    assert!(head[1] < 0x80, "the packets here are short");
+    let mut body = vec![0; usize::from(head[1])];
+    stream.read_exact(&mut body).ok()?;
+    Some((head[0], body))
+}
+
+#[test]
+fn a_refused_subscription_is_asked_for_again_on_the_same_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    // Refuses twice, then grants and delivers what is retained.
+    let broker = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let mut asked = 0;
+        while let Some((kind, body)) = packet(&mut stream) {
+            let answer: &[u8] = match kind >> 4 {
+                1 => &[0x20, 2, 0, 0],
+                8 => {
+                    asked += 1;
+                    let code = if asked < 3 { 0x80 } else { 1 };
+                    let ack = [0x90, 3, body[0], body[1], code];
+                    stream.write_all(&ack).expect("written");
+                    if asked < 3 {
+                        &[]
+                    } else {
+                        &[0x31, 4, 0, 1, b'a', b'!']
+                    }
+                }
+                12 => &[0xd0, 0],
+                _ => &[],
+            };
+            stream.write_all(answer).expect("written");
+        }
+        asked
+    });
+    let mqtt = Mqtt::connect(&Options {
+        protocol: Protocol::V4,
+        ..Options::new("t", "127.0.0.1", port)
+    });
+    let refused = mqtt.subscribe_and_wait("a", PATIENCE);
+    assert!(
+        matches!(refused, Err(MqttError::Refused { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(next_message(&mqtt).payload, b"!");
+    drop(mqtt);
+    assert_eq!(broker.join().expect("it ends"), 3);
+}
+
 /// A Mosquitto that ends with its owner.
 struct Mosquitto {
     process: std::process::Child,
@@ -59,7 +114,7 @@ impl Mosquitto {
             println!("skipped: no {}", program.display());
             return None;
         }
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
+        let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
             .expect("a free port")
             .port();
@@ -138,8 +193,7 @@ fn an_embedded_broker_that_closes_on_five_is_spoken_to_in_3_1_1() {
 /// A broker that answers each first packet as `answer` says, and then takes what comes. The packets
 /// that it got.
 fn answering(answer: fn(version: u8) -> &'static [u8]) -> (u16, Arc<Mutex<Vec<Vec<u8>>>>) {
-    use std::io::{Read, Write};
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("bound").port();
     let packets = Arc::new(Mutex::new(Vec::new()));
     let got = Arc::clone(&packets);
@@ -282,7 +336,7 @@ fn chunks(port: u16) {
 
 #[test]
 fn a_taken_port_is_an_error_that_says_so() {
-    let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = holder.local_addr().expect("bound").port();
     let options = BrokerOptions {
         port,
@@ -357,7 +411,7 @@ fn slow_gate(
     target: u16,
     cuts: Arc<std::sync::atomic::AtomicBool>,
 ) -> (u16, Arc<std::sync::atomic::AtomicU32>) {
-    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::net::{Shutdown, TcpStream};
     use std::sync::atomic::Ordering;
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("bound").port();
@@ -380,7 +434,6 @@ fn slow_gate(
             ] {
                 let cuts = Arc::clone(&cuts);
                 std::thread::spawn(move || {
-                    use std::io::{Read, Write};
                     let mut buffer = [0; 4096];
                     while let Ok(len @ 1..) = from.read(&mut buffer) {
                         if cuts.swap(false, Ordering::SeqCst)

@@ -1,7 +1,7 @@
 //! What outlives a connection, and the task that makes one connection after the other.
 
 use super::{Event, Message, Options};
-use edgeward_mqtt::{Client, Failure, Line, Loop, Negotiation, Step, Version};
+use edgeward_mqtt::{Backoff, Client, Failure, Line, Loop, Negotiation, Step, Version};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,8 @@ const MAX_PACKET: u32 = crate::broker::MAX_PAYLOAD_BYTES as u32 + 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Shortest and longest pause between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Shortest and longest pause before a refused subscription is asked for again.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// An acknowledgement that takes longer than this means that the connection is wedged.
 const OVERDUE: Duration = Duration::from_secs(10);
 /// How often that is looked at.
@@ -43,8 +45,16 @@ enum Subscription {
     Wanted,
     Asked,
     Granted,
-    /// And why.
-    Refused(String),
+    Refused(Refusal),
+}
+
+/// A subscription that the broker refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Refusal {
+    why: String,
+    backoff: Backoff,
+    /// When it is asked for again; none while the broker has not answered that.
+    again: Option<Instant>,
 }
 
 /// All that the client's threads share.
@@ -98,7 +108,7 @@ impl Status {
     pub(super) fn granted(&self, filter: &str) -> Option<Result<(), String>> {
         match self.subscriptions.get(filter) {
             Some(Subscription::Granted) => Some(Ok(())),
-            Some(Subscription::Refused(why)) => Some(Err(why.clone())),
+            Some(Subscription::Refused(refusal)) => Some(Err(refusal.why.clone())),
             _ => None,
         }
     }
@@ -192,6 +202,57 @@ impl Status {
         }
     }
 
+    /// Asks for what the broker refused a while ago.
+    fn ask_again(&mut self, now: Instant) {
+        let Some((client, _)) = &self.client else {
+            return;
+        };
+        for (filter, state) in &mut self.subscriptions {
+            let Subscription::Refused(refusal) = state else {
+                continue;
+            };
+            if refusal.again.is_some_and(|at| at <= now) && client.subscribe(filter) {
+                refusal.again = None;
+                self.asked.push_back(filter.clone());
+            }
+        }
+    }
+
+    /// The broker answered a subscription.
+    fn subscribed(&mut self, id: u16, refused: Option<String>) {
+        let Some(filter) = self.subscribing.remove(&id) else {
+            return;
+        };
+        let Some(state) = self.subscriptions.get_mut(&filter) else {
+            return;
+        };
+        let before = match state {
+            Subscription::Refused(refusal) => Some(refusal.backoff.clone()),
+            _ => None,
+        };
+        // Said once, since it may be so for days.
+        match (&refused, &before) {
+            (Some(reason), None) => {
+                tracing::warn!(
+                    filter,
+                    reason,
+                    "subscription refused by the broker; asking on"
+                );
+            }
+            (None, Some(_)) => tracing::info!(filter, "subscription granted now"),
+            _ => {}
+        }
+        *state = refused.map_or(Subscription::Granted, |why| {
+            let mut backoff = before.unwrap_or_else(|| Backoff::new(ASK_AGAIN.0, ASK_AGAIN.1));
+            let again = Some(Instant::now() + backoff.delay());
+            Subscription::Refused(Refusal {
+                why,
+                backoff,
+                again,
+            })
+        });
+    }
+
     /// What a turn of the connection changes. rumqttc numbers requests in the order in which it got
     /// them.
     fn step(&mut self, step: Step) {
@@ -215,16 +276,7 @@ impl Status {
                     self.refusal.get_or_insert((outbound.topic, reason));
                 }
             }
-            Step::SubscribeAcked { id, refused } => {
-                if let Some(filter) = self.subscribing.remove(&id)
-                    && let Some(state) = self.subscriptions.get_mut(&filter)
-                {
-                    if let Some(reason) = &refused {
-                        tracing::warn!(filter, reason, "subscription refused by the broker");
-                    }
-                    *state = refused.map_or(Subscription::Granted, Subscription::Refused);
-                }
-            }
+            Step::SubscribeAcked { id, refused } => self.subscribed(id, refused),
             _ => {}
         }
         self.pump();
@@ -345,7 +397,7 @@ async fn connections(
 ) {
     let line = line(options);
     let mut negotiation = Negotiation::new(options.protocol);
-    let mut backoff = BACKOFF.0;
+    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     loop {
         let before = session.read(|status| status.connections);
         // A fresh event loop each time: nothing that went wrong in the last one is carried over.
@@ -354,7 +406,7 @@ async fn connections(
         let end = tokio::select! {
             end = serve((client, version), turns, session, inbox) => end,
             () = stop.notified() => End::Stop,
-            () = overdue(session) => {
+            () = watch(session) => {
                 let seconds = OVERDUE.as_secs();
                 End::Lost(Failure::Lost(format!("no acknowledgement for {seconds} s")))
             }
@@ -366,7 +418,7 @@ async fn connections(
         tracing::debug!(client = options.client_id, %version, %failure, "connection lost");
         if stood {
             negotiation.connected();
-            backoff = BACKOFF.0;
+            backoff.reset();
         } else if negotiation.failed(&failure) {
             continue;
         }
@@ -374,10 +426,9 @@ async fn connections(
         // An owner who takes no events misses nothing.
         let _ = inbox.try_send(Event::Disconnected(failure));
         tokio::select! {
-            () = tokio::time::sleep(jitter(backoff)) => {}
+            () = tokio::time::sleep(backoff.jittered()) => {}
             () = stop.notified() => return,
         }
-        backoff = (backoff * 2).min(BACKOFF.1);
     }
 }
 
@@ -398,17 +449,11 @@ fn line(options: &Options) -> Line {
     }
 }
 
-/// Half to all of a time, so that clients that lost the same broker don't all come back at once.
-fn jitter(time: Duration) -> Duration {
-    use std::hash::{BuildHasher, RandomState};
-    // The system seeds RandomState, which is all the randomness that is needed here.
-    let random = RandomState::new().hash_one(0u8) % 1024;
-    time / 2 + (time / 2).mul_f64(random as f64 / 1024.0)
-}
-
-/// Returns when a message has waited too long for its acknowledgement.
-async fn overdue(session: &Session) {
+/// Looks after a connection, and returns when a message has waited too long for its
+/// acknowledgement.
+async fn watch(session: &Session) {
     while !session.read(Status::is_wedged) {
+        session.change(|status| status.ask_again(Instant::now()));
         tokio::time::sleep(WATCH).await;
     }
 }
