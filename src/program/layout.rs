@@ -238,6 +238,11 @@ pub const fn store_channel(layout: Layout, channel: Channel, flags: i32) -> Chan
     }
 }
 
+/// Flags in a shift as it is stored for Cortex-M.
+pub const fn flags(shift: i32) -> i32 {
+    shift ^ (shift >> 31)
+}
+
 /// Bytes of scratch that an operator needs in the arena.
 pub const fn scratch_bytes(layout: Layout, op: &Op) -> u64 {
     match (layout, op) {

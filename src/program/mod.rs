@@ -18,6 +18,7 @@ pub mod op;
 pub mod overlap;
 #[cfg(feature = "std")]
 mod owned;
+pub mod proof;
 pub mod verify;
 pub mod work;
 

@@ -4,8 +4,8 @@
 //! arena and its own bytes, nor panic, divide by zero, or run longer than its stated work. It can
 //! compute nonsense, and it can read what an earlier run left in the arena.
 //!
-//! The check takes time in the order of the program's bytes and the output channels of its operators
-//! together, and no memory.
+//! The check takes time in the order of the program's bytes and the weights and output channels of its
+//! operators together, which is at most in the order of a run, and no memory.
 
 use super::border::Feature;
 use super::codec::{Field as _, Reader};
@@ -15,6 +15,7 @@ use super::op::{
     Operand, Plane, Pool, Quantizer, Softmax, Window,
 };
 use super::overlap::least_distance;
+use super::proof;
 use super::work::{taps, work};
 use super::{ALIGNMENT, HEADER_BYTES, Header, Layout, MAGIC, Program, VERSION};
 
@@ -125,6 +126,9 @@ pub enum Field {
     Overlap,
     /// A switch that is neither 0 nor 1.
     Switch,
+    /// Flags by which a layer for Cortex-M claims more than its weights and constants keep
+    /// ([`proof`](super::proof)); the value is the first output channel that does not.
+    Flags,
     /// A table that ends outside the constants.
     Table,
     /// A least difference that is positive or overflows.
@@ -166,6 +170,7 @@ impl<'a> Program<'a> {
             check.op(&op)?;
             program.work += work(&op).min(MAX_WORK + 1);
             check.require(program.work <= MAX_WORK, Field::Work, program.work)?;
+            check.flags(&op)?;
         }
         if ops.at() != op_bytes.len() {
             return Err(ProgramError::Head {
@@ -346,6 +351,18 @@ impl Check<'_> {
             )?;
         }
         Ok(())
+    }
+
+    /// Nothing is claimed of a layer's sums that its weights do not keep.
+    fn flags(&self, op: &Op) -> Checked {
+        let claim = match (self.layout, op) {
+            (Layout::CortexM, Op::Conv(it)) => proof::conv(self.bytes, it),
+            (Layout::CortexM, Op::ConvAdd(it)) => proof::conv(self.bytes, &it.conv),
+            (Layout::CortexM, Op::Depthwise(it)) => proof::depthwise(self.bytes, it),
+            (Layout::CortexM, Op::Dense(it)) => proof::dense(self.bytes, it),
+            _ => Ok(()),
+        };
+        claim.or_else(|channel| self.require(false, Field::Flags, channel))
     }
 
     /// A significand of 31 bits, or none.

@@ -466,9 +466,22 @@ fn write(builder: &mut Builder<'_>, op: &Op, arena: usize, io: [(usize, usize); 
     length
 }
 
+/// Changes some bits of weights or channels' constants, flags among them.
+fn spoil(random: &mut Random, constants: &mut [u8]) {
+    for _ in 0..=random.between(0, 2) {
+        let at = random.next() as usize % constants.len().max(1);
+        if let Some(byte) = constants.get_mut(at) {
+            *byte ^= 1 << random.between(0, 7);
+        }
+    }
+}
+
 /// Runs `count` random operators by both kinds of kernels; `false` when any output differs.
+///
+/// Some have spoilt constants: what the verifier takes of them must give the same outputs too.
 pub fn check(memory: Memory, seed: u32, count: u32) -> bool {
     let mut totals = [(0_u32, 0_u64); 6];
+    let mut spoilt = [0_u32; 2];
     for case in 0..count {
         let mut random = Random(seed.wrapping_add(case).wrapping_mul(0x9E37_79B9) | 1);
         random.next();
@@ -487,8 +500,17 @@ pub fn check(memory: Memory, seed: u32, count: u32) -> bool {
         };
         let (arena_bytes, io) = place(&mut random, &mut op);
         let length = write(&mut builder, &op, arena_bytes, io);
+        let spoils = random.chance(30) && length > CONSTANTS;
+        if spoils {
+            spoil(&mut random, &mut builder.bytes[CONSTANTS..length]);
+            spoilt[0] += 1;
+        }
         let program = match Program::verify(&builder.bytes[..length]) {
             Ok(program) => program,
+            Err(_) if spoils => {
+                totals[kind].0 += 1;
+                continue;
+            }
             Err(error) => {
                 print!("error case {case}: {error:?}: {op:?}");
                 return false;
@@ -517,7 +539,9 @@ pub fn check(memory: Memory, seed: u32, count: u32) -> bool {
         }
         totals[kind].0 += 1;
         totals[kind].1 += u64::from(taken);
+        spoilt[1] += u32::from(spoils);
     }
+    print!("spoilt {} {}", spoilt[0], spoilt[1]);
     let names = ["Conv", "ConvAdd", "Depthwise", "Dense", "Add", "Pool"];
     for (name, (cases, taken)) in names.iter().zip(totals) {
         print!("checked {name} {cases} {taken}");

@@ -4,8 +4,9 @@ use edgeward::program::Layout;
 use edgeward::program::arith::requantize;
 use edgeward::program::layout::{SLOW, SLOW_TILE, UNPROVEN, channel_count, store_channel};
 use edgeward::program::op::{Channel, Quantizer};
+use edgeward::program::proof::Weights;
 
-use super::layout::{Output, WeightLayout, Weights, channel_bytes};
+use super::layout::{Output, WeightLayout, channel_bytes};
 
 /// Two outputs a halfword, four a tile; see [`edgeward::program::layout`].
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +34,8 @@ impl WeightLayout for CortexM {
         let padded: Vec<_> = (0..count)
             .map(|index| bounded(*outputs.get(index).unwrap_or(&padding), quantizer))
             .collect();
-        let proven = padded.iter().all(|output| proven(kind, output));
+        let proven = |output: &Output| output.reach.proven(kind, output.channel.bias);
+        let proven = padded.iter().all(proven);
         let slow: Vec<_> = padded
             .chunks_exact(4)
             .map(|tile| tile.iter().enumerate().any(|(place, it)| slow(place, it)))
@@ -58,22 +60,9 @@ impl WeightLayout for CortexM {
     }
 }
 
-/// Whether kernels can compute an output: of two outputs in a halfword the sums can be told apart,
-/// and nothing overflows.
-fn proven(kind: Weights, output: &Output) -> bool {
-    let bias = i64::from(output.channel.bias);
-    let [least, greatest] = output.accumulator.map(|end| (end - bias).abs());
-    let apart = match kind {
-        Weights::Matrix => least.max(greatest) < BOUND && output.least_weight > i8::MIN,
-        Weights::Depthwise => true,
-    };
-    let [least, greatest] = output.accumulator;
-    apart && -(1 << 30) < least && greatest < 1 << 30
-}
-
 /// Whether a tile takes the long way because of the output at `place` in it.
 fn slow(place: usize, output: &Output) -> bool {
-    output.channel.shift >= 0 || place % 2 == 1 && !is_bounded(output.accumulator)
+    output.reach.slow(&output.channel, place % 2 == 1)
 }
 
 fn is_bounded([least, greatest]: [i64; 2]) -> bool {
@@ -85,7 +74,10 @@ fn is_bounded([least, greatest]: [i64; 2]) -> bool {
 fn bounded(output: Output, quantizer: &Quantizer) -> Output {
     let channel = scaled(output.channel);
     let output = Output { channel, ..output };
-    if is_bounded(output.accumulator) || channel.shift >= 0 {
+    let Some(accumulator) = output.accumulator() else {
+        return output;
+    };
+    if is_bounded(accumulator) || channel.shift >= 0 {
         return output;
     }
     let zero_point = i64::from(quantizer.zero_point);
@@ -96,7 +88,7 @@ fn bounded(output: Output, quantizer: &Quantizer) -> Output {
         Some(value.clamp(quantizer.min.into(), quantizer.max.into()))
     };
     // Values grow with accumulators where nothing wraps, so that the ends tell of all.
-    let [least, greatest] = output.accumulator;
+    let [least, greatest] = accumulator;
     let Some(always) = value(&channel, least).filter(|_| {
         let ends = [least, greatest].map(|end| value(&channel, end));
         ends[0] == ends[1]
@@ -120,11 +112,7 @@ fn bounded(output: Output, quantizer: &Quantizer) -> Output {
             .iter()
             .all(|&end| value(&channel, end) == Some(always));
         if is_bounded(moved) && same {
-            return Output {
-                channel,
-                accumulator: moved,
-                ..output
-            };
+            return Output { channel, ..output };
         }
     }
     output
@@ -180,8 +168,9 @@ mod tests {
             };
             let before = output(dead, &[12; 64]);
             let after = bounded(before, &QUANTIZER);
-            assert!(is_bounded(after.accumulator), "{after:?}");
-            for (old, new) in before.accumulator.into_iter().zip(after.accumulator) {
+            let ends = |output: &Output| output.accumulator().expect("31 bits");
+            assert!(is_bounded(ends(&after)), "{after:?}");
+            for (old, new) in ends(&before).into_iter().zip(ends(&after)) {
                 let value = |channel: Channel, accumulator: i64| {
                     let scaled = requantize(accumulator as i32, channel.multiplier, channel.shift);
                     (scaled - 128).clamp(-128, 127)

@@ -4,6 +4,7 @@ use edgeward::program::Layout;
 use edgeward::program::codec::{Field, Writer};
 use edgeward::program::layout;
 use edgeward::program::op::{Channel, Conv, Dense, Depthwise, Quantizer};
+use edgeward::program::proof::{Reach, Weights};
 
 /// Lays weights out. What comes in is TFLite's order (output, row, column, input of a convolution;
 /// row, column, output of a depthwise one; output, input of a dense layer); what goes out is what
@@ -77,47 +78,29 @@ pub trait WeightLayout {
     }
 }
 
-/// How a layer's weights are used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weights {
-    /// Convolutions and dense layers.
-    Matrix,
-    /// Depthwise convolutions.
-    Depthwise,
-}
-
 /// One output channel of a layer, and what is known of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Output {
     /// Its constants, natural.
     pub channel: Channel,
-    /// Least and greatest accumulator that any input makes, bias included.
-    pub accumulator: [i64; 2],
-    /// Its least weight.
-    pub least_weight: i8,
+    /// What its weights amount to.
+    pub reach: Reach,
 }
 
 impl Output {
     /// An output with these weights.
     pub fn new(channel: Channel, weights: impl Iterator<Item = i8>) -> Self {
-        let bias = i64::from(channel.bias);
-        let none = Self {
-            channel,
-            accumulator: [bias, bias],
-            least_weight: 0,
-        };
-        weights.fold(none, |so_far, weight| {
-            let ends = [i8::MIN, i8::MAX].map(|input| i64::from(input) * i64::from(weight));
-            let [least, greatest] = so_far.accumulator;
-            Self {
-                accumulator: [
-                    least + ends[0].min(ends[1]),
-                    greatest + ends[0].max(ends[1]),
-                ],
-                least_weight: so_far.least_weight.min(weight),
-                ..so_far
-            }
-        })
+        let mut reach = Reach::default();
+        weights.for_each(|weight| reach.add(weight));
+        Self { channel, reach }
+    }
+
+    /// Least and greatest accumulator that any input makes, bias included; `None` where products
+    /// alone leave 31 bits.
+    pub fn accumulator(&self) -> Option<[i64; 2]> {
+        let bias = i64::from(self.channel.bias);
+        let products = self.reach.products()?;
+        Some(products.map(|end| i64::from(end) + bias))
     }
 }
 

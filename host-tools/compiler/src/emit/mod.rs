@@ -14,7 +14,8 @@ mod tables;
 mod write;
 
 pub use cortex_m::CortexM;
-pub use layout::{Natural, Output, WeightLayout, Weights};
+pub use edgeward::program::proof::Weights;
+pub use layout::{Natural, Output, WeightLayout};
 pub(crate) use tables::table as function_table;
 
 use edgeward::program::layout as core_layout;

@@ -3,9 +3,9 @@
 use edgeward::program::layout;
 use edgeward::program::op::{self, Channel, Conv, ConvAdd, Dense, Depthwise, Op, Plane, Quantizer};
 
-use super::layout::{Output, Weights};
 use super::scale::{self, activation_range};
 use super::{At, Emitter};
+use super::{Weights, layout::Output};
 use crate::error::{CompileError, Reason};
 use crate::graph::{Activation, DType, Kind, Tensor, TensorId, Window};
 

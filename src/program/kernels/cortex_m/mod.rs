@@ -18,6 +18,7 @@ mod tile;
 mod widen;
 
 use super::super::exec::{Kernels, Step};
+use super::super::layout;
 use super::super::op::{Add, Channel, Conv, ConvAdd, Dense, Depthwise, Pool};
 
 /// The kernels.
@@ -62,7 +63,7 @@ struct Stored {
 impl Stored {
     /// Flags of the operator whose first channel this is.
     const fn flags(&self) -> i32 {
-        self.shift ^ (self.shift >> 31)
+        layout::flags(self.shift)
     }
 
     /// The channel as portable kernels see it.
