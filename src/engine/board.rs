@@ -7,9 +7,11 @@ use super::program::ProgramEngine;
 use super::tract::{self, ModelSpec, TractEngine};
 use super::{Engine, EngineError};
 use crate::bundle::{Bundle, SectionKind};
-use crate::program::ProgramError;
+use crate::program::{Layout, ProgramError};
 use core::fmt;
+use std::borrow::ToOwned;
 use std::boxed::Box;
+use std::string::String;
 
 /// Layouts of weights, by the kernels' names in a manifest, that hosts and Linux boards run.
 pub const KERNELS: [&str; 2] = [NATURAL_KERNELS, TRACT_KERNELS];
@@ -19,6 +21,16 @@ pub const NATURAL_KERNELS: &str = "natural";
 pub const CORTEX_M_KERNELS: &str = "cortex-m";
 /// What a manifest says when there is only a model for tract.
 pub const TRACT_KERNELS: &str = "tract";
+/// Those that a microcontroller with the DSP extension runs.
+pub const CORTEX_M_BOARD_KERNELS: [&str; 2] = [NATURAL_KERNELS, CORTEX_M_KERNELS];
+
+/// What a manifest says of a program's kernels.
+pub const fn kernels_of(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Natural => NATURAL_KERNELS,
+        Layout::CortexM => CORTEX_M_KERNELS,
+    }
+}
 
 /// A release's model, loaded by the engine that it wants.
 #[derive(Debug)]
@@ -37,6 +49,13 @@ pub enum LoadError {
     NoModel,
     /// The program is not sound.
     Program(ProgramError),
+    /// The program is not laid out for the kernels that the manifest names.
+    Kernels {
+        /// The manifest's.
+        stated: String,
+        /// The program's.
+        found: &'static str,
+    },
     /// tract does not take the model.
     Tract(tract::LoadError),
 }
@@ -46,6 +65,10 @@ impl fmt::Display for LoadError {
         match self {
             Self::NoModel => f.write_str("the bundle holds neither a program nor an ONNX model"),
             Self::Program(error) => write!(f, "the program is refused: {error:?}"),
+            Self::Kernels { stated, found } => write!(
+                f,
+                "the manifest says kernels {stated}, the program is laid out for {found}"
+            ),
             Self::Tract(error) => error.fmt(f),
         }
     }
@@ -56,11 +79,20 @@ impl std::error::Error for LoadError {}
 impl BoardEngine {
     /// Loads the model of a bundle, whose hashes the caller has checked.
     ///
+    /// A program that is laid out for a microcontroller runs by the portable kernels: slower, and the
+    /// same bit for bit.
+    ///
     /// # Errors
     /// [`LoadError`] names what is wrong with it.
     pub fn of_bundle(bundle: &Bundle<'_>) -> Result<Self, LoadError> {
         if let Some(program) = bundle.section(SectionKind::Program) {
-            return Self::program(program);
+            let engine = ProgramEngine::new(program).map_err(LoadError::Program)?;
+            let (stated, found) = (bundle.manifest().kernels, kernels_of(engine.layout()));
+            if stated != found {
+                let stated = stated.to_owned();
+                return Err(LoadError::Kernels { stated, found });
+            }
+            return Ok(Self::Program(Box::new(engine)));
         }
         let model = bundle.section(SectionKind::TractModel);
         Self::tract(model.ok_or(LoadError::NoModel)?)

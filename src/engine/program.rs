@@ -7,7 +7,7 @@
 
 use super::{Engine, EngineError};
 use crate::program::kernels::packed::{Isa, Packed};
-use crate::program::{Aligned, Header, OwnedProgram, Portable, ProgramError};
+use crate::program::{Aligned, Header, Layout, OwnedProgram, Portable, ProgramError};
 
 /// A program, ready to run.
 #[derive(Debug)]
@@ -44,6 +44,11 @@ impl ProgramEngine {
             output: vec![0; header.output_len as usize],
             program,
         })
+    }
+
+    /// How the program's weights lie.
+    pub fn layout(&self) -> Layout {
+        self.program.program().layout()
     }
 
     /// The instruction set that the program is packed for, if any.

@@ -299,6 +299,61 @@ fn a_release_carries_what_its_engine_wants() {
     assert_eq!(evaluation["accuracy"], 1.0);
 }
 
+/// One model for three targets: each in its layout, with the golden vectors run on that very layout.
+#[test]
+fn a_release_is_laid_out_for_its_boards() {
+    let place = Place::new();
+    let manifest = model("v2.toml");
+    for (target, class, kernels, layout) in [
+        ("linux", "linux", "natural", "weights natural"),
+        ("cortex-m", "mcu", "cortex-m", "weights Cortex-M DSP"),
+        ("mcu", "mcu", "natural", "weights natural"),
+    ] {
+        let bundle = format!("{target}.bundle");
+        let packed = place.json(
+            &["pack", &manifest, "--target", target, "--out", &bundle],
+            0,
+        );
+        assert_eq!(
+            (&packed["class"], &packed["kernels"]),
+            (&class.into(), &kernels.into())
+        );
+        let mode = packed["engine_mode"].as_str().unwrap_or_default();
+        assert_eq!(mode.contains("portable kernels"), class == "mcu", "{mode}");
+        assert!(
+            packed["program"]["peak"][0]["bytes"].is_number(),
+            "{packed}"
+        );
+        for (board, taken) in [("linux", class == "linux"), ("mcu", class == "mcu")] {
+            let inspection = place.json(&["inspect", &bundle, "--class", board], 0);
+            assert_eq!(inspection["kernels"], kernels);
+            let head = inspection["program"][0].as_str().unwrap_or_default();
+            assert!(head.contains(layout), "{head}");
+            let refusals = inspection["refusals"].as_array().cloned();
+            let refusals = refusals.unwrap_or_default();
+            let fit = refusals.iter().any(|refusal| refusal["check"] == "fit");
+            assert_eq!(fit, !taken, "{target} on {board}: {refusals:?}");
+        }
+        // Whoever evaluates it here runs it by the portable kernels, if need be.
+        let evaluation = place.json(&["eval", &bundle, "--data", &model("test.csv")], 0);
+        assert_eq!(evaluation["accuracy"], 1.0);
+    }
+    // Release 1 asks for tract, which no microcontroller runs.
+    let refused = place.run(&["pack", &model("v1.toml"), "--target", "cortex-m"], 1);
+    assert!(
+        text(&refused.stderr).contains("microcontrollers run int8 programs alone"),
+        "{}",
+        text(&refused.stderr)
+    );
+    let said = place.run(&["pack", &manifest, "--target", "mcu", "--dry-run"], 0);
+    let said = text(&said.stdout);
+    assert!(
+        said.contains("for mcu boards with natural kernels"),
+        "{said}"
+    );
+    assert!(said.contains("peak      at operator"), "{said}");
+}
+
 #[test]
 fn a_float_model_is_quantized() {
     let place = Place::new();

@@ -9,9 +9,9 @@ use crate::{MAX_FEATURES, MAX_OUTPUTS};
 use edgeward::RUNTIME_VERSION;
 use edgeward::bundle::decode::{decode_policy, decode_profile};
 use edgeward::bundle::golden::Golden;
-use edgeward::bundle::{BoardClass, Bundle, BundleError, Capabilities, SectionKind};
+use edgeward::bundle::{BoardClass, Bundle, BundleError, Capabilities, FitError, SectionKind};
 use edgeward::contract::ViolationKind;
-use edgeward::engine::board::{CORTEX_M_KERNELS, KERNELS, NATURAL_KERNELS};
+use edgeward::engine::board::{CORTEX_M_BOARD_KERNELS, KERNELS, kernels_of};
 use edgeward::policy::Policy;
 use edgeward::program::OwnedProgram;
 use edgeward::trust::Role;
@@ -177,7 +177,8 @@ pub struct RuleSection {
 /// Why a board would refuse it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refusal {
-    /// Which check: `data`, `signature`, `fit`, `downgrade`, `profile`, `policy` or `golden`.
+    /// Which check: `data`, `signature`, `fit`, `downgrade`, `program`, `kernels`, `arena`,
+    /// `profile`, `policy` or `golden`.
     pub check: &'static str,
     /// What it said.
     pub why: String,
@@ -245,6 +246,24 @@ fn listing(bundle: &Bundle<'_>, refusals: &mut Vec<Refusal>) -> Option<Vec<Strin
     let program = OwnedProgram::new(bundle.section(SectionKind::Program)?);
     match program {
         Ok(program) => {
+            let (stated, found) = (bundle.manifest(), program.program());
+            if stated.kernels != kernels_of(found.layout()) {
+                let (stated, found) = (stated.kernels, kernels_of(found.layout()));
+                let why =
+                    format!("the manifest says {stated}, the program is laid out for {found}");
+                refusals.push(Refusal {
+                    check: "kernels",
+                    why,
+                });
+            }
+            if stated.arena_bytes < found.header().arena_bytes {
+                let (stated, needs) = (stated.arena_bytes, found.header().arena_bytes);
+                let why = format!("the manifest says {stated} bytes, the program needs {needs}");
+                refusals.push(Refusal {
+                    check: "arena",
+                    why,
+                });
+            }
             let listing = Listing(&program.program()).to_string();
             Some(listing.lines().map(str::to_owned).collect())
         }
@@ -276,14 +295,19 @@ fn refusals(bundle: &Bundle<'_>, board: &Board) -> Vec<Refusal> {
         class: board.class,
         kernels: match board.class {
             BoardClass::Linux => &KERNELS,
-            _ => &[NATURAL_KERNELS, CORTEX_M_KERNELS],
+            _ => &CORTEX_M_BOARD_KERNELS,
         },
         runtime: RUNTIME_VERSION,
         slot_bytes: board.slot_bytes,
         arena_bytes: u32::MAX,
     };
-    if let Err(error) = manifest.check_fit(&capabilities, bundle.head().total_bytes()) {
-        refuse("fit", error.to_string());
+    match manifest.check_fit(&capabilities, bundle.head().total_bytes()) {
+        Ok(()) => {}
+        Err(error @ FitError::Kernels) => {
+            let (stated, there) = (manifest.kernels, capabilities.kernels.join(", "));
+            refuse("fit", format!("{error}: {stated}; it has {there}"));
+        }
+        Err(error) => refuse("fit", error.to_string()),
     }
     if manifest.counter < board.floor {
         refuse(

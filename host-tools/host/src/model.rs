@@ -1,7 +1,10 @@
 //! A model file and the engine that boards will run it with.
 
+use edgeward::bundle::BoardClass;
 use edgeward::engine::board::{self, BoardEngine};
+use edgeward::engine::program::ProgramEngine;
 use edgeward::engine::tract::LoadError;
+use edgeward::program::Layout;
 use edgeward_compiler::{CompileError, Compiled, Format, Options};
 use serde::Deserialize;
 use std::fmt;
@@ -21,6 +24,40 @@ pub enum EngineChoice {
     Both,
 }
 
+/// The boards that a release is packed for: their class, and how a program is laid out for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// Linux boards, which pack a program's weights for their own instruction set as they load it.
+    #[default]
+    Linux,
+    /// Microcontrollers with a Cortex-M4, M7 or another core with the DSP extension.
+    CortexM,
+    /// Microcontrollers that run the portable kernels.
+    Mcu,
+}
+
+impl Target {
+    /// The class of boards.
+    #[must_use]
+    pub const fn class(self) -> BoardClass {
+        match self {
+            Self::Linux => BoardClass::Linux,
+            Self::CortexM | Self::Mcu => BoardClass::Mcu,
+        }
+    }
+
+    /// How a program is compiled for them.
+    #[must_use]
+    pub const fn options(self) -> Options {
+        match self {
+            Self::Linux => Options::linux(),
+            Self::CortexM => Options::mcu(Layout::CortexM),
+            Self::Mcu => Options::mcu(Layout::Natural),
+        }
+    }
+}
+
 /// Why no engine takes a model.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -31,6 +68,8 @@ pub enum ModelError {
     Tract(LoadError),
     /// Neither takes it.
     Neither(Box<(CompileError, LoadError)>),
+    /// Microcontrollers run programs alone, and something else was asked for.
+    ProgramsAlone,
     /// The compiler made a program that the verifier refuses: a fault of ours.
     Unsound(board::LoadError),
 }
@@ -44,6 +83,10 @@ impl fmt::Display for ModelError {
                 let (program, tract) = &**both;
                 write!(f, "{tract}; and no program can be made of it: {program}")
             }
+            Self::ProgramsAlone => f.write_str(
+                "microcontrollers run int8 programs alone; take engine `auto` or `program`, or \
+                 target `linux`",
+            ),
             Self::Unsound(error) => {
                 write!(f, "the compiler made a program that is not sound: {error}")
             }
@@ -64,6 +107,8 @@ pub struct Model {
     pub output_shape: Vec<usize>,
     /// The program, where there is one.
     pub program: Option<Compiled>,
+    /// The boards that it is for.
+    pub target: Target,
     /// Whether the bundle carries the ONNX file.
     pub carries_onnx: bool,
     /// Why this engine.
@@ -96,7 +141,38 @@ impl Model {
             output_shape: compiled.report.output_shape.clone(),
             carries_onnx: choice == EngineChoice::Both && onnx,
             program: Some(compiled),
+            target: Target::Linux,
             why: "all its arithmetic is int8".to_owned(),
+        })
+    }
+
+    /// Loads a TFLite or ONNX file as the boards of a target run it: for microcontrollers a program
+    /// in their layout, by the portable kernels, which define what their own ones compute.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_for(
+        bytes: &[u8],
+        choice: EngineChoice,
+        target: Target,
+    ) -> Result<Self, ModelError> {
+        match (target, choice) {
+            (Target::Linux, _) => return Self::load(bytes, choice),
+            (_, EngineChoice::Tract | EngineChoice::Both) => return Err(ModelError::ProgramsAlone),
+            (_, EngineChoice::Auto | EngineChoice::Program) => {}
+        }
+        let compiled = edgeward_compiler::compile(bytes, &target.options());
+        let compiled = compiled.map_err(ModelError::Program)?;
+        let engine = ProgramEngine::with(&compiled.program, None)
+            .map_err(|error| ModelError::Unsound(board::LoadError::Program(error)))?;
+        Ok(Self {
+            engine: BoardEngine::Program(Box::new(engine)),
+            input_shape: compiled.report.input_shape.clone(),
+            output_shape: compiled.report.output_shape.clone(),
+            carries_onnx: false,
+            program: Some(compiled),
+            target,
+            why: "microcontrollers run programs alone".to_owned(),
         })
     }
 
@@ -111,6 +187,7 @@ impl Model {
             output_shape: engine.output_shape().to_vec(),
             engine: BoardEngine::Tract(Box::new(engine)),
             program: None,
+            target: Target::Linux,
             carries_onnx: true,
             why,
         })
@@ -120,7 +197,7 @@ impl Model {
     #[must_use]
     pub fn kernels(&self) -> &'static str {
         match self.program {
-            Some(_) => board::NATURAL_KERNELS,
+            Some(_) => board::kernels_of(self.target.options().layout),
             None => board::TRACT_KERNELS,
         }
     }

@@ -5,13 +5,15 @@
 //! the training data are known, the packed model must give the same classes.
 
 mod error;
+mod program;
 
 pub use error::PackError;
+pub use program::{PeakTensor, ProgramReport};
 
 use crate::Profile;
 use crate::data::{self, Columns, DataError, Samples};
 use crate::keys::hex;
-use crate::model::{EngineChoice, Model, ModelError};
+use crate::model::{EngineChoice, Model, ModelError, Target};
 use crate::npy::Array;
 use crate::profile::{self, Fit, HeldOut, Outputs, ProfileError};
 use crate::spec::{KindSpec, LayoutSpec, Spec};
@@ -19,7 +21,7 @@ use edgeward::RUNTIME_VERSION;
 use edgeward::bundle::decode::{encode_policy, encode_profile};
 use edgeward::bundle::golden::{Golden, encode_golden};
 use edgeward::bundle::write::{BundleWriter, Description};
-use edgeward::bundle::{BoardClass, Bundle, SectionKind};
+use edgeward::bundle::{Bundle, SectionKind};
 use edgeward::engine::Engine;
 use edgeward::engine::board::BoardEngine;
 use edgeward_compiler::Format;
@@ -61,11 +63,14 @@ pub struct Report {
     pub version: String,
     pub counter: u32,
     pub class: &'static str,
+    pub kernels: &'static str,
     pub digest: String,
     pub bytes: usize,
     pub engine: &'static str,
     pub engine_why: String,
     pub engine_mode: String,
+    /// The program, where there is one.
+    pub program: Option<ProgramReport>,
     pub golden: GoldenReport,
     pub skew: Option<SkewReport>,
     /// Latency budget of a trial (99th percentile, in microseconds); 0 when there is none.
@@ -152,7 +157,7 @@ pub fn pack(spec: &Spec, options: Options) -> Result<Packed, PackError> {
         name: spec.name.clone(),
         version: spec.version.clone(),
         counter: spec.counter,
-        class: BoardClass::Linux,
+        class: spec.target.class(),
         kernels: lab.model.kernels().to_owned(),
         arena_bytes: lab.model.arena_bytes(),
         min_runtime: RUNTIME_VERSION,
@@ -177,12 +182,14 @@ pub fn pack(spec: &Spec, options: Options) -> Result<Packed, PackError> {
         name: spec.name.clone(),
         version: spec.version.clone(),
         counter: spec.counter,
-        class: crate::names::class_name(BoardClass::Linux),
+        class: crate::names::class_name(spec.target.class()),
+        kernels: lab.model.kernels(),
         digest: hex(&bundle.head().digest()),
         bytes: bytes.len(),
         engine: lab.model.engine.name(),
         engine_why: lab.model.why.clone(),
         engine_mode: lab.model.engine.to_string(),
+        program: lab.model.program.as_ref().map(ProgramReport::of),
         golden: golden_report,
         skew,
         trial_p99_us: spec.policy().trial.max_p99_us,
@@ -207,9 +214,11 @@ impl<'a> Lab<'a> {
             path: path.clone(),
             source,
         })?;
-        let model = Model::load(&bytes, spec.engine).map_err(|source| PackError::Model {
-            path: path.clone(),
-            source: Box::new(source),
+        let model = Model::load_for(&bytes, spec.engine, spec.target).map_err(|source| {
+            PackError::Model {
+                path: path.clone(),
+                source: Box::new(source),
+            }
         })?;
         check_shapes(spec, &path, &model)?;
         let columns = Columns::of(&spec.input.features);
@@ -240,7 +249,8 @@ impl<'a> Lab<'a> {
     /// Whether the engine was ours to choose and tract could run the model instead of a program.
     fn may_fall_back(&self) -> bool {
         let onnx = Format::of(&self.bytes) == Format::Onnx;
-        self.spec.engine == EngineChoice::Auto && self.model.program.is_some() && onnx
+        let ours = self.spec.engine == EngineChoice::Auto && self.spec.target == Target::Linux;
+        ours && self.model.program.is_some() && onnx
     }
 
     /// Takes tract, since the program's golden vectors do not hold.

@@ -6,6 +6,7 @@
 //! counter = 1                     # rises with every release
 //! model = "motion.onnx"           # or .tflite; paths are relative to this file
 //! engine = "auto"                 # or "program", "tract", "both"; may be left out
+//! target = "linux"                # or "cortex-m", "mcu"; may be left out
 //!
 //! [input]
 //! features = ["ax", "ay", "az"]   # columns of the data, in tensor order
@@ -27,7 +28,7 @@
 //! tolerance = 0.001
 //! ```
 
-use crate::model::EngineChoice;
+use crate::model::{EngineChoice, Target};
 use crate::names::violation_name;
 use crate::{MAX_FEATURES, MAX_OUTPUTS};
 use edgeward::bundle::decode::encode_policy;
@@ -85,6 +86,9 @@ pub struct Spec {
     /// The engine that boards run it with.
     #[serde(default)]
     pub engine: EngineChoice,
+    /// The boards that it is packed for.
+    #[serde(default)]
+    pub target: Target,
     /// The input stream.
     pub input: InputSpec,
     /// The model's output.

@@ -3,7 +3,11 @@
 //! Runtime's golden vectors. (The models of the corpus, bit for bit: `golden.rs` and `packed.rs` of the
 //! compiler.)
 
+use edgeward::RUNTIME_VERSION;
+use edgeward::bundle::write::{BundleWriter, Description};
+use edgeward::bundle::{BoardClass, Bundle, SectionKind};
 use edgeward::engine::Engine;
+use edgeward::engine::board::{BoardEngine, LoadError};
 use edgeward::engine::program::ProgramEngine;
 use edgeward::engine::tract::{ModelSpec, TractEngine};
 use edgeward::program::Layout;
@@ -75,6 +79,55 @@ fn all_engines_agree_on_the_example_models() {
                 let outputs = outputs(&mut engine, &inputs);
                 close(name, &outputs);
                 assert_eq!(outputs, *expected.get_or_insert(outputs.clone()), "{name}");
+            }
+        }
+    }
+}
+
+/// A manifest that names other kernels than the program is laid out for is found out.
+#[test]
+fn a_program_is_laid_out_as_its_manifest_says() {
+    let model = motion("motion-v2.onnx");
+    let inputs = rows("golden-v2-input.npy");
+    let mut expected = None;
+    for (layout, own) in [(Layout::Natural, "natural"), (Layout::CortexM, "cortex-m")] {
+        let compiled = compile(&model, &Options::mcu(layout)).expect("a program");
+        for stated in ["natural", "cortex-m", "tract"] {
+            let mut writer = BundleWriter::new(Description {
+                name: "m".into(),
+                version: "1".into(),
+                counter: 1,
+                class: BoardClass::Mcu,
+                kernels: stated.into(),
+                arena_bytes: compiled.report.plan.arena_bytes as u32,
+                min_runtime: RUNTIME_VERSION,
+            })
+            .expect("a manifest");
+            let program = compiled.program.as_slice();
+            writer
+                .section(SectionKind::Program, program)
+                .expect("a section");
+            let bytes = writer.finish().expect("a bundle");
+            let bundle = Bundle::open(&bytes).expect("a bundle");
+            let board = edgeward_host::inspect::Board {
+                class: BoardClass::Mcu,
+                floor: 0,
+                slot_bytes: u32::MAX,
+                root: None,
+            };
+            let inspection = edgeward_host::inspect::inspect(&bytes, &board).expect("a bundle");
+            let refused = inspection.refusals.iter().any(|it| it.check == "kernels");
+            assert_eq!(refused, stated != own, "{stated} of {own}");
+            match BoardEngine::of_bundle(&bundle) {
+                Ok(mut engine) => {
+                    assert_eq!(stated, own);
+                    let outputs = outputs(&mut engine, &inputs);
+                    assert_eq!(outputs, *expected.get_or_insert(outputs.clone()));
+                }
+                Err(error) => {
+                    let stated = stated.to_owned();
+                    assert_eq!(error, LoadError::Kernels { stated, found: own });
+                }
             }
         }
     }

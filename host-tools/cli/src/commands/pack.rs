@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use edgeward::bundle::write::sign as sign_bundle;
 use edgeward::trust::Role;
 use edgeward_host::keys::{KeyStore, hex};
+use edgeward_host::model::Target;
 use edgeward_host::pack::{self, Lab, Options, Report};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -25,6 +26,7 @@ A model's TOML file:
   model = \"motion.onnx\"        # or .tflite; paths are relative to this file
   engine = \"auto\"              # an int8 program where it can be one, else tract; or \"program\",
                                # \"tract\", \"both\"
+  target = \"linux\"             # or \"cortex-m\", \"mcu\" (portable kernels): programs alone
   [input]
   features = [\"ax\", \"ay\"]      # columns of the data, in tensor order
   window = 50                  # samples an inference sees; leave out for tabular models
@@ -66,6 +68,9 @@ pub struct PackArgs {
     /// The bundle to write [default: the TOML file's name with .bundle].
     #[arg(short = 'f', long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// The boards that it is for [default: `target` of the TOML file].
+    #[arg(long, value_enum)]
+    target: Option<TargetArg>,
     /// Sign it with the release keys at hand.
     #[arg(long)]
     sign: bool,
@@ -78,6 +83,27 @@ pub struct PackArgs {
     /// Do everything but write the bundle.
     #[arg(long)]
     dry_run: bool,
+}
+
+/// Boards, and how a program is laid out for them.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum TargetArg {
+    /// Linux boards.
+    Linux,
+    /// Microcontrollers with a Cortex-M4 or M7: its own kernels.
+    CortexM,
+    /// Other microcontrollers: portable kernels.
+    Mcu,
+}
+
+impl From<TargetArg> for Target {
+    fn from(target: TargetArg) -> Self {
+        match target {
+            TargetArg::Linux => Self::Linux,
+            TargetArg::CortexM => Self::CortexM,
+            TargetArg::Mcu => Self::Mcu,
+        }
+    }
 }
 
 /// Arguments of `sign`.
@@ -114,7 +140,10 @@ struct Packed<'a> {
 
 /// Runs `pack`.
 pub fn run(args: PackArgs, context: &Context) -> anyhow::Result<Exit> {
-    let spec = release::spec(&args.spec)?;
+    let mut spec = release::spec(&args.spec)?;
+    if let Some(target) = args.target {
+        spec.target = target.into();
+    }
     let out = args.out.clone();
     let out = out.unwrap_or_else(|| args.spec.with_extension("bundle"));
     // Before the work: a key that is missing should not be found out at its end.
@@ -155,14 +184,17 @@ fn print(packed: &Packed<'_>, w: &mut dyn Write) -> io::Result<()> {
     writeln!(w, "bundle    {}{written}", packed.bundle)?;
     writeln!(
         w,
-        "release   {} {}, counter {}, for {} boards",
-        report.name, report.version, report.counter, report.class
+        "release   {} {}, counter {}, for {} boards with {} kernels",
+        report.name, report.version, report.counter, report.class, report.kernels
     )?;
     writeln!(w, "digest    {}", report.digest)?;
     writeln!(w, "size      {} bytes", report.bytes)?;
     writeln!(w, "engine    {}: {}", report.engine, report.engine_mode)?;
     if report.engine == "tract" {
         writeln!(w, "          no int8 program: {}", report.engine_why)?;
+    }
+    if let Some(program) = &report.program {
+        print_program(program, w)?;
     }
     let golden = &report.golden;
     let made_by = match golden.made_by {
@@ -206,6 +238,26 @@ fn print(packed: &Packed<'_>, w: &mut dyn Write) -> io::Result<()> {
         [] => writeln!(w, "signed    no; `edgeward sign {}` does it", packed.bundle),
         keys => writeln!(w, "signed    by {}", keys.join(", ")),
     }
+}
+
+fn print_program(program: &pack::ProgramReport, w: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        w,
+        "program   {} bytes, {} multiplications an inference",
+        program.bytes, program.macs
+    )?;
+    writeln!(
+        w,
+        "arena     {} bytes; no plan needs less than {}, and {} are alive at once without overlaps",
+        program.arena_bytes, program.bound_bytes, program.live_bytes
+    )?;
+    let peak = program.peak.iter().map(|tensor| {
+        let name: String = tensor.name.chars().take(40).collect();
+        format!("{name} {}", tensor.bytes)
+    });
+    let peak: Vec<_> = peak.collect();
+    let at = program.peak_operator;
+    writeln!(w, "peak      at operator {at}: {}", peak.join(", "))
 }
 
 fn print_profile(profile: &pack::ProfileReport, w: &mut dyn Write) -> io::Result<()> {

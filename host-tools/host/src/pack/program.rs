@@ -1,0 +1,51 @@
+//! A packed program in short: what it costs, and what sets its memory.
+
+use edgeward_compiler::Compiled;
+use serde::Serialize;
+
+/// A program. The field names are stable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProgramReport {
+    /// Bytes of the program.
+    pub bytes: u64,
+    /// Multiplications by weights of an inference.
+    pub macs: u64,
+    /// Bytes of the arena.
+    pub arena_bytes: u64,
+    /// What no plan can do without.
+    pub bound_bytes: u64,
+    /// What is alive at once where nothing overlaps.
+    pub live_bytes: u64,
+    /// The operator at which most is alive.
+    pub peak_operator: usize,
+    /// What is alive there, the largest first.
+    pub peak: Vec<PeakTensor>,
+}
+
+/// A tensor that is alive at the peak.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PeakTensor {
+    /// Its name in the model; scratch has none of its own.
+    pub name: String,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+impl ProgramReport {
+    pub(super) fn of(compiled: &Compiled) -> Self {
+        let (report, plan) = (&compiled.report, &compiled.report.plan);
+        let peak = plan.peak.iter().map(|(name, bytes)| PeakTensor {
+            name: name.clone(),
+            bytes: *bytes,
+        });
+        Self {
+            bytes: report.program_bytes,
+            macs: report.macs,
+            arena_bytes: plan.arena_bytes,
+            bound_bytes: plan.bound_bytes,
+            live_bytes: plan.live_bytes,
+            peak_operator: plan.peak_step,
+            peak: peak.collect(),
+        }
+    }
+}
