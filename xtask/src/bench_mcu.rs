@@ -50,6 +50,8 @@ const FIGURES: &str = "benches/mcu.txt";
 #[derive(Default)]
 struct Figures {
     instructions: u64,
+    /// Of the verifier, once.
+    verify: u64,
     arena: u64,
     products: u64,
     program: u64,
@@ -166,6 +168,7 @@ fn measure(images: &Path, folder: &Path, name: &str) -> Result<Figures> {
         let words: Vec<&str> = line.split(' ').collect();
         match words.as_slice() {
             ["total", count] => figures.instructions = count.parse()?,
+            ["verify", count] => figures.verify = count.parse()?,
             ["arena", bytes] => figures.arena = bytes.parse()?,
             ["rows", count, "wrong", "0"] => figures.rows = count.parse()?,
             ["op", _, kind, count, products] => {
@@ -262,7 +265,7 @@ fn profile(all: &BTreeMap<String, Figures>) -> String {
         }
         let mut kinds: Vec<_> = kinds.into_iter().collect();
         kinds.sort_by_key(|(_, (instructions, _))| std::cmp::Reverse(*instructions));
-        let _ = write!(text, "{name}:");
+        let _ = write!(text, "{name}:  verify once {}", figures.verify);
         for (kind, (instructions, products)) in kinds.into_iter().take(4) {
             let _ = write!(text, "  {kind} {instructions}");
             if products > 0 {

@@ -16,12 +16,8 @@ pub fn run(memory: Memory, program: &str, rows: &str) -> bool {
         print!("error cannot read {program} and {rows}");
         return false;
     };
-    let program = match Program::verify(bytes) {
-        Ok(program) => program,
-        Err(error) => {
-            print!("error {error:?}");
-            return false;
-        }
+    let Some(program) = verified(bytes) else {
+        return false;
     };
     let header = *program.header();
     let (input, output) = (header.input as usize, header.output as usize);
@@ -77,6 +73,14 @@ pub fn run(memory: Memory, program: &str, rows: &str) -> bool {
     }
     print!("rows {count} wrong {wrong}");
     wrong == 0
+}
+
+/// Verifies a program, and prints what that takes or what is wrong.
+fn verified(bytes: &[u8]) -> Option<Program<'_>> {
+    let start = count::now();
+    let verified = Program::verify(bytes);
+    print!("verify {}", count::between(start, count::now()));
+    verified.map_err(|error| print!("error {error:?}")).ok()
 }
 
 /// Prints what each operator takes.
