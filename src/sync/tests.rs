@@ -133,6 +133,11 @@ fn config() -> Config<'static> {
     }
 }
 
+/// The update client of a board that just booted.
+fn client(head: &mut [u8; HEAD]) -> Client<'_> {
+    Client::new(config(), RingVerifier, head)
+}
+
 /// How a broker treats one delivery.
 #[derive(Clone, Copy, Default)]
 struct Faults {
@@ -287,17 +292,25 @@ impl World {
         self.now_ms += 20;
     }
 
+    fn turns(&mut self, turns: u32, client: &mut Client<'_>, slots: &mut Slots<RamFlash<4, 4096>>) {
+        for _ in 0..turns {
+            self.turn(client, slots);
+        }
+    }
+
+    /// The board is connected and hears what is desired.
+    fn connect(&self, client: &mut Client<'_>, slots: &mut Slots<RamFlash<4, 4096>>) {
+        client.connected();
+        client.desired(&self.desired, None, slots).unwrap();
+    }
+
     /// Boots and runs for so many turns with all the broker has.
     fn run(&mut self, turns: u32) -> Slots<RamFlash<4, 4096>> {
         let mut slots = self.boot();
         let mut head = [0; HEAD];
-        let mut client = Client::new(config(), RingVerifier, &mut head);
-        client.connected();
-        let desired = self.desired.clone();
-        client.desired(&desired, None, &mut slots).unwrap();
-        for _ in 0..turns {
-            self.turn(&mut client, &mut slots);
-        }
+        let mut client = client(&mut head);
+        self.connect(&mut client, &mut slots);
+        self.turns(turns, &mut client, &mut slots);
         slots
     }
 

@@ -61,8 +61,7 @@ fn a_breach_goes_back_and_says_why() {
 fn a_failed_self_test_never_runs() {
     let (mut world, first) = World::confirmed(1);
     world.self_test = Err(Reason::SelfTest);
-    let target = world.publish(2);
-    world.desire(2, &target, RolloutState::Active, 3);
+    world.offer(2);
     let state = world.head.slots.record(first.other()).state;
     assert_eq!(state, SlotState::Rejected(Reason::SelfTest));
     assert_eq!(world.runs.len(), 1);
@@ -93,24 +92,18 @@ fn a_release_that_is_refused_is_in_the_next_birth() {
 fn a_shadow_comes_before_the_trial_and_may_end_it() {
     let (mut world, first) = World::confirmed(1);
     world.shadow = 100;
-    let target = world.publish(2);
-    world.desire(2, &target, RolloutState::Active, 3);
+    world.offer(2);
     let second = first.other();
     assert_eq!(world.runs.last(), Some(&(second, Mode::Shadow)));
     assert_eq!(world.head.running(), Some(first));
     let release = world.head.release(second);
-    let (pass, now) = (ShadowVerdict::Pass, world.now);
-    world.head.shadow(second, release, pass, now).unwrap();
-    world.run();
+    world.judge_shadow(second, release, ShadowVerdict::Pass);
     assert_eq!(world.runs.last(), Some(&(second, Mode::Trial)));
     world.judge(second, Verdict::Confirm);
 
-    let target = world.publish(3);
-    world.desire(3, &target, RolloutState::Active, 3);
+    world.offer(3);
     let release = world.head.release(first);
-    let (fail, now) = (ShadowVerdict::Fail, world.now);
-    world.head.shadow(first, release, fail, now).unwrap();
-    world.run();
+    world.judge_shadow(first, release, ShadowVerdict::Fail);
     assert_eq!(world.stops, [first]);
     let state = world.head.slots.record(first).state;
     assert_eq!(state, SlotState::Rejected(Reason::Shadow));
@@ -121,14 +114,11 @@ fn a_shadow_comes_before_the_trial_and_may_end_it() {
 fn a_paused_rollout_waits_with_the_trial() {
     let (mut world, first) = World::confirmed(1);
     world.shadow = 100;
-    let target = world.publish(2);
-    world.desire(2, &target, RolloutState::Active, 3);
+    let target = world.offer(2);
     world.desire(3, &target, RolloutState::Paused, 3);
     let second = first.other();
     let release = world.head.release(second);
-    let (pass, now) = (ShadowVerdict::Pass, world.now);
-    world.head.shadow(second, release, pass, now).unwrap();
-    world.run();
+    world.judge_shadow(second, release, ShadowVerdict::Pass);
     assert_eq!(world.head.slots.on_trial(), None);
     world.desire(4, &target, RolloutState::Active, 3);
     assert_eq!(world.head.slots.on_trial(), Some(second));

@@ -15,7 +15,7 @@ fn converges(seed: u64, faults: Faults) -> Result<(), TestCaseError> {
     for round in 0..6 {
         let mut slots = world.boot();
         let mut head = [0; HEAD];
-        let mut client = Client::new(config(), RingVerifier, &mut head);
+        let mut client = client(&mut head);
         let honest = round == 5;
         if honest {
             world.faults = Faults::default();

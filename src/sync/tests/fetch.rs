@@ -75,22 +75,16 @@ fn a_damaged_chunk_is_reported_once_and_fetched_when_repaired() {
     world.want(1, "r", RolloutState::Active, &target);
     let mut slots = world.boot();
     let mut head = [0; HEAD];
-    let mut client = Client::new(config(), RingVerifier, &mut head);
-    client.connected();
-    let desired = world.desired.clone();
-    client.desired(&desired, None, &mut slots).unwrap();
-    for _ in 0..300 {
-        world.turn(&mut client, &mut slots);
-    }
+    let mut client = client(&mut head);
+    world.connect(&mut client, &mut slots);
+    world.turns(300, &mut client, &mut slots);
     let release = release_id(&target.digest);
     assert_eq!(world.refused(Refused::Chunk { release, index: 4 }), 1);
     assert_eq!(slots.record(Slot::A).state, SlotState::Receiving);
     let tries = world.asked;
     assert!(tries < 60, "{tries} subscriptions in 6 seconds: no backoff");
     world.blobs.insert((target.digest, 4), right);
-    for _ in 0..100 {
-        world.turn(&mut client, &mut slots);
-    }
+    world.turns(100, &mut client, &mut slots);
     world.holds(&slots, &bundle);
 }
 
@@ -106,19 +100,13 @@ fn a_damaged_head_is_fetched_again() {
         world.want(1, "r", RolloutState::Active, &target);
         let mut slots = world.boot();
         let mut head = [0; HEAD];
-        let mut client = Client::new(config(), RingVerifier, &mut head);
-        client.connected();
-        let desired = world.desired.clone();
-        client.desired(&desired, None, &mut slots).unwrap();
-        for _ in 0..100 {
-            world.turn(&mut client, &mut slots);
-        }
+        let mut client = client(&mut head);
+        world.connect(&mut client, &mut slots);
+        world.turns(100, &mut client, &mut slots);
         assert_eq!(world.events.len(), 1, "byte {at}: {:?}", world.events);
         assert_eq!(slots.record(Slot::A).state, SlotState::Empty, "byte {at}");
         world.publish(&bundle);
-        for _ in 0..100 {
-            world.turn(&mut client, &mut slots);
-        }
+        world.turns(100, &mut client, &mut slots);
         world.holds(&slots, &bundle);
     }
 }

@@ -33,65 +33,29 @@ fn a_paused_rollout_waits_and_an_aborted_one_is_given_up() {
     let target = world.publish(&bundle);
     let mut slots = world.boot();
     let mut head = [0; HEAD];
-    let mut client = Client::new(config(), RingVerifier, &mut head);
+    let mut client = client(&mut head);
     client.connected();
-    let say = |world: &mut World, client: &mut Client<'_>, slots: &mut _, n, state, turns| {
-        world.want(n, "r", state, &target);
-        let desired = world.desired.clone();
-        assert_eq!(client.desired(&desired, None, slots), Ok(None));
-        for _ in 0..turns {
-            world.turn(client, slots);
-        }
+    let mut sequence = 0;
+    let mut say = |world: &mut World, slots: &mut _, state, turns| {
+        sequence += 1;
+        world.want(sequence, "r", state, &target);
+        assert_eq!(client.desired(&world.desired, None, slots), Ok(None));
+        world.turns(turns, &mut client, slots);
     };
-    say(
-        &mut world,
-        &mut client,
-        &mut slots,
-        1,
-        RolloutState::Active,
-        4,
-    );
-    say(
-        &mut world,
-        &mut client,
-        &mut slots,
-        2,
-        RolloutState::Paused,
-        50,
-    );
+    say(&mut world, &mut slots, RolloutState::Active, 4);
+    say(&mut world, &mut slots, RolloutState::Paused, 50);
     assert_eq!(slots.record(Slot::A).state, SlotState::Receiving);
     assert!(world.subscribed.is_empty());
-    say(
-        &mut world,
-        &mut client,
-        &mut slots,
-        3,
-        RolloutState::Active,
-        100,
-    );
+    say(&mut world, &mut slots, RolloutState::Active, 100);
     assert_eq!(slots.record(Slot::A).state, SlotState::Staged);
     slots.begin_trial(Slot::A, 2).unwrap();
-    say(
-        &mut world,
-        &mut client,
-        &mut slots,
-        4,
-        RolloutState::Paused,
-        5,
-    );
+    say(&mut world, &mut slots, RolloutState::Paused, 5);
     assert_eq!(
         slots.record(Slot::A).state,
         SlotState::Trial,
         "begun before the pause"
     );
-    say(
-        &mut world,
-        &mut client,
-        &mut slots,
-        5,
-        RolloutState::Aborted,
-        5,
-    );
+    say(&mut world, &mut slots, RolloutState::Aborted, 5);
     let rejected = SlotState::Rejected(Reason::Operator);
     assert_eq!(slots.record(Slot::A).state, rejected);
     assert_eq!(world.stopped, 1);
@@ -138,7 +102,7 @@ fn refusals_never_take_the_place_of_an_abort() {
     let mut slots = world.run(60);
     slots.begin_trial(Slot::A, 2).unwrap();
     let mut head = [0; HEAD];
-    let mut client = Client::new(config(), RingVerifier, &mut head);
+    let mut client = client(&mut head);
     let forged = signed(&desire(2, "r", RolloutState::Aborted, &target), 4);
     flood(&mut client, &mut slots, &forged);
     let abort = signed(&desire(2, "r", RolloutState::Aborted, &target), 3);

@@ -6,8 +6,7 @@ use super::*;
 fn a_shadow_that_dies_is_rejected_at_the_third_boot() {
     let (mut world, first) = World::confirmed(1);
     world.shadow = 100;
-    let target = world.publish(2);
-    world.desire(2, &target, RolloutState::Active, 3);
+    let target = world.offer(2);
     let second = first.other();
     let runs = world.runs.len();
     for boot in 1..=2 {
@@ -47,8 +46,7 @@ fn a_shadow_that_dies_is_rejected_at_the_third_boot() {
 fn a_self_test_that_dies_is_rejected_at_the_third_boot() {
     let (mut world, first) = World::confirmed(1);
     world.hold = Some(Purpose::SelfTest);
-    let target = world.publish(2);
-    world.desire(2, &target, RolloutState::Active, 3);
+    let target = world.offer(2);
     let second = first.other();
     for boot in 1..=2 {
         assert_eq!(

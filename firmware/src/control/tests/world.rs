@@ -2,14 +2,14 @@
 
 use crate::control::*;
 use edgeward::bundle::{Bundle, BundleWriter, Capabilities, Description, SectionKind};
-use edgeward::guard::Verdict;
+use edgeward::guard::{ShadowVerdict, Verdict};
 use edgeward::policy::TrialPolicy;
 use edgeward::slots::Layout;
 use edgeward::slots::ram::RamFlash;
 use edgeward::sync::{Board, Config, Desired, RolloutState, Target};
 use edgeward::telemetry::codec::{max_frame_bytes, max_payload_bytes, sign_ack, verify_frame};
 use edgeward::telemetry::outbox::{Region, SECTOR_OVERHEAD, max_record_bytes};
-use edgeward::telemetry::{Ack, Frame, Reason};
+use edgeward::telemetry::{Ack, Frame, Reason, ReleaseId};
 use edgeward::trust::cose::sign_embedded;
 use edgeward::trust::ring::{RingSigner, RingVerifier};
 use edgeward::trust::root::{RoleKeys, Root};
@@ -280,9 +280,21 @@ impl World {
         self.run();
     }
 
-    pub(super) fn install(&mut self, counter: u32) -> Slot {
+    /// Publishes a release and has the fleet run it.
+    pub(super) fn offer(&mut self, counter: u32) -> Target {
         let target = self.publish(counter);
         self.desire(u64::from(counter), &target, RolloutState::Active, 3);
+        target
+    }
+
+    /// The shadow in a slot has come to a verdict.
+    pub(super) fn judge_shadow(&mut self, slot: Slot, release: ReleaseId, verdict: ShadowVerdict) {
+        self.head.shadow(slot, release, verdict, self.now).unwrap();
+        self.run();
+    }
+
+    pub(super) fn install(&mut self, counter: u32) -> Slot {
+        self.offer(counter);
         self.head.slots.on_trial().unwrap()
     }
 
