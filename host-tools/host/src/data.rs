@@ -468,6 +468,75 @@ mod tests {
         assert!(Samples::from_array(array, Path::new("x.npy"), 3).is_err());
     }
 
+    /// How a cell is written, and what it means; nothing means that it is no number.
+    type Cell = (&'static str, Option<f32>);
+    /// Two features, recording, label, and what a row has too much.
+    type Row = ([Cell; 2], &'static str, &'static str, &'static str);
+
+    fn cell() -> impl Strategy<Value = Cell> {
+        prop::sample::select(vec![
+            ("3", Some(3.0)),
+            (" -2.5e1 ", Some(-25.0)),
+            ("\"7\"", Some(7.0)),
+            ("", Some(MISSING)),
+            // A cell of two lines: the ones below it move.
+            ("\"\n\"", Some(MISSING)),
+            ("inf", Some(f32::INFINITY)),
+            ("-Inf", Some(f32::NEG_INFINITY)),
+            ("4", Some(4.0)),
+            ("0", Some(0.0)),
+            ("1e-3", Some(0.001)),
+            ("12", Some(12.0)),
+            ("x", None),
+        ])
+    }
+
+    fn row() -> impl Strategy<Value = Row> {
+        let more = prop_oneof![19 => Just(""), 1 => Just(",z")];
+        let recording = prop::sample::select(vec!["", "r", "s"]);
+        let label = prop::sample::select(vec!["", "l", "m"]);
+        ([cell(), cell()], recording, label, more)
+    }
+
+    /// Where a table is wrong: the kind of error, its line and column.
+    type Wrong = (&'static str, u64, String);
+    type Table = (Vec<u32>, Vec<String>, Vec<Range<usize>>);
+
+    fn expected(rows: &[Row]) -> Result<Table, Wrong> {
+        let (mut bits, mut labels, mut recordings) = Table::default();
+        let mut line = 2;
+        let mut last = None;
+        for (at, (cells, recording, label, more)) in rows.iter().enumerate() {
+            if !more.is_empty() {
+                return Err(("csv", line, String::new()));
+            }
+            for (cell, column) in cells.iter().zip(["a", "b"]) {
+                let value = cell.1.ok_or(("cell", line, column.to_owned()))?;
+                bits.push(value.to_bits());
+            }
+            labels.push((*label).to_owned());
+            match recordings.last_mut() {
+                Some(range) if last == Some(recording) => *range = range.start..at + 1,
+                _ => recordings.push(at..at + 1),
+            }
+            last = Some(recording);
+            line += 1 + cells.iter().filter(|cell| cell.0.contains('\n')).count() as u64;
+        }
+        if rows.is_empty() {
+            return Err(("empty", 0, String::new()));
+        }
+        Ok((bits, labels, recordings))
+    }
+
+    fn place(error: &DataError) -> Wrong {
+        match error {
+            DataError::Csv { line, .. } => ("csv", *line, String::new()),
+            DataError::Cell { line, column, .. } => ("cell", *line, column.clone()),
+            DataError::Empty { .. } => ("empty", 0, String::new()),
+            _ => ("another", 0, error.to_string()),
+        }
+    }
+
     proptest! {
         #[test]
         fn arbitrary_text_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
@@ -479,41 +548,73 @@ mod tests {
             }
         }
 
-        /// Text that is CSV reaches the cells; the recordings cover the rows, each once.
+        /// Every cell arrives where it belongs, and the first thing that is wrong is named by its line.
         #[test]
-        fn any_table_is_samples_or_an_error(
-            text in "(([0-9]{1,3}|nan|-inf|x|\"[,\n]?\"|),(r|s|),(l|m)?(,z)?\n){0,12}",
+        fn a_table_is_what_its_rows_say(
+            rows in prop::collection::vec(row(), 0..12),
             window in 1usize..5,
             hop in 0usize..3,
         ) {
-            let features = ["a".to_owned()];
-            let columns = Columns::of(&features);
-            let text = format!("a,recording,label\n{text}");
-            if let Ok(samples) = Samples::from_csv(text.as_bytes(), Path::new("x.csv"), columns) {
-                let mut next = 0;
-                for recording in &samples.recordings {
-                    prop_assert_eq!(recording.start, next);
-                    prop_assert!(recording.end > next);
-                    next = recording.end;
+            let features = ["a".to_owned(), "b".to_owned()];
+            // The columns lie in another order than the features.
+            let mut text = String::from("b,recording,a,label\n");
+            for ([a, b], recording, label, more) in &rows {
+                text.push_str(&format!("{},{recording},{},{label}{more}\n", b.0, a.0));
+            }
+            let found = Samples::from_csv(text.as_bytes(), Path::new("x.csv"), Columns::of(&features));
+            match (expected(&rows), found) {
+                (Ok((bits, labels, recordings)), Ok(samples)) => {
+                    let seen: Vec<_> = samples.values.iter().map(|x| x.to_bits()).collect();
+                    prop_assert_eq!(seen, bits);
+                    prop_assert_eq!(&samples.labels, &Some(labels));
+                    prop_assert_eq!(&samples.recordings, &recordings);
+                    let fits = |rec: &Range<usize>, at: usize| {
+                        (at - rec.start).is_multiple_of(hop.max(1)) && at + window <= rec.end
+                    };
+                    let windows: Vec<_> = recordings
+                        .iter()
+                        .flat_map(|rec| rec.clone().filter(|&at| fits(rec, at)))
+                        .map(|at| at..at + window)
+                        .collect();
+                    prop_assert_eq!(samples.windows(window, hop).collect::<Vec<_>>(), windows);
                 }
-                prop_assert_eq!(next, samples.len());
-                prop_assert_eq!(samples.labels.as_ref().map(Vec::len), Some(next));
-                for rows in samples.windows(window, hop) {
-                    prop_assert!(rows.len() == window && rows.end <= next);
-                }
+                (Err(wrong), Err(found)) => prop_assert_eq!(wrong, place(&found)),
+                (expected, found) => prop_assert!(false, "{:?} but {:?}", expected, found),
             }
         }
 
         #[test]
-        fn any_array_is_samples_or_an_error(
-            shape in prop::collection::vec(0usize..5, 1..4),
+        fn an_array_is_samples_when_its_last_axis_is_the_features(
+            mut shape in prop::collection::vec(0usize..5, 1..5),
             features in 0usize..5,
+            fits in prop::bool::weighted(0.8),
         ) {
-            let count = shape.iter().product();
-            let array = Array::f32(&shape, vec![0.5; count]).expect("it fits");
-            if let Ok(samples) = Samples::from_array(array, Path::new("x.npy"), features) {
-                prop_assert_eq!(samples.len() * features, count);
-                prop_assert_eq!(samples.recordings.last().map(|last| last.end), Some(samples.len()));
+            if fits && let Some(last) = shape.last_mut() {
+                *last = features;
+            }
+            let count = shape.iter().product::<usize>();
+            let values: Vec<_> = (0..count).map(|i| i as f32).collect();
+            let array = Array::f32(&shape, values.clone()).expect("it fits");
+            let found = Samples::from_array(array, Path::new("x.npy"), features);
+            let (recordings, length) = match shape[..] {
+                [length, width] if width == features => (1, length),
+                [recordings, length, width] if width == features => (recordings, length),
+                _ => {
+                    let refused = matches!(&found, Err(DataError::Shape { found, .. }) if *found == shape);
+                    prop_assert!(refused, "{:?}", found);
+                    return Ok(());
+                }
+            };
+            if count == 0 {
+                prop_assert!(matches!(found, Err(DataError::Empty { .. })), "{:?}", found);
+                return Ok(());
+            }
+            let samples = found.expect("samples");
+            prop_assert_eq!(samples.width, features);
+            prop_assert_eq!(&samples.values, &values);
+            prop_assert_eq!(samples.recordings.len(), recordings);
+            for (i, recording) in samples.recordings.iter().enumerate() {
+                prop_assert_eq!(recording.clone(), i * length..(i + 1) * length);
             }
         }
 
