@@ -63,15 +63,17 @@ pub fn import(bytes: &[u8]) -> Result<Graph> {
         );
         return Err(OnnxError::new("the graph", "", why, USE_TRACT));
     }
-    let opset = model
-        .opsets
-        .iter()
-        .find(|set| matches!(&*set.domain, "" | "ai.onnx"));
+    let set = |set: &&proto::OperatorSet| matches!(&*set.domain, "" | "ai.onnx");
+    let Some(opset) = model.opsets.iter().find(set) else {
+        // What an operator means depends on it.
+        let why = "it names no version of ONNX's operators (opset_import)";
+        return Err(OnnxError::new("the file", "", why, "export it anew"));
+    };
     let mut importer = Importer {
         graph: Graph::default(),
         values: BTreeMap::new(),
         uses: uses(graph),
-        opset: opset.map_or(0, |set| set.version),
+        opset: opset.version,
         left: bytes.len().saturating_mul(COPIES).max(LEAST_ELEMENTS),
     };
     importer.constants(graph)?;
