@@ -220,6 +220,9 @@ outputs = "outputs-{tag}.npy"
 input = "golden-{tag}-input.npy"
 output = "golden-{tag}-output.npy"
 tolerance = {tolerance}             # one quantum of the last requantisation, see README.md
+
+[policy]
+latency_p99_us = 100_000      # an answer is there before the next sample
 """
 
 
