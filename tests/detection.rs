@@ -1,5 +1,5 @@
 //! How well does a device's drift summary detect? Seeded streams, 10,000 samples each, with the
-//! change in the middle; limits calibrated on 5,000 samples of the same process; windows of 100.
+//! change in the middle; limits calibrated on 5,000 samples of the same process, which make fifty windows of 100.
 //!
 //! The streams are those of the comparison that chose the method: independent normal, heavy tails,
 //! autocorrelation, season and a coarse converter for false alarms; shifts, spreads and a stuck
@@ -146,10 +146,8 @@ fn profile(reference: &[f32]) -> FeatureProfile {
             wasserstein: off,
         },
     };
-    let stride = drift::calibration_stride(WINDOW as u32) as usize;
     let windows: Vec<_> = reference
-        .windows(WINDOW)
-        .step_by(stride)
+        .chunks_exact(WINDOW)
         .map(|x| window(&feature, x))
         .collect();
     feature.limits = drift::calibrate(windows, WINDOW as u32).unwrap();
@@ -263,11 +261,11 @@ fn too_few_windows_are_refused_with_the_samples_that_are_wanted() {
         CalibrationError::TooFewWindows {
             windows: 29,
             wanted: 30,
-            wanted_samples: 1650
+            wanted_samples: 6000
         }
     );
     let text = refused.to_string();
-    assert!(text.contains("29") && text.contains("1650"), "{text}");
+    assert!(text.contains("29") && text.contains("6000"), "{text}");
 
     let limits = drift::calibrate([found; 30], 200).unwrap();
     assert_eq!(limits.psi, 0.1, "windows that are all alike leave no room");

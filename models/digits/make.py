@@ -119,6 +119,7 @@ window = 1
 hop = 1
 layout = "samples-first"     # tensor [1, features]: a window is one sample
 schema_version = 1
+drift_window = 50            # images that are judged together: here a second's
 
 [output]
 kind = "probabilities"

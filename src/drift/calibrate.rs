@@ -3,7 +3,7 @@
 use super::{Moments, WindowStatistics};
 use crate::profile::DriftLimits;
 
-/// Least number of windows that a limit may rest on.
+/// Least number of windows that a limit may rest on; no two of them share a sample.
 pub const CALIBRATION_WINDOWS: u32 = 30;
 /// Standard deviations above the mean at which a limit lies.
 pub const LIMIT_SDS: f32 = 4.0;
@@ -41,17 +41,10 @@ impl core::fmt::Display for CalibrationError {
 
 impl core::error::Error for CalibrationError {}
 
-/// Samples between the beginnings of two training windows in a replay: a quarter of the window.
-#[must_use]
-pub fn calibration_stride(drift_window: u32) -> u32 {
-    (drift_window / 4).max(1)
-}
-
-/// Samples in a row that make [`CALIBRATION_WINDOWS`] windows at [`calibration_stride`].
+/// Samples in a row that make [`CALIBRATION_WINDOWS`] windows, none of which overlap.
 #[must_use]
 pub fn calibration_samples(drift_window: u32) -> u64 {
-    u64::from(drift_window)
-        + u64::from(CALIBRATION_WINDOWS - 1) * u64::from(calibration_stride(drift_window))
+    u64::from(CALIBRATION_WINDOWS) * u64::from(drift_window)
 }
 
 /// Collects one statistic over the training windows.
@@ -81,7 +74,10 @@ impl Limit {
 }
 
 /// The limits of one feature from the statistics of its training windows, each as long as
-/// `drift_window` and replayed at [`calibration_stride`].
+/// `drift_window`.
+///
+/// The caller answers for their independence: windows that overlap are counted one by one here, and
+/// thirty of them may be worth eight.
 ///
 /// # Errors
 /// [`CalibrationError::TooFewWindows`] below [`CALIBRATION_WINDOWS`] windows.

@@ -17,7 +17,6 @@ pub mod statistics;
 
 pub use calibrate::{
     CALIBRATION_WINDOWS, CalibrationError, LIMIT_SDS, Limit, calibrate, calibration_samples,
-    calibration_stride,
 };
 pub use moments::Moments;
 pub use statistics::{Excess, QUORUM, WindowStatistics, drifted, evaluate, exceeded};

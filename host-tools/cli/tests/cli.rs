@@ -395,17 +395,11 @@ fn a_float_model_is_quantized() {
         (&"percentile".into(), &99.99.into())
     );
     assert!(made["comparison"]["accuracy_int8"].is_number(), "{made}");
-    assert_eq!(made["comparison"]["on"], "calibration");
-    std::fs::copy(place.path("windows.npy"), place.path("eval.npy")).expect("copied");
-    let judged = place.json(&[&labelled[..], &["--eval", "eval.npy"]].concat(), 0);
-    assert_eq!(judged["comparison"]["on"], "eval");
-    assert_eq!(judged["comparison"]["rows"], 10);
     let import = place.json(&["import", "int8.onnx"], 0);
     assert_eq!(import["boards"][0]["engine"], "program");
     let said = place.run(&labelled, 0);
     assert!(
-        text(&said.stdout).contains("WIDEST RANGES")
-            && text(&said.stdout).contains("which flatters"),
+        text(&said.stdout).contains("WIDEST RANGES"),
         "{}",
         text(&said.stdout)
     );
@@ -450,13 +444,16 @@ fn a_release_is_packed_signed_verified_evaluated_and_run() {
     );
     assert_eq!(again["digest"], packed["digest"]);
     assert!(!place.path("again.bundle").exists());
-    assert_eq!(packed["trial_p99_us"], 0);
+    assert_eq!(packed["trial_p99_us"], 100_000);
     // A file to write never hides what the environment says of the format.
     let mut command = place.command(&["pack", &model("v1.toml"), "-f", "v1.bundle"]);
     let output = command.env("EDGEWARD_OUTPUT", "json").output();
     let by_env: Value = serde_json::from_slice(&output.expect("it starts").stdout).expect("JSON");
     assert_eq!(by_env["digest"], packed["digest"]);
-    let unbudgeted = place.run(&["pack", &model("v1.toml"), "--dry-run"], 0);
+    let budgeted = place.run(&["pack", &model("v1.toml"), "--dry-run"], 0);
+    assert!(text(&budgeted.stdout).contains("p99 at most 100000 us on trial"));
+    let manifest = altered(&place, "latency_p99_us = 100_000", "latency_p99_us = 0");
+    let unbudgeted = place.run(&["pack", &manifest, "--dry-run"], 0);
     assert!(text(&unbudgeted.stdout).contains("no budget"));
     let taken = place.run(&["pack", &model("v1.toml"), "-o", "v1.bundle"], 2);
     assert!(text(&taken.stderr).contains("--out FILE"));
@@ -654,9 +651,9 @@ fn a_wrong_manifest_is_named() {
         ),
         (
             "period_ms = 100",
-            "period_ms = 100\ndrift_window = 1000",
+            "period_ms = 100\ndrift_window = 3000",
             1,
-            "that takes 8250 samples, and there are 4000",
+            "takes more than half of the 4000 samples, and is compared with the rest; 6000 would",
         ),
     ] {
         let manifest = altered(&place, from, to);

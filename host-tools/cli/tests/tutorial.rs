@@ -215,7 +215,7 @@ fn check(line: &str, output: &str, digest: &mut String) {
         ["edgeward", "device", "show"] => says("digits 1.0.0, counter 1, confirmed in slot A"),
         ["edgeward", "watch", _] if line.contains("--summaries") => {
             says("slot A: confirmed, digits 1.0.0");
-            says("digits 1.0.0 window: 39 samples, 39 inferences, 0 errors");
+            says("digits 1.0.0 window: 50 samples, 50 inferences, 0 errors");
         }
         ["edgeward", "watch", _] => says("high above_range p"),
         ["python", "feed.py", _] if line.contains("--invert") => {

@@ -5,7 +5,6 @@ use edgeward::program::{Aligned, Layout, Portable, Program};
 use edgeward_compiler::graph::{
     Activation, DType, Graph, Kind, Node, Quantization, Tensor, TensorId, Unary, Window,
 };
-use edgeward_compiler::rewrite::Rewrite;
 use edgeward_compiler::{Options, compile_graph};
 use proptest::prelude::*;
 
@@ -373,11 +372,11 @@ proptest! {
         let mut values = Growing { graph: Graph::default(), random: seed | 1, images: Vec::new() };
         let mut inputs = vec![vec![i8::MIN; elements], vec![i8::MAX; elements]];
         inputs.extend((0..4).map(|_| (0..elements).map(|_| values.byte()).collect()));
-        let plain = Options { rewrites: &[], ..Options::linux() };
+        let plain = Options { rewrite: false, ..Options::linux() };
         let expected = outputs(&graph, &plain, &inputs);
-        for rewrites in [&[][..], &Rewrite::ALL] {
+        for rewrite in [false, true] {
             for options in [Options::linux(), Options::mcu(Layout::Natural)] {
-                let options = Options { rewrites, ..options };
+                let options = Options { rewrite, ..options };
                 prop_assert_eq!(&outputs(&graph, &options, &inputs), &expected, "{:?}", options);
             }
         }

@@ -9,23 +9,24 @@
 //! | `max_rate` | 1.5 times the largest step between neighbours in a recording |
 //! | `stuck_run` | twice the longest run of equal values in a recording, at least 10 |
 //! | bins | [`edgeward::drift::edges_of_sorted`] |
-//! | drift limits | mean + 4 sd over training windows, a quarter of a window apart, each against the rest of the training data; at least what 2 % of stray samples make |
-//! | `drift_window` | the longest that leaves 30 such windows, at most 1000 samples |
+//! | drift limits | mean + 4 sd over at least 30 training windows without a sample in common, or, where recordings are shorter than a window, over windows drawn from at least 30 recordings; each against the rest of the training data; at least what 2 % of stray samples make |
+//! | `drift_window` | the longest that leaves as many and half of the training data, at most 1000 samples |
 //!
 //! Rate and run are off for samples without a clock (`period_ms = 0`) and where no recording has two
 //! samples in a row; the run is off for features that stand still for a whole recording.
 
 mod output;
+mod replay;
 
 use crate::data::Samples;
 use crate::spec::{FeatureOverride, Spec};
 use crate::{MAX_FEATURES, Profile};
 use edgeward::drift::{
-    CALIBRATION_WINDOWS, Window, WindowStatistics, bin_of, calibrate, calibration_samples,
-    calibration_stride, edges_of_sorted, evaluate,
+    CALIBRATION_WINDOWS, Window, WindowStatistics, bin_of, calibrate, edges_of_sorted, evaluate,
 };
 use edgeward::profile::{BINS, DType, DriftLimits, EDGES, FeatureProfile, Name, Schema};
 use edgeward::trust::sha256;
+use replay::{Pieces, Replay, Shortage};
 use std::ops::Range;
 
 /// Share of the training range by which it is widened on each side.
@@ -64,12 +65,29 @@ pub enum ProfileError {
         /// The feature.
         feature: String,
     },
-    /// The training data is too short to calibrate.
+    /// The training data is too little to calibrate.
     #[error(
-        "drift limits need {CALIBRATION_WINDOWS} training windows of {drift_window} samples, a \
-         quarter of a window apart: that takes {wanted} {unit}, and there are {found}"
+        "drift limits need {CALIBRATION_WINDOWS} training windows of {drift_window} samples that \
+         are independent of each other; {found} {unit} make {windows}, and {wanted} would be enough"
     )]
     TooLittle {
+        /// The drift window, in samples.
+        drift_window: u32,
+        /// What is too few.
+        unit: &'static str,
+        /// Independent windows that it makes.
+        windows: u32,
+        /// How many it takes, in recordings like those that there are.
+        wanted: u64,
+        /// How many there are.
+        found: u64,
+    },
+    /// A drift window is more than half of the training data.
+    #[error(
+        "a drift window of {drift_window} samples takes more than half of the {found} {unit}, and is \
+         compared with the rest; {wanted} would be enough"
+    )]
+    TooLong {
         /// The drift window, in samples.
         drift_window: u32,
         /// What is too few.
@@ -77,7 +95,18 @@ pub enum ProfileError {
         /// How many it takes.
         wanted: u64,
         /// How many there are.
-        found: usize,
+        found: u64,
+    },
+    /// A feature is missing in too many windows.
+    #[error(
+        "feature `{feature}` has values in {windows} training windows, and drift limits need \
+         {CALIBRATION_WINDOWS}"
+    )]
+    TooSparse {
+        /// The feature.
+        feature: String,
+        /// Windows in which it has any.
+        windows: usize,
     },
     /// The outputs are not those of the training windows.
     #[error(
@@ -175,7 +204,8 @@ pub fn build(
         held_out.map_or((training, outputs), |held| (held.samples, held.outputs));
     let windows: Vec<_> = judged.windows(window, hop).collect();
     check_outputs(spec, windows.len(), outputs)?;
-    let drift_window = drift_window(spec, training.len(), windows.len())?;
+    let predictions = predictions(judged, window, hop);
+    let drift_window = drift_window(spec, &training.recordings, &predictions)?;
     let schema = Schema {
         version: input.schema_version,
         dtype: DType::F32,
@@ -187,13 +217,16 @@ pub fn build(
         feature_version: input.pipeline.as_deref().map_or(0, feature_version),
     };
     let mut features = heapless::Vec::<_, MAX_FEATURES>::new();
+    let replayed = of_samples(&training.recordings, drift_window).windows();
     for (column, name) in input.features.iter().enumerate() {
-        let feature = feature(spec, training, column, name, drift_window)?;
+        let feature = feature(spec, training, column, name, (drift_window, &replayed))?;
         // The specification has at most MAX_FEATURES.
         let _ = features.push(feature);
     }
     let labels = window_labels(spec, judged, &windows)?;
-    let (output, fit) = output::measure_all(spec, outputs, labels.as_deref(), drift_window)?;
+    let replayed = of_predictions(spec, &predictions, drift_window).windows();
+    let (output, fit) =
+        output::measure_all(spec, outputs, labels.as_deref(), (drift_window, &replayed))?;
     let profile = Profile {
         schema,
         features,
@@ -308,34 +341,70 @@ fn check_outputs(spec: &Spec, windows: usize, outputs: &Outputs) -> Result<(), P
     Ok(())
 }
 
-/// Windows of `length` that fit into `found` at the calibration's stride.
-fn fitting(found: usize, length: u32) -> u64 {
-    let (found, length) = (found as u64, u64::from(length));
-    match found.checked_sub(length) {
-        Some(rest) => rest / u64::from(calibration_stride(length as u32)) + 1,
-        None => 0,
+/// The predictions of each recording, by their places among all.
+fn predictions(samples: &Samples, window: usize, hop: usize) -> Vec<Range<usize>> {
+    let mut next = 0;
+    let of = |recording: &Range<usize>| {
+        let from = next;
+        if let Some(rest) = recording.len().checked_sub(window) {
+            next += rest / hop.max(1) + 1;
+        }
+        from..next
+    };
+    samples.recordings.iter().map(of).collect()
+}
+
+fn of_samples(recordings: &[Range<usize>], drift_window: u32) -> Replay {
+    Replay::new(recordings.iter().cloned(), drift_window as usize, 0)
+}
+
+/// Predictions in windows of as many as a drift window holds; between two windows those are left out
+/// whose inputs would overlap.
+fn of_predictions(spec: &Spec, predictions: &[Range<usize>], drift_window: u32) -> Replay {
+    let (window, hop) = (usize::from(spec.input.window), usize::from(spec.input.hop));
+    let length = drift_window as usize / hop;
+    let overlapping = window.div_ceil(hop) - 1;
+    Replay::new(predictions.iter().cloned(), length, overlapping)
+}
+
+fn too_little(drift_window: u32, unit: &'static str, shortage: Shortage) -> ProfileError {
+    let Shortage {
+        windows,
+        wanted,
+        found,
+    } = shortage;
+    if windows >= f64::from(CALIBRATION_WINDOWS) {
+        return ProfileError::TooLong {
+            drift_window,
+            unit,
+            wanted,
+            found,
+        };
+    }
+    ProfileError::TooLittle {
+        drift_window,
+        unit,
+        windows: windows as u32,
+        wanted,
+        found,
     }
 }
 
 /// The drift window that the specification wants, or the longest that can be calibrated: a multiple
 /// of the hop, so that each holds as many predictions.
-fn drift_window(spec: &Spec, samples: usize, predictions: usize) -> Result<u32, ProfileError> {
+fn drift_window(
+    spec: &Spec,
+    recordings: &[Range<usize>],
+    predictions: &[Range<usize>],
+) -> Result<u32, ProfileError> {
     let hop = u32::from(spec.input.hop);
     let check = |window: u32| {
-        let answers = (window / hop).max(1);
-        for (unit, length, found) in [
-            ("samples", window, samples),
-            ("predictions", answers, predictions),
-        ] {
-            if fitting(found, length) < u64::from(CALIBRATION_WINDOWS) {
-                return Err(ProfileError::TooLittle {
-                    drift_window: window,
-                    unit,
-                    wanted: calibration_samples(length),
-                    found,
-                });
-            }
-        }
+        of_samples(recordings, window)
+            .check()
+            .map_err(|shortage| too_little(window, "samples", shortage))?;
+        of_predictions(spec, predictions, window)
+            .check()
+            .map_err(|shortage| too_little(window, "predictions", shortage))?;
         Ok(window)
     };
     if let Some(window) = spec.input.drift_window {
@@ -357,7 +426,7 @@ fn feature(
     training: &Samples,
     column: usize,
     name: &str,
-    drift_window: u32,
+    (drift_window, replayed): (u32, &[Pieces]),
 ) -> Result<FeatureProfile, ProfileError> {
     for (row, value) in training.column(column).enumerate() {
         if !value.is_finite() && !edgeward::contract::is_missing(value) {
@@ -398,7 +467,7 @@ fn feature(
             wasserstein: f32::INFINITY,
         },
     };
-    feature.limits = limits(&feature, training, column, drift_window)?;
+    feature.limits = limits(&feature, training, column, (drift_window, replayed))?;
     Ok(feature)
 }
 
@@ -410,7 +479,7 @@ fn count(edges: &[f32; EDGES], values: &[f32]) -> [u32; BINS] {
     counts
 }
 
-/// Replays the training data in windows of `drift_window`, a quarter of a window apart.
+/// Replays the training data in windows of `drift_window`.
 ///
 /// Each window is compared with the rest of the training data: it is a part of the reference, and
 /// would look more like it than new data can (by chance alone, PSI is 1/W - 1/n instead of 1/W + 1/n
@@ -419,28 +488,28 @@ fn limits(
     feature: &FeatureProfile,
     training: &Samples,
     column: usize,
-    drift_window: u32,
+    (drift_window, replayed): (u32, &[Pieces]),
 ) -> Result<DriftLimits, ProfileError> {
     let values: Vec<_> = training.column(column).collect();
-    let windows = values
-        .windows(drift_window as usize)
-        .step_by(calibration_stride(drift_window) as usize)
-        .filter_map(|values| {
+    let windows: Vec<_> = replayed
+        .iter()
+        .filter_map(|pieces| {
             let mut window = Window::default();
-            values.iter().for_each(|&value| window.push(feature, value));
+            for &value in pieces.iter().flat_map(|piece| &values[piece.clone()]) {
+                window.push(feature, value);
+            }
             let counts = window.counts();
-            evaluate(
-                &feature.edges,
-                &without(&feature.reference, &counts),
-                &counts,
-            )
-        });
+            let rest = without(&feature.reference, &counts);
+            evaluate(&feature.edges, &rest, &counts)
+        })
+        .collect();
     // The samples were counted before; what can still be missing are values.
-    let no_values = || ProfileError::NoValues {
+    let sparse = || ProfileError::TooSparse {
         feature: feature.name.to_string(),
+        windows: windows.len(),
     };
-    let found = calibrate(windows, drift_window).map_err(|_| no_values())?;
-    let least = stray(feature, drift_window).ok_or_else(no_values)?;
+    let found = calibrate(windows.iter().copied(), drift_window).map_err(|_| sparse())?;
+    let least = stray(feature, drift_window).ok_or_else(sparse)?;
     Ok(DriftLimits {
         psi: found.psi.max(least.psi),
         ks: found.ks.max(least.ks),
@@ -568,10 +637,9 @@ mod tests {
             build(&spec(""), &samples(1000), &outputs(1000), None).expect("profile");
         assert_eq!(edgeward::runtime::validate(&profile), Ok(()));
         assert_eq!(
-            profile.drift_window, 123,
+            profile.drift_window, 33,
             "the longest with 30 windows in 1000 samples"
         );
-        assert_eq!(fitting(1000, 123), 30);
         assert_eq!(
             (fit.temperature, fit.fitted, fit.accuracy),
             (1.0, false, None)
@@ -586,7 +654,7 @@ mod tests {
             fresh
                 .column(column)
                 .skip(4000)
-                .take(123)
+                .take(33)
                 .for_each(|x| window.push(feature, x));
             let found = window.statistics(feature).expect("statistics");
             assert!(
@@ -597,7 +665,7 @@ mod tests {
             let mut moved = Window::default();
             fresh
                 .column(column)
-                .take(123)
+                .take(33)
                 .for_each(|x| moved.push(feature, x * 0.5));
             let found = moved.statistics(feature).expect("statistics");
             assert!(
@@ -622,15 +690,16 @@ mod tests {
             ProfileError::TooLittle {
                 drift_window: 100,
                 unit: "samples",
-                wanted: 825,
+                windows: 5,
+                wanted: 3000,
                 found: 500
             }
         );
         assert!(
             build(
                 &spec("drift_window = 100"),
-                &samples(825),
-                &outputs(825),
+                &samples(3000),
+                &outputs(3000),
                 None
             )
             .is_ok()
@@ -640,21 +709,21 @@ mod tests {
 
     #[test]
     fn steps_and_runs_stay_inside_a_recording() {
-        let mut training = samples(400);
-        training.recordings = vec![0..200, 200..400];
-        for row in 0..400 {
-            training.values[row * 2] = if row < 200 {
+        let mut training = samples(600);
+        training.recordings = vec![0..300, 300..600];
+        for row in 0..600 {
+            training.values[row * 2] = if row < 300 {
                 (row % 3) as f32
             } else {
                 1000.0 + (row % 3) as f32
             };
         }
         training.values[100] = MISSING;
-        for row in 300..306 {
+        for row in 400..406 {
             training.values[row * 2 + 1] = 0.5;
         }
         let (profile, _) =
-            build(&spec("period_ms = 10"), &training, &outputs(400), None).expect("profile");
+            build(&spec("period_ms = 10"), &training, &outputs(600), None).expect("profile");
         assert_eq!(profile.features[0].max_rate, 3.0);
         assert_eq!(profile.features[0].stuck_run, 10);
         assert_eq!(profile.features[1].stuck_run, 12);
@@ -662,24 +731,24 @@ mod tests {
 
     #[test]
     fn recordings_of_one_sample_say_nothing_about_steps() {
-        let mut training = samples(400);
-        training.recordings = (0..400).map(|row| row..row + 1).collect();
+        let mut training = samples(600);
+        training.recordings = (0..600).map(|row| row..row + 1).collect();
         let (profile, _) =
-            build(&spec("period_ms = 10"), &training, &outputs(400), None).expect("profile");
+            build(&spec("period_ms = 10"), &training, &outputs(600), None).expect("profile");
         let feature = &profile.features[0];
         assert_eq!((feature.max_rate, feature.stuck_run), (f32::INFINITY, 0));
     }
 
     #[test]
     fn a_constant_feature_has_a_profile_too() {
-        let mut training = samples(400);
-        (0..400).for_each(|row| training.values[row * 2] = 7.0);
+        let mut training = samples(600);
+        (0..600).for_each(|row| training.values[row * 2] = 7.0);
         let (profile, _) =
-            build(&spec("period_ms = 10"), &training, &outputs(400), None).expect("profile");
+            build(&spec("period_ms = 10"), &training, &outputs(600), None).expect("profile");
         assert_eq!(edgeward::runtime::validate(&profile), Ok(()));
         let feature = &profile.features[0];
         assert_eq!((feature.min, feature.max, feature.stuck_run), (7.0, 7.0, 0));
-        assert_eq!(feature.reference[BINS - 2], 400);
+        assert_eq!(feature.reference[BINS - 2], 600);
     }
 
     #[test]
@@ -739,7 +808,7 @@ mod tests {
         assert!(alone.output.score_mean > 0.99 && profile.output.score_mean < 0.9);
         assert_eq!(profile.output.class_counts.iter().sum::<u32>(), 900);
         assert_eq!(
-            profile.drift_window, 111,
+            profile.drift_window, 30,
             "the shorter of the two sets decides"
         );
     }
@@ -748,7 +817,7 @@ mod tests {
     fn overrides_win() {
         let text =
             "period_ms = 10\n[input.overrides.b]\nmin = -5.0\nmax_rate = inf\nmissing = \"reject\"";
-        let (profile, _) = build(&spec(text), &samples(400), &outputs(400), None).expect("profile");
+        let (profile, _) = build(&spec(text), &samples(600), &outputs(600), None).expect("profile");
         let [a, b] = &profile.features[..] else {
             panic!("two features")
         };
@@ -761,7 +830,7 @@ mod tests {
     fn an_override_of_all_features_yields_to_one_of_a_single_feature() {
         let text = "period_ms = 10\n[input.overrides.\"*\"]\nmin = -9.0\nmax_rate = inf\n\
                     [input.overrides.b]\nmin = -5.0";
-        let (profile, _) = build(&spec(text), &samples(400), &outputs(400), None).expect("profile");
+        let (profile, _) = build(&spec(text), &samples(600), &outputs(600), None).expect("profile");
         let seen: Vec<_> = profile
             .features
             .iter()

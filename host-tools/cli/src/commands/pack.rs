@@ -33,6 +33,8 @@ A model's TOML file:
   hop = 10                     # new samples between two inferences
   layout = \"features-first\"    # tensor [1, features, window]; or \"samples-first\"
   period_ms = 100              # leave out when samples have no clock
+  drift_window = 600           # optional: samples judged together; limits take 30 windows of data,
+                               # none overlapping, or 30 recordings (docs/OPERATING.md, Calibration)
   [output]
   kind = \"logits\"              # or \"probabilities\", \"values\"
   classes = [\"rest\", \"walk\"]

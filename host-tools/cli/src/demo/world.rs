@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// The demo's fleet.
 pub const FLEET: &str = "demo";
 /// Samples a second that each board is fed.
-const RATE: u32 = 1000;
+const RATE: u32 = 2000;
 /// How long any single thing may take before the demo says that it did not happen.
 pub const PATIENCE: Duration = Duration::from_secs(25);
 

@@ -15,7 +15,7 @@ pub enum PackError {
     #[error(transparent)]
     Data(#[from] DataError),
     /// The training data makes no profile.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Profile {
         /// The training data.
         path: PathBuf,
@@ -164,6 +164,13 @@ impl PackError {
             ),
             Self::Profile {
                 source: ProfileError::TooLittle { .. },
+                ..
+            } => Some(
+                "record more training data, or set a shorter `input.drift_window`; samples that do \
+                 not follow each other in time are independent if a column `recording` numbers them",
+            ),
+            Self::Profile {
+                source: ProfileError::TooLong { .. },
                 ..
             } => Some("record more training data, or set a shorter `input.drift_window`"),
             Self::Input { .. } => Some(

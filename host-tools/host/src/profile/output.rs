@@ -1,9 +1,10 @@
 //! The predictions' part of a profile.
 
+use super::replay::Pieces;
 use super::{Fit, Outputs, ProfileError, mean_and_sd};
 use crate::MAX_OUTPUTS;
 use crate::spec::Spec;
-use edgeward::drift::{Limit, calibration_samples, calibration_stride, statistics};
+use edgeward::drift::{Limit, calibration_samples, statistics};
 use edgeward::guard::Guard;
 use edgeward::policy::{GuardPolicy, Policy};
 use edgeward::profile::{Name, OutputKind, OutputProfile};
@@ -21,7 +22,7 @@ pub(super) fn measure_all(
     spec: &Spec,
     outputs: &Outputs,
     labels: Option<&[usize]>,
-    drift_window: u32,
+    (drift_window, replayed): (u32, &[Pieces]),
 ) -> Result<(OutputProfile<MAX_OUTPUTS>, Fit), ProfileError> {
     let classes = &spec.output.classes;
     let names = classes
@@ -46,7 +47,7 @@ pub(super) fn measure_all(
     };
     profile.temperature = fitted.or(spec.output.temperature).unwrap_or(1.0);
     let measured = measure(&mut profile, outputs)?;
-    calibrate_outputs(&mut profile, spec, outputs, drift_window)?;
+    calibrate_outputs(&mut profile, outputs, (drift_window, replayed))?;
     let accuracy = labels.map(|labels| {
         let right = labels
             .iter()
@@ -96,39 +97,38 @@ fn measure(
 /// Replays the outputs in windows of as many as a drift window holds.
 fn calibrate_outputs(
     profile: &mut OutputProfile<MAX_OUTPUTS>,
-    spec: &Spec,
     outputs: &Outputs,
-    drift_window: u32,
+    (drift_window, replayed): (u32, &[Pieces]),
 ) -> Result<(), ProfileError> {
     let rows: Vec<_> = outputs.rows().collect();
-    let length = (drift_window / u32::from(spec.input.hop)).max(1);
     let (mut class_psi, mut score_shift) = (Limit::default(), Limit::default());
     let mut guard = Guard::<MAX_OUTPUTS>::default();
     let policy = guard_policy();
-    // As for the features, a window is compared with the rest; of the mean, all but the window's
-    // share remains, so that a shift against the rest is greater by so much.
     let all = rows.len() as f32;
-    let rest = (all - length as f32).max(1.0);
-    for window in rows
-        .windows(length as usize)
-        .step_by(calibration_stride(length) as usize)
-    {
+    let mut length = 0;
+    for pieces in replayed {
         guard.start_window();
-        for output in window {
+        for output in pieces.iter().flat_map(|piece| &rows[piece.clone()]) {
             let judged = guard.judge(profile, &policy, output, false);
             judged.map_err(|_| ProfileError::Output { row: 0 })?;
         }
+        length = guard.predictions();
         let counts = guard.summary(profile).classes;
         let others = profile.class_counts.iter().zip(&counts);
         let others: Vec<_> = others.map(|(all, own)| all.saturating_sub(*own)).collect();
         class_psi.push(statistics::psi(&others, &counts));
+        // As for the features, a window is compared with the rest; of the mean, all but the window's
+        // share remains, so that a shift against the rest is greater by so much.
+        let rest = (all - length as f32).max(1.0);
         score_shift.push(guard.score_shift(profile) * all / rest);
     }
+    // The caller has counted them; this is the same error should it have miscounted.
     let too_little = |_| ProfileError::TooLittle {
         drift_window,
         unit: "predictions",
+        windows: replayed.len() as u32,
         wanted: calibration_samples(length),
-        found: rows.len(),
+        found: rows.len() as u64,
     };
     if profile.kind != OutputKind::Values {
         profile.class_psi_limit = class_psi.finish(length).map_err(too_little)?;
