@@ -20,6 +20,27 @@ fn finish(accumulator: i64, channel: &Channel, quantizer: &Quantizer) -> i8 {
     )
 }
 
+/// What a window gives that slides over a plane: in each place and channel, the sum of what each of
+/// its taps adds there.
+fn slide(
+    output: &Plane,
+    window: &Window,
+    channels: &[Channel],
+    quantizer: &Quantizer,
+    adds: impl Fn(usize, [usize; 4]) -> i64,
+) -> Vec<i8> {
+    let mut expected = Vec::new();
+    for y in 0..usize::from(output.height) {
+        for x in 0..usize::from(output.width) {
+            for (o, channel) in channels.iter().enumerate() {
+                let total = taps(window, y, x).map(|tap| adds(o, tap)).sum();
+                expected.push(finish(total, channel, quantizer));
+            }
+        }
+    }
+    expected
+}
+
 fn conv_parts(layout: Layout, size: u16, random: &mut Random) -> (Conv, Builder, Vec<i8>, Vec<i8>) {
     let input = plane(size, random);
     let (window, height, width) = window(&input, true, random);
@@ -68,23 +89,16 @@ fn conv_parts(layout: Layout, size: u16, random: &mut Random) -> (Conv, Builder,
     );
     let data = random.int8s(elements(&input));
     let field = Padded::new(&data, &input, &output, &window);
-    let mut expected = Vec::new();
-    for y in 0..usize::from(height) {
-        for x in 0..usize::from(width) {
-            for (o, channel) in constants.iter().enumerate() {
-                let mut total = 0;
-                for [ky, kx, fy, fx] in taps(&window, y, x) {
-                    for c in 0..depth {
-                        let value = field
-                            .at(fy, fx, c)
-                            .map_or(0, |value| i64::from(value) - i64::from(op.input_zero_point));
-                        total += value * i64::from(weight(o, ky, kx, c));
-                    }
-                }
-                expected.push(finish(total, channel, &op.quantizer));
-            }
-        }
-    }
+    let zero_point = i64::from(op.input_zero_point);
+    let expected = slide(&output, &window, &constants, &op.quantizer, |o, tap| {
+        let [ky, kx, fy, fx] = tap;
+        let product = |c: usize| {
+            let value = field.at(fy, fx, c);
+            let value = value.map_or(0, |value| i64::from(value) - zero_point);
+            value * i64::from(weight(o, ky, kx, c))
+        };
+        (0..depth).map(product).sum()
+    });
     (op, builder, data, expected)
 }
 
@@ -169,21 +183,13 @@ pub fn depthwise(layout: Layout, size: u16, random: &mut Random) -> Draft {
     );
     let data = random.int8s(elements(&input));
     let field = Padded::new(&data, &input, &output, &window);
-    let mut expected = Vec::new();
-    for y in 0..usize::from(height) {
-        for x in 0..usize::from(width) {
-            for (o, channel) in constants.iter().enumerate() {
-                let mut total = 0;
-                for [ky, kx, fy, fx] in taps(&window, y, x) {
-                    let value = field.at(fy, fx, o / usize::from(multiplier));
-                    let value =
-                        value.map_or(0, |it| i64::from(it) - i64::from(op.input_zero_point));
-                    total += value * i64::from(weights[(ky * kw + kx) * outs + o]);
-                }
-                expected.push(finish(total, channel, &op.quantizer));
-            }
-        }
-    }
+    let zero_point = i64::from(op.input_zero_point);
+    let expected = slide(&output, &window, &constants, &op.quantizer, |o, tap| {
+        let [ky, kx, fy, fx] = tap;
+        let value = field.at(fy, fx, o / usize::from(multiplier));
+        let value = value.map_or(0, |value| i64::from(value) - zero_point);
+        value * i64::from(weights[(ky * kw + kx) * outs + o])
+    });
     Draft {
         op: Op::Depthwise(op),
         builder,
