@@ -395,11 +395,17 @@ fn a_float_model_is_quantized() {
         (&"percentile".into(), &99.99.into())
     );
     assert!(made["comparison"]["accuracy_int8"].is_number(), "{made}");
+    assert_eq!(made["comparison"]["on"], "calibration");
+    std::fs::copy(place.path("windows.npy"), place.path("eval.npy")).expect("copied");
+    let judged = place.json(&[&labelled[..], &["--eval", "eval.npy"]].concat(), 0);
+    assert_eq!(judged["comparison"]["on"], "eval");
+    assert_eq!(judged["comparison"]["rows"], 10);
     let import = place.json(&["import", "int8.onnx"], 0);
     assert_eq!(import["boards"][0]["engine"], "program");
     let said = place.run(&labelled, 0);
     assert!(
-        text(&said.stdout).contains("WIDEST RANGES"),
+        text(&said.stdout).contains("WIDEST RANGES")
+            && text(&said.stdout).contains("which flatters"),
         "{}",
         text(&said.stdout)
     );

@@ -22,6 +22,7 @@ pub use report::Report;
 use edgeward::program::{Aligned, Layout, Program};
 use emit::{CortexM, Natural, WeightLayout};
 use graph::Graph;
+use rewrite::Rewrite;
 
 /// What to compile for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +34,8 @@ pub struct Options {
     pub disjoint: bool,
     /// Offsets in the arena are multiples of this.
     pub alignment: u64,
-    /// Whether rewrites make the graph smaller; a test's control switches them off.
-    pub rewrite: bool,
+    /// Rewrites that make the graph smaller, in order; a test's control leaves some out.
+    pub rewrites: &'static [Rewrite],
 }
 
 impl Options {
@@ -44,7 +45,7 @@ impl Options {
             layout,
             disjoint: false,
             alignment: 4,
-            rewrite: true,
+            rewrites: &Rewrite::ALL,
         }
     }
 
@@ -54,7 +55,7 @@ impl Options {
             layout: Layout::Natural,
             disjoint: true,
             alignment: 64,
-            rewrite: true,
+            rewrites: &Rewrite::ALL,
         }
     }
 }
@@ -107,13 +108,9 @@ pub fn compile(bytes: &[u8], options: &Options) -> Result<Compiled, CompileError
 pub fn compile_graph(mut graph: Graph, options: &Options) -> Result<Compiled, CompileError> {
     let operators = report::operators(&graph);
     let notes = border::strip(&mut graph);
-    rewrite::constants(&mut graph);
+    rewrite::constants(&mut graph, options.rewrites);
     check::check(&graph)?;
-    let rewrites = if options.rewrite {
-        rewrite::apply(&mut graph)
-    } else {
-        Vec::new()
-    };
+    let rewrites = rewrite::apply(&mut graph, options.rewrites);
     let shape = |ids: &[graph::TensorId]| ids.first().map(|&id| graph.tensor(id).shape.clone());
     let (input_shape, output_shape) = (shape(&graph.inputs), shape(&graph.outputs));
     check::check(&graph)?;

@@ -5,6 +5,7 @@ use edgeward::program::{Aligned, Layout, Portable, Program};
 use edgeward_compiler::graph::{
     Activation, DType, Graph, Kind, Node, Quantization, Tensor, TensorId, Unary, Window,
 };
+use edgeward_compiler::rewrite::Rewrite;
 use edgeward_compiler::{Options, compile_graph};
 use proptest::prelude::*;
 
@@ -372,11 +373,11 @@ proptest! {
         let mut values = Growing { graph: Graph::default(), random: seed | 1, images: Vec::new() };
         let mut inputs = vec![vec![i8::MIN; elements], vec![i8::MAX; elements]];
         inputs.extend((0..4).map(|_| (0..elements).map(|_| values.byte()).collect()));
-        let plain = Options { rewrite: false, ..Options::linux() };
+        let plain = Options { rewrites: &[], ..Options::linux() };
         let expected = outputs(&graph, &plain, &inputs);
-        for rewrite in [false, true] {
+        for rewrites in [&[][..], &Rewrite::ALL] {
             for options in [Options::linux(), Options::mcu(Layout::Natural)] {
-                let options = Options { rewrite, ..options };
+                let options = Options { rewrites, ..options };
                 prop_assert_eq!(&outputs(&graph, &options, &inputs), &expected, "{:?}", options);
             }
         }

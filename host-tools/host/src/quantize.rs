@@ -13,8 +13,10 @@
 //! What it does not do: train the model further, or leave single operators in float.
 
 mod calibrate;
+mod fold;
 mod graph;
 mod rewrite;
+mod split;
 
 use crate::import::OperatorReport;
 use crate::model::{EngineChoice, Model, ModelError};
@@ -24,7 +26,10 @@ use edgeward::engine::{Engine, EngineError};
 use graph::{Float, Scale, Source};
 use prost::Message;
 use serde::Serialize;
+use split::{Split, compare};
 use std::collections::BTreeMap;
+
+pub use split::{Comparison, Data, HOLD_OUT, HOLD_OUT_FROM};
 
 /// What to do about an operator without an int8 form.
 const USE_TRACT: &str =
@@ -70,17 +75,21 @@ pub enum QuantizeError {
         /// What to do.
         next: String,
     },
-    /// The calibration data does not fit the model's input.
-    #[error("the calibration data has shape {found:?}; the model takes {wanted:?} a row")]
+    /// The data does not fit the model's input.
+    #[error("the {of} data has shape {found:?}; the model takes {wanted:?} a row")]
     Shape {
+        /// `calibration` or `evaluation`.
+        of: &'static str,
         /// The data's shape.
         found: Vec<usize>,
         /// A row's shape.
         wanted: Vec<usize>,
     },
-    /// The calibration data has a value that is not finite.
-    #[error("element {element} of row {row} of the calibration data is {value}")]
+    /// The data has a value that is not finite.
+    #[error("element {element} of row {row} of the {of} data is {value}")]
     Data {
+        /// `calibration` or `evaluation`.
+        of: &'static str,
         /// The row, from 0.
         row: usize,
         /// The element in it, from 0.
@@ -89,8 +98,10 @@ pub enum QuantizeError {
         value: f32,
     },
     /// The float model makes infinities or NaN of sound data.
-    #[error("the float model's value {tensor} is not finite on row {row} of the calibration data")]
+    #[error("the float model's value {tensor} is not finite on row {row} of the {of} data")]
     NotFinite {
+        /// `calibration` or `evaluation`.
+        of: &'static str,
         /// The value.
         tensor: String,
         /// The row, from 0.
@@ -162,21 +173,6 @@ pub struct TensorRow {
     pub from: &'static str,
 }
 
-/// How the quantized model does beside the float one, on the calibration data.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Comparison {
-    /// Share of right answers of the float model; none without labels.
-    pub accuracy_float: Option<f64>,
-    /// Share of right answers of the program; none without labels.
-    pub accuracy_int8: Option<f64>,
-    /// Share of rows on which both give the same class; none for a single output.
-    pub agreement: Option<f64>,
-    /// Largest difference of an output.
-    pub largest_difference: f32,
-    /// What one step of the quantized output is worth.
-    pub output_step: f32,
-}
-
 /// What became of a model. The field names are stable.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
@@ -184,10 +180,12 @@ pub struct Report {
     pub method: &'static str,
     /// The percentile, where that is the method.
     pub percentile: Option<f64>,
-    /// Rows of calibration data.
+    /// Rows of calibration data, those that were held out left out.
     pub rows: usize,
     /// Operators that are int8 now.
     pub operators: Vec<OperatorReport>,
+    /// What became of each batch normalization.
+    pub folded: Vec<String>,
     /// Operators on the way of the input that stay float, and become the input's quantization.
     pub float_prefix: Vec<String>,
     /// Every quantized value, in the order in which they are made.
@@ -227,25 +225,24 @@ pub struct Quantized {
     pub report: Report,
 }
 
-/// Runs of a model that [`quantize`] reports to its `progress`, for this many rows.
+/// Runs of a model that [`quantize`] reports to its `progress` at most, for these numbers of rows.
 #[must_use]
-pub fn steps(rows: usize, method: Method) -> usize {
-    match method {
-        Method::MinMax => 2 * rows,
-        Method::Percentile(_) => 3 * rows,
-    }
+pub fn steps(calibration: usize, eval: Option<usize>, method: Method) -> usize {
+    let passes = match method {
+        Method::MinMax => 1,
+        Method::Percentile(_) => 2,
+    };
+    passes * calibration + 2 * eval.unwrap_or(calibration)
 }
 
-/// Quantizes a float ONNX model with calibration data `[rows, ..input]`, and compares the two on it.
-///
-/// `labels` are class indices, one a row. `progress` is called after each run of either model.
+/// Quantizes a float ONNX model, and compares the two. `progress` is called after each run of either
+/// model.
 ///
 /// # Errors
 /// [`QuantizeError`] names node, tensor or row.
 pub fn quantize(
     model: &[u8],
-    calibration: Array,
-    labels: Option<&[i64]>,
+    data: Data<'_>,
     method: Method,
     progress: &mut dyn FnMut(),
 ) -> Result<Quantized, QuantizeError> {
@@ -255,17 +252,10 @@ pub fn quantize(
         return Err(QuantizeError::Percentile(percentile));
     }
     let float = Float::read(model)?;
-    let data = checked(calibration, &float.shape)?;
     let width: usize = float.shape.iter().product();
-    let rows = data.len() / width;
-    if let Some(labels) = labels.filter(|labels| labels.len() != rows) {
-        let what = format!(
-            "{} labels for {rows} rows of calibration data",
-            labels.len()
-        );
-        return Err(QuantizeError::Labels(what));
-    }
-    let seen = calibrate::calibrate(&float, &data, method, progress)?;
+    let split = Split::of(data, &float.shape)?;
+    let rows = split.calibration.len() / width;
+    let seen = calibrate::calibrate(&float, &split, method, progress)?;
     let (scales, tensors) = scales(&float, &seen.ranges)?;
     let name = match method {
         Method::MinMax => "min-max",
@@ -274,12 +264,12 @@ pub fn quantize(
     let note = format!("int8 by {name} over {rows} rows");
     let onnx = rewrite::rewrite(&float, &scales, note)?.encode_to_vec();
     let mut program = Model::load(&onnx, EngineChoice::Program).map_err(QuantizeError::Program)?;
-    let made = outputs(&mut program, &data, width, progress)?;
+    let made = outputs(&mut program, &split.eval, width, progress)?;
     let comparison = compare(
         &seen.outputs,
         &made,
-        rows,
-        labels,
+        &split,
+        width,
         scales[&float.output].scale,
     )?;
     let report = Report {
@@ -296,6 +286,7 @@ pub fn quantize(
             .map(|&at| graph::place(&float.nodes()[at], at))
             .collect(),
         warnings: warnings(rows, &tensors),
+        folded: float.folded,
         tensors,
         comparison,
         float_bytes: model.len(),
@@ -321,31 +312,6 @@ pub fn labels(array: Array) -> Result<Vec<i64>, QuantizeError> {
     let whole = |x: f32| (x.fract() == 0.0).then_some(x as i64);
     let labels: Option<_> = array.into_f32().into_iter().map(whole).collect();
     labels.ok_or_else(|| QuantizeError::Labels("a label is no whole number".into()))
-}
-
-/// The calibration data, row after row, when it fits the input and is finite.
-fn checked(calibration: Array, shape: &[usize]) -> Result<Vec<f32>, QuantizeError> {
-    let wanted = &shape[1..];
-    let width: usize = wanted.iter().product();
-    let fits = match &calibration.shape[..] {
-        [rows, row @ ..] => *rows > 0 && (row == wanted || row == [width]),
-        [] => false,
-    };
-    if !fits {
-        return Err(QuantizeError::Shape {
-            found: calibration.shape,
-            wanted: wanted.to_vec(),
-        });
-    }
-    let data = calibration.into_f32();
-    match data.iter().position(|x| !x.is_finite()) {
-        None => Ok(data),
-        Some(at) => Err(QuantizeError::Data {
-            row: at / width,
-            element: at % width,
-            value: data[at],
-        }),
-    }
 }
 
 /// The scale of each value, and its line of the report.
@@ -409,56 +375,6 @@ fn outputs(
         progress();
     }
     Ok(all)
-}
-
-fn compare(
-    float: &[f32],
-    int8: &[f32],
-    rows: usize,
-    labels: Option<&[i64]>,
-    output_step: f32,
-) -> Result<Comparison, QuantizeError> {
-    let width = int8.len() / rows;
-    let classes = |all: &[f32]| all.chunks_exact(width).map(class).collect::<Vec<_>>();
-    let (a, b) = (classes(float), classes(int8));
-    let share = |hits: usize| hits as f64 / rows as f64;
-    if let Some(wrong) = labels
-        .into_iter()
-        .flatten()
-        .find(|&&it| !(0..width as i64).contains(&it))
-    {
-        let what = format!("the label {wrong} is none of the model's {width} outputs");
-        return Err(QuantizeError::Labels(what));
-    }
-    let accuracy = |found: &[usize]| {
-        labels.map(|labels| {
-            let pairs = labels.iter().zip(found);
-            share(
-                pairs
-                    .filter(|&(&label, &class)| label == class as i64)
-                    .count(),
-            )
-        })
-    };
-    let differences = float.iter().zip(int8).map(|(a, b)| (a - b).abs());
-    Ok(Comparison {
-        accuracy_float: accuracy(&a),
-        accuracy_int8: accuracy(&b),
-        agreement: (width > 1).then(|| share(a.iter().zip(&b).filter(|(a, b)| a == b).count())),
-        largest_difference: differences.fold(0.0, f32::max),
-        output_step,
-    })
-}
-
-/// The first of the largest outputs.
-fn class(row: &[f32]) -> usize {
-    let mut best = 0;
-    for (at, value) in row.iter().enumerate() {
-        if *value > row[best] {
-            best = at;
-        }
-    }
-    best
 }
 
 fn operators(float: &Float) -> Vec<OperatorReport> {

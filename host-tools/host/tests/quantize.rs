@@ -1,15 +1,15 @@
 //! Quantization: the motion model beside ONNX Runtime's, random small networks, and refusals.
 
+mod net;
+
 use edgeward::engine::Engine;
 use edgeward_host::data::{Columns, Samples};
 use edgeward_host::model::{EngineChoice, Model};
 use edgeward_host::npy::{Array, Values};
-use edgeward_host::quantize::{Method, QuantizeError, Quantized, quantize};
+use edgeward_host::quantize::{Data, Method, QuantizeError, Quantized, quantize};
+use net::{Net, uniform};
 use proptest::prelude::*;
-use prost::Message;
 use std::path::{Path, PathBuf};
-use tract_onnx::pb;
-use tract_onnx::pb::attribute_proto::AttributeType;
 
 const CLASSES: [&str; 4] = ["standing", "running", "walking", "badminton"];
 const FEATURES: [&str; 6] = ["ax", "ay", "az", "gx", "gy", "gz"];
@@ -59,10 +59,19 @@ fn accuracy(onnx: &[u8]) -> f64 {
     right.count() as f64 / classes.len() as f64
 }
 
+/// Data to calibrate with, and none to compare on.
+fn data(calibration: Array, labels: Option<&[i64]>) -> Data<'_> {
+    Data {
+        calibration,
+        eval: None,
+        labels,
+    }
+}
+
 fn quantized(method: Method) -> Quantized {
     let (windows, classes) = windows("train.csv");
     let float = read("motion-v1-float.onnx");
-    quantize(&float, windows, Some(&classes), method, &mut || {}).expect("it quantizes")
+    quantize(&float, data(windows, Some(&classes)), method, &mut || {}).expect("it quantizes")
 }
 
 #[test]
@@ -137,7 +146,7 @@ fn a_percentile_narrows_what_an_outlier_would_widen() {
     let float = read("motion-v1-float.onnx");
     let scale = |method| {
         let made =
-            quantize(&float, spoilt.clone(), None, method, &mut || {}).expect("it quantizes");
+            quantize(&float, data(spoilt.clone(), None), method, &mut || {}).expect("it quantizes");
         made.report.tensors[0].scale
     };
     let (all, most) = (scale(Method::MinMax), scale(Method::Percentile(99.9)));
@@ -145,12 +154,43 @@ fn a_percentile_narrows_what_an_outlier_would_widen() {
 }
 
 #[test]
+fn rows_that_are_held_out_calibrate_nothing() {
+    let (windows, classes) = windows("train.csv");
+    let float = read("motion-v1-float.onnx");
+    let scale_with = |outlier: usize, eval: Option<Array>| {
+        let mut values = windows.clone().into_f32();
+        values[300 * outlier] = 32_767.0;
+        let labels = eval.is_none().then_some(&classes[..]);
+        let data = Data {
+            calibration: Array::f32(&windows.shape, values).expect("it fits"),
+            eval,
+            labels,
+        };
+        let report = quantize(&float, data, Method::MinMax, &mut || {})
+            .expect("it quantizes")
+            .report;
+        (report.tensors[0].scale, report.rows, report.comparison)
+    };
+    let (plain, _, _) = scale_with(4, None);
+    let (spoilt, rows, seen) = scale_with(3, None);
+    assert!(
+        plain < spoilt / 100.0,
+        "row 4 is held out, row 3 is not: {plain}, {spoilt}"
+    );
+    assert_eq!((rows, seen.on, seen.rows), (192, "held out", 48));
+    assert!(seen.accuracy_float.expect("labels") > 0.9);
+    let eval = Array::f32(&[2, 300], vec![0.5; 600]).expect("it fits");
+    let (all, rows, seen) = scale_with(4, Some(eval));
+    assert_eq!((all, rows, seen.on, seen.rows), (spoilt, 240, "eval", 2));
+}
+
+#[test]
 fn bad_data_is_refused_by_row_and_shape() {
     let float = read("motion-v1-float.onnx");
     let refused = |shape: &[usize], values: Vec<f32>, labels: Option<&[i64]>| {
         let array = Array::f32(shape, values).expect("it fits");
-        let error =
-            quantize(&float, array, labels, Method::MinMax, &mut || {}).expect_err("it is refused");
+        let error = quantize(&float, data(array, labels), Method::MinMax, &mut || {})
+            .expect_err("it is refused");
         (error.to_string(), error.next())
     };
     let (what, next) = refused(&[10, 50, 6], vec![0.5; 3000], None);
@@ -168,8 +208,8 @@ fn bad_data_is_refused_by_row_and_shape() {
     let (what, _) = refused(&[1, 6, 50], vec![0.5; 300], Some(&[4]));
     assert_eq!(what, "the label 4 is none of the model's 4 outputs");
     let array = Array::f32(&[2, 300], vec![0.5; 600]).expect("it fits");
-    let few =
-        quantize(&float, array, None, Method::MinMax, &mut || {}).expect("few rows, and it works");
+    let few = quantize(&float, data(array, None), Method::MinMax, &mut || {})
+        .expect("few rows, and it works");
     assert!(
         few.report.warnings[0].starts_with("2 rows"),
         "{:?}",
@@ -177,123 +217,12 @@ fn bad_data_is_refused_by_row_and_shape() {
     );
     let twice = quantize(
         &few.onnx,
-        windows("train.csv").0,
-        None,
+        data(windows("train.csv").0, None),
         Method::MinMax,
         &mut || {},
     );
     let why = twice.expect_err("it is refused").to_string();
     assert!(why.contains("quantized already"), "{why}");
-}
-
-/// A graph from `x` to `y` under construction.
-struct Net {
-    graph: pb::GraphProto,
-    last: String,
-    /// Drawn in turn for weights.
-    seed: u64,
-}
-
-fn info(name: &str, dims: &[i64]) -> pb::ValueInfoProto {
-    use pb::tensor_shape_proto::{Dimension, dimension};
-    let dim = |&it: &i64| Dimension {
-        value: Some(dimension::Value::DimValue(it)),
-        ..Default::default()
-    };
-    let tensor = pb::type_proto::Tensor {
-        elem_type: 1,
-        shape: Some(pb::TensorShapeProto {
-            dim: dims.iter().map(dim).collect(),
-        }),
-    };
-    let kind = pb::TypeProto {
-        value: Some(pb::type_proto::Value::TensorType(tensor)),
-        ..Default::default()
-    };
-    pb::ValueInfoProto {
-        name: name.into(),
-        r#type: Some(kind),
-        ..Default::default()
-    }
-}
-
-impl Net {
-    fn new(input: &[i64], seed: u64) -> Self {
-        let graph = pb::GraphProto {
-            name: "net".into(),
-            input: vec![info("x", input)],
-            ..Default::default()
-        };
-        Self {
-            graph,
-            last: "x".into(),
-            seed,
-        }
-    }
-
-    /// A constant with elements in `-size..size`.
-    fn constant(&mut self, dims: &[i64], size: f32) -> String {
-        let count = dims.iter().product::<i64>();
-        let name = format!("c{}", self.graph.initializer.len());
-        let floats = (0..count).map(|_| size * uniform(&mut self.seed)).collect();
-        self.graph.initializer.push(pb::TensorProto {
-            name: name.clone(),
-            dims: dims.into(),
-            data_type: 1,
-            float_data: floats,
-            ..Default::default()
-        });
-        name
-    }
-
-    fn node(&mut self, operator: &str, more: &[String], ints: &[(&str, &[i64])]) {
-        let output = format!("v{}", self.graph.node.len());
-        let mut input = vec![self.last.clone()];
-        input.extend_from_slice(more);
-        let attribute = |(name, ints): &(&str, &[i64])| pb::AttributeProto {
-            name: (*name).into(),
-            r#type: if ints.len() == 1 && *name != "kernel_shape" {
-                AttributeType::Int
-            } else {
-                AttributeType::Ints
-            } as i32,
-            i: ints[0],
-            ints: ints.to_vec(),
-            ..Default::default()
-        };
-        self.graph.node.push(pb::NodeProto {
-            input,
-            output: vec![output.clone()],
-            name: format!("the {operator} {output}"),
-            op_type: operator.into(),
-            attribute: ints.iter().map(attribute).collect(),
-            ..Default::default()
-        });
-        self.last = output;
-    }
-
-    fn done(mut self, outputs: i64) -> Vec<u8> {
-        self.graph.output = vec![info(&self.last, &[1, outputs])];
-        let opset = pb::OperatorSetIdProto {
-            version: 13,
-            ..Default::default()
-        };
-        let model = pb::ModelProto {
-            ir_version: 8,
-            opset_import: vec![opset],
-            graph: Some(self.graph),
-            ..Default::default()
-        };
-        model.encode_to_vec()
-    }
-}
-
-/// The next number in -1..1 (an LCG with Knuth's constants).
-fn uniform(seed: &mut u64) -> f32 {
-    *seed = seed
-        .wrapping_mul(6_364_136_223_846_793_005)
-        .wrapping_add(1_442_695_040_888_963_407);
-    (*seed >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
 }
 
 /// What a random network is made of.
@@ -438,9 +367,9 @@ proptest! {
         let mut seed = plan.seed ^ 0x5555;
         let (channels, extent) = (plan.channels as usize, plan.extent as usize);
         let values = (0..16 * channels * extent * extent).map(|_| uniform(&mut seed)).collect();
-        let data = Array { shape: vec![16, channels, extent, extent], values: Values::F32(values) };
+        let rows = Array { shape: vec![16, channels, extent, extent], values: Values::F32(values) };
         let method = if percentile { Method::Percentile(100.0) } else { Method::MinMax };
-        let made = quantize(&float, data, None, method, &mut || {});
+        let made = quantize(&float, data(rows, None), method, &mut || {});
         let made = made.map_err(|error| TestCaseError::fail(format!("{error}; {}", error.next())))?;
         let seen = &made.report.comparison;
         let bound = 0.1 * 256.0 * seen.output_step;
@@ -456,8 +385,8 @@ proptest! {
         });
         let at = at.index(net.len());
         if cut { net.truncate(at) } else { net[at] = byte }
-        let data = Array::f32(&[2, 36], vec![0.5; 72]).expect("it fits");
-        let _ = quantize(&net, data, None, Method::MinMax, &mut || {});
+        let rows = Array::f32(&[2, 36], vec![0.5; 72]).expect("it fits");
+        let _ = quantize(&net, data(rows, None), Method::MinMax, &mut || {});
     }
 }
 
@@ -465,9 +394,9 @@ proptest! {
 fn refusals_name_the_node() {
     let mut net = Net::new(&[1, 4], 1);
     net.node("Erf", &[], &[]);
-    let data = || Array::f32(&[8, 4], vec![0.5; 32]).expect("it fits");
-    let error = quantize(&net.done(4), data(), None, Method::MinMax, &mut || {})
-        .expect_err("it is refused");
+    let rows = || data(Array::f32(&[8, 4], vec![0.5; 32]).expect("it fits"), None);
+    let error =
+        quantize(&net.done(4), rows(), Method::MinMax, &mut || {}).expect_err("it is refused");
     assert!(matches!(error, QuantizeError::Node { .. }), "{error}");
     assert!(
         error
@@ -476,15 +405,9 @@ fn refusals_name_the_node() {
         "{error}"
     );
     let error =
-        quantize(b"no model", data(), None, Method::MinMax, &mut || {}).expect_err("it is refused");
+        quantize(b"no model", rows(), Method::MinMax, &mut || {}).expect_err("it is refused");
     assert!(matches!(error, QuantizeError::Load(_)), "{error}");
     let net = Net::new(&[1, 4], 1);
-    let range = quantize(
-        &net.done(4),
-        data(),
-        None,
-        Method::Percentile(40.0),
-        &mut || {},
-    );
+    let range = quantize(&net.done(4), rows(), Method::Percentile(40.0), &mut || {});
     assert!(matches!(range, Err(QuantizeError::Percentile(_))));
 }

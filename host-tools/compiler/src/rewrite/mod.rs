@@ -61,28 +61,77 @@ pub fn cost(graph: &Graph) -> Cost {
     cost
 }
 
-/// Computes what is constant: before the graph is checked, since a file may compute its weights.
-pub fn constants(graph: &mut Graph) -> usize {
-    constants::fold(graph)
+/// A rewrite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rewrite {
+    /// Operators on constants are computed once, before the graph is checked: a file may compute its
+    /// weights.
+    Constants,
+    /// Clamps move into the operator before them.
+    Activations,
+    /// Paddings move into the convolutions that read them.
+    Paddings,
+    /// Operators that leave bytes as they are cost nothing.
+    Reshapes,
+    /// Channels that nobody needs go.
+    DeadChannels,
+    /// Sums move into the convolution before them.
+    Sums,
 }
 
-/// Applies all rewrites to a checked graph, and says what each did.
-pub fn apply(graph: &mut Graph) -> Vec<Effect> {
-    type Rewrite = fn(&mut Graph) -> usize;
-    let all: [(&'static str, Rewrite); 5] = [
-        ("activations fused", activations::fuse),
-        ("paddings folded into convolutions", padding::fold),
-        ("operators that leave bytes as they are", reshapes::find),
-        ("dead channels", dead_channels::remove),
-        ("sums fused into convolutions", sums_into_convolutions::fuse),
+impl Rewrite {
+    /// All of them, in the order in which they apply.
+    pub const ALL: [Self; 6] = [
+        Self::Constants,
+        Self::Activations,
+        Self::Paddings,
+        Self::Reshapes,
+        Self::DeadChannels,
+        Self::Sums,
     ];
+
+    /// What it does, for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Constants => "constants folded",
+            Self::Activations => "activations fused",
+            Self::Paddings => "paddings folded into convolutions",
+            Self::Reshapes => "operators that leave bytes as they are",
+            Self::DeadChannels => "dead channels",
+            Self::Sums => "sums fused into convolutions",
+        }
+    }
+
+    /// Applies it; how often it did. All but constants want a checked graph.
+    fn apply(self, graph: &mut Graph) -> usize {
+        match self {
+            Self::Constants => constants::fold(graph),
+            Self::Activations => activations::fuse(graph),
+            Self::Paddings => padding::fold(graph),
+            Self::Reshapes => reshapes::find(graph),
+            Self::DeadChannels => dead_channels::remove(graph),
+            Self::Sums => sums_into_convolutions::fuse(graph),
+        }
+    }
+}
+
+/// Computes what is constant, where that is among `rewrites`.
+pub fn constants(graph: &mut Graph, rewrites: &[Rewrite]) -> usize {
+    match rewrites.contains(&Rewrite::Constants) {
+        true => Rewrite::Constants.apply(graph),
+        false => 0,
+    }
+}
+
+/// Applies rewrites to a checked graph, and says what each did.
+pub fn apply(graph: &mut Graph, rewrites: &[Rewrite]) -> Vec<Effect> {
     let mut effects = Vec::new();
-    for (rewrite, apply) in all {
+    for rewrite in rewrites {
         let before = cost(graph);
-        let count = apply(graph);
+        let count = rewrite.apply(graph);
         if count > 0 {
             effects.push(Effect {
-                rewrite,
+                rewrite: rewrite.name(),
                 count,
                 before,
                 after: cost(graph),

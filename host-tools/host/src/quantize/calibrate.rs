@@ -1,6 +1,7 @@
 //! Ranges of a float model's values: it runs in tract with every wanted value as an output.
 
 use super::graph::{Float, Source};
+use super::split::Split;
 use super::{Method, QuantizeError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tract_onnx::pb;
@@ -16,7 +17,7 @@ const BINS: usize = 8192;
 pub(super) struct Calibration {
     /// Least and greatest value by method, for each value of [`Float::values`].
     pub(super) ranges: Vec<(f32, f32)>,
-    /// The model's float outputs, row after row.
+    /// The model's float outputs on the rows to compare on, row after row.
     pub(super) outputs: Vec<f32>,
 }
 
@@ -64,17 +65,18 @@ impl Runner {
     }
 }
 
-/// Runs the float model over all rows: once for least and greatest values, and once more for a
-/// histogram between them where percentiles are wanted. `progress` is told of each row run.
+/// Runs the float model over the rows to calibrate with: once for least and greatest values, and once
+/// more for a histogram between them where percentiles are wanted; then over the rows to compare on.
+/// `progress` is told of each row run.
 pub(super) fn calibrate(
     float: &Float,
-    rows: &[f32],
+    split: &Split,
     method: Method,
     progress: &mut dyn FnMut(),
 ) -> Result<Calibration, QuantizeError> {
     // tract panics on some malformed graphs.
     catch_unwind(AssertUnwindSafe(|| {
-        unguarded(float, rows, method, progress)
+        unguarded(float, split, method, progress)
     }))
     .unwrap_or_else(|_| Err(build("it gave up on the graph".to_owned())))
 }
@@ -88,22 +90,21 @@ fn build(why: String) -> QuantizeError {
 
 fn unguarded(
     float: &Float,
-    rows: &[f32],
+    split: &Split,
     method: Method,
     progress: &mut dyn FnMut(),
 ) -> Result<Calibration, QuantizeError> {
+    let rows = &split.calibration[..];
     let mut runner = Runner::load(float).map_err(|error| build(format!("{error:#}")))?;
     let width: usize = float.shape.iter().product();
     let values = float.values.len();
     let mut ranges = vec![(f32::INFINITY, f32::NEG_INFINITY); values];
-    let (mut outputs, mut infinite) = (Vec::new(), None);
+    let mut infinite = None;
     for (at, row) in rows.chunks_exact(width).enumerate() {
         let ran = runner.run(row, |index, elements| {
-            if index == values {
-                outputs.extend_from_slice(elements);
+            let Some((low, high)) = ranges.get_mut(index) else {
                 return;
-            }
-            let (low, high) = &mut ranges[index];
+            };
             for &element in elements {
                 if !element.is_finite() {
                     infinite.get_or_insert((index, at));
@@ -115,10 +116,9 @@ fn unguarded(
         ran.map_err(|error| build(format!("{error:#}")))?;
         progress();
         if let Some((index, row)) = infinite {
-            return Err(QuantizeError::NotFinite {
-                tensor: float.values[index].0.clone(),
-                row,
-            });
+            let (of, row) = split.calibration_row(row);
+            let tensor = float.values[index].0.clone();
+            return Err(QuantizeError::NotFinite { of, tensor, row });
         }
     }
     if let Method::Percentile(percentile) = method {
@@ -142,7 +142,35 @@ fn unguarded(
             }
         }
     }
+    let outputs = outputs(&mut runner, float, split, progress)?;
     Ok(Calibration { ranges, outputs })
+}
+
+/// The float model's outputs on the rows to compare on.
+fn outputs(
+    runner: &mut Runner,
+    float: &Float,
+    split: &Split,
+    progress: &mut dyn FnMut(),
+) -> Result<Vec<f32>, QuantizeError> {
+    let width: usize = float.shape.iter().product();
+    let mut outputs = Vec::new();
+    for (at, row) in split.eval.chunks_exact(width).enumerate() {
+        let before = outputs.len();
+        let ran = runner.run(row, |index, elements| {
+            if index == float.values.len() {
+                outputs.extend_from_slice(elements);
+            }
+        });
+        ran.map_err(|error| build(format!("{error:#}")))?;
+        progress();
+        if outputs[before..].iter().any(|x| !x.is_finite()) {
+            let (of, row) = split.eval_row(at);
+            let tensor = float.output.clone();
+            return Err(QuantizeError::NotFinite { of, tensor, row });
+        }
+    }
+    Ok(outputs)
 }
 
 fn bin(element: f32, low: f32, high: f32) -> usize {

@@ -1,6 +1,6 @@
 //! What a float graph holds, and what becomes of each of its values.
 
-use super::{QuantizeError, USE_TRACT};
+use super::{QuantizeError, USE_TRACT, fold};
 use edgeward::engine::onnx::Description;
 use edgeward::engine::tract::MAX_ELEMENTS;
 use prost::Message;
@@ -65,6 +65,8 @@ pub(super) struct Float {
     pub(super) values: Vec<(String, Source)>,
     /// Products of matrices whose bias is added by a node of its own: that node to the product.
     pub(super) biased: BTreeMap<usize, usize>,
+    /// What became of each batch normalization.
+    pub(super) folded: Vec<String>,
 }
 
 /// A constant.
@@ -73,6 +75,13 @@ pub(super) struct Constant {
     pub(super) dims: Vec<i64>,
     /// Empty where it isn't float.
     pub(super) floats: Vec<f32>,
+}
+
+impl Constant {
+    /// Whether it can be the bias of a product of matrices: an element a column.
+    pub(super) fn is_bias(&self) -> bool {
+        matches!(self.dims[..], [] | [_] | [1, _]) && !self.floats.is_empty()
+    }
 }
 
 /// A node's operator and name, for people.
@@ -104,7 +113,7 @@ impl Float {
     /// Reads a float model and decides what becomes of each value.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, QuantizeError> {
         let description = Description::read(bytes).map_err(QuantizeError::Load)?;
-        let model = pb::ModelProto::decode(bytes)
+        let mut model = pb::ModelProto::decode(bytes)
             .map_err(|error| QuantizeError::graph(format!("not an ONNX model: {error}"), ""))?;
         if description.opset < LEAST_OPSET {
             return Err(QuantizeError::graph(
@@ -147,6 +156,8 @@ impl Float {
                 )
             })?;
         let (input, output) = (input.name.clone(), output.name.clone());
+        identities(&mut model);
+        let folded = fold::fold(&mut model, &input, shape.len())?;
         let mut float = Self {
             constants: constants(&model),
             entry: input.clone(),
@@ -156,6 +167,7 @@ impl Float {
             prefix: BTreeSet::new(),
             values: Vec::new(),
             biased: BTreeMap::new(),
+            folded,
             model,
         };
         float.judge()?;
@@ -242,11 +254,10 @@ impl Float {
         let plain = node.op_type == "MatMul" || node.op_type == "Gemm" && node.input.len() == 2;
         plain
             && next.op_type == "Add"
-            && next.input.iter().any(|input| {
-                self.constants
-                    .get(input)
-                    .is_some_and(|bias| bias.dims.len() <= 1 && !bias.floats.is_empty())
-            })
+            && next
+                .input
+                .iter()
+                .any(|input| self.constants.get(input).is_some_and(Constant::is_bias))
     }
 
     /// Whether the next node's clamp becomes part of this one.
@@ -297,15 +308,6 @@ impl Float {
                     "give the float model",
                 ));
             }
-            "BatchNormalization" => {
-                let next = "export the model in evaluation mode, or fold it into the convolution (onnxsim)";
-                return Err(refuse(
-                    node,
-                    index,
-                    "a batch normalization stands alone",
-                    next,
-                ));
-            }
             "Shape" | "Gather" | "ConstantOfShape" | "Cast" | "Range" | "If" | "Loop" => {
                 return Err(refuse(
                     node,
@@ -326,8 +328,28 @@ impl Float {
     }
 }
 
+/// Makes casts of floats to float identities: an operator that makes something else is refused anyway.
+fn identities(model: &mut pb::ModelProto) {
+    let constants = constants(model);
+    let nodes = model.graph.iter_mut().flat_map(|graph| &mut graph.node);
+    for node in nodes {
+        let to_float = node
+            .attribute
+            .iter()
+            .any(|it| it.name == "to" && it.i == pb::tensor_proto::DataType::Float as i64);
+        let moved = node
+            .input
+            .first()
+            .is_some_and(|it| !constants.contains_key(it));
+        if node.op_type == "Cast" && to_float && moved {
+            node.op_type = "Identity".into();
+            node.attribute.clear();
+        }
+    }
+}
+
 /// The constants of a model: initializers and Constant nodes.
-fn constants(model: &pb::ModelProto) -> BTreeMap<String, Constant> {
+pub(super) fn constants(model: &pb::ModelProto) -> BTreeMap<String, Constant> {
     let Some(graph) = &model.graph else {
         return BTreeMap::new();
     };
@@ -345,6 +367,15 @@ fn constants(model: &pb::ModelProto) -> BTreeMap<String, Constant> {
         (name, constant)
     };
     initializers.chain(nodes).map(read).collect()
+}
+
+/// Elements from one index of an axis to the next; 1 for the last axis.
+pub(super) fn inner(dims: &[i64], axis: usize) -> usize {
+    let inner = dims
+        .iter()
+        .skip(axis + 1)
+        .map(|&it| usize::try_from(it).unwrap_or(0));
+    inner.product::<usize>().max(1)
 }
 
 /// The elements of a float tensor, of no other; their number was checked when the file was read.

@@ -2,7 +2,7 @@
 //! operators, and its weights as integers.
 
 use super::QuantizeError;
-use super::graph::{Constant, Float, Scale, place};
+use super::graph::{Constant, Float, Scale, inner, place};
 use std::collections::{BTreeMap, BTreeSet};
 use tract_onnx::pb;
 use tract_onnx::pb::attribute_proto::AttributeType;
@@ -334,15 +334,6 @@ impl Writer<'_> {
 /// Whether an integer attribute is there and not 0.
 fn is_set(node: &pb::NodeProto, name: &str) -> bool {
     node.attribute.iter().any(|it| it.name == name && it.i != 0)
-}
-
-/// Elements from one index of an axis to the next; 1 for the last axis.
-fn inner(dims: &[i64], axis: usize) -> usize {
-    let inner = dims
-        .iter()
-        .skip(axis + 1)
-        .map(|&it| usize::try_from(it).unwrap_or(0));
-    inner.product::<usize>().max(1)
 }
 
 fn largest<'a>(floats: impl Iterator<Item = &'a f32>) -> f32 {
