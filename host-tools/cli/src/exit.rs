@@ -6,8 +6,9 @@ use edgeward_host::mqtt::Failure::{
     Authority, ClientCertificate, Credentials, NotAuthorized, Silent, Unreachable,
 };
 use edgeward_host::mqtt::MqttError;
-use std::fmt;
+use edgeward_host::store::StoreError;
 use std::process::ExitCode;
+use std::{fmt, io};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,27 @@ pub fn report(error: &anyhow::Error, format: Format, default: Exit) -> Exit {
     let next = failure
         .and_then(|failure| failure.next.as_deref())
         .or_else(|| error.chain().find_map(advice));
-    let text = format!("{error:#}");
+    tell(&words(error.as_ref()), next, format, exit);
+    exit
+}
+
+/// An error and its causes in one line. Some say their cause in their own words already; it is said once.
+pub fn words(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Prints what was wrong and what to do next on stderr.
+pub fn tell(text: &str, next: Option<&str>, format: Format, exit: Exit) {
     match format {
         Format::Json => {
             let object = serde_json::json!({ "error": text, "next": next, "exit": exit as u8 });
@@ -96,7 +117,6 @@ pub fn report(error: &anyhow::Error, format: Format, default: Exit) -> Exit {
             }
         }
     }
-    exit
 }
 
 /// What to do about errors that a first try meets in any command.
@@ -132,10 +152,38 @@ fn advice(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
         }
         None => {}
     }
-    if let Some(KeyError::NoRoot(_)) = cause.downcast_ref() {
-        return Some("make keys with `edgeward keys init`, or point --home to them");
+    if let Some(error) = cause.downcast_ref() {
+        return key_advice(error);
     }
-    None
+    match cause.downcast_ref().map(io::Error::kind) {
+        Some(io::ErrorKind::NotFound) => {
+            return Some("is the path right? it counts from the present folder");
+        }
+        Some(io::ErrorKind::PermissionDenied) => {
+            return Some("give this user the right to it, or name another file");
+        }
+        _ => {}
+    }
+    match cause.downcast_ref() {
+        Some(StoreError::RolloutExists(_)) => Some("name this one otherwise with --id"),
+        Some(StoreError::Open { .. }) => Some("may this user read it? --home names another folder"),
+        _ => None,
+    }
+}
+
+/// What to do about an error of the folder of keys.
+fn key_advice(error: &KeyError) -> Option<&'static str> {
+    Some(match error {
+        KeyError::NoRoot(_) => "make keys with `edgeward keys init`, or point --home to them",
+        KeyError::Exists(_) => "`edgeward keys list` shows them; --home makes others elsewhere",
+        KeyError::TooFew { .. } => {
+            "bring the private keys (*.p8) back into that folder for this step"
+        }
+        KeyError::NoSuchKey(_) => "`edgeward keys list` shows the keys",
+        KeyError::Needed { .. } => "add --replace, which makes a new key in its place",
+        KeyError::Root { .. } => "restore the folder from a copy: this root was changed",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -151,5 +199,12 @@ mod tests {
         assert!(found.is_some_and(|next| next.contains("keys init")));
         let other = anyhow::anyhow!("no such file");
         assert_eq!(other.chain().find_map(advice), None);
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let twice = anyhow::anyhow!("cut short").context("not a bundle: cut short");
+        let error = twice.context("v1.bundle");
+        assert_eq!(words(error.as_ref()), "v1.bundle: not a bundle: cut short");
     }
 }

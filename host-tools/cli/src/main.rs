@@ -143,7 +143,10 @@ fn main() -> ExitCode {
     if let Some(ended) = agent::intercept() {
         return ended;
     }
-    let mut cli = Cli::parse();
+    let mut cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
     let config = match Config::load(cli.global.config.as_deref()) {
         Ok(config) => config,
         Err(error) => {
@@ -153,9 +156,9 @@ fn main() -> ExitCode {
     };
     if let Some(command) = config.defaults(Cli::command()) {
         // The arguments once more, now that the defaults are known.
-        cli = match Cli::from_arg_matches(&command.get_matches()) {
+        cli = match parsed(command) {
             Ok(cli) => cli,
-            Err(error) => error.exit(),
+            Err(error) => return misused(&error),
         };
     }
     let context = Context::new(&cli.global, &config);
@@ -163,6 +166,31 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => exit::report(&error, context.out.format(), Exit::Error).into(),
     }
+}
+
+fn parsed(command: clap::Command) -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&command.try_get_matches()?)
+}
+
+/// Prints what is wrong with the arguments, or the help or version that was asked for. Where JSON was
+/// asked for, what is wrong is JSON too.
+fn misused(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || !output::json_is_asked_for(std::env::args_os()) {
+        // Nobody can be told when this fails.
+        let _ = error.print();
+        return u8::try_from(error.exit_code()).map_or(Exit::Usage.into(), ExitCode::from);
+    }
+    let text = error.to_string();
+    // What follows is the usage, which people read with --help.
+    let lines = text.lines().map(str::trim);
+    let lines =
+        lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let what: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    let what = what.join(" ");
+    let what = what.strip_prefix("error: ").unwrap_or(&what);
+    let next = "`edgeward --help` and `edgeward COMMAND --help` show how it is asked";
+    exit::tell(what, Some(next), Format::Json, Exit::Usage);
+    Exit::Usage.into()
 }
 
 #[cfg(test)]
@@ -209,6 +237,23 @@ mod tests {
                 assert_eq!(error, None, "{example}");
             }
         }
+    }
+
+    #[test]
+    fn every_command_has_a_dry_run_or_says_that_it_changes_nothing() {
+        fn check(command: &clap::Command, words: &str) {
+            let words = format!("{words} {}", command.get_name());
+            let below = command.get_subcommands().filter(|c| !c.is_hide_set());
+            below.for_each(|below| check(below, &words));
+            if command.has_subcommands() {
+                return;
+            }
+            let has = command.get_arguments().any(|arg| arg.get_id() == "dry_run");
+            let help = command.get_after_help().map(ToString::to_string);
+            let says = help.is_some_and(|help| help.contains("Changes nothing"));
+            assert!(has != says, "`{words}`: {has} and {says}");
+        }
+        check(&super::Cli::command(), "");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 
 /// How results are printed.
@@ -25,6 +26,26 @@ pub fn format_of(text: &str) -> Result<Format, String> {
         "json" => Ok(Format::Json),
         _ => Err("use table or json; the file that `pack` writes is --out FILE".to_owned()),
     }
+}
+
+/// Whether JSON was asked for by arguments that could not be read as a whole.
+pub fn json_is_asked_for(args: impl Iterator<Item = OsString>) -> bool {
+    let args: Vec<_> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let named = args
+        .iter()
+        .zip(args.iter().skip(1))
+        .rev()
+        .find_map(|(flag, value)| {
+            let joined = ["--output=", "-o"]
+                .iter()
+                .find_map(|flag| value.strip_prefix(flag));
+            match flag.as_str() {
+                "-o" | "--output" => Some(value.clone()),
+                _ => joined.filter(|value| !value.is_empty()).map(str::to_owned),
+            }
+        });
+    let named = named.or_else(|| std::env::var("EDGEWARD_OUTPUT").ok());
+    named.is_some_and(|named| named.trim_start_matches('=') == "json")
 }
 
 /// Where results and progress go.
@@ -55,15 +76,7 @@ impl Out {
         value: &T,
         human: impl FnOnce(&T, &mut dyn Write) -> io::Result<()>,
     ) -> anyhow::Result<()> {
-        let mut bytes = Vec::new();
-        match self.format {
-            Format::Json => {
-                serde_json::to_writer_pretty(&mut bytes, value)?;
-                bytes.push(b'\n');
-            }
-            Format::Table => human(value, &mut bytes)?,
-        }
-        self.raw(&bytes)
+        self.print(value, serde_json::to_vec_pretty, human)
     }
 
     /// Prints one value of a stream: a JSON line, or what `human` writes.
@@ -72,13 +85,22 @@ impl Out {
         value: &T,
         human: impl FnOnce(&T, &mut dyn Write) -> io::Result<()>,
     ) -> anyhow::Result<()> {
+        self.print(value, serde_json::to_vec, human)
+    }
+
+    fn print<T: Serialize>(
+        &self,
+        value: &T,
+        json: impl FnOnce(&T) -> serde_json::Result<Vec<u8>>,
+        human: impl FnOnce(&T, &mut dyn Write) -> io::Result<()>,
+    ) -> anyhow::Result<()> {
         let mut bytes = Vec::new();
         match self.format {
-            Format::Json => serde_json::to_writer(&mut bytes, value)?,
+            Format::Json => {
+                bytes = json(value)?;
+                bytes.push(b'\n');
+            }
             Format::Table => human(value, &mut bytes)?,
-        }
-        if !bytes.ends_with(b"\n") {
-            bytes.push(b'\n');
         }
         self.raw(&bytes)
     }
@@ -204,6 +226,22 @@ fn write_row(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_is_found_among_arguments_that_are_wrong() {
+        let asked = |line: &str| json_is_asked_for(line.split(' ').map(OsString::from));
+        for line in [
+            "e -o json pakc",
+            "e pakc --output=json",
+            "e -ojson x",
+            "e x --output json",
+        ] {
+            assert!(asked(line), "{line}");
+        }
+        for line in ["e -o table json", "e json", "e -o", "e --out json x"] {
+            assert!(!asked(line), "{line}");
+        }
+    }
 
     #[test]
     fn columns_fit_their_widest_cell_and_numbers_stand_right() {

@@ -6,7 +6,7 @@ use crate::keys::{KeyError, KeyStore, hex};
 use crate::mqtt::{Mqtt, Options};
 use crate::release::{Release, ReleaseError, publish_roots, sign_desired_by};
 use crate::rollout::{BoardView, Counts, Decision, PlanError, Rollout, State};
-use crate::store::{FrameQuery, Kind, Store, StoreError};
+use crate::store::{Store, StoreError, StoredFrame};
 use edgeward::sync::cohort_per_mille;
 use edgeward::telemetry::Birth;
 use edgeward::topic;
@@ -59,27 +59,56 @@ pub fn in_cohort(rollout: &str, device: &str, share: u16) -> bool {
 /// # Errors
 /// [`StoreError`].
 pub fn boards(store: &dyn Store, fleet: &str) -> Result<Vec<BoardView>, StoreError> {
-    let mut views = Vec::new();
-    for device in store
-        .devices()?
-        .into_iter()
-        .filter(|device| device.fleet == fleet)
-    {
-        let query = FrameQuery {
-            device: Some(device.name.clone()),
-            kind: Some(Kind::Birth),
-            newest_first: true,
-            limit: 1,
-            ..FrameQuery::default()
-        };
-        let Some(frame) = store.frames(&query)?.into_iter().next() else {
-            continue;
-        };
+    views(store.births(fleet)?)
+}
+
+fn views(births: Vec<StoredFrame>) -> Result<Vec<BoardView>, StoreError> {
+    let view = |frame: StoredFrame| {
         let birth: Birth = serde_json::from_value(frame.body)
-            .map_err(|error| StoreError::Corrupt(format!("birth of {}: {error}", device.name)))?;
-        views.push(BoardView::of(&device.name, &birth));
+            .map_err(|error| StoreError::Corrupt(format!("birth of {}: {error}", frame.device)))?;
+        Ok(BoardView::of(&frame.device, &birth))
+    };
+    births.into_iter().map(view).collect()
+}
+
+/// Brings the fleet's newest rollout one step forward; its standing then, what the boards did, and
+/// what follows from it. `None` without a rollout.
+///
+/// # Errors
+/// [`StoreError`].
+fn advance(store: &dyn Store, fleet: &str, now: u64) -> Result<Option<Step>, StoreError> {
+    match look(store, fleet, now)? {
+        // A failure that was reported meanwhile must count before anything is decided, and what somebody
+        // did by hand stands: so what would change the rollout is worked out again, on what holds while
+        // nobody else can write. This happens seldom, and the look several times a second.
+        Some((_, true)) => act(store, fleet, now),
+        Some((seen, false)) => Ok(Some(seen)),
+        None => Ok(None),
     }
-    Ok(views)
+}
+
+/// A rollout a step further, and whether that step changes it.
+type Step = (Rollout, Counts, Decision);
+
+fn look(store: &dyn Store, fleet: &str, now: u64) -> Result<Option<(Step, bool)>, StoreError> {
+    let Some(before) = store.rollouts(fleet)?.into_iter().next() else {
+        return Ok(None);
+    };
+    let mut after = before.clone();
+    let (counts, decision) = after.step(&boards(store, fleet)?, &in_cohort, now);
+    let changes = after != before;
+    Ok(Some(((after, counts, decision), changes)))
+}
+
+fn act(store: &dyn Store, fleet: &str, now: u64) -> Result<Option<Step>, StoreError> {
+    let mut stepped = None;
+    store.decide(fleet, &mut |before, births| {
+        let mut after = before.clone();
+        let (counts, decision) = after.step(&views(births)?, &in_cohort, now);
+        stepped = Some((after.clone(), counts, decision));
+        Ok((after != *before).then_some(after))
+    })?;
+    Ok(stepped)
 }
 
 /// What drives the rollouts of one fleet.
@@ -126,20 +155,11 @@ impl Controller {
     /// [`ControlError`]; the next call tries again.
     pub fn step(&mut self) -> Result<Option<(Rollout, Counts)>, ControlError> {
         self.keep_roots()?;
-        let Some(mut rollout) = self.store.rollouts(&self.fleet)?.into_iter().next() else {
+        let now = now_ms();
+        let advanced = advance(self.store.as_ref(), &self.fleet, now)?;
+        let Some((rollout, counts, decision)) = advanced else {
             return Ok(None);
         };
-        let now = now_ms();
-        let boards = boards(self.store.as_ref(), &self.fleet)?;
-        let counts = rollout.counts(&boards, &in_cohort);
-        let before = rollout.clone();
-        rollout.observe(&counts, now);
-        let decision = rollout.assess(&counts, now);
-        rollout.apply(decision.clone(), now);
-        if rollout != before && !self.store.replace_rollout(&before, &rollout)? {
-            // Somebody paused or aborted it meanwhile: what was decided here was not about that.
-            return Ok(Some((before, counts)));
-        }
         if decision != Decision::Wait {
             let what = format!("{}: {decision:?}, {counts:?}", rollout.plan.id);
             self.store.audit("rollout", &what, now)?;
@@ -182,7 +202,12 @@ impl Controller {
         // each try would use one up.
         let signers = self.keys.signers(Role::Rollout)?;
         let mut desired = rollout.desired(0, now / 1000)?;
-        desired.sequence = self.store.next_desired(&self.fleet)?;
+        // Somebody may have changed or replaced it since it was read. Boards go by the greatest number,
+        // so what no longer holds must not get one; the next step publishes what does.
+        let Some(sequence) = self.store.next_desired_for(rollout)? else {
+            return Ok(());
+        };
+        desired.sequence = sequence;
         let signed = sign_desired_by(&signers, &desired)?;
         self.mqtt.maintain(&topic::desired(&self.fleet), &signed);
         // Renewed at half of its life, so that boards never see it expire while the host lives.
@@ -278,7 +303,8 @@ pub fn keep_release(home: &Path, bytes: &[u8], root: &Root) -> Result<PathBuf, C
     Ok(path)
 }
 
-/// Changes the standing of the fleet's newest rollout by hand; the standing before.
+/// Changes the standing of the fleet's newest rollout by hand, where `change` says to what; how it stood
+/// before and how it stands now. `None` without a rollout.
 ///
 /// # Errors
 /// [`ControlError::Store`].
@@ -286,21 +312,23 @@ pub fn set_state(
     store: &dyn Store,
     fleet: &str,
     change: impl Fn(&State) -> Option<State>,
-) -> Result<Option<Rollout>, ControlError> {
-    // `edgeward serve` may change it at the same time, though seldom twice in a row.
-    loop {
-        let Some(before) = store.rollouts(fleet)?.into_iter().next() else {
-            return Ok(None);
-        };
-        let Some(state) = change(&before.state) else {
-            return Ok(Some(before));
-        };
+) -> Result<Option<(Rollout, Rollout)>, ControlError> {
+    let mut changed = None;
+    store.decide(fleet, &mut |before, _| {
+        let state = change(&before.state);
         let mut after = before.clone();
-        after.state = state;
-        if store.replace_rollout(&before, &after)? {
-            let what = format!("{}: {:?} by hand", after.plan.id, after.state);
-            store.audit("rollout", &what, now_ms())?;
-            return Ok(Some(before));
-        }
+        after.state = state.clone().unwrap_or(after.state);
+        changed = Some((before.clone(), after.clone()));
+        Ok(state.map(|_| after))
+    })?;
+    if let Some((before, after)) = &changed
+        && before.state != after.state
+    {
+        let what = format!("{}: {:?} by hand", after.plan.id, after.state);
+        store.audit("rollout", &what, now_ms())?;
     }
+    Ok(changed)
 }
+
+#[cfg(test)]
+mod tests;

@@ -208,11 +208,11 @@ impl KeyStore {
         &self.folder
     }
 
-    /// Makes the keys of all roles and the first root. `quorum` says how many a role shall have.
+    /// Checks that [`init`](Self::init) can begin.
     ///
     /// # Errors
-    /// [`KeyError::Exists`] when there is a root already; the folder is then unchanged.
-    pub fn init(&self, quorum: impl Fn(Role) -> Quorum) -> Result<Root, KeyError> {
+    /// [`KeyError::Exists`] when there is a root already, [`KeyError::Threshold`] for impossible numbers.
+    pub fn check_init(&self, quorum: impl Fn(Role) -> Quorum) -> Result<(), KeyError> {
         if self.folder.join(ROOT_FILE).exists() {
             return Err(KeyError::Exists(self.folder.clone()));
         }
@@ -226,6 +226,15 @@ impl KeyStore {
                 });
             }
         }
+        Ok(())
+    }
+
+    /// Makes the keys of all roles and the first root. `quorum` says how many a role shall have.
+    ///
+    /// # Errors
+    /// [`KeyError::Exists`] when there is a root already; the folder is then unchanged.
+    pub fn init(&self, quorum: impl Fn(Role) -> Quorum) -> Result<Root, KeyError> {
+        self.check_init(&quorum)?;
         self.make_folder()?;
         let mut roles: [RoleKeys; Role::COUNT] = Default::default();
         for role in Role::ALL {
@@ -331,25 +340,38 @@ impl KeyStore {
         })
     }
 
-    /// Strikes one key off in a new root; with `replace`, a new one takes its place.
+    /// Checks that [`revoke`](Self::revoke) can begin: the key's role, and the root that names it.
     ///
     /// # Errors
-    /// [`KeyError::NoSuchKey`], or [`KeyError::Needed`] when the role could not sign without it.
-    pub fn revoke(&self, id: KeyId, replace: bool) -> Result<(Role, Root), KeyError> {
-        let old = self.root()?;
+    /// [`KeyError::NoSuchKey`], [`KeyError::Needed`] when the role could not sign without it, or
+    /// [`KeyError::TooFew`] when too few root keys are at hand.
+    pub fn check_revoke(&self, id: KeyId, replace: bool) -> Result<(Role, Root), KeyError> {
+        let root = self.root()?;
         let role = Role::ALL
             .into_iter()
-            .find(|&role| old.key(role, id).is_some())
+            .find(|&role| root.key(role, id).is_some())
             .ok_or_else(|| KeyError::NoSuchKey(hex(&id.0)))?;
-        let RoleKeys { threshold, keys } = old.role(role);
-        let mut left: Vec<_> = keys.iter().copied().filter(|key| key.id() != id).collect();
-        if !replace && left.len() < usize::from(*threshold) {
+        let RoleKeys { threshold, keys } = root.role(role);
+        let left = keys.iter().filter(|key| key.id() != id).count();
+        if !replace && left < usize::from(*threshold) {
             return Err(KeyError::Needed {
                 role: role_name(role),
-                left: left.len(),
+                left,
                 needed: *threshold,
             });
         }
+        self.signers_of(&root, Role::Root)?;
+        Ok((role, root))
+    }
+
+    /// Strikes one key off in a new root; with `replace`, a new one takes its place.
+    ///
+    /// # Errors
+    /// As [`check_revoke`](Self::check_revoke).
+    pub fn revoke(&self, id: KeyId, replace: bool) -> Result<(Role, Root), KeyError> {
+        let (role, old) = self.check_revoke(id, replace)?;
+        let keys = old.role(role).keys.iter().copied();
+        let mut left: Vec<_> = keys.filter(|key| key.id() != id).collect();
         let next = self.succeed(&old, role, |_| {
             if replace {
                 left.push(self.make_key(role)?);

@@ -247,6 +247,21 @@ impl Mqtt {
         self.session.read(Status::is_connected)
     }
 
+    /// Waits until the connection stands. Nothing is sent but what that takes.
+    ///
+    /// # Errors
+    /// [`MqttError`] when it did not within `timeout`, and when there can be none until somebody changes
+    /// a setting.
+    pub fn connected(&self, timeout: Duration) -> Result<(), MqttError> {
+        self.session.wait(timeout, |status| {
+            status.is_connected() || status.hopeless().is_some()
+        });
+        if self.is_connected() {
+            return Ok(());
+        }
+        Err(self.in_vain("no connection was accepted".to_owned(), timeout))
+    }
+
     /// The version of MQTT that the present connection speaks.
     #[must_use]
     pub fn version(&self) -> Option<Version> {

@@ -18,7 +18,7 @@ use edgeward::trust::{Digest32, Role};
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
     /// The file is not a whole bundle.
-    #[error("not a bundle: {0}")]
+    #[error("no sound bundle: {0}")]
     Bundle(#[from] BundleError),
     /// The release keys of the fleet's root did not sign it.
     #[error("boards would refuse it: {0}; sign it with `edgeward sign`")]

@@ -4,6 +4,7 @@
 //! boards reported (their signed births and events) and says what to do next. One signed desired
 //! state a phase is all that a phase costs, whatever the size of the fleet.
 
+use crate::names::class_name;
 use edgeward::bundle::BoardClass;
 use edgeward::sync::{Desired, RolloutState, Target};
 use edgeward::telemetry::{Birth, Id, Reason, ReleaseId, SlotState, Text, release_id};
@@ -147,6 +148,9 @@ pub enum PlanError {
     /// More targets or tags than a desired state holds.
     #[error("{0}: more than a desired state holds")]
     TooMany(&'static str),
+    /// Two releases for boards of one class.
+    #[error("two of the releases are for {0} boards; a rollout takes one a class")]
+    SameClass(&'static str),
 }
 
 impl Rollout {
@@ -163,14 +167,23 @@ impl Rollout {
         if plan.targets.is_empty() {
             return Err(PlanError::NoTarget);
         }
-        Ok(Self {
+        for (index, target) in plan.targets.iter().enumerate() {
+            let before = &plan.targets[..index];
+            if before.iter().any(|other| other.class == target.class) {
+                return Err(PlanError::SameClass(class_name(target.class)));
+            }
+        }
+        let rollout = Self {
             plan,
             phase: 0,
             state: State::Running,
             phase_from_ms: now_ms,
             settled_ms: None,
             after_sequence: 0,
-        })
+        };
+        // What does not fit into the message is wrong before the rollout begins.
+        rollout.desired(0, 0)?;
+        Ok(rollout)
     }
 
     /// The share of the present phase in per mille.
@@ -253,6 +266,20 @@ impl Rollout {
             .map_or(Standing::Waiting, |release| {
                 standing(board, release, self.after_sequence)
             })
+    }
+
+    /// Looks at the boards, notes what follows, and says what that was: one step of the rollout.
+    pub fn step(
+        &mut self,
+        boards: &[BoardView],
+        in_cohort: &dyn Fn(&str, &str, u16) -> bool,
+        now_ms: u64,
+    ) -> (Counts, Decision) {
+        let counts = self.counts(boards, in_cohort);
+        self.observe(&counts, now_ms);
+        let decision = self.assess(&counts, now_ms);
+        self.apply(decision.clone(), now_ms);
+        (counts, decision)
     }
 
     /// Says what to do next; [`Rollout::apply`] does it.
@@ -515,5 +542,12 @@ mod tests {
         let mut empty = plan(&[1000]);
         empty.targets.clear();
         assert_eq!(Rollout::start(empty, 0), Err(PlanError::NoTarget));
+        let mut twice = plan(&[1000]);
+        twice.targets.push(twice.targets[0].clone());
+        let refused = Rollout::start(twice, 0);
+        assert_eq!(refused, Err(PlanError::SameClass("linux")));
+        let mut tags = plan(&[1000]);
+        tags.tags = vec![Text::new(); 100];
+        assert_eq!(Rollout::start(tags, 0), Err(PlanError::TooMany("tags")));
     }
 }

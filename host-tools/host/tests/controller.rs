@@ -10,11 +10,11 @@ use edgeward::trust::ring::RingVerifier;
 use edgeward::trust::root::Root;
 use edgeward_host::broker::{self, Options as BrokerOptions};
 use edgeward_host::collector::now_ms;
-use edgeward_host::controller::{Controller, releases_folder, set_state};
+use edgeward_host::controller::{Controller, releases_folder};
 use edgeward_host::keys::{KeyStore, Quorum, hex};
 use edgeward_host::mqtt::{Event, Mqtt, Options};
 use edgeward_host::release::Release;
-use edgeward_host::rollout::{Plan, Rollout, State};
+use edgeward_host::rollout::{Plan, Rollout};
 use edgeward_host::store::Store;
 use edgeward_host::store::sqlite::Sqlite;
 use std::collections::BTreeMap;
@@ -150,7 +150,7 @@ fn boards_get_every_root_and_a_standing_that_the_newest_root_vouches_for() {
     std::fs::create_dir_all(releases_folder(home.path())).expect("a folder");
     std::fs::write(path, &bytes).expect("written");
     store
-        .save_rollout(&rollout(&release), now_ms())
+        .start_rollout(&rollout(&release), now_ms())
         .expect("saved");
     controller.step().expect("a step").expect("a rollout");
     let before = listener.until("the desired state", |seen| seen.desired(&third));
@@ -189,38 +189,4 @@ fn boards_get_every_root_and_a_standing_that_the_newest_root_vouches_for() {
         after.sequence + 2,
         "one number for the standing published at last"
     );
-}
-
-#[test]
-fn a_decision_never_overwrites_what_somebody_did_meanwhile() {
-    let store = Sqlite::in_memory().expect("a store");
-    let bytes = bundle();
-    let release = Release::open_unchecked(&bytes).expect("a bundle");
-    let read = rollout(&release);
-    let done = Rollout {
-        state: State::Done,
-        ..read.clone()
-    };
-    assert!(!store.replace_rollout(&read, &done).expect("a store"));
-    assert_eq!(
-        store.rollouts(FLEET).expect("a store"),
-        [],
-        "it makes no new one"
-    );
-    store.save_rollout(&read, now_ms()).expect("saved");
-
-    // The controller read it; somebody aborts it; the controller comes to its decision.
-    let abort = |_: &State| {
-        Some(State::Aborted {
-            why: "by hand".to_owned(),
-        })
-    };
-    set_state(&store, FLEET, abort)
-        .expect("changed")
-        .expect("a rollout");
-    assert!(!store.replace_rollout(&read, &done).expect("a store"));
-    let now = store.rollouts(FLEET).expect("a store").remove(0);
-    assert_eq!(Some(&now.state), abort(&now.state).as_ref());
-    assert!(store.replace_rollout(&now, &done).expect("a store"));
-    assert_eq!(store.rollouts(FLEET).expect("a store"), [done]);
 }

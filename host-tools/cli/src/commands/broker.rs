@@ -1,10 +1,11 @@
 //! `edgeward broker`: the embedded broker as a process.
 
+use super::change::DryRun;
 use crate::context::Context;
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use anyhow::Result;
 use edgeward_host::broker::{Options, start};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 
 /// Run the embedded MQTT broker until it is stopped. It keeps everything in memory; a site runs
 /// Mosquitto.
@@ -22,6 +23,8 @@ pub struct Args {
     /// Port for MQTT 5 as well; 0 for a free one.
     #[arg(long)]
     port_v5: Option<u16>,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 /// Runs it.
@@ -31,16 +34,45 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         port: args.port,
         port_v5: args.port_v5,
     };
-    let listening = start(&options)?;
-    let value = serde_json::json!({ "mqtt_3_1_1": listening.v4, "mqtt_5": listening.v5 });
-    context.out.emit(&value, |_, w| {
-        write!(w, "listening on {} (MQTT 3.1.1)", listening.v4)?;
-        if let Some(v5) = listening.v5 {
+    let mut changes = args.dry_run.changes();
+    let v4 = free(args.address, args.port)?;
+    let v5 = args.port_v5.map(|port| free(args.address, port));
+    let what = format!("listen on {v4} until it is stopped");
+    let listening = changes.make(what, || Ok(start(&options)?))?;
+    let (v4, v5) = match &listening {
+        Some(listening) => (listening.v4, listening.v5),
+        None => (v4, v5.transpose()?),
+    };
+    let value = serde_json::json!({ "mqtt_3_1_1": v4, "mqtt_5": v5 });
+    let ran = listening.is_some();
+    changes.emit(context, &value, |_, w| {
+        if !ran {
+            return Ok(());
+        }
+        write!(w, "listening on {v4} (MQTT 3.1.1)")?;
+        if let Some(v5) = v5 {
             write!(w, " and {v5} (MQTT 5)")?;
         }
         writeln!(w)
     })?;
+    if !ran {
+        return Ok(Exit::Ok);
+    }
     loop {
         std::thread::park();
     }
+}
+
+/// Checks that a port can be listened on, and lets go of it.
+pub fn free(address: IpAddr, port: u16) -> Result<SocketAddr> {
+    let asked = SocketAddr::new(address, port);
+    let listener = TcpListener::bind(asked).map_err(|error| {
+        let what = format!("cannot listen on {asked}: {error}");
+        Failure::new(Exit::Error, what).next("stop who does, or choose another port")
+    })?;
+    Ok(if port == 0 {
+        asked
+    } else {
+        listener.local_addr()?
+    })
 }

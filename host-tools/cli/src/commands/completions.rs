@@ -8,7 +8,7 @@ use clap_complete::Shell;
 /// Arguments of `completions`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  edgeward completions bash > ~/.local/share/bash-completion/completions/edgeward"
+    after_help = "Example:\n  edgeward completions bash > ~/.local/share/bash-completion/completions/edgeward\n\nPrints the script. Changes nothing."
 )]
 pub struct Args {
     /// The shell.

@@ -1,26 +1,27 @@
 //! `edgeward device`.
 
+mod list;
 mod slots;
 mod windows;
 
-use super::fleet::store_path;
+use super::change::{Changes, DryRun};
+use super::fleet::{look, look_or_empty, store_path};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
-use crate::output::Table;
 use edgeward::bundle::BoardClass;
 use edgeward::telemetry::SlotState;
 use edgeward::topic::is_name;
 use edgeward::trust::PublicKey;
 use edgeward::trust::strict::point_is_strict;
 use edgeward_host::catalog::Catalog;
+use edgeward_host::collector::now_ms;
 use edgeward_host::keys::{hex, unhex};
 use edgeward_host::names::{class_name, slot_state_name};
-use edgeward_host::status::{self, BoardStatus, Running, TrialFailure};
+use edgeward_host::status::{self, BoardStatus, Running};
 use edgeward_host::store::sqlite::Sqlite;
-use edgeward_host::store::{Device, Epoch, Store, StoreError};
+use edgeward_host::store::{Device, Epoch, FrameQuery, Store, StoreError, Unknown};
 use serde::Serialize;
 use std::io::{self, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Arguments of `device`.
 #[derive(Debug, clap::Args)]
@@ -38,12 +39,12 @@ enum Command {
     Enroll(EnrollArgs),
     /// List the enrolled boards and what they run.
     #[command(
-        after_help = "Examples:\n  edgeward device list -o json\n  edgeward device list --unknown\n\nA key id is the first 16 hexadecimal digits of the SHA-256 of the public key. An unknown board shows\nthe id that it claims; `device enroll` wants the whole key, which only the board can print."
+        after_help = "Examples:\n  edgeward device list -o json\n  edgeward device list --unknown\n\nA key id is the first 16 hexadecimal digits of the SHA-256 of the public key. An unknown board shows\nthe id that it claims; `device enroll` wants the whole key, which only the board can print.\nChanges nothing."
     )]
     List(ListArgs),
     /// Show one board: what it runs, how it fares, and what it complained of.
     #[command(
-        after_help = "Examples:\n  edgeward device show board-1\n  edgeward device show board-1 --since 86400 -o json"
+        after_help = "Examples:\n  edgeward device show board-1\n  edgeward device show board-1 --since 86400 -o json\n\nChanges nothing."
     )]
     Show(ShowArgs),
     /// Believe a board no longer, and drop what it reported.
@@ -67,9 +68,8 @@ struct EnrollArgs {
     /// The board lost its outbox: take its next one, whatever its clock says.
     #[arg(long)]
     new_outbox: bool,
-    /// Only check.
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 #[derive(Debug, clap::Args)]
@@ -95,9 +95,8 @@ struct ShowArgs {
 struct ForgetArgs {
     /// The board's name.
     device: String,
-    /// Only check.
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 /// A device as it is printed. The field names are stable.
@@ -136,39 +135,52 @@ impl From<&Device> for DeviceRow {
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     match args.command {
         Command::Enroll(args) => enroll(&args, context),
-        Command::List(args) if args.unknown => unknown(&args, context),
-        Command::List(args) => list(&args, context),
-        Command::Show(args) => {
-            let store = open(context)?;
-            let device = find(&store, &args.device)?;
-            let since_ms = now_ms().saturating_sub(args.since.saturating_mul(1000));
-            let catalog = Catalog::at(&context.home);
-            let status = status::board(&store, &catalog, &device, since_ms)?;
-            show_status(&device, &status, store.epochs(&device.name)?, context)
-        }
-        Command::Forget(args) => {
-            let store = open(context)?;
-            let device = find(&store, &args.device)?;
-            if args.dry_run {
-                context.out.say(format!("would forget {}", device.name));
-            } else {
-                store.forget(&args.device)?;
-                store.audit("device forget", &args.device, now_ms())?;
-                context.out.say(format!("forgot {}", device.name));
-            }
-            show(&device, context)
-        }
+        Command::List(args) if args.unknown => list::unknown(&args, context),
+        Command::List(args) => list::enrolled(&args, context),
+        Command::Show(args) => show_one(&args, context),
+        Command::Forget(args) => forget(&args, context),
     }
 }
 
 fn open(context: &Context) -> anyhow::Result<Sqlite> {
-    std::fs::create_dir_all(&context.home)?;
     Ok(Sqlite::open(&store_path(&context.home))?)
 }
 
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.unwrap_or_default().as_millis() as u64
+fn show_one(args: &ShowArgs, context: &Context) -> anyhow::Result<Exit> {
+    let since_ms = now_ms().saturating_sub(args.since.saturating_mul(1000));
+    let catalog = Catalog::at(&context.home);
+    let (device, status, epochs) = look(context, |store| {
+        let device = find(store, &args.device)?;
+        let status = status::board(store, &catalog, &device, since_ms)?;
+        let epochs = store.epochs(&device.name)?;
+        Ok((device, status, epochs))
+    })?;
+    show_status(&device, &status, epochs, context)
+}
+
+fn forget(args: &ForgetArgs, context: &Context) -> anyhow::Result<Exit> {
+    let (device, frames) = look(context, |store| {
+        let device = find(store, &args.device)?;
+        let frames = store.frames(&FrameQuery {
+            device: Some(device.name.clone()),
+            ..FrameQuery::default()
+        })?;
+        Ok((device, frames.len()))
+    })?;
+    let mut changes = args.dry_run.changes();
+    let what = format!(
+        "forget {} and the {frames} frames stored of it",
+        device.name
+    );
+    let forgotten = changes.make(what, || {
+        let store = open(context)?;
+        store.forget(&args.device)?;
+        Ok(store.audit("device forget", &args.device, now_ms())?)
+    })?;
+    if forgotten.is_some() {
+        context.out.say(format!("forgot {}", device.name));
+    }
+    show(&device, &changes, context)
 }
 
 fn enroll(args: &EnrollArgs, context: &Context) -> anyhow::Result<Exit> {
@@ -195,29 +207,57 @@ fn enroll(args: &EnrollArgs, context: &Context) -> anyhow::Result<Exit> {
         epoch: None,
         through: 0,
     };
-    if store_path(&context.home).exists() {
-        warn_of_another_key(&open(context)?, &device, context)?;
+    let there = look_or_empty(context, |store| {
+        let there = store.device(&device.name)?;
+        Ok((there, store.unknown(&device.fleet)?))
+    })?;
+    let (there, unknown) = there;
+    if there.as_ref().is_some_and(|there| there.key != device.key) {
+        let device = device.name;
+        return Err(StoreError::OtherKey { device }.into());
     }
-    if args.dry_run {
-        context.out.say(format!("would enroll {}", device.name));
-        return show(&device, context);
+    warn_of_another_key(&unknown, &device, context);
+    let mut changes = args.dry_run.changes();
+    if let Some(there) = there {
+        return enroll_again(args, &there, changes, context);
     }
-    let store = open(context)?;
-    store.enroll(&device)?;
-    let mut detail = format!("{} {}", device.name, hex(&device.key.0));
+    let what = format!("enroll {} in fleet {}", device.name, device.fleet);
+    let enrolled = changes.make(what, || {
+        let store = open(context)?;
+        store.enroll(&device)?;
+        let detail = format!("{} {}", device.name, hex(&device.key.0));
+        Ok(store.audit("device enroll", &detail, now_ms())?)
+    })?;
+    if enrolled.is_some() {
+        context.out.say(format!("enrolled {}", device.name));
+    }
+    show(&device, &changes, context)
+}
+
+/// Enrolls a board that is enrolled: that changes nothing but the outbox that is taken next.
+fn enroll_again(
+    args: &EnrollArgs,
+    device: &Device,
+    mut changes: Changes,
+    context: &Context,
+) -> anyhow::Result<Exit> {
+    let name = &device.name;
+    context.out.say(format!("{name} is enrolled already"));
     if args.new_outbox {
-        store.expect_epoch(&device.name)?;
-        detail.push_str(" new outbox");
+        let what = format!("take the next outbox of {name}, whatever its clock says");
+        changes.make(what, || {
+            let store = open(context)?;
+            store.expect_epoch(name)?;
+            let detail = format!("{name} {} new outbox", hex(&device.key.0));
+            Ok(store.audit("device enroll", &detail, now_ms())?)
+        })?;
     }
-    store.audit("device enroll", &detail, now_ms())?;
-    context.out.say(format!("enrolled {}", device.name));
-    show(&find(&store, &args.device)?, context)
+    show(device, &changes, context)
 }
 
 /// Says so when what reports under this name signs with another key: a mistake, or another board.
-fn warn_of_another_key(store: &Sqlite, device: &Device, context: &Context) -> anyhow::Result<()> {
+fn warn_of_another_key(unknown: &[Unknown], device: &Device, context: &Context) {
     let id = hex(&device.key.id().0);
-    let unknown = store.unknown(&device.fleet)?;
     let mut others = unknown.iter().filter(|board| board.name == device.name);
     if let Some(other) = others.find(|board| board.key_id != id) {
         context.out.say(format!(
@@ -225,77 +265,6 @@ fn warn_of_another_key(store: &Sqlite, device: &Device, context: &Context) -> an
             device.name, other.key_id
         ));
     }
-    Ok(())
-}
-
-/// A line of the list. The field names are stable.
-#[derive(Debug, Serialize)]
-struct ListRow {
-    #[serde(flatten)]
-    device: DeviceRow,
-    agent: Option<String>,
-    running: Option<Running>,
-    last_failure: Option<TrialFailure>,
-    estimated_accuracy: Option<f64>,
-    /// Alarms and drifted features of the newest window.
-    alarms: Option<u32>,
-    drifted: usize,
-    missing_frames: u64,
-}
-
-fn list(args: &ListArgs, context: &Context) -> anyhow::Result<Exit> {
-    let store = open(context)?;
-    let catalog = Catalog::at(&context.home);
-    let mut rows = Vec::new();
-    for device in store.devices()? {
-        if args
-            .fleet
-            .as_ref()
-            .is_some_and(|fleet| *fleet != device.fleet)
-        {
-            continue;
-        }
-        let status = status::standing(&store, &catalog, &device)?;
-        let window = status.windows.first();
-        rows.push(ListRow {
-            device: DeviceRow::from(&device),
-            agent: status.agent,
-            running: status.running,
-            last_failure: status.last_failure,
-            estimated_accuracy: window.and_then(|window| window.estimated_accuracy),
-            alarms: window.map(|window| window.alarms),
-            drifted: status.drift.iter().filter(|drift| drift.drifted).count(),
-            missing_frames: status.missing_frames,
-        });
-    }
-    let dash = || "-".to_owned();
-    context.out.emit(&rows, |rows, w| {
-        let mut table = Table::new([
-            "device", "fleet", "class", "online", "seen", "runs", "state", "accuracy", "alarms",
-            "drifted", "key id",
-        ]);
-        for row in rows {
-            let device = &row.device;
-            let percent = |share: f64| format!("{:.1}%", share * 100.0);
-            table.row([
-                device.device.clone(),
-                device.fleet.clone(),
-                device.class.into(),
-                if device.online { "yes" } else { "no" }.into(),
-                device.seen_ms.map_or_else(dash, ago),
-                row.running.as_ref().map_or_else(dash, runs),
-                row.running
-                    .as_ref()
-                    .map_or_else(dash, |running| running.state.to_owned()),
-                row.estimated_accuracy.map_or_else(dash, percent),
-                row.alarms.map_or_else(dash, |alarms| alarms.to_string()),
-                row.drifted.to_string(),
-                device.key_id.clone(),
-            ]);
-        }
-        table.write(w)
-    })?;
-    Ok(Exit::Ok)
 }
 
 /// Time since a moment, as `5 s` or `3 h`.
@@ -316,33 +285,7 @@ fn runs(running: &Running) -> String {
     }
 }
 
-fn unknown(args: &ListArgs, context: &Context) -> anyhow::Result<Exit> {
-    let fleet = args.fleet.as_deref().unwrap_or("default");
-    let boards = open(context)?.unknown(fleet)?;
-    context.out.emit(&boards, |boards, w| {
-        let mut table = Table::new(["device", "fleet", "key id", "first", "seen", "messages"]);
-        for board in boards {
-            table.row([
-                board.name.clone(),
-                board.fleet.clone(),
-                board.key_id.clone(),
-                ago(board.first_ms),
-                ago(board.seen_ms),
-                board.messages.to_string(),
-            ]);
-        }
-        table.write(w)
-    })?;
-    if !boards.is_empty() {
-        context.out.say(
-            "enroll one with `edgeward device enroll NAME --key KEY`, KEY as `edgeward-agent \
-             --print-key` shows it on the board",
-        );
-    }
-    Ok(Exit::Ok)
-}
-
-fn find(store: &Sqlite, name: &str) -> anyhow::Result<Device> {
+fn find(store: &dyn Store, name: &str) -> anyhow::Result<Device> {
     store.device(name)?.ok_or_else(|| {
         Failure::new(
             Exit::Error,
@@ -353,10 +296,8 @@ fn find(store: &Sqlite, name: &str) -> anyhow::Result<Device> {
     })
 }
 
-fn show(device: &Device, context: &Context) -> anyhow::Result<Exit> {
-    context
-        .out
-        .emit(&DeviceRow::from(device), |row, w| print_device(row, w))?;
+fn show(device: &Device, changes: &Changes, context: &Context) -> anyhow::Result<Exit> {
+    changes.emit(context, &DeviceRow::from(device), print_device)?;
     Ok(Exit::Ok)
 }
 

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Arguments of `eval`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  edgeward eval digits.bundle --data test.csv\n\nEach recording (column `recording`) begins with an empty window, as in training. The column `label`\nholds names or numbers of classes."
+    after_help = "Example:\n  edgeward eval digits.bundle --data test.csv\n\nEach recording (column `recording`) begins with an empty window, as in training. The column `label`\nholds names or numbers of classes. Changes nothing."
 )]
 pub struct EvalArgs {
     /// The bundle, or a model's TOML file, which is then packed in memory.
@@ -31,7 +31,7 @@ pub struct EvalArgs {
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  head -5 test.csv | edgeward run digits.bundle --data - -o json\n\nNothing is judged but the input; JSON output is one object a line."
+    after_help = "Example:\n  head -5 test.csv | edgeward run digits.bundle --data - -o json\n\nNothing is judged but the input; JSON output is one object a line. Changes nothing."
 )]
 pub struct RunArgs {
     /// The bundle, or a model's TOML file, which is then packed in memory.

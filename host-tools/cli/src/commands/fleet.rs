@@ -183,23 +183,43 @@ impl Fleet {
         Ok(options)
     }
 
-    /// The host's memory.
+    /// The host's memory, to be changed; made at first use.
     pub fn store(&self, context: &Context) -> Result<Arc<dyn Store>> {
         Ok(Arc::new(Sqlite::open(&store_path(&context.home))?))
-    }
-
-    /// The host's memory, for a command that changes nothing: where there is none, none is made.
-    pub fn store_as_it_is(&self, context: &Context) -> Result<Arc<dyn Store>> {
-        if store_path(&context.home).exists() {
-            self.store(context)
-        } else {
-            Ok(Arc::new(Sqlite::in_memory()?))
-        }
     }
 
     /// The host's keys.
     pub fn keys(&self, context: &Context) -> KeyStore {
         KeyStore::at(&context.home)
+    }
+}
+
+/// Reads the host's memory and leaves it as it is; an error where there is none.
+pub fn look<T>(context: &Context, look: impl FnMut(&dyn Store) -> Result<T>) -> Result<T> {
+    look_if_any(context, look)?.ok_or_else(|| {
+        let what = format!("there is no store in {}", context.home.display());
+        Failure::new(Exit::Error, what)
+            .next("`edgeward device enroll` and `edgeward serve` make one; --home names another folder")
+            .into()
+    })
+}
+
+/// As [`look`]; `None` where there is none yet.
+pub fn look_if_any<T>(
+    context: &Context,
+    look: impl FnMut(&dyn Store) -> Result<T>,
+) -> Result<Option<T>> {
+    edgeward_host::store::look(&store_path(&context.home), look)
+}
+
+/// As [`look`]; where there is none yet, at one in which nothing is.
+pub fn look_or_empty<T>(
+    context: &Context,
+    mut look: impl FnMut(&dyn Store) -> Result<T>,
+) -> Result<T> {
+    match look_if_any(context, &mut look)? {
+        Some(seen) => Ok(seen),
+        None => look(&Sqlite::in_memory()?),
     }
 }
 

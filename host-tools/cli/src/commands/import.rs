@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// Arguments of `import`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  edgeward import model.onnx\n\nExit code 3: no board runs the model; the reason and what to do are printed."
+    after_help = "Example:\n  edgeward import model.onnx\n\nExit code 3: no board runs the model; the reason and what to do are printed. Changes nothing."
 )]
 pub struct Args {
     /// The ONNX or TFLite file.

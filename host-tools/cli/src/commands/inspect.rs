@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// Arguments of `inspect`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  edgeward inspect digits.bundle --class linux --floor 3\n\nAlways exits with 0 when the bundle can be read; `edgeward verify` is for scripts."
+    after_help = "Example:\n  edgeward inspect digits.bundle --class linux --floor 3\n\nAlways exits with 0 when the bundle can be read; `edgeward verify` is for scripts. Changes nothing."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -72,7 +72,7 @@ impl BoardArgs {
         inspect(&bytes, &board).map_err(|error| {
             let what = format!("{} is no sound bundle: {error}", self.bundle.display());
             Failure::new(Exit::Refused, what)
-                .next("copy or pack it again; a board refuses it as it is")
+                .next(release::DAMAGED)
                 .into()
         })
     }
@@ -88,7 +88,7 @@ impl BoardArgs {
         match KeyStore::at(&context.home).root() {
             Ok(root) => Ok(Some(root)),
             Err(KeyError::NoRoot(_)) => Ok(None),
-            Err(error) => Err(super::keys::explain(error)),
+            Err(error) => Err(error.into()),
         }
     }
 }

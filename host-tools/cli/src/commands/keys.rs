@@ -1,13 +1,16 @@
 //! `edgeward keys`.
 
+use super::change::{Changes, DryRun};
+use super::release;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::Table;
 use edgeward::trust::root::Root;
-use edgeward::trust::{KeyId, PublicKey, Role};
-use edgeward_host::keys::{KeyError, KeyInfo, KeyStore, Quorum, hex, pem, role_name, unhex};
+use edgeward::trust::{KeyId, Role};
+use edgeward_host::keys::{KeyInfo, KeyStore, Quorum, hex, pem, role_name, unhex};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Arguments of `keys`.
@@ -25,7 +28,7 @@ enum Command {
     )]
     Init(InitArgs),
     /// List the keys, and which private halves are at hand.
-    #[command(after_help = "Example:\n  edgeward keys list -o json")]
+    #[command(after_help = "Example:\n  edgeward keys list -o json\n\nChanges nothing.")]
     List,
     /// Replace the keys of a role by new ones; boards follow the new root.
     #[command(
@@ -58,9 +61,8 @@ struct InitArgs {
     /// Collector keys.
     #[arg(long, value_name = "M/N", default_value = "1/1")]
     collector: QuorumArg,
-    /// Only say what would be made.
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 #[derive(Debug, clap::Args)]
@@ -68,9 +70,8 @@ struct RotateArgs {
     /// The role.
     #[arg(value_enum)]
     role: RoleArg,
-    /// Only say what would be done.
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 #[derive(Debug, clap::Args)]
@@ -80,9 +81,8 @@ struct RevokeArgs {
     /// Make a new key in its place.
     #[arg(long)]
     replace: bool,
-    /// Only say what would be done.
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 #[derive(Debug, clap::Args)]
@@ -96,6 +96,8 @@ struct ExportArgs {
     /// Write the signed root to this file instead.
     #[arg(long, value_name = "FILE", conflicts_with = "role")]
     root: Option<PathBuf>,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -171,34 +173,6 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     }
 }
 
-/// Adds what to do next to an error of the key store.
-pub fn explain(error: KeyError) -> anyhow::Error {
-    let next = match &error {
-        KeyError::NoRoot(_) => "make keys with `edgeward keys init`, or point --home to them",
-        KeyError::Exists(_) => "`edgeward keys list` shows them; --home makes others elsewhere",
-        KeyError::TooFew { .. } => {
-            "bring the private keys (*.p8) back into that folder for this step"
-        }
-        KeyError::NoSuchKey(_) => "`edgeward keys list` shows the keys",
-        KeyError::Needed { .. } => "add --replace, which makes a new key in its place",
-        KeyError::Root { .. } => "restore the folder from a copy: this root was changed",
-        _ => return error.into(),
-    };
-    let next = Failure::new(Exit::Error, describe(&error)).next(next);
-    anyhow::Error::new(next)
-}
-
-/// An error with its causes in one line.
-fn describe(error: &KeyError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
-}
-
 fn init(args: &InitArgs, store: &KeyStore, context: &Context) -> anyhow::Result<Exit> {
     let quorum = |role| match role {
         Role::Root => args.root.0,
@@ -206,66 +180,94 @@ fn init(args: &InitArgs, store: &KeyStore, context: &Context) -> anyhow::Result<
         Role::Rollout => args.rollout.0,
         Role::Collector => args.collector.0,
     };
-    if args.dry_run {
-        if store.root_bytes().is_ok() {
-            return Err(explain(KeyError::Exists(store.folder().to_owned())));
-        }
-        for role in Role::ALL {
+    store.check_init(quorum)?;
+    let mut changes = args.dry_run.changes();
+    let folder = store.folder().display().to_string();
+    let made: Vec<String> = Role::ALL
+        .into_iter()
+        .map(|role| {
             let Quorum { threshold, keys } = quorum(role);
-            let name = role_name(role);
-            context.out.say(format!(
-                "would make {keys} {name} keys, of which {threshold} must sign"
-            ));
-        }
-        return Ok(Exit::Ok);
+            format!(
+                "{keys} {} (of which {threshold} must sign)",
+                role_name(role)
+            )
+        })
+        .collect();
+    let what = format!(
+        "make keys and root version 1 in {folder}: {}",
+        made.join(", ")
+    );
+    let made = changes.make(what, || Ok(store.init(quorum)?))?;
+    if let Some(root) = &made {
+        context.out.say(format!(
+            "made keys and root version {} in {folder}\n\
+             keep a copy of that folder, and the root keys offline: nothing replaces them",
+            root.version
+        ));
+        return show(store, &changes, context);
     }
-    let root = store.init(quorum).map_err(explain)?;
-    context.out.say(format!(
-        "made keys and root version {} in {}",
-        root.version,
-        store.folder().display()
-    ));
-    context
-        .out
-        .say("keep a copy of that folder, and the root keys offline: nothing replaces them");
-    list(store, context)
+    // What there will be, as far as it is known before the keys are drawn.
+    let thresholds = Role::ALL.into_iter().map(|role| Threshold {
+        role: role_name(role),
+        threshold: quorum(role).threshold,
+        keys: usize::from(quorum(role).keys),
+    });
+    let report = Keys {
+        folder,
+        root_version: 1,
+        thresholds: thresholds.collect(),
+        keys: Vec::new(),
+    };
+    changes.emit(context, &report, |_, _| Ok(()))?;
+    Ok(Exit::Ok)
+}
+
+/// Lists the keys, after what was changed about them.
+fn show(store: &KeyStore, changes: &Changes, context: &Context) -> anyhow::Result<Exit> {
+    changes.emit(context, &report(store)?, print)?;
+    Ok(Exit::Ok)
 }
 
 fn list(store: &KeyStore, context: &Context) -> anyhow::Result<Exit> {
-    let root = store.root().map_err(explain)?;
-    let keys = store.list().map_err(explain)?;
-    let report = Keys {
+    context.out.emit(&report(store)?, print)?;
+    Ok(Exit::Ok)
+}
+
+fn report(store: &KeyStore) -> anyhow::Result<Keys> {
+    let root = store.root()?;
+    let keys = store.list()?;
+    Ok(Keys {
         folder: store.folder().display().to_string(),
         root_version: root.version,
         thresholds: thresholds(&root),
         keys: keys.iter().map(key_row).collect(),
-    };
-    context.out.emit(&report, |report, w| {
+    })
+}
+
+fn print(report: &Keys, w: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        w,
+        "root version {} in {}",
+        report.root_version, report.folder
+    )?;
+    for role in report.thresholds.iter().filter(|role| role.keys > 1) {
         writeln!(
             w,
-            "root version {} in {}",
-            report.root_version, report.folder
+            "{} of {} {} keys must sign",
+            role.threshold, role.keys, role.role
         )?;
-        for role in report.thresholds.iter().filter(|role| role.keys > 1) {
-            writeln!(
-                w,
-                "{} of {} {} keys must sign",
-                role.threshold, role.keys, role.role
-            )?;
-        }
-        let mut table = Table::new(["role", "key", "private half", "status"]);
-        for key in &report.keys {
-            let held = if key.held { "here" } else { "elsewhere" };
-            table.row([
-                key.role.into(),
-                key.key.clone(),
-                held.into(),
-                key.status.into(),
-            ]);
-        }
-        table.write(w)
-    })?;
-    Ok(Exit::Ok)
+    }
+    let mut table = Table::new(["role", "key", "private half", "status"]);
+    for key in &report.keys {
+        let held = if key.held { "here" } else { "elsewhere" };
+        table.row([
+            key.role.into(),
+            key.key.clone(),
+            held.into(),
+            key.status.into(),
+        ]);
+    }
+    table.write(w)
 }
 
 fn thresholds(root: &Root) -> Vec<Threshold> {
@@ -289,23 +291,17 @@ fn key_row(key: &KeyInfo) -> KeyRow {
 
 fn rotate(args: &RotateArgs, store: &KeyStore, context: &Context) -> anyhow::Result<Exit> {
     let role = Role::from(args.role);
-    let root = store.root().map_err(explain)?;
-    store.signers(Role::Root).map_err(explain)?;
-    let count = root.role(role).keys.len();
-    let name = role_name(role);
-    if args.dry_run {
-        context.out.say(format!(
-            "would replace {count} {name} keys in root version {}",
-            root.version + 1
-        ));
-        return Ok(Exit::Ok);
+    let root = store.root()?;
+    store.signers(Role::Root)?;
+    let keys = format!("{} {} keys", root.role(role).keys.len(), role_name(role));
+    let next = root.version.saturating_add(1);
+    let mut changes = args.dry_run.changes();
+    let what = format!("replace {keys} in root version {next}");
+    if changes.make(what, || Ok(store.rotate(role)?))?.is_some() {
+        let said = format!("replaced {keys} in root version {next}");
+        context.out.say(said);
     }
-    let next = store.rotate(role).map_err(explain)?;
-    context.out.say(format!(
-        "replaced {count} {name} keys in root version {}",
-        next.version
-    ));
-    list(store, context)
+    show(store, &changes, context)
 }
 
 fn revoke(args: &RevokeArgs, store: &KeyStore, context: &Context) -> anyhow::Result<Exit> {
@@ -313,72 +309,81 @@ fn revoke(args: &RevokeArgs, store: &KeyStore, context: &Context) -> anyhow::Res
         Failure::new(Exit::Usage, format!("`{}` is no key id", args.key))
             .next("`edgeward keys list` shows ids of 16 hexadecimal digits")
     })?;
-    if args.dry_run {
-        let root = store.root().map_err(explain)?;
-        let role = Role::ALL
-            .into_iter()
-            .find(|&role| root.key(role, id).is_some());
-        let role = role.ok_or_else(|| explain(KeyError::NoSuchKey(args.key.clone())))?;
-        let name = role_name(role);
-        context.out.say(format!(
-            "would revoke this {name} key in root version {}",
-            root.version + 1
-        ));
-        return Ok(Exit::Ok);
+    let (role, root) = store.check_revoke(id, args.replace)?;
+    let key = format!("this {} key", role_name(role));
+    let next = root.version.saturating_add(1);
+    let mut changes = args.dry_run.changes();
+    let what = match args.replace {
+        true => format!("revoke {key} and make another in root version {next}"),
+        false => format!("revoke {key} in root version {next}"),
+    };
+    let revoke = || Ok(store.revoke(id, args.replace)?);
+    if changes.make(what, revoke)?.is_some() {
+        let said = format!("revoked {key} in root version {next}");
+        context.out.say(said);
     }
-    let (role, next) = store.revoke(id, args.replace).map_err(explain)?;
-    context.out.say(format!(
-        "revoked this {} key in root version {}",
-        role_name(role),
-        next.version
-    ));
-    list(store, context)
+    show(store, &changes, context)
 }
 
 fn export(args: &ExportArgs, store: &KeyStore, context: &Context) -> anyhow::Result<Exit> {
-    let root = store.root().map_err(explain)?;
+    let root = store.root()?;
+    let mut changes = args.dry_run.changes();
     if let Some(path) = &args.root {
-        let bytes = store.root_bytes().map_err(explain)?;
-        std::fs::write(path, &bytes)
-            .map_err(|error| anyhow::anyhow!("cannot write {}: {error}", path.display()))?;
-        context.out.say(format!(
-            "wrote root version {} to {}",
-            root.version,
-            path.display()
-        ));
-        return Ok(Exit::Ok);
+        return export_root(path, &root, store, &mut changes, context);
     }
     let wanted = args.role.map(Role::from);
-    let keys: Vec<(Role, PublicKey)> = Role::ALL
+    let keys = Role::ALL
         .into_iter()
         .filter(|&role| wanted.is_none_or(|wanted| wanted == role))
-        .flat_map(|role| root.role(role).keys.iter().map(move |&key| (role, key)))
-        .collect();
-    if args.pem {
-        let text: String = keys.iter().map(|(_, key)| pem(key)).collect();
-        context.out.raw(text.as_bytes())?;
-        return Ok(Exit::Ok);
-    }
+        .flat_map(|role| root.role(role).keys.iter().map(move |&key| (role, key)));
     #[derive(Serialize)]
     struct Exported {
         role: &'static str,
         key: String,
         public: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pem: Option<String>,
     }
     let rows: Vec<_> = keys
-        .iter()
         .map(|(role, key)| Exported {
-            role: role_name(*role),
+            role: role_name(role),
             key: hex(&key.id().0),
             public: hex(&key.0),
+            pem: args.pem.then(|| pem(&key)),
         })
         .collect();
     context.out.emit(&rows, |rows, w| {
         let mut table = Table::new(["role", "key", "public"]);
         for row in rows {
-            table.row([row.role.into(), row.key.clone(), row.public.clone()]);
+            match &row.pem {
+                Some(pem) => w.write_all(pem.as_bytes())?,
+                None => table.row([row.role.into(), row.key.clone(), row.public.clone()]),
+            }
         }
-        table.write(w)
+        if args.pem { Ok(()) } else { table.write(w) }
     })?;
+    Ok(Exit::Ok)
+}
+
+fn export_root(
+    path: &Path,
+    root: &Root,
+    store: &KeyStore,
+    changes: &mut Changes,
+    context: &Context,
+) -> anyhow::Result<Exit> {
+    let bytes = store.root_bytes()?;
+    let value = serde_json::json!({
+        "root_version": root.version, "file": path.display().to_string(), "bytes": bytes.len(),
+    });
+    let written = release::write(changes, path, &bytes)?;
+    changes.emit(context, &value, |_, _| Ok(()))?;
+    if written {
+        context.out.say(format!(
+            "wrote root version {} to {}",
+            root.version,
+            path.display()
+        ));
+    }
     Ok(Exit::Ok)
 }

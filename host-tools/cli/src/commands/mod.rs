@@ -1,6 +1,7 @@
 //! The commands, a file a group.
 
 pub mod broker;
+pub mod change;
 pub mod completions;
 pub mod device;
 pub mod eval;

@@ -1,11 +1,11 @@
 //! `edgeward profile`, `pack`, `sign` and `verify`.
 
+use super::change::DryRun;
+use super::inspect;
 use super::release::{self, pack_failure, short};
-use super::{inspect, keys};
 use crate::context::Context;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, words};
 use crate::output::Table;
-use anyhow::Context as _;
 use edgeward::bundle::write::sign as sign_bundle;
 use edgeward::trust::Role;
 use edgeward_host::keys::{KeyStore, hex};
@@ -54,7 +54,7 @@ Exit code 3: the golden vectors are not reproduced, or the model disagrees with 
 /// Arguments of `profile`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  edgeward profile digits.toml\n\nMeasures what `pack` would put into the bundle, and packs nothing."
+    after_help = "Example:\n  edgeward profile digits.toml\n\nMeasures what `pack` would put into the bundle, and packs nothing. Changes nothing."
 )]
 pub struct ProfileArgs {
     /// The model's TOML file.
@@ -82,9 +82,8 @@ pub struct PackArgs {
     /// Pack although the model disagrees with the lab's outputs.
     #[arg(long)]
     allow_skew: bool,
-    /// Do everything but write the bundle.
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 /// Boards, and how a program is laid out for them.
@@ -116,15 +115,14 @@ impl From<TargetArg> for Target {
 pub struct SignArgs {
     /// The bundle.
     bundle: PathBuf,
-    /// Only check that it could be signed.
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 /// Arguments of `verify`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  edgeward verify digits.bundle --floor 3\n\nExit code 3: a board would refuse it; the reasons are printed."
+    after_help = "Example:\n  edgeward verify digits.bundle --floor 3\n\nExit code 3: a board would refuse it; the reasons are printed. Changes nothing."
 )]
 pub struct VerifyArgs {
     #[command(flatten)]
@@ -148,10 +146,11 @@ pub fn run(args: PackArgs, context: &Context) -> anyhow::Result<Exit> {
     }
     let out = args.out.clone();
     let out = out.unwrap_or_else(|| args.spec.with_extension("bundle"));
-    // Before the work: a key that is missing should not be found out at its end.
+    // Before the work: what is missing should not be found out at its end.
+    release::check_target(&out)?;
     let store = KeyStore::at(&context.home);
     let signers = if args.sign {
-        store.signers(Role::Release).map_err(keys::explain)?
+        store.signers(Role::Release)?
     } else {
         Vec::new()
     };
@@ -167,16 +166,15 @@ pub fn run(args: PackArgs, context: &Context) -> anyhow::Result<Exit> {
     for signer in &signers {
         signed_by.push(hex(&sign_bundle(&mut packed.bytes, signer)?.0));
     }
-    if !args.dry_run {
-        release::write(&out, &packed.bytes)?;
-    }
+    let mut changes = args.dry_run.changes();
+    release::write(&mut changes, &out, &packed.bytes)?;
     let result = Packed {
         bundle: out.display().to_string(),
-        written: !args.dry_run,
+        written: !changes.are_only_said(),
         signed_by,
         report: &packed.report,
     };
-    context.out.emit(&result, print)?;
+    changes.emit(context, &result, print)?;
     Ok(Exit::Ok)
 }
 
@@ -311,16 +309,17 @@ pub fn run_profile(args: &ProfileArgs, context: &Context) -> anyhow::Result<Exit
 pub fn run_sign(args: &SignArgs, context: &Context) -> anyhow::Result<Exit> {
     let mut bytes = release::read(&args.bundle)?;
     let store = KeyStore::at(&context.home);
-    let signers = store.signers(Role::Release).map_err(keys::explain)?;
+    let signers = store.signers(Role::Release)?;
     let mut signed_by = Vec::new();
     for signer in &signers {
-        let key = sign_bundle(&mut bytes, signer)
-            .with_context(|| format!("cannot sign {}", args.bundle.display()))?;
+        let key = sign_bundle(&mut bytes, signer).map_err(|error| {
+            let what = format!("cannot sign {}: {}", args.bundle.display(), words(&error));
+            Failure::new(Exit::Error, what).next(release::DAMAGED)
+        })?;
         signed_by.push(hex(&key.0));
     }
-    if !args.dry_run {
-        release::write(&args.bundle, &bytes)?;
-    }
+    let mut changes = args.dry_run.changes();
+    release::write(&mut changes, &args.bundle, &bytes)?;
     #[derive(Serialize)]
     struct Signed {
         bundle: String,
@@ -330,9 +329,9 @@ pub fn run_sign(args: &SignArgs, context: &Context) -> anyhow::Result<Exit> {
     let report = Signed {
         bundle: args.bundle.display().to_string(),
         signed_by,
-        written: !args.dry_run,
+        written: !changes.are_only_said(),
     };
-    context.out.emit(&report, |report, w| {
+    changes.emit(context, &report, |report, w| {
         let mut table = Table::new(["bundle", "signed by"]);
         for key in &report.signed_by {
             table.row([report.bundle.clone(), key.clone()]);

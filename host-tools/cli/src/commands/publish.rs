@@ -1,15 +1,16 @@
 //! `edgeward publish`: a signed bundle's chunks onto the broker.
 
-use super::fleet::{Fleet, Wait};
+use super::change::DryRun;
+use super::fleet::{Fleet, Wait, look_if_any, store_path};
+use super::release;
 use crate::context::Context;
 use crate::exit::Exit;
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use edgeward::bundle::Bundle;
 use edgeward_host::collector::now_ms;
-use edgeward_host::controller::keep_release;
+use edgeward_host::controller::{keep_release, releases_folder};
 use edgeward_host::keys::hex;
 use edgeward_host::mqtt::Mqtt;
-use edgeward_host::release::Release;
 use edgeward_host::store::ReleaseRecord;
 use std::path::PathBuf;
 
@@ -24,38 +25,41 @@ pub struct Args {
     bundle: PathBuf,
     #[command(flatten)]
     fleet: Fleet,
-    /// Check everything and publish nothing.
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
     #[command(flatten)]
     wait: Wait,
 }
 
 /// Runs it.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
-    let bytes = std::fs::read(&args.bundle).with_context(|| args.bundle.display().to_string())?;
-    let release = match Release::open(&bytes, &args.fleet.keys(context).root()?) {
-        Ok(release) => release,
-        Err(error) => {
-            return Ok(crate::exit::report(
-                &anyhow::Error::new(error).context(args.bundle.display().to_string()),
-                context.out.format(),
-                Exit::Refused,
-            ));
-        }
-    };
+    let bytes = release::read(&args.bundle)?;
+    let root = args.fleet.keys(context).root()?;
+    let release = release::open(&args.bundle, &bytes, &root)?;
+    let (target, digest) = (release.target(), hex(release.digest()));
     let chunks = release.chunks().len();
-    if !args.dry_run {
-        let store = args.fleet.store(context)?;
-        keep_release(&context.home, &bytes, &args.fleet.keys(context).root()?)?;
-        let mqtt = Mqtt::connect(&args.fleet.mqtt("publish")?);
+    let mqtt = Mqtt::connect(&args.fleet.mqtt("publish")?);
+    mqtt.connected(args.wait.timeout())?;
+    look_if_any(context, |_| Ok(()))?;
+
+    let mut changes = args.dry_run.changes();
+    let copy = releases_folder(&context.home).join(format!("{digest}.bundle"));
+    changes.make(format!("keep a copy as {}", copy.display()), || {
+        Ok(keep_release(&context.home, &bytes, &root)?)
+    })?;
+    let what = format!("publish {chunks} chunks at {}", args.fleet.broker());
+    changes.make(what, || {
         let bar = context.out.bar(chunks as u64, "publishing");
         release.publish(&mqtt, |done| bar.set_position(done as u64));
         mqtt.flush(args.wait.timeout())?;
         bar.finish_and_clear();
-        let target = release.target();
+        Ok(())
+    })?;
+    let what = format!("note it in {}", store_path(&context.home).display());
+    changes.make(what, || {
+        let store = args.fleet.store(context)?;
         store.save_release(&ReleaseRecord {
-            digest: hex(release.digest()),
+            digest: digest.clone(),
             name: Bundle::open(&bytes)?.manifest().name.to_owned(),
             version: target.version.as_str().to_owned(),
             counter: target.counter,
@@ -64,30 +68,23 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
             total_bytes: target.total_bytes,
             published_ms: now_ms(),
         })?;
-        store.audit("publish", &hex(release.digest()), now_ms())?;
-    }
+        Ok(store.audit("publish", &digest, now_ms())?)
+    })?;
     let value = serde_json::json!({
-        "digest": hex(release.digest()),
-        "version": release.target().version.as_str(),
-        "counter": release.target().counter,
-        "chunks": chunks,
-        "bytes": bytes.len(),
-        "dry_run": args.dry_run,
+        "digest": digest, "version": target.version.as_str(), "counter": target.counter,
+        "chunks": chunks, "bytes": bytes.len(),
     });
-    context.out.emit(&value, |value, w| {
-        let verb = if args.dry_run {
-            "would publish"
-        } else {
-            "published"
-        };
-        writeln!(
-            w,
-            "{verb} {} ({} chunks, {} bytes)",
-            value["version"],
-            chunks,
+    changes.emit(context, &value, |_, w| {
+        let of = format!(
+            "{} ({chunks} chunks, {} bytes)",
+            target.version,
             bytes.len()
-        )?;
-        writeln!(w, "digest {}", hex(release.digest()))
+        );
+        match changes.are_only_said() {
+            true => writeln!(w, "version {of}")?,
+            false => writeln!(w, "published {of}")?,
+        }
+        writeln!(w, "digest {digest}")
     })?;
     Ok(Exit::Ok)
 }

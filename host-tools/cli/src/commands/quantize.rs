@@ -1,5 +1,6 @@
 //! `edgeward quantize`.
 
+use super::change::DryRun;
 use super::release::{self, short};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -69,13 +70,14 @@ pub struct Args {
     /// The int8 ONNX file [default: MODEL-int8.onnx beside the model].
     #[arg(short = 'f', long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Do everything but write the file.
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> anyhow::Result<Exit> {
+    let out = args.out.clone().unwrap_or_else(|| beside(&args.model));
+    release::check_target(&out)?;
     let model = release::read(&args.model)?;
     let calibration = load_npy(&args.calibrate)?;
     let eval = args.eval.as_deref().map(load_npy).transpose()?;
@@ -108,16 +110,11 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Exit> {
     for warning in &made.report.warnings {
         context.out.say(format!("warning: {warning}"));
     }
-    let out = args.out.clone().unwrap_or_else(|| beside(&args.model));
-    if args.dry_run {
-        context
-            .out
-            .say(format!("dry run: {} is not written", out.display()));
-    } else {
-        release::write(&out, &made.onnx)?;
+    let mut changes = args.dry_run.changes();
+    if release::write(&mut changes, &out, &made.onnx)? {
         context.out.say(format!("wrote {}", out.display()));
     }
-    context.out.emit(&made.report, print)?;
+    changes.emit(context, &made.report, print)?;
     Ok(Exit::Ok)
 }
 

@@ -1,22 +1,50 @@
 //! What several commands do with models and bundles.
 
+use super::change::Changes;
 use crate::context::Context;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, words};
 use anyhow::Context as _;
+use edgeward::trust::root::Root;
 use edgeward_host::data::{Columns, DataError, Samples};
-use edgeward_host::eval::Release;
+use edgeward_host::eval::{EvalError, Release};
 use edgeward_host::pack::{self, Options, PackError};
+use edgeward_host::release::ReleaseError;
 use edgeward_host::spec::Spec;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+
+/// What to do about a bundle that is damaged.
+pub const DAMAGED: &str = "copy or pack it again; a board refuses it as it is";
 
 /// Reads a file as a whole.
 pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Writes a file so that it is there as a whole or not at all.
-pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+/// Checks that a file could be written: found out before the work, and in a dry run.
+pub fn check_target(path: &Path) -> anyhow::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let why = if path.is_dir() {
+        "it is a folder".to_owned()
+    } else if !folder.is_dir() {
+        format!("there is no folder {}", folder.display())
+    } else {
+        return Ok(());
+    };
+    let what = format!("cannot write {}: {why}", path.display());
+    Err(Failure::new(Exit::Error, what).into())
+}
+
+/// Writes a file so that it is there as a whole or not at all, unless it is a dry run or the file holds
+/// just that; whether it did.
+pub fn write(changes: &mut Changes, path: &Path, bytes: &[u8]) -> anyhow::Result<bool> {
+    check_target(path)?;
+    if std::fs::read(path).is_ok_and(|there| there == bytes) {
+        return Ok(false);
+    }
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
@@ -26,7 +54,28 @@ pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         file.sync_all()?;
         std::fs::rename(&partial, path)
     };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    let verb = if path.exists() { "overwrite" } else { "write" };
+    let what = format!("{verb} {} ({} bytes)", path.display(), bytes.len());
+    let written = changes.make(what, || {
+        write().with_context(|| format!("cannot write {}", path.display()))
+    })?;
+    Ok(written.is_some())
+}
+
+/// Checks a bundle as boards would; why they would refuse it, and what to do about it.
+pub fn open<'a>(
+    path: &Path,
+    bytes: &'a [u8],
+    root: &Root,
+) -> anyhow::Result<edgeward_host::release::Release<'a>> {
+    edgeward_host::release::Release::open(bytes, root).map_err(|error| {
+        let next = match error {
+            ReleaseError::Bundle(_) => DAMAGED,
+            _ => "`edgeward inspect` shows who signed it",
+        };
+        let what = format!("{}: {error}", path.display());
+        Failure::new(Exit::Refused, what).next(next).into()
+    })
 }
 
 /// Reads a model's TOML; what is wrong with it is a usage error.
@@ -40,13 +89,7 @@ pub fn spec(path: &Path) -> anyhow::Result<Spec> {
         return Err(Failure::new(Exit::Usage, what).next(next).into());
     }
     Spec::load(path).map_err(|error| {
-        let mut text = error.to_string();
-        if let Some(source) = std::error::Error::source(&error)
-            && matches!(error, edgeward_host::spec::SpecError::Io { .. })
-        {
-            text.push_str(&format!(": {source}"));
-        }
-        Failure::new(Exit::Usage, text)
+        Failure::new(Exit::Usage, words(&error))
             .next("`edgeward pack --help` shows what the file holds")
             .into()
     })
@@ -60,7 +103,7 @@ pub fn pack_failure(error: PackError) -> anyhow::Error {
         Exit::Error
     };
     let next = error.next();
-    let text = format!("{:#}", anyhow::Error::new(error));
+    let text = words(&error);
     let failure = Failure::new(exit, text);
     match next {
         Some(next) => failure.next(next).into(),
@@ -84,7 +127,14 @@ pub fn load(path: &Path, context: &Context) -> anyhow::Result<Release> {
     } else {
         read(path)?
     };
-    Release::load(&bytes).with_context(|| format!("cannot use {}", path.display()))
+    Release::load(&bytes).map_err(|error| {
+        let what = format!("cannot use {}: {}", path.display(), words(&error));
+        let failure = Failure::new(Exit::Error, what);
+        match error {
+            EvalError::Bundle(_) => failure.next(DAMAGED).into(),
+            _ => failure.into(),
+        }
+    })
 }
 
 /// Reads samples from a file, or as CSV from stdin for `-`.

@@ -1,6 +1,8 @@
 //! `edgeward rollout` and `edgeward rollback`.
 
-use super::fleet::{Fleet, Wait};
+use super::change::{Changes, DryRun};
+use super::fleet::{Fleet, Wait, look, look_or_empty, store_path};
+use super::release;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::Table;
@@ -10,13 +12,15 @@ use edgeward::telemetry::{Id, Text};
 use edgeward::topic::is_name;
 use edgeward::trust::Role;
 use edgeward_host::collector::now_ms;
-use edgeward_host::controller::{Controller, boards, in_cohort, keep_release, set_state};
+use edgeward_host::controller::{
+    Controller, boards, in_cohort, keep_release, releases_folder, set_state,
+};
 use edgeward_host::keys::hex;
-use edgeward_host::mqtt::Options;
-use edgeward_host::release::{Changes, Release, repack};
+use edgeward_host::mqtt::{Mqtt, Options};
+use edgeward_host::release::{Changes as ReleaseChanges, Release, repack};
 use edgeward_host::rollout::{Counts, Plan, Rollout, State};
-use edgeward_host::store::Store;
-use std::path::{Path, PathBuf};
+use edgeward_host::store::{Store, StoreError};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Bring a release to the fleet in phases. `edgeward serve` advances a rollout and stops it when
@@ -37,7 +41,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  edgeward rollout abort")]
     Abort(Changed),
     /// All rollouts of the fleet, the newest first.
-    #[command(after_help = "Example:\n  edgeward rollout history -o json")]
+    #[command(after_help = "Example:\n  edgeward rollout history -o json\n\nChanges nothing.")]
     History(Named),
 }
 
@@ -51,7 +55,7 @@ pub struct Start {
     #[arg(required = true)]
     bundles: Vec<PathBuf>,
     #[command(flatten)]
-    fleet: Fleet,
+    by: Changed,
     /// Shares of the fleet, one a phase, ascending.
     #[arg(long, value_delimiter = ',', default_value = "10%,50%,100%", value_parser = share)]
     phases: Vec<u16>,
@@ -73,17 +77,12 @@ pub struct Start {
     /// Seconds that each signed desired state holds; `edgeward serve` renews it.
     #[arg(long, default_value_t = 7 * 86_400)]
     expires: u64,
-    #[command(flatten)]
-    publishing: Publishing,
-    /// Check everything, show the boards of the first phase, and change nothing.
-    #[arg(long)]
-    dry_run: bool,
 }
 
 /// `rollout status`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  edgeward rollout status\n  edgeward rollout status --watch --timeout 600 -o json\n\nExit codes: 4 it was aborted, 5 it had not ended in time, 6 it is done and boards failed."
+    after_help = "Examples:\n  edgeward rollout status\n  edgeward rollout status --watch --timeout 600 -o json\n\nExit codes: 4 it was aborted, 5 it had not ended in time, 6 it is done and boards failed.\nChanges nothing."
 )]
 pub struct Status {
     #[command(flatten)]
@@ -103,16 +102,15 @@ pub struct Named {
     fleet: Fleet,
 }
 
-/// The rollout commands that change its standing.
+/// What every command takes that changes how a rollout stands.
 #[derive(Debug, clap::Args)]
 pub struct Changed {
     #[command(flatten)]
     fleet: Fleet,
     #[command(flatten)]
     publishing: Publishing,
-    /// Say what would become of it, and change nothing.
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 /// Whether and how long a command waits until the broker has what it publishes.
@@ -134,12 +132,7 @@ pub struct Rollback {
     #[arg(long)]
     to: PathBuf,
     #[command(flatten)]
-    fleet: Fleet,
-    #[command(flatten)]
-    publishing: Publishing,
-    /// Say what would be done, and do nothing.
-    #[arg(long)]
-    dry_run: bool,
+    by: Changed,
 }
 
 /// A share such as `10%` or `2.5%`, in per mille.
@@ -174,13 +167,12 @@ pub fn run(command: &Command, context: &Context) -> Result<Exit> {
 }
 
 fn start(args: &Start, context: &Context) -> Result<Exit> {
-    let root = args.fleet.keys(context).root()?;
+    let root = args.by.fleet.keys(context).root()?;
     let mut targets = Vec::new();
     let mut files = Vec::new();
     for path in &args.bundles {
-        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-        let release = Release::open(&bytes, &root)
-            .map_err(|error| Failure::new(Exit::Refused, format!("{}: {error}", path.display())))?;
+        let bytes = release::read(path)?;
+        let release = release::open(path, &bytes, &root)?;
         targets.push(release.target().clone());
         files.push(bytes);
     }
@@ -198,7 +190,7 @@ fn start(args: &Start, context: &Context) -> Result<Exit> {
     }
     let plan = Plan {
         id: Id::try_from(id.as_str()).unwrap_or_default(),
-        fleet: Id::try_from(args.fleet.fleet.as_str()).unwrap_or_default(),
+        fleet: Id::try_from(args.by.fleet.fleet.as_str()).unwrap_or_default(),
         targets,
         tags: tags(&args.tags)?,
         phases: args.phases.clone(),
@@ -207,51 +199,102 @@ fn start(args: &Start, context: &Context) -> Result<Exit> {
         deadline_ms: args.deadline * 1000,
         expires_after_s: args.expires,
     };
-    let mut rollout = Rollout::start(plan, now_ms())
+    let rollout = Rollout::start(plan, now_ms())
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    if !args.dry_run {
-        for bytes in &files {
-            keep_release(&context.home, bytes, &root)?;
+    let line = Line::check(&args.by, context)?;
+    begin(line, &files, &rollout)
+}
+
+/// What a command needs that changes how the fleet's newest rollout stands.
+struct Line<'a> {
+    fleet: &'a Fleet,
+    publishing: &'a Publishing,
+    context: &'a Context,
+    broker: Options,
+    changes: Changes,
+}
+
+impl<'a> Line<'a> {
+    /// Checks what publishing takes: the options, the keys, and in a dry run the broker, which the
+    /// command itself is about to meet.
+    fn check(args: &'a Changed, context: &'a Context) -> Result<Self> {
+        let (fleet, publishing) = (&args.fleet, &args.publishing);
+        // What is wrong with the broker's options is wrong before anything is stored.
+        let broker = fleet.mqtt("rollout")?;
+        fleet.keys(context).signers(Role::Rollout)?;
+        let changes = args.dry_run.changes();
+        if changes.are_only_said() && !publishing.no_wait {
+            Mqtt::connect(&broker).connected(publishing.wait.timeout())?;
         }
-        begin(&args.fleet, context, &mut rollout, &args.publishing)?;
+        Ok(Self {
+            fleet,
+            publishing,
+            context,
+            broker,
+            changes,
+        })
     }
-    let store = args.fleet.store_as_it_is(context)?;
-    show(context, store.as_ref(), &rollout, args.dry_run)?;
-    Ok(Exit::Ok)
+
+    /// Publishes the newest rollout's standing at once, whether or not `edgeward serve` runs.
+    fn publish(&mut self) -> Result<()> {
+        if self.publishing.no_wait {
+            self.context.out.say("`edgeward serve` publishes it");
+            return Ok(());
+        }
+        let what = format!("publish it at {}", self.fleet.broker());
+        self.changes.make(what, || {
+            let store = self.fleet.store(self.context)?;
+            let (home, fleet) = (&self.context.home, &self.fleet.fleet);
+            let mut controller = Controller::new(&self.broker, store, home, fleet);
+            controller.step()?;
+            let flushed = controller.mqtt().flush(self.publishing.wait.timeout());
+            flushed
+                .context("it is noted here, and `edgeward serve` publishes it once it has a broker")
+        })?;
+        Ok(())
+    }
+
+    fn show(&self, rollout: &Rollout) -> Result<Exit> {
+        let counts = look_or_empty(self.context, |store| {
+            Ok(rollout.counts(&boards(store, &rollout.plan.fleet)?, &in_cohort))
+        })?;
+        show(self.context, &self.changes, rollout, &counts)?;
+        Ok(Exit::Ok)
+    }
 }
 
-/// Stores a rollout and publishes its first phase.
-fn begin(
-    fleet: &Fleet,
-    context: &Context,
-    rollout: &mut Rollout,
-    publishing: &Publishing,
-) -> Result<()> {
-    // What is wrong with the broker's options is wrong before anything is stored.
-    let broker = fleet.mqtt("rollout")?;
-    let store = fleet.store(context)?;
-    rollout.after_sequence = store.next_desired(&fleet.fleet)?;
-    store.save_rollout(rollout, now_ms())?;
-    store.audit("rollout", &format!("{} started", rollout.plan.id), now_ms())?;
-    publish_now(fleet, context, store, &broker, publishing)
-}
-
-/// Publishes the newest rollout's standing at once, whether or not `edgeward serve` runs.
-fn publish_now(
-    fleet: &Fleet,
-    context: &Context,
-    store: std::sync::Arc<dyn Store>,
-    broker: &Options,
-    publishing: &Publishing,
-) -> Result<()> {
-    if publishing.no_wait {
-        context.out.say("noted; `edgeward serve` publishes it");
-        return Ok(());
+/// Keeps the bundles, stores the rollout, publishes its first phase and shows it.
+fn begin(mut line: Line<'_>, bundles: &[Vec<u8>], rollout: &Rollout) -> Result<Exit> {
+    let (fleet, context) = (line.fleet, line.context);
+    let mut rollout = rollout.clone();
+    rollout.after_sequence = look_or_empty(context, |store| {
+        let all = store.rollouts(&fleet.fleet)?;
+        if all.iter().any(|other| other.plan.id == rollout.plan.id) {
+            return Err(StoreError::RolloutExists(rollout.plan.id.to_string()).into());
+        }
+        // Numbers from here on are drawn for the new one.
+        Ok(store.last_desired(&fleet.fleet)? + 1)
+    })?;
+    let root = fleet.keys(context).root()?;
+    for (bytes, target) in bundles.iter().zip(&rollout.plan.targets) {
+        let copy = releases_folder(&context.home).join(format!("{}.bundle", hex(&target.digest)));
+        let what = format!("keep counter {} as {}", target.counter, copy.display());
+        line.changes
+            .make(what, || Ok(keep_release(&context.home, bytes, &root)?))?;
     }
-    let mut controller = Controller::new(broker, store, &context.home, &fleet.fleet);
-    controller.step()?;
-    let flushed = controller.mqtt().flush(publishing.wait.timeout());
-    flushed.context("it is noted here, and `edgeward serve` publishes it once it has a broker")
+    let what = format!(
+        "start {} in {}",
+        rollout.plan.id,
+        store_path(&context.home).display()
+    );
+    let started = line.changes.make(what, || {
+        let store = fleet.store(context)?;
+        let started = store.start_rollout(&rollout, now_ms())?;
+        store.audit("rollout", &format!("{} started", started.plan.id), now_ms())?;
+        Ok(started)
+    })?;
+    line.publish()?;
+    line.show(&started.unwrap_or(rollout))
 }
 
 fn tags(tags: &[String]) -> Result<Vec<Text>> {
@@ -289,11 +332,9 @@ fn newest(store: &dyn Store, fleet: &str) -> Result<Rollout> {
     })
 }
 
-fn show(context: &Context, store: &dyn Store, rollout: &Rollout, dry_run: bool) -> Result<Counts> {
-    let boards = boards(store, &rollout.plan.fleet)?;
-    let counts = rollout.counts(&boards, &in_cohort);
-    let value = serde_json::json!({ "rollout": rollout, "counts": counts, "dry_run": dry_run });
-    context.out.emit_line(&value, |_, w| {
+fn show(context: &Context, changes: &Changes, rollout: &Rollout, counts: &Counts) -> Result<()> {
+    let value = serde_json::json!({ "rollout": rollout, "counts": counts });
+    changes.emit_line(context, &value, |_, w| {
         let plan = &rollout.plan;
         writeln!(
             w,
@@ -309,20 +350,14 @@ fn show(context: &Context, store: &dyn Store, rollout: &Rollout, dry_run: bool) 
         )?;
         writeln!(
             w,
-            "boards in this phase: {} ({} confirmed, {} busy, {} waiting, {} failed){}",
-            counts.targeted,
-            counts.confirmed,
-            counts.busy,
-            counts.waiting,
-            counts.failed,
-            if dry_run { "; nothing was changed" } else { "" }
+            "boards in this phase: {} ({} confirmed, {} busy, {} waiting, {} failed)",
+            counts.targeted, counts.confirmed, counts.busy, counts.waiting, counts.failed
         )?;
         if counts.targeted == 0 {
             writeln!(w, "no enrolled board that has reported is in it yet")?;
         }
         Ok(())
-    })?;
-    Ok(counts)
+    })
 }
 
 fn state_words(state: &State) -> String {
@@ -335,19 +370,26 @@ fn state_words(state: &State) -> String {
 }
 
 fn status(args: &Status, context: &Context) -> Result<Exit> {
-    let store = args.fleet.store(context)?;
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     let mut shown = None;
     loop {
-        let rollout = newest(store.as_ref(), &args.fleet.fleet)?;
-        let counts = rollout.counts(&boards(store.as_ref(), &args.fleet.fleet)?, &in_cohort);
-        if shown.as_ref() != Some(&(rollout.clone(), counts.clone())) {
-            show(context, store.as_ref(), &rollout, false)?;
-            shown = Some((rollout.clone(), counts.clone()));
+        let (rollout, counts) = look(context, |store| {
+            let rollout = newest(store, &args.fleet.fleet)?;
+            let counts = rollout.counts(&boards(store, &args.fleet.fleet)?, &in_cohort);
+            Ok((rollout, counts))
+        })?;
+        let failed = counts.failed;
+        let state = rollout.state.clone();
+        let now = Some((rollout, counts));
+        if shown != now
+            && let Some((rollout, counts)) = &now
+        {
+            show(context, &Changes::none(), rollout, counts)?;
+            shown = now;
         }
-        match &rollout.state {
+        match state {
             State::Aborted { .. } => return Ok(Exit::Aborted),
-            State::Done if counts.failed > 0 => return Ok(Exit::Partly),
+            State::Done if failed > 0 => return Ok(Exit::Partly),
             State::Done => return Ok(Exit::Ok),
             _ if !args.watch => return Ok(Exit::Ok),
             _ if Instant::now() > deadline => return Ok(Exit::TimedOut),
@@ -362,37 +404,32 @@ fn change(
     verb: &str,
     to: impl Fn(&State) -> Option<State>,
 ) -> Result<Exit> {
-    let broker = args.fleet.mqtt("rollout")?;
-    let store = args.fleet.store(context)?;
-    let before = newest(store.as_ref(), &args.fleet.fleet)?;
-    let mut after = before.clone();
-    if args.dry_run {
-        after.state = to(&before.state).unwrap_or_else(|| before.state.clone());
-    } else {
-        set_state(store.as_ref(), &args.fleet.fleet, to)?;
-        after = newest(store.as_ref(), &args.fleet.fleet)?;
-    }
-    if after.state == before.state {
-        return Err(Failure::new(
-            Exit::Error,
-            format!(
-                "{} is {}; it can't be {verb}",
-                before.plan.id,
-                state_words(&before.state)
-            ),
-        )
-        .into());
-    }
-    if !args.dry_run {
-        let published = std::sync::Arc::clone(&store);
-        publish_now(&args.fleet, context, published, &broker, &args.publishing)?;
-    }
-    show(context, store.as_ref(), &after, args.dry_run)?;
-    Ok(Exit::Ok)
+    let fleet = &args.fleet.fleet;
+    let before = look(context, |store| newest(store, fleet))?;
+    let impossible = |rollout: &Rollout| {
+        let state = state_words(&rollout.state);
+        let what = format!("{} is {state}; it can't be {verb}", rollout.plan.id);
+        Failure::new(Exit::Error, what).next("`edgeward rollout history` shows all rollouts")
+    };
+    let state = to(&before.state).ok_or_else(|| impossible(&before))?;
+    let mut line = Line::check(args, context)?;
+    let what = format!("note that {} is {verb}", before.plan.id);
+    let changed = line.changes.make(what, || {
+        let store = args.fleet.store(context)?;
+        // `edgeward serve` may have changed it since.
+        let changed = set_state(store.as_ref(), fleet, to)?;
+        let (before, after) = changed.context("the rollout is gone")?;
+        if before.state == after.state {
+            return Err(impossible(&before).into());
+        }
+        Ok(after)
+    })?;
+    line.publish()?;
+    line.show(&changed.unwrap_or(Rollout { state, ..before }))
 }
 
 fn history(args: &Named, context: &Context) -> Result<Exit> {
-    let rollouts = args.fleet.store(context)?.rollouts(&args.fleet.fleet)?;
+    let rollouts = look(context, |store| Ok(store.rollouts(&args.fleet.fleet)?))?;
     context
         .out
         .emit(&serde_json::json!({ "rollouts": rollouts }), |_, w| {
@@ -414,30 +451,27 @@ fn history(args: &Named, context: &Context) -> Result<Exit> {
 
 /// Runs `edgeward rollback`.
 pub fn rollback(args: &Rollback, context: &Context) -> Result<Exit> {
-    let store = if args.dry_run {
-        args.fleet.store_as_it_is(context)?
-    } else {
-        args.fleet.store(context)?
-    };
-    let keys = args.fleet.keys(context);
-    let old = std::fs::read(&args.to).with_context(|| args.to.display().to_string())?;
-    Release::open(&old, &keys.root()?)
-        .map_err(|error| Failure::new(Exit::Refused, format!("{}: {error}", args.to.display())))?;
-    let counter = next_counter(store.as_ref(), &args.fleet.fleet, &old)?;
+    let keys = args.by.fleet.keys(context);
+    let root = keys.root()?;
+    let old = release::read(&args.to)?;
+    release::open(&args.to, &old, &root)?;
+    let counter = look_or_empty(context, |store| {
+        next_counter(store, &args.by.fleet.fleet, &old)
+    })?;
     let mut bundle = repack(
         &old,
-        &Changes {
+        &ReleaseChanges {
             counter: Some(counter),
-            ..Changes::default()
+            ..ReleaseChanges::default()
         },
     )?;
     for signer in keys.signers(Role::Release)? {
         write::sign(&mut bundle, &signer)?;
     }
-    let release = Release::open(&bundle, &keys.root()?)?;
+    let release = Release::open(&bundle, &root)?;
     let plan = Plan {
         id: Id::try_from(default_id("rollback", now_ms()).as_str()).unwrap_or_default(),
-        fleet: Id::try_from(args.fleet.fleet.as_str()).unwrap_or_default(),
+        fleet: Id::try_from(args.by.fleet.fleet.as_str()).unwrap_or_default(),
         targets: vec![release.target().clone()],
         tags: Vec::new(),
         phases: vec![1000],
@@ -446,21 +480,9 @@ pub fn rollback(args: &Rollback, context: &Context) -> Result<Exit> {
         deadline_ms: 0,
         expires_after_s: 7 * 86_400,
     };
-    let mut rollout = Rollout::start(plan, now_ms())?;
-    if !args.dry_run {
-        let path = keep_release(&context.home, &bundle, &keys.root()?)?;
-        context.out.say(format!(
-            "packed again as counter {counter}: {}",
-            named(&path)
-        ));
-        begin(&args.fleet, context, &mut rollout, &args.publishing)?;
-    }
-    show(context, store.as_ref(), &rollout, args.dry_run)?;
-    Ok(Exit::Ok)
-}
-
-fn named(path: &Path) -> String {
-    path.display().to_string()
+    let rollout = Rollout::start(plan, now_ms())?;
+    let line = Line::check(&args.by, context)?;
+    begin(line, &[bundle], &rollout)
 }
 
 /// One more than any counter that the host knows of.

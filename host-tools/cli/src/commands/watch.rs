@@ -1,6 +1,6 @@
 //! `edgeward watch`: what boards report, as it is stored.
 
-use super::fleet::Fleet;
+use super::fleet::{Fleet, look};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{Format, colour};
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// window that had alarms.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  edgeward watch\n  edgeward watch --device wrist-1 -o json | jq .alarm\n\nWith -o json each report is a line of its own, as it is stored."
+    after_help = "Examples:\n  edgeward watch\n  edgeward watch --device wrist-1 -o json | jq .alarm\n\nWith -o json each report is a line of its own, as it is stored. Changes nothing."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -50,7 +50,6 @@ const HOLD_MS: u64 = 2000;
 
 /// Runs it.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
-    let store = args.fleet.store(context)?;
     let json = context.out.format() == Format::Json;
     let mut lines = Lines {
         catalog: Catalog::at(&context.home),
@@ -69,14 +68,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
             since_ms: Some(since_ms),
             ..FrameQuery::default()
         };
-        let names: BTreeSet<String> = store
-            .devices()?
-            .into_iter()
-            .filter(|device| device.fleet == args.fleet.fleet)
-            .map(|device| device.name)
-            .collect();
-        let looked_ms = now_ms();
-        let frames = store.frames(&query)?;
+        let (looked_ms, names, frames) = look(context, |store| {
+            let devices = store.devices()?.into_iter();
+            let names: BTreeSet<String> = devices
+                .filter(|device| device.fleet == args.fleet.fleet)
+                .map(|device| device.name)
+                .collect();
+            Ok((now_ms(), names, store.frames(&query)?))
+        })?;
         let mut seen = BTreeSet::new();
         for frame in frames.iter().filter(|frame| names.contains(&frame.device)) {
             let key = (frame.device.clone(), frame.epoch, frame.sequence);

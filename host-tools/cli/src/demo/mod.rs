@@ -20,7 +20,7 @@ use world::World;
 /// What the demo may use.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  edgeward demo\n  edgeward demo -o json | jq '.steps[].seen'\n  edgeward demo --mosquitto /usr/sbin/mosquitto"
+    after_help = "Examples:\n  edgeward demo\n  edgeward demo -o json | jq '.steps[].seen'\n  edgeward demo --mosquitto /usr/sbin/mosquitto\n\nWorks in a temporary folder that it removes at its end. Changes nothing else."
 )]
 pub struct Args {
     /// Run on this Mosquitto instead of the embedded broker.

@@ -52,7 +52,7 @@ pub fn start(world: &World, id: &str, bundle: &[u8], phases: &[u16]) -> Result<R
         expires_after_s: 3600,
     };
     let rollout = Rollout::start(plan, now_ms())?;
-    world.store.save_rollout(&rollout, now_ms())?;
+    world.store.start_rollout(&rollout, now_ms())?;
     Ok(release_id(release.digest()))
 }
 

@@ -17,6 +17,23 @@ CREATE TABLE IF NOT EXISTS alarm_totals (
 ) STRICT;
 ";
 
+/// Puts empty tables in the place of those that a store is too old to have, for this connection only.
+pub(super) fn stand_in(connection: &Connection) -> Result<(), StoreError> {
+    for table in ["unknown", "alarm_totals"] {
+        let there: bool = connection
+            .prepare("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)")?
+            .query_row([table], |row| row.get(0))?;
+        let statement = SCHEMA
+            .split_inclusive(';')
+            .find(|statement| statement.contains(&format!("EXISTS {table} (")));
+        if let Some(statement) = statement.filter(|_| !there) {
+            connection.execute_batch("PRAGMA temp_store = MEMORY;")?;
+            connection.execute_batch(&statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))?;
+        }
+    }
+    Ok(())
+}
+
 /// Boards remembered that nobody enrolled: anyone may send under any name.
 const UNKNOWN: i64 = 256;
 

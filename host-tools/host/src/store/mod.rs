@@ -6,6 +6,8 @@
 
 mod boards;
 mod ingest;
+mod look;
+mod rollouts;
 mod schema;
 pub mod sqlite;
 
@@ -14,6 +16,8 @@ use edgeward::bundle::BoardClass;
 use edgeward::trust::PublicKey;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+
+pub use look::look;
 
 /// Epochs of a device at most. Each is a few bytes that are kept until the device is forgotten.
 pub const MAX_EPOCHS: u32 = 1000;
@@ -59,6 +63,9 @@ pub enum StoreError {
     /// No such device.
     #[error("no device {0} is enrolled")]
     NoDevice(String),
+    /// A rollout of this name was started before.
+    #[error("the fleet had a rollout {0} before")]
+    RolloutExists(String),
     /// Anything else that the database says.
     #[error("the store failed: {0}")]
     Other(String),
@@ -371,6 +378,10 @@ pub struct ReleaseRecord {
     pub published_ms: u64,
 }
 
+/// What follows from a rollout's standing and the newest births of its fleet; `None` for nothing.
+pub type Decide<'a> =
+    dyn FnMut(&Rollout, Vec<StoredFrame>) -> Result<Option<Rollout>, StoreError> + 'a;
+
 /// The host's memory. All methods are atomic: what they return an error for did not happen.
 pub trait Store: Send + Sync {
     /// Enrolls a device; again with the same key changes nothing.
@@ -486,17 +497,26 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     fn releases(&self) -> Result<Vec<ReleaseRecord>, StoreError>;
 
-    /// Stores a rollout's standing, by its id.
+    /// The newest birth of each board of a fleet, by name; of a board without one, nothing.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn save_rollout(&self, rollout: &Rollout, time_ms: u64) -> Result<(), StoreError>;
-    /// Stores `new` in the place of `old`, the same rollout, unless it was changed meanwhile: whether
-    /// it did.
+    fn births(&self, fleet: &str) -> Result<Vec<StoredFrame>, StoreError>;
+
+    /// Stores a new rollout and draws the number that its desired states come after, in one
+    /// transaction: no number in between is drawn for another. The rollout as it is stored.
     ///
     /// # Errors
-    /// [`StoreError`].
-    fn replace_rollout(&self, old: &Rollout, new: &Rollout) -> Result<bool, StoreError>;
+    /// [`StoreError::RolloutExists`] when the fleet had one of its name.
+    fn start_rollout(&self, rollout: &Rollout, time_ms: u64) -> Result<Rollout, StoreError>;
+    /// Shows `decide` the fleet's newest rollout and the [`births`](Self::births), and stores the
+    /// rollout that it returns in the place of that one: all in one transaction, so that no report of a
+    /// board and no other decision comes in between. `decide` must not use the store; without a rollout
+    /// it is not called.
+    ///
+    /// # Errors
+    /// [`StoreError`], of `decide` as well; nothing is changed then.
+    fn decide(&self, fleet: &str, decide: &mut Decide<'_>) -> Result<(), StoreError>;
     /// All rollouts of a fleet, the newest first.
     ///
     /// # Errors
@@ -507,6 +527,17 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn next_desired(&self, fleet: &str) -> Result<u64, StoreError>;
+    /// As [`next_desired`](Self::next_desired), for a desired state that says how `rollout` stands:
+    /// `None` when it is not the newest of its fleet or no longer stands so.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn next_desired_for(&self, rollout: &Rollout) -> Result<Option<u64>, StoreError>;
+    /// The number that was drawn last for a fleet's desired state; 0 for none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn last_desired(&self, fleet: &str) -> Result<u64, StoreError>;
 
     /// Adds a line to the audit log.
     ///

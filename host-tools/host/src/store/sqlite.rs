@@ -3,14 +3,14 @@
 
 use super::schema::SCHEMA;
 use super::{
-    AlarmTotal, AuditEntry, Device, Epoch, FrameQuery, Ingested, Kind, Refusal, ReleaseRecord,
-    Seen, Store, StoreError, StoredFrame, Unknown, boards, ingest,
+    AlarmTotal, AuditEntry, Decide, Device, Epoch, FrameQuery, Ingested, Kind, Refusal,
+    ReleaseRecord, Seen, Store, StoreError, StoredFrame, Unknown, boards, ingest, rollouts,
 };
 use crate::keys::{hex, unhex};
 use crate::rollout::Rollout;
 use edgeward::bundle::BoardClass;
 use edgeward::trust::{PublicKey, sha256};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, params};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -79,6 +79,28 @@ impl Sqlite {
         Ok(store)
     }
 
+    /// A store that is only read. Tables that it is too old to have are empty.
+    pub(super) fn to_read(connection: Connection) -> Result<Self, StoreError> {
+        connection.busy_timeout(PATIENCE)?;
+        check(&connection)?;
+        boards::stand_in(&connection)?;
+        Ok(Self {
+            connection: Mutex::new(connection),
+        })
+    }
+
+    /// Does `work` in a transaction that keeps other writers out from its beginning.
+    fn exclusively<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self.lock();
+        let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let done = work(&tx)?;
+        tx.commit()?;
+        Ok(done)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Connection> {
         self.connection
             .lock()
@@ -87,28 +109,33 @@ impl Sqlite {
 
     /// Makes the tables, or checks that they are ours.
     fn prepare(&self) -> Result<(), StoreError> {
-        let mut connection = self.lock();
         // Two processes may open a new store at once; the lock lets one of them make the tables.
-        let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let number = |name: &str| tx.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));
-        let version: i64 = number("user_version")?;
-        let application: i64 = number("application_id")?;
-        let tables: i64 =
-            tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-        if tables == 0 {
-            tx.execute_batch(SCHEMA)?;
-            tx.pragma_update(None, "user_version", VERSION)?;
-            tx.pragma_update(None, "application_id", APPLICATION)?;
-        } else if application != APPLICATION || version != VERSION {
-            return Err(StoreError::Version {
-                found: version,
-                expected: VERSION,
-            });
-        }
-        tx.execute_batch(boards::SCHEMA)?;
-        tx.commit()?;
-        Ok(())
+        self.exclusively(|tx| {
+            let tables: i64 =
+                tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+            if tables == 0 {
+                tx.execute_batch(SCHEMA)?;
+                tx.pragma_update(None, "user_version", VERSION)?;
+                tx.pragma_update(None, "application_id", APPLICATION)?;
+            }
+            check(tx)?;
+            tx.execute_batch(boards::SCHEMA)?;
+            Ok(())
+        })
     }
+}
+
+/// Checks that the tables are ours, and of this version.
+fn check(connection: &Connection) -> Result<(), StoreError> {
+    let number = |name: &str| {
+        connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0))
+    };
+    let (found, application) = (number("user_version")?, number("application_id")?);
+    if application != APPLICATION || found != VERSION {
+        let expected = VERSION;
+        return Err(StoreError::Version { found, expected });
+    }
+    Ok(())
 }
 
 fn class_name(class: BoardClass) -> &'static str {
@@ -152,7 +179,13 @@ fn device(row: &Row<'_>) -> rusqlite::Result<Device> {
     })
 }
 
-fn frame(row: &Row<'_>) -> rusqlite::Result<StoredFrame> {
+/// Frames, in the columns that [`frame`] reads.
+pub(super) const FRAME: &str =
+    "SELECT device, boot, first_sequence, sequence, time_ms, received_ms, kind, body, raw,
+     (SELECT e.epoch FROM epochs e WHERE e.device = frames.device AND e.place = frames.place)
+     FROM frames";
+
+pub(super) fn frame(row: &Row<'_>) -> rusqlite::Result<StoredFrame> {
     let kind: String = row.get(6)?;
     let body: String = row.get(7)?;
     Ok(StoredFrame {
@@ -320,9 +353,7 @@ impl Store for Sqlite {
         }
         values.push(&limit);
         let sql = format!(
-            "SELECT device, boot, first_sequence, sequence, time_ms, received_ms, kind, body, raw,
-             (SELECT e.epoch FROM epochs e WHERE e.device = frames.device AND e.place = frames.place)
-             FROM frames WHERE {} ORDER BY {sorted} LIMIT ?",
+            "{FRAME} WHERE {} ORDER BY {sorted} LIMIT ?",
             conditions.join(" AND ")
         );
         let mut statement = connection.prepare(&sql)?;
@@ -439,78 +470,50 @@ impl Store for Sqlite {
         rows.map(|row| from_json(&row?)).collect()
     }
 
-    fn save_rollout(&self, rollout: &Rollout, time_ms: u64) -> Result<(), StoreError> {
-        self.lock().execute(
-            "INSERT INTO rollouts (id, fleet, started_ms, record) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (fleet, id) DO UPDATE SET record = ?4",
-            params![
-                rollout.plan.id.as_str(),
-                rollout.plan.fleet.as_str(),
-                signed(time_ms),
-                json(rollout)?
-            ],
-        )?;
-        Ok(())
+    fn births(&self, fleet: &str) -> Result<Vec<StoredFrame>, StoreError> {
+        rollouts::births(&self.lock(), fleet)
     }
 
-    fn replace_rollout(&self, old: &Rollout, new: &Rollout) -> Result<bool, StoreError> {
-        let mut connection = self.lock();
-        let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let key = [old.plan.fleet.as_str(), old.plan.id.as_str()];
-        let record: Option<String> = tx
-            .prepare("SELECT record FROM rollouts WHERE fleet = ?1 AND id = ?2")?
-            .query_row(key, |row| row.get(0))
-            .optional()?;
-        let unchanged = match record {
-            Some(record) => from_json::<Rollout>(&record)? == *old,
-            None => false,
-        };
-        if unchanged {
-            tx.execute(
-                "UPDATE rollouts SET record = ?3 WHERE fleet = ?1 AND id = ?2",
-                params![key[0], key[1], json(new)?],
-            )?;
-            tx.commit()?;
-        }
-        Ok(unchanged)
+    fn start_rollout(&self, rollout: &Rollout, time_ms: u64) -> Result<Rollout, StoreError> {
+        self.exclusively(|tx| rollouts::start(tx, rollout, time_ms))
+    }
+
+    fn decide(&self, fleet: &str, decide: &mut Decide<'_>) -> Result<(), StoreError> {
+        self.exclusively(|tx| rollouts::decide(tx, fleet, decide))
     }
 
     fn rollouts(&self, fleet: &str) -> Result<Vec<Rollout>, StoreError> {
-        let connection = self.lock();
-        let mut statement = connection.prepare(
-            "SELECT record FROM rollouts WHERE fleet = ?1 ORDER BY started_ms DESC, rowid DESC",
-        )?;
-        let rows = statement.query_map([fleet], |row| row.get::<_, String>(0))?;
-        rows.map(|row| from_json(&row?)).collect()
+        rollouts::all(&self.lock(), fleet)
     }
 
     fn next_desired(&self, fleet: &str) -> Result<u64, StoreError> {
-        let next = self.lock().query_row(
-            "INSERT INTO desired VALUES (?1, 1)
-             ON CONFLICT (fleet) DO UPDATE SET sequence = sequence + 1 RETURNING sequence",
-            [fleet],
-            |row| unsigned(row, 0),
-        )?;
-        Ok(next)
+        rollouts::draw(&self.lock(), fleet)
+    }
+
+    fn next_desired_for(&self, rollout: &Rollout) -> Result<Option<u64>, StoreError> {
+        self.exclusively(|tx| rollouts::draw_for(tx, rollout))
+    }
+
+    fn last_desired(&self, fleet: &str) -> Result<u64, StoreError> {
+        rollouts::drawn(&self.lock(), fleet)
     }
 
     fn audit(&self, action: &str, detail: &str, time_ms: u64) -> Result<(), StoreError> {
-        let mut connection = self.lock();
-        let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let previous: Option<String> = tx
-            .query_row(
-                "SELECT hash FROM audit ORDER BY number DESC LIMIT 1",
-                [],
-                |row| row.get(0),
-            )
-            .optional()?;
-        let hash = chained(&previous.unwrap_or_default(), time_ms, action, detail);
-        tx.execute(
-            "INSERT INTO audit (time_ms, action, detail, hash) VALUES (?1, ?2, ?3, ?4)",
-            params![signed(time_ms), action, detail, hash],
-        )?;
-        tx.commit()?;
-        Ok(())
+        self.exclusively(|tx| {
+            let previous: Option<String> = tx
+                .query_row(
+                    "SELECT hash FROM audit ORDER BY number DESC LIMIT 1",
+                    [],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            let hash = chained(&previous.unwrap_or_default(), time_ms, action, detail);
+            tx.execute(
+                "INSERT INTO audit (time_ms, action, detail, hash) VALUES (?1, ?2, ?3, ?4)",
+                params![signed(time_ms), action, detail, hash],
+            )?;
+            Ok(())
+        })
     }
 
     fn audit_log(&self) -> Result<Vec<AuditEntry>, StoreError> {
@@ -542,11 +545,11 @@ impl Store for Sqlite {
     }
 }
 
-fn json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Other(error.to_string()))
 }
 
-fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+pub(super) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 

@@ -1,0 +1,225 @@
+//! What the controller decides while boards report and people step in.
+
+use super::*;
+use crate::rollout::Plan;
+use crate::store::sqlite::Sqlite;
+use crate::store::{Device, Kind};
+use edgeward::bundle::BoardClass;
+use edgeward::sync::Target;
+use edgeward::telemetry::{Id, Reason, SlotReport, SlotState, Text};
+use edgeward::trust::PublicKey;
+
+const FLEET: &str = "f";
+
+fn text(value: &str) -> Text {
+    Text::try_from(value).expect("short")
+}
+
+fn rollout(id: &str, phases: &[u16]) -> Rollout {
+    let plan = Plan {
+        id: Id::try_from(id).expect("short"),
+        fleet: Id::try_from(FLEET).expect("short"),
+        targets: vec![Target {
+            class: BoardClass::Linux,
+            digest: [2; 32],
+            counter: 2,
+            version: text("2.0.0"),
+            head_bytes: 4096,
+            total_bytes: 8192,
+        }],
+        tags: Vec::new(),
+        phases: phases.to_vec(),
+        soak_ms: 0,
+        max_failures: 0,
+        deadline_ms: 0,
+        expires_after_s: 60,
+    };
+    Rollout::start(plan, 0).expect("a plan")
+}
+
+/// A store with the boards `a` and `b`.
+fn fleet() -> Sqlite {
+    let store = Sqlite::in_memory().expect("a store");
+    for name in ["a", "b"] {
+        let device = Device {
+            name: name.to_owned(),
+            fleet: FLEET.to_owned(),
+            key: PublicKey([7; 32]),
+            class: BoardClass::Linux,
+            enrolled_ms: 0,
+            seen_ms: None,
+            online: false,
+            epoch: None,
+            through: 0,
+        };
+        store.enroll(&device).expect("enrolled");
+    }
+    store
+}
+
+/// A board reports how the slot stands that holds the new release, having seen the desired state of
+/// this number.
+fn reports(store: &dyn Store, device: &str, sequence: u64, state: SlotState, desired: u64) {
+    let slot = |release, state| SlotReport {
+        state,
+        release,
+        counter: 2,
+        version: text("2.0.0"),
+    };
+    let birth = Birth {
+        class: BoardClass::Linux,
+        firmware: Text::new(),
+        slots: [slot([2; 8], state), slot([0; 8], SlotState::Empty)],
+        running: (state == SlotState::Confirmed).then_some(0),
+        floor: 0,
+        root_version: 1,
+        desired,
+        tags: Default::default(),
+        last_failure: None,
+    };
+    let frame = StoredFrame {
+        device: device.to_owned(),
+        epoch: 1,
+        acknowledged: 0,
+        boot: 1,
+        first_sequence: sequence,
+        sequence,
+        time_ms: sequence,
+        received_ms: sequence,
+        kind: Kind::Birth,
+        body: serde_json::to_value(birth).expect("JSON"),
+        raw: vec![1],
+    };
+    assert_eq!(store.ingest(&[frame]).expect("stored").new, 1);
+}
+
+const FAILED: SlotState = SlotState::Rejected(Reason::PredictionDrift);
+
+#[test]
+fn a_failure_that_is_reported_between_look_and_decision_counts() {
+    for (phases, first) in [
+        (&[1000][..], Decision::Finish),
+        (&[999, 1000], Decision::Advance),
+    ] {
+        let store = fleet();
+        let started = store
+            .start_rollout(&rollout("r-1", phases), 0)
+            .expect("new");
+        let seen = started.after_sequence + 1;
+        for name in ["a", "b"] {
+            reports(&store, name, 1, SlotState::Confirmed, seen);
+        }
+        // What the boards had said by then asks for this; it would end the rollout, or widen it.
+        let ((_, counts, decision), changes) =
+            look(&store, FLEET, 1).expect("read").expect("a rollout");
+        assert_eq!((counts.confirmed, decision, changes), (2, first, true));
+        reports(&store, "b", 2, FAILED, seen);
+        let (after, counts, decision) = act(&store, FLEET, 1).expect("done").expect("a rollout");
+        assert_eq!((counts.confirmed, counts.failed), (1, 1));
+        assert!(matches!(decision, Decision::Abort { .. }), "{decision:?}");
+        assert_eq!(after.phase, 0);
+        assert_eq!(store.rollouts(FLEET).expect("read"), [after]);
+    }
+}
+
+#[test]
+fn nothing_is_written_between_what_a_decision_sees_and_what_it_stores() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.db");
+    let store = Sqlite::open(&path).expect("a store");
+    store
+        .start_rollout(&rollout("r-1", &[1000]), 0)
+        .expect("new");
+    let (asks, asked) = std::sync::mpsc::channel();
+    let other = std::thread::scope(|scope| {
+        let mut thread = None;
+        let mut decided = |before: &Rollout, _: Vec<StoredFrame>| {
+            thread = Some(scope.spawn(|| {
+                let store = Sqlite::open(&path)?;
+                asks.send(()).expect("somebody waits");
+                // Waits for its turn, or is told that the store is busy: it has no say in between.
+                let _ = store.next_desired(FLEET);
+                store.rollouts(FLEET)
+            }));
+            let mut after = before.clone();
+            after.state = State::Done;
+            Ok(Some(after))
+        };
+        store.decide(FLEET, &mut decided).expect("decided");
+        thread.map(|thread| thread.join().expect("no panic"))
+    });
+    asked.try_recv().expect("it was asked");
+    let seen = other.expect("a thread").expect("read");
+    assert_eq!(seen[0].state, State::Done);
+}
+
+#[test]
+fn what_somebody_did_meanwhile_stands() {
+    let store = fleet();
+    let started = store
+        .start_rollout(&rollout("r-1", &[1000]), 0)
+        .expect("new");
+    for name in ["a", "b"] {
+        reports(
+            &store,
+            name,
+            1,
+            SlotState::Confirmed,
+            started.after_sequence + 1,
+        );
+    }
+    let ((_, _, decision), _) = look(&store, FLEET, 1).expect("read").expect("a rollout");
+    assert_eq!(decision, Decision::Finish);
+    let aborted = State::Aborted {
+        why: "by hand".to_owned(),
+    };
+    let by_hand = |_: &State| Some(aborted.clone());
+    set_state(&store, FLEET, by_hand)
+        .expect("changed")
+        .expect("a rollout");
+    let (after, _, decision) = act(&store, FLEET, 1).expect("done").expect("a rollout");
+    assert_eq!((&after.state, decision), (&aborted, Decision::Wait));
+    assert_eq!(store.rollouts(FLEET).expect("read")[0].state, aborted);
+    let unchanged = set_state(&store, FLEET, |_| None).expect("read");
+    let (before, now) = unchanged.expect("a rollout");
+    assert_eq!(before, now);
+}
+
+#[test]
+fn failures_of_earlier_attempts_do_not_count_whatever_was_published_meanwhile() {
+    let store = fleet();
+    let first = store
+        .start_rollout(&rollout("r-1", &[1000]), 0)
+        .expect("new");
+    let number = store
+        .next_desired_for(&first)
+        .expect("drawn")
+        .expect("it stands");
+    reports(&store, "a", 1, FAILED, number);
+    assert_eq!(store.last_desired(FLEET).expect("read"), number);
+
+    // The standing of the first was read, and is to be published; then the second begins.
+    let second = store
+        .start_rollout(&rollout("r-2", &[1000]), 1)
+        .expect("new");
+    assert_eq!(second.after_sequence, number + 1);
+    assert_eq!(store.next_desired_for(&first).expect("read"), None);
+    let number = store
+        .next_desired_for(&second)
+        .expect("drawn")
+        .expect("it stands");
+    assert_eq!(number, second.after_sequence + 1);
+    let (_, counts, decision) = advance(&store, FLEET, 2).expect("done").expect("a rollout");
+    assert_eq!(
+        (counts.waiting, counts.failed, decision),
+        (1, 0, Decision::Wait)
+    );
+    // It saw the second, and failed again.
+    reports(&store, "a", 2, FAILED, number);
+    let (_, counts, decision) = advance(&store, FLEET, 3).expect("done").expect("a rollout");
+    assert_eq!(counts.failed, 1);
+    assert!(matches!(decision, Decision::Abort { .. }), "{decision:?}");
+
+    let again = store.start_rollout(&rollout("r-1", &[1000]), 4);
+    assert!(matches!(again, Err(StoreError::RolloutExists(id)) if id == "r-1"));
+}
