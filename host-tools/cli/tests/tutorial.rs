@@ -4,14 +4,12 @@
 //! reader's terminal, in which each command must end with exit code 0; `1$` and `2$` are terminals
 //! whose command goes on until the end. The one difference from the page: ports that are free.
 
-use std::fs::File;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+#[allow(dead_code, reason = "each test takes what it needs")]
+mod common;
 
-/// How long a command may take to end, or to say that it is ready.
-const PATIENCE: Duration = Duration::from_secs(120);
+use common::process::{Running, free_ports, text};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The lines of all fenced blocks of this language.
 fn blocks<'a>(page: &'a str, language: &str) -> Vec<Vec<&'a str>> {
@@ -39,11 +37,6 @@ fn commands(page: &str) -> Vec<(Option<char>, String)> {
     blocks.iter().flatten().filter_map(typed).collect()
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
-}
-
 /// The reader: a home folder, the folder they are in, and their other terminals.
 struct Reader {
     home: tempfile::TempDir,
@@ -51,17 +44,7 @@ struct Reader {
     path: String,
     broker: u16,
     http: u16,
-    terminals: Vec<Child>,
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        for terminal in &mut self.terminals {
-            // Nothing to do about one that ended before.
-            let _ = terminal.kill();
-            let _ = terminal.wait();
-        }
-    }
+    terminals: Vec<Running>,
 }
 
 impl Reader {
@@ -77,12 +60,13 @@ impl Reader {
             .map(|bin| bin.display().to_string())
             .collect();
         let path = std::env::var("PATH").unwrap_or_default();
+        let [broker, http] = free_ports();
         Self {
             home: tempfile::tempdir().expect("a folder"),
             folder: Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."),
             path: format!("{}:{path}", bins.join(":")),
-            broker: free_port(),
-            http: free_port(),
+            broker,
+            http,
             terminals: Vec::new(),
         }
     }
@@ -95,7 +79,6 @@ impl Reader {
         shell
             .args(["-c", line])
             .current_dir(&self.folder)
-            .stdin(Stdio::null())
             .env("HOME", self.home.path())
             .env("PATH", &self.path)
             .env("EDGEWARD_BROKER", format!("127.0.0.1:{}", self.broker))
@@ -109,52 +92,19 @@ impl Reader {
             self.folder = self.home.path().join(folder);
             return String::new();
         }
-        let log = self.home.path().join("output");
-        let mut child = self.start(line, &log);
-        let begin = Instant::now();
-        let status = loop {
-            if let Some(status) = child.try_wait().expect("the shell can be asked") {
-                break status;
-            }
-            if begin.elapsed() > PATIENCE {
-                let _ = child.kill();
-                panic!("`{line}` does not end: {}", read(&log));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        let output = read(&log);
-        assert!(status.success(), "`{line}` ended with {status}: {output}");
-        output
+        let output = Running::start(&mut self.shell(line)).end();
+        let said = text(&[output.stdout, output.stderr].concat());
+        let status = output.status;
+        assert!(status.success(), "`{line}` ended with {status}: {said}");
+        said
     }
 
     /// Types a command in a terminal of its own, and waits until it has said `ready`.
     fn leaves_running(&mut self, line: &str, ready: &str) {
-        let log = self
-            .home
-            .path()
-            .join(format!("terminal-{}", self.terminals.len()));
         // The shell becomes the command, so that ending the one ends the other.
-        let child = self.start(&format!("exec {line}"), &log);
-        self.terminals.push(child);
-        let begin = Instant::now();
-        while !read(&log).contains(ready) {
-            let ended = self.terminals.last_mut().map(Child::try_wait);
-            assert!(
-                begin.elapsed() < PATIENCE && matches!(ended, Some(Ok(None))),
-                "`{line}` does not say {ready:?}: {}",
-                read(&log)
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Starts a command whose both streams go to `log`.
-    fn start(&self, line: &str, log: &Path) -> Child {
-        let file = File::create(log).expect("a log");
-        let both = file.try_clone().expect("a second handle");
-        let mut shell = self.shell(line);
-        shell.stdout(file).stderr(both);
-        shell.spawn().expect("sh starts")
+        let terminal = Running::start(&mut self.shell(&format!("exec {line}")));
+        terminal.until_it_says(ready);
+        self.terminals.push(terminal);
     }
 
     /// Saves the page's configuration, with the port that is free here.
@@ -167,10 +117,6 @@ impl Reader {
         let text = text.replace(host, &format!("{host}\nport = {}", self.broker));
         std::fs::write(self.folder.join("agent.toml"), text).expect("agent.toml");
     }
-}
-
-fn read(path: &Path) -> String {
-    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
 /// The rest of the line that begins with `name`.

@@ -1,0 +1,74 @@
+//! Keys, and boards that are enrolled.
+
+use crate::common::process::text;
+use crate::common::{Place, snapshot};
+
+#[test]
+fn keys_are_made_listed_rotated_revoked_and_exported() {
+    let place = Place::new();
+    let output = place.run(&["keys", "list"], 1);
+    assert!(text(&output.stderr).contains("next: make keys with `edgeward keys init`"));
+    place.run(&["keys", "init", "--dry-run"], 0);
+    assert!(!place.path(".edgeward").exists());
+    let first = place.json(&["keys", "init", "--release", "1/2"], 0);
+    snapshot("keys-init", &first);
+    snapshot("keys-list", &place.json(&["keys", "list"], 0));
+    assert_eq!(
+        (
+            first["root_version"].as_u64(),
+            first["keys"].as_array().map(Vec::len)
+        ),
+        (Some(1), Some(5))
+    );
+    place.run(&["keys", "init"], 1);
+    let rotated = place.json(&["keys", "rotate", "rollout"], 0);
+    assert_eq!(rotated["root_version"], 2);
+    let release = first["keys"]
+        .as_array()
+        .and_then(|keys| keys.iter().find(|key| key["role"] == "release"));
+    let id = release
+        .and_then(|key| key["key"].as_str())
+        .expect("a release key");
+    place.run(&["keys", "revoke", id], 0);
+    let left = place.json(&["keys", "export", "--role", "release"], 0);
+    snapshot("keys-export", &left);
+    assert_eq!(left.as_array().map(Vec::len), Some(1));
+    let second = left[0]["key"].as_str().expect("an id");
+    let output = place.run(&["keys", "revoke", second], 1);
+    assert!(text(&output.stderr).contains("--replace"));
+    place.run(&["keys", "revoke", "zz"], 2);
+    let pem = place.run(&["keys", "export", "--role", "root", "--pem"], 0);
+    assert!(text(&pem.stdout).starts_with("-----BEGIN PUBLIC KEY-----\n"));
+    let pem = place.json(&["keys", "export", "--role", "root", "--pem"], 0);
+    let begin = "-----BEGIN PUBLIC KEY-----\n";
+    assert!(
+        pem[0]["pem"]
+            .as_str()
+            .is_some_and(|pem| pem.starts_with(begin))
+    );
+    let written = place.json(&["keys", "export", "--root", "root.cose"], 0);
+    snapshot("keys-export-root", &written);
+    assert!(place.path("root.cose").exists());
+}
+
+#[test]
+fn devices_are_enrolled_and_forgotten() {
+    let place = Place::new();
+    let key = "19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1";
+    let shown = place.json(&["device", "enroll", "board-1", "--key", key], 0);
+    snapshot("device-enroll", &shown);
+    assert_eq!(
+        place.json(&["device", "list"], 0).as_array().map(Vec::len),
+        Some(1)
+    );
+    place.run(&["device", "enroll", "board-2", "--key", "12"], 2);
+    place.run(&["device", "enroll", "a/b", "--key", key], 2);
+    place.run(&["device", "show", "board-2"], 1);
+    let other = key.replace("19bf", "29bf");
+    place.run(&["device", "enroll", "board-1", "--key", &other], 1);
+    let forgotten = place.json(&["device", "forget", "board-1", "--dry-run"], 0);
+    assert_eq!(forgotten["device"], "board-1");
+    place.run(&["device", "show", "board-1"], 0);
+    place.run(&["device", "forget", "board-1"], 0);
+    place.run(&["device", "show", "board-1"], 1);
+}

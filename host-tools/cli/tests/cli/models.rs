@@ -1,0 +1,130 @@
+//! Models before they are packed: understood, quantized, profiled.
+
+use crate::altered;
+use crate::common::process::text;
+use crate::common::{Place, model, snapshot};
+use serde_json::Value;
+
+#[test]
+fn a_model_is_understood() {
+    let place = Place::new();
+    let import = place.json(&["import", &model("motion-v1.onnx")], 0);
+    snapshot("import", &import);
+    assert_eq!(import["quantization"], "QDQ");
+    assert_eq!(
+        (&import["boards"][0]["class"], &import["boards"][0]["runs"]),
+        (&"linux".into(), &true.into())
+    );
+    assert_eq!(import["boards"][0]["engine"], "program");
+    assert_eq!(import["boards"][1]["runs"], true);
+    let float = place.json(&["import", &model("motion-v1-float.onnx")], 0);
+    assert_eq!(float["boards"][0]["engine"], "tract");
+    assert_eq!(float["boards"][1]["runs"], false);
+    let why = float["boards"][1]["why"].as_str().unwrap_or_default();
+    assert!(
+        why.contains("Conv (conv1)") && why.contains("quantize"),
+        "{why}"
+    );
+    std::fs::write(place.path("no.onnx"), b"not a model").expect("written");
+    let output = place.run(&["import", "no.onnx"], 1);
+    assert!(text(&output.stderr).contains("next: "));
+    place.run(&["import", "absent.onnx"], 1);
+}
+
+#[test]
+fn a_float_model_is_quantized() {
+    let place = Place::new();
+    let windows = |value: f32| {
+        let wave = |at: usize| value + (at % 50) as f32 / 50.0 - (at / 300) as f32 / 10.0;
+        let values = (0..3000).map(wave).collect();
+        edgeward_host::npy::Array::f32(&[10, 6, 50], values).expect("it fits")
+    };
+    std::fs::write(place.path("windows.npy"), windows(0.0).to_bytes()).expect("written");
+    std::fs::write(place.path("nan.npy"), windows(f32::NAN).to_bytes()).expect("written");
+    std::fs::write(
+        place.path("labels.csv"),
+        "label\n0\n1\n2\n3\n0\n1\n2\n3\n0\n1\n",
+    )
+    .expect("written");
+    let float = model("motion-v1-float.onnx");
+    let common = [
+        "quantize",
+        &float,
+        "--calibrate",
+        "windows.npy",
+        "-f",
+        "int8.onnx",
+    ];
+    let dry = place.json(&[&common[..], &["--dry-run"]].concat(), 0);
+    assert_eq!(dry["rows"], 10);
+    assert!(
+        !place.path("int8.onnx").exists(),
+        "a dry run writes nothing"
+    );
+    let labelled = [
+        &common[..],
+        &["--labels", "labels.csv", "--method", "percentile"],
+    ]
+    .concat();
+    let made = place.json(&labelled, 0);
+    snapshot("quantize", &made);
+    assert_eq!(
+        (&made["method"], &made["percentile"]),
+        (&"percentile".into(), &99.99.into())
+    );
+    assert!(made["comparison"]["accuracy_int8"].is_number(), "{made}");
+    assert_eq!(made["comparison"]["on"], "calibration");
+    std::fs::copy(place.path("windows.npy"), place.path("eval.npy")).expect("copied");
+    let judged = place.json(&[&labelled[..], &["--eval", "eval.npy"]].concat(), 0);
+    assert_eq!(judged["comparison"]["on"], "eval");
+    assert_eq!(judged["comparison"]["rows"], 10);
+    let import = place.json(&["import", "int8.onnx"], 0);
+    assert_eq!(import["boards"][0]["engine"], "program");
+    let said = place.run(&labelled, 0);
+    assert!(
+        text(&said.stdout).contains("WIDEST RANGES")
+            && text(&said.stdout).contains("which flatters"),
+        "{}",
+        text(&said.stdout)
+    );
+    let nan = place.run(&["quantize", &float, "--calibrate", "nan.npy"], 1);
+    assert!(
+        text(&nan.stderr).contains("element 0 of row 0"),
+        "{}",
+        text(&nan.stderr)
+    );
+    let twice = place.run(&["quantize", "int8.onnx", "--calibrate", "windows.npy"], 3);
+    assert!(
+        text(&twice.stderr).contains("next: give the float model"),
+        "{}",
+        text(&twice.stderr)
+    );
+}
+
+#[test]
+fn a_profile_is_measured() {
+    let place = Place::new();
+    let profile = place.json(&["profile", &model("v1.toml")], 0);
+    snapshot("profile", &profile);
+    assert_eq!(profile["summary"]["training_windows"], 240);
+    assert_eq!(
+        profile["profile"]["features"].as_array().map(Vec::len),
+        Some(6)
+    );
+}
+
+#[test]
+fn held_out_data_measures_the_predictions() {
+    let place = Place::new();
+    let line = "training = \"train.csv\"";
+    let manifest = altered(&place, line, &format!("{line}\nvalidation = \"test.csv\""));
+    std::fs::copy(model("test.csv"), place.path("test.csv")).expect("copied");
+    let with = place.json(&["profile", &manifest], 0);
+    let without = place.json(&["profile", &model("v1.toml")], 0);
+    let mean = |profile: &Value| profile["profile"]["output"]["score_mean"].as_f64();
+    assert!(mean(&with) < mean(&without), "{with}");
+    assert_eq!(
+        with["profile"]["features"][0]["mean"],
+        without["profile"]["features"][0]["mean"]
+    );
+}

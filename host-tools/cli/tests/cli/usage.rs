@@ -1,0 +1,169 @@
+//! Wrong arguments, settings and where they come from, errors.
+
+use crate::common::process::text;
+use crate::common::{Place, model, run, snapshot};
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::process::Command;
+
+#[test]
+fn wrong_usage_exits_with_2_and_teaches() {
+    let place = Place::new();
+    place.run(&["pakc"], 2);
+    place.run(&["keys", "rotate", "nobody"], 2);
+    let output = place.run(&["keys", "list", "-o", "yaml"], 2);
+    assert!(text(&output.stderr).contains("use table or json"));
+    std::fs::write(place.path("edgeward.toml"), "hmoe = \"x\"\n").expect("written");
+    let output = place.run(&["keys", "list"], 2);
+    assert!(
+        text(&output.stderr).contains("hmoe"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn settings_come_from_flag_then_environment_then_file() {
+    let place = Place::new();
+    std::fs::write(
+        place.path("edgeward.toml"),
+        "home = \"by-file\"\noutput = \"json\"\n",
+    )
+    .expect("written");
+    let output = place.run(&["keys", "init"], 0);
+    assert!(serde_json::from_slice::<Value>(&output.stdout).is_ok());
+    assert!(place.path("by-file/keys/root.cose").exists());
+    let status = place
+        .command(&["keys", "init"])
+        .env("EDGEWARD_HOME", "by-env")
+        .output()
+        .expect("it starts")
+        .status;
+    assert_eq!(status.code(), Some(0));
+    assert!(place.path("by-env/keys/root.cose").exists());
+    let mut both = place.command(&["keys", "init", "--home", "by-flag"]);
+    assert_eq!(
+        both.env("EDGEWARD_HOME", "by-env")
+            .output()
+            .expect("it starts")
+            .status
+            .code(),
+        Some(0)
+    );
+    assert!(place.path("by-flag/keys/root.cose").exists());
+}
+
+#[test]
+fn the_file_sets_the_fleet_that_commands_concern() {
+    let place = Place::new();
+    std::fs::write(place.path("edgeward.toml"), "fleet = \"by-file\"\n").expect("written");
+    let key = "19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1";
+    let enroll = ["device", "enroll", "b", "--dry-run", "--key", key];
+    assert_eq!(place.json(&enroll, 0)["fleet"], "by-file");
+    let by_flag = [&enroll[..], &["--fleet", "by-flag"]].concat();
+    assert_eq!(place.json(&by_flag, 0)["fleet"], "by-flag");
+    let mut command = place.command(&[&enroll[..], &["-o", "json"]].concat());
+    let output = command
+        .env("EDGEWARD_FLEET", "by-env")
+        .output()
+        .expect("it starts");
+    let device: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(device["fleet"], "by-env");
+}
+
+#[test]
+fn errors_are_json_where_json_was_asked_for() {
+    let place = Place::new();
+    let output = place.run(&["-o", "json", "keys", "list"], 1);
+    let error: Value = serde_json::from_slice(&output.stderr).expect("JSON on stderr");
+    assert_eq!(error["exit"], 1);
+    assert!(error["error"].is_string() && error["next"].is_string());
+    assert!(output.stdout.is_empty());
+    snapshot("error", &error);
+    // Arguments that are wrong are wrong in JSON too, whoever asked for it.
+    for (args, says) in [
+        (&["pakc"][..], "pakc"),
+        (&["device", "enroll", "b"], "--key"),
+        (&["keys", "rotate", "nobody"], "nobody"),
+    ] {
+        let error = place.error(args, 2);
+        let said = error["error"].as_str().expect("a sentence");
+        assert!(said.contains(says) && !said.contains("Usage"), "{said}");
+        let mut command = place.command(args);
+        let output = run(command.env("EDGEWARD_OUTPUT", "json"), 2);
+        assert_eq!(
+            serde_json::from_slice::<Value>(&output.stderr).ok(),
+            Some(error)
+        );
+    }
+}
+
+/// What a command writes to a terminal, which both of its streams are.
+fn on_a_terminal(place: &Place, args: &[&str], no_colour: &str) -> String {
+    let command = place.command(args);
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let quoted = |word: &OsStr| format!("'{}'", word.to_string_lossy());
+    let line: Vec<String> = words.map(quoted).collect();
+    let mut script = Command::new("script");
+    script
+        .args(["-q", "-e", "-c", &line.join(" "), "/dev/null"])
+        .current_dir(place.folder())
+        .env("TERM", "xterm")
+        .env("NO_COLOR", no_colour);
+    text(&run(&mut script, 0).stdout)
+}
+
+#[test]
+fn bars_and_colours_are_for_terminals_and_data_is_alone_on_stdout() {
+    let place = Place::with_bundle();
+    let list = ["keys", "list"];
+    let bold = "\x1b[1m";
+    assert!(on_a_terminal(&place, &list, "").contains(bold));
+    assert!(!on_a_terminal(&place, &list, "1").contains('\x1b'));
+    assert!(!text(&place.run(&list, 0).stdout).contains('\x1b'));
+    let eval = [
+        "eval",
+        "v1.bundle",
+        "--data",
+        &model("test.csv"),
+        "-o",
+        "json",
+    ];
+    let bar = "/4000";
+    assert!(on_a_terminal(&place, &eval, "1").contains(bar));
+    let quiet = [&eval[..], &["-q"]].concat();
+    assert!(!on_a_terminal(&place, &quiet, "1").contains(bar));
+    let piped = place.run(&eval, 0);
+    assert_eq!(text(&piped.stderr), "");
+    assert!(serde_json::from_slice::<Value>(&piped.stdout).is_ok());
+    // What is being done goes to stderr, and can be silenced.
+    let pack = ["pack", &model("v1.toml"), "--dry-run", "-o", "json"];
+    let packed = place.run(&pack, 0);
+    assert!(text(&packed.stderr).contains("packing motion"));
+    assert!(serde_json::from_slice::<Value>(&packed.stdout).is_ok());
+    assert_eq!(
+        text(&place.run(&[&pack[..], &["-q"]].concat(), 0).stderr),
+        ""
+    );
+}
+
+#[test]
+fn completions_know_every_command() {
+    let place = Place::new();
+    let help = text(&place.run(&["--help"], 0).stdout);
+    let commands = help.split("Commands:").nth(1).expect("a list");
+    let commands = commands.split("Options:").next().expect("its end");
+    let name = |line: &'_ str| line.split_whitespace().next().map(str::to_owned);
+    let names: Vec<String> = commands.lines().filter_map(name).collect();
+    assert!(names.len() > 18, "{names:?}");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = text(&place.run(&["completions", shell], 0).stdout);
+        for word in names
+            .iter()
+            .map(String::as_str)
+            .chain(["enroll", "dry-run"])
+        {
+            assert!(script.contains(word), "{shell}: no {word}");
+        }
+    }
+}

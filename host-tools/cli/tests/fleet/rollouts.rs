@@ -1,0 +1,185 @@
+//! Rollouts, by hand and driven by `edgeward serve`.
+
+use crate::board::{Board, empty_slot};
+use crate::common::process::PATIENCE;
+use crate::site::{FLEET, Site};
+use edgeward::bundle::CHUNK_BYTES;
+use edgeward::sync::RolloutState;
+use edgeward::telemetry::{Reason, SlotState};
+use edgeward::topic;
+use std::time::Instant;
+
+#[test]
+fn a_rollout_is_started_paused_resumed_aborted_and_rolled_back() {
+    let place = Site::new();
+    place.error(&["rollout", "status"], 1);
+    place.error(&["rollout", "start", "plain.bundle"], 3);
+    place.error(&["rollout", "start", "v1.bundle", "--phases", "50%,10%"], 2);
+    let start = ["rollout", "start", "v1.bundle", "--id", "r-1"];
+    std::fs::remove_dir_all(place.path(".edgeward/releases")).unwrap_or_default();
+    let store = place.path(".edgeward/store.db");
+    std::fs::remove_file(&store).unwrap_or_default();
+    assert_eq!(
+        place.json(&[&start[..], &["--dry-run"]].concat(), 0)["dry_run"],
+        true
+    );
+    let back = ["rollback", "--to", "v1.bundle", "--dry-run"];
+    assert_eq!(place.json(&back, 0)["dry_run"], true);
+    assert!(!store.exists(), "a dry run makes no store");
+    place.error(&["rollout", "status"], 1);
+
+    let started = place.json(&[&start[..], &["--phases", "10%,100%"]].concat(), 0);
+    assert_eq!(
+        (&started["rollout"]["state"], &started["rollout"]["phase"]),
+        (&"Running".into(), &0.into())
+    );
+    let first = place.desired();
+    assert_eq!(
+        (first.rollout.as_str(), first.state, first.share_per_mille),
+        ("r-1", RolloutState::Active, 100)
+    );
+    // Without `edgeward serve` it stays in its first phase.
+    let watch = ["rollout", "status", "--watch", "--timeout", "1"];
+    assert_eq!(place.lines(&watch, 5)[0]["rollout"]["state"], "Running");
+
+    let would = place.json(&["rollout", "pause", "--dry-run"], 0);
+    assert_eq!(would["rollout"]["state"], "Paused");
+    let paused = place.json(&["rollout", "pause"], 0);
+    assert_eq!(paused["rollout"]["state"], "Paused");
+    let second = place.desired();
+    assert_eq!(second.state, RolloutState::Paused);
+    assert!(second.sequence > first.sequence);
+    place.error(&["rollout", "pause"], 1);
+    place.json(&["rollout", "resume"], 0);
+    assert_eq!(place.desired().state, RolloutState::Active);
+    place.error(&["rollout", "resume"], 1);
+    assert_eq!(
+        place.json(&["rollout", "status"], 0)["counts"]["targeted"],
+        0
+    );
+
+    place.json(&["rollout", "abort"], 0);
+    assert_eq!(place.desired().state, RolloutState::Aborted);
+    let aborted = place.json(&["rollout", "status"], 4);
+    assert_eq!(aborted["rollout"]["state"]["Aborted"]["why"], "by hand");
+    place.error(&["rollout", "abort"], 1);
+
+    // What worked comes back under the next counter, for the whole fleet.
+    place.error(&["rollback", "--to", "plain.bundle"], 3);
+    let dry = place.json(&["rollback", "--to", "v1.bundle", "--dry-run"], 0);
+    assert_eq!(dry["dry_run"], true);
+    let back = place.json(&["rollback", "--to", "v1.bundle"], 0);
+    assert_eq!(back["rollout"]["plan"]["targets"][0]["counter"], 2);
+    let last = place.desired();
+    assert_eq!((last.share_per_mille, last.targets[0].counter), (1000, 2));
+    let again = place.retained(&topic::blob(&last.targets[0].digest, 0));
+    assert_eq!(again.len(), CHUNK_BYTES);
+    let history = place.json(&["rollout", "history"], 0);
+    let names: Vec<_> = history["rollouts"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|rollout| rollout["plan"]["id"].as_str().expect("a name"))
+        .collect();
+    assert_eq!(names.len(), 2);
+    assert!(
+        names[0].starts_with("rollback-") && names[1] == "r-1",
+        "{names:?}"
+    );
+}
+
+#[test]
+fn a_broker_that_is_away_is_waited_for_as_long_as_one_says_or_not_at_all() {
+    let place = Site::new();
+    let away = ["--broker", "mqtt://127.0.0.1:1"];
+    let start = ["rollout", "start", "v1.bundle", "--id", "r-1"];
+    let begin = Instant::now();
+    let error = place.error(&[&start[..], &away, &["--timeout", "1"]].concat(), 5);
+    assert!(begin.elapsed() < PATIENCE / 2, "{:?}", begin.elapsed());
+    let said = error["error"].as_str().expect("a sentence");
+    assert!(
+        said.contains("Connection refused") && said.contains("noted"),
+        "{said}"
+    );
+    let pause = ["rollout", "pause"];
+    place.error(&[&pause[..], &away, &["--timeout", "1"]].concat(), 5);
+    let resume = ["rollout", "resume", "--no-wait"];
+    let resumed = place.json(&[&resume[..], &away].concat(), 0);
+    assert_eq!(resumed["rollout"]["state"], "Running");
+    let back = ["rollback", "--to", "v1.bundle"];
+    place.run(&[&back[..], &away, &["--timeout", "1"]].concat(), 5);
+    place.json(&[&back[..], &away, &["--no-wait"]].concat(), 0);
+    let both = ["rollout", "abort", "--no-wait", "--timeout", "1"];
+    place.run(&both, 2);
+
+    // What was noted is published by `edgeward serve`.
+    let serve = place.serve();
+    assert_eq!(serve.first_json()["fleet"], FLEET);
+    assert!(place.desired().rollout.starts_with("rollback-"));
+}
+
+#[test]
+fn a_rollout_that_some_boards_refuse_is_partly_done() {
+    let place = Site::new();
+    let serve = place.serve();
+    assert_eq!(serve.first_json()["fleet"], FLEET);
+    let mut good = Board::named(&place, "good", 7);
+    let mut bad = Board::named(&place, "bad", 8);
+    let start = ["rollout", "start", "v1.bundle", "--phases", "100%"];
+    let bounds = ["--soak", "0", "--max-failures", "1"];
+    // A phase without boards would be over at once: both are known before it begins.
+    for board in [&mut good, &mut bad] {
+        board.birth(empty_slot(), 0);
+        board.acknowledged(&place.root());
+    }
+    place.json(&[&start[..], &bounds].concat(), 0);
+    let desired = place.desired();
+    good.confirms(&desired);
+    good.acknowledged(&place.root());
+    let watch = ["rollout", "status", "--watch", "--timeout"];
+    let open = place.lines(&[&watch[..], &["1"]].concat(), 5);
+    let counts = &open.last().expect("a line")["counts"];
+    assert_eq!(
+        (&counts["confirmed"], &counts["waiting"]),
+        (&1.into(), &1.into())
+    );
+
+    bad.reports(&desired, SlotState::Rejected(Reason::SelfTest));
+    bad.acknowledged(&place.root());
+    let ended = place.lines(&[&watch[..], &["50"]].concat(), 6);
+    let last = ended.last().expect("a line");
+    assert_eq!(last["rollout"]["state"], "Done");
+    let counts = &last["counts"];
+    assert_eq!(
+        (&counts["confirmed"], &counts["failed"]),
+        (&1.into(), &1.into())
+    );
+    place.json(&["rollout", "status"], 6);
+
+    // The release again: what failed before does not count, for the board tries again; one more than
+    // may fail stops it.
+    let strict = ["--soak", "0", "--id", "strict"];
+    let would = place.json(&[&start[..], &strict, &["--dry-run"]].concat(), 0);
+    let counts = &would["counts"];
+    assert_eq!(
+        (&counts["waiting"], &counts["failed"]),
+        (&1.into(), &0.into()),
+        "{would}"
+    );
+    place.json(&[&start[..], &strict].concat(), 0);
+    let open = place.lines(&[&watch[..], &["1"]].concat(), 5);
+    let counts = &open.last().expect("a line")["counts"];
+    assert_eq!(
+        (&counts["waiting"], &counts["failed"]),
+        (&1.into(), &0.into())
+    );
+    let desired = place.desired();
+    assert_eq!(desired.rollout, "strict");
+    bad.reports(&desired, SlotState::Rejected(Reason::SelfTest));
+    let stopped = place.lines(&[&watch[..], &["50"]].concat(), 4);
+    let why = &stopped.last().expect("a line")["rollout"]["state"]["Aborted"]["why"];
+    assert!(
+        why.as_str().is_some_and(|why| why.contains("1 of 2")),
+        "{why}"
+    );
+}
