@@ -47,7 +47,7 @@ fn error(program: &Aligned<u8>) -> ProgramError {
 #[test]
 fn each_field_of_the_head_is_checked() {
     type Change = fn(&mut Header);
-    let changes: [(HeadField, u32, Change); 24] = [
+    let changes: [(HeadField, u32, Change); 25] = [
         (HeadField::Magic, 0, |head| head.magic = 0),
         (HeadField::Version, 2, |head| head.version = 2),
         (HeadField::Layout, 2, |head| head.layout = 2),
@@ -80,7 +80,10 @@ fn each_field_of_the_head_is_checked() {
         (HeadField::Scale, 1, |head| {
             head.input_scale = f32::from_bits(1)
         }),
-        (HeadField::Reserved, 3, |head| head.reserved[3] = 3),
+        (HeadField::Reserved, 3, |head| head.reserved[1] = 3),
+        (HeadField::InputPlanes, 7, |head| {
+            (head.input_len, head.input_planes) = (8, 7);
+        }),
         (HeadField::Features, 0, |head| head.feature_inner = 1),
         (HeadField::Features, 4, |head| head.features = 4),
         (HeadField::Features, 0, |head| head.feature_count = 1),

@@ -52,7 +52,10 @@ fn repair(bytes: &mut [u8]) {
     (head.magic, head.version, head.bytes) = (MAGIC, VERSION, len as u32);
     (head.layout, head.flags) = (head.layout & 1, head.flags & 3);
     (head.input_scale, head.output_scale) = (0.5, 0.25);
-    (head.op_count, head.reserved) = (1 + head.op_count % 4, [0; 4]);
+    (head.op_count, head.reserved) = (1 + head.op_count % 4, [0; 2]);
+    if head.input_planes > 0 && !head.input_len.is_multiple_of(head.input_planes.into()) {
+        head.input_planes = 0;
+    }
     if head.feature_count == 0 {
         (head.features, head.feature_inner) = (0, 0);
     }

@@ -19,29 +19,34 @@ impl Program<'_> {
     /// are rounded away from zero as TensorFlow Lite Micro's `Quantize` does, or to even as ONNX's
     /// `QuantizeLinear`, by the head's flag. A value that is not a number becomes the zero point.
     ///
+    /// Where the head states planes, the input comes plane by plane, and its element of plane `p` and
+    /// pixel `x` goes to `x * planes + p`.
+    ///
     /// Elements beyond the shorter of the two slices stay as they are.
     pub fn quantize(&self, input: &[f32], elements: &mut [i8]) {
         let header = self.header();
+        let mut places = Places::of(header);
+        // Behind the last plane there are no places.
+        let input = match header.input_planes {
+            0 => input,
+            _ => input.get(..header.input_len as usize).unwrap_or(input),
+        };
         let inner = (header.feature_inner as usize).max(1);
         if header.feature_count == 0 {
-            for (element, &value) in elements.iter_mut().zip(input) {
-                *element = quantize(value, header);
-            }
+            places.put(input, elements, |value| quantize(value, header));
             return;
         }
-        let stretches = input.chunks(inner).zip(elements.chunks_mut(inner));
         let mut features = self.features();
-        for (values, elements) in stretches {
+        for values in input.chunks(inner) {
             let feature = features.next().or_else(|| {
                 features = self.features();
                 features.next()
             });
             // Verified programs state at least one.
             let Some(feature) = feature else { return };
-            for (element, &value) in elements.iter_mut().zip(values) {
-                let value = (value - feature.subtract) * feature.multiply;
-                *element = quantize(value, header);
-            }
+            places.put(values, elements, |value| {
+                quantize((value - feature.subtract) * feature.multiply, header)
+            });
         }
     }
 
@@ -60,6 +65,54 @@ impl Program<'_> {
         let bytes = self.bytes().get(header.features as usize..);
         let mut reader = Reader::new(bytes.unwrap_or_default());
         (0..header.feature_count).map_while(move |_| Feature::read(&mut reader))
+    }
+}
+
+/// Where the elements of an input go, one after the other.
+struct Places {
+    /// Where the next goes.
+    next: usize,
+    /// From one to the next of a plane.
+    step: usize,
+    /// Elements of the whole input.
+    len: usize,
+}
+
+/// Elements that are quantized before they go to their places, so that the first becomes vector code.
+const BLOCK: usize = 32;
+
+impl Places {
+    fn of(header: &Header) -> Self {
+        Self {
+            next: 0,
+            step: usize::from(header.input_planes).max(1),
+            len: header.input_len as usize,
+        }
+    }
+
+    /// Puts further values into their places; what has none goes nowhere.
+    fn put(&mut self, values: &[f32], elements: &mut [i8], of: impl Fn(f32) -> i8) {
+        if self.step == 1 {
+            let place = elements.iter_mut().skip(self.next).zip(values);
+            place.for_each(|(element, &value)| *element = of(value));
+            self.next = self.next.saturating_add(values.len());
+            return;
+        }
+        for values in values.chunks(BLOCK) {
+            let mut block = [0; BLOCK];
+            let pairs = block.iter_mut().zip(values);
+            pairs.for_each(|(element, &value)| *element = of(value));
+            for &quantized in block.iter().take(values.len()) {
+                if let Some(element) = elements.get_mut(self.next) {
+                    *element = quantized;
+                }
+                self.next = self.next.saturating_add(self.step);
+                if self.next >= self.len {
+                    // The next plane begins an element after this one did.
+                    self.next = (self.next - self.len).saturating_add(1);
+                }
+            }
+        }
     }
 }
 
@@ -110,7 +163,8 @@ mod tests {
                 HEADER_BYTES as u32
             },
             feature_inner: inner,
-            reserved: [0; 4],
+            input_planes: 0,
+            reserved: [0; 2],
         };
         let mut all = Aligned::zeros(bytes);
         let mut writer = Writer::new(all.as_mut());
@@ -161,6 +215,34 @@ mod tests {
         ];
         let elements = quantized(&program(0, &features, 2), &[1.0, 3.0, 0.0, 1.0, 5.0, 1.0]);
         assert_eq!(elements, [3, 5, 11, 15, 7, 3]);
+    }
+
+    #[test]
+    fn planes_become_pixels() {
+        let mut bytes = program(0, &[], 0);
+        let mut header = Header::read(&mut Reader::new(bytes.as_ref())).expect("it is there");
+        (header.input_len, header.input_planes) = (105, 3);
+        header.arena_bytes = 112;
+        header
+            .write(&mut Writer::new(bytes.as_mut()))
+            .expect("there is room");
+        // Three planes of 35 pixels.
+        let input: Vec<f32> = (0..105).map(|at| 0.5 * at as f32).collect();
+        let elements = quantized(&bytes, &input);
+        let place = |at: usize| (at % 3 * 35 + at / 3 + 3) as i8;
+        assert!((0..105).map(place).eq(elements.iter().copied()));
+        // What is too long goes nowhere.
+        let long: Vec<f32> = (0..200).map(|at| 0.5 * at as f32).collect();
+        let elements = quantized(&bytes, &long);
+        assert!((0..105).map(place).eq(elements.iter().take(105).copied()));
+        assert_eq!(elements[105..], [0; 95]);
+        header.input_planes = 2;
+        header
+            .write(&mut Writer::new(bytes.as_mut()))
+            .expect("there is room");
+        let refused = Program::verify(bytes.as_ref()).map(|_| ());
+        let (field, value) = (super::super::verify::HeadField::InputPlanes, 2);
+        assert_eq!(refused, Err(ProgramError::Head { field, value }));
     }
 
     #[test]

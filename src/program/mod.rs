@@ -81,8 +81,11 @@ record! {
         features: u32,
         /// Elements of the input from one feature to the next; 0 where there are none.
         feature_inner: u32,
+        /// Where not 0, the caller's input is so many planes one after the other, and the arena has the
+        /// elements of a pixel side by side.
+        input_planes: u16,
         /// Zeros.
-        reserved: [u8; 4],
+        reserved: [u8; 2],
     }
 }
 

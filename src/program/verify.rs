@@ -88,6 +88,8 @@ pub enum HeadField {
     Scale,
     /// Features that are not aligned, lie outside the constants, or have no extent.
     Features,
+    /// Planes that the input does not divide into.
+    InputPlanes,
     /// Reserved bytes that are not zero.
     Reserved,
 }
@@ -239,6 +241,12 @@ fn head(header: &Header, len: usize) -> Result<Layout, ProgramError> {
     }
     let features = HeadField::Features;
     require(features_hold(header, len), features, header.features)?;
+    let planes = u32::from(header.input_planes);
+    require(
+        planes == 0 || header.input_len.is_multiple_of(planes),
+        HeadField::InputPlanes,
+        planes,
+    )?;
     let reserved = header.reserved.iter().copied().max().unwrap_or(0);
     require(reserved == 0, HeadField::Reserved, u32::from(reserved))?;
     Ok(layout)

@@ -127,7 +127,8 @@ impl Builder {
             feature_count: 0,
             features: 0,
             feature_inner: 0,
-            reserved: [0; 4],
+            input_planes: 0,
+            reserved: [0; 2],
         };
         let mut all = Aligned::zeros(bytes);
         let mut writer = Writer::new(all.as_mut());

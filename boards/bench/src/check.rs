@@ -439,14 +439,13 @@ fn write(builder: &mut Builder<'_>, op: &Op, arena: usize, io: [(usize, usize); 
     builder.bytes[..CONSTANTS].fill(0);
     let mut writer = Writer::new(&mut builder.bytes[HEADER_BYTES..CONSTANTS]);
     let _ = op.write(&mut writer);
-    let op_bytes = writer.at() as u32;
     let header = Header {
         magic: MAGIC,
         version: VERSION,
         layout: Layout::CortexM as u8,
         flags: 0,
         bytes: length as u32,
-        op_bytes,
+        op_bytes: writer.at() as u32,
         op_count: 1,
         arena_bytes: arena as u32,
         input: io[0].0 as u32,
@@ -460,7 +459,8 @@ fn write(builder: &mut Builder<'_>, op: &Op, arena: usize, io: [(usize, usize); 
         feature_count: 0,
         features: 0,
         feature_inner: 0,
-        reserved: [0; 4],
+        input_planes: 0,
+        reserved: [0; 2],
     };
     let _ = header.write(&mut Writer::new(builder.bytes));
     length

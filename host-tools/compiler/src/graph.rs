@@ -313,6 +313,9 @@ pub struct Graph {
     pub outputs: Vec<TensorId>,
     /// How the caller's floats are scaled before they are quantized.
     pub input_affine: Option<InputAffine>,
+    /// Shape of the caller's input where it has its channels first and the graph takes it with channels
+    /// last: quantizing moves the elements to their places.
+    pub planar_input: Option<Vec<usize>>,
     /// Whether quantizing the input rounds halves to even, as ONNX does, and not away from zero, as
     /// TensorFlow Lite does.
     pub input_half_to_even: bool,

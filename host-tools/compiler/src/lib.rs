@@ -112,7 +112,8 @@ pub fn compile_graph(mut graph: Graph, options: &Options) -> Result<Compiled, Co
     check::check(&graph)?;
     let rewrites = rewrite::apply(&mut graph, options.rewrites);
     let shape = |ids: &[graph::TensorId]| ids.first().map(|&id| graph.tensor(id).shape.clone());
-    let (input_shape, output_shape) = (shape(&graph.inputs), shape(&graph.outputs));
+    let input_shape = graph.planar_input.clone().or(shape(&graph.inputs));
+    let output_shape = shape(&graph.outputs);
     check::check(&graph)?;
     let layout = weight_layout(options.layout);
     let lowered = emit::lower(&graph, layout)?;

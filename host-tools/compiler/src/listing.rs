@@ -29,6 +29,13 @@ impl fmt::Display for Listing<'_> {
             "input   {:>6} elements at {:<6} scale {} zero point {}",
             head.input_len, head.input, head.input_scale, head.input_zero_point
         )?;
+        if head.input_planes > 0 {
+            let planes = head.input_planes;
+            writeln!(
+                f,
+                "        from {planes} planes, which quantizing brings together"
+            )?;
+        }
         writeln!(
             f,
             "output  {:>6} elements at {:<6} scale {} zero point {}",
@@ -216,7 +223,8 @@ mod tests {
             feature_count: 0,
             features: 0,
             feature_inner: 0,
-            reserved: [0; 4],
+            input_planes: 0,
+            reserved: [0; 2],
         };
         header.write(&mut writer).unwrap();
         ops.iter().for_each(|op| op.write(&mut writer).unwrap());

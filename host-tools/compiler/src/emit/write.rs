@@ -70,6 +70,14 @@ impl Lowered {
             .input_affine
             .as_ref()
             .filter(|it| !it.features.is_empty());
+        let planes = graph.planar_input.as_ref();
+        let planes = planes.and_then(|shape| shape.get(1)).copied().unwrap_or(0);
+        let planes = u16::try_from(planes).map_err(|_| CompileError::TooLarge {
+            place: "the program".into(),
+            what: "the number of its input's channels",
+            value: planes as u64,
+            limit: u16::MAX.into(),
+        })?;
         let mut flags = if plan.disjoint { Header::DISJOINT } else { 0 };
         if graph.input_half_to_even {
             flags |= Header::HALF_TO_EVEN;
@@ -94,7 +102,8 @@ impl Lowered {
             feature_count: affine.map_or(0, |it| it.features.len() as u16),
             features: affine.map_or(0, |_| constants as u32 + self.features),
             feature_inner: affine.map_or(0, |it| it.inner.max(1) as u32),
-            reserved: [0; 4],
+            input_planes: planes,
+            reserved: [0; 2],
         })
     }
 }

@@ -8,6 +8,7 @@
 //! Activations go from channels first to channels last where a convolution or a pooling begins, and
 //! back where an operator sees their order. uint8 values become int8: element and zero point less 128.
 //! Weights with a zero point become symmetric int8, in several parts where they do not fit (`weights`).
+//! The order of a float input's elements is turned by its quantization where it can be.
 //! A float input that is only shifted and scaled before its QuantizeLinear becomes the program's
 //! input quantization, feature by feature.
 
@@ -29,7 +30,7 @@ mod weights;
 
 pub use error::OnnxError;
 
-use crate::graph::Graph;
+use crate::graph::{Graph, Kind};
 use constant::Constant;
 use error::{FIX_SHAPES, QUANTIZE, Result, USE_TRACT};
 use prost::Message;
@@ -242,7 +243,55 @@ impl Importer {
         }
         self.graph.outputs.push(tensor);
         self.prune();
+        self.take_planes();
         Ok(())
+    }
+
+    /// Leaves turning the caller's floats to channels last to their quantization, which touches each
+    /// anyway: where all readers of the input turn it, none need.
+    fn take_planes(&mut self) {
+        let &[input] = &self.graph.inputs[..] else {
+            return;
+        };
+        // int8 and uint8 inputs are put into the arena as they are.
+        if !self.graph.input_half_to_even || self.graph.outputs.contains(&input) {
+            return;
+        }
+        let shape = self.graph.tensor(input).shape.clone();
+        let reads = |node: &&crate::graph::Node| node.inputs.contains(&Some(input));
+        let turns = |node: &crate::graph::Node| match &node.kind {
+            Kind::Transpose { permutation } => {
+                matches!(&permutation[..], [0, 2, 1] | [0, 2, 3, 1])
+                    && node
+                        .outputs
+                        .iter()
+                        .all(|it| !self.graph.outputs.contains(it))
+            }
+            _ => false,
+        };
+        let readers: Vec<_> = self.graph.nodes.iter().filter(reads).collect();
+        let turned: Vec<_> = readers
+            .iter()
+            .flat_map(|node| &node.outputs)
+            .copied()
+            .collect();
+        let Some(&first) = turned
+            .first()
+            .filter(|_| readers.iter().all(|node| turns(node)))
+        else {
+            return;
+        };
+        self.graph.nodes.retain(|node| !reads(&node));
+        let inputs = self
+            .graph
+            .nodes
+            .iter_mut()
+            .flat_map(|node| &mut node.inputs);
+        for read in inputs.flatten().filter(|read| turned.contains(read)) {
+            *read = first;
+        }
+        self.graph.inputs = vec![first];
+        self.graph.planar_input = Some(shape);
     }
 
     /// Drops nodes whose results nobody reads: those that others made superfluous.

@@ -151,18 +151,12 @@ fn the_example_model_comes_in_whole() {
                 .unwrap_or_default()
         })
         .collect();
+    assert_eq!(graph.planar_input.as_deref(), Some(&[1, 6, 50][..]));
     let expected = [
-        "Transpose",
-        "Reshape",
-        "Conv",
-        "MaxPool",
-        "Conv",
-        "Mean",
-        "Reshape",
-        "Dense",
+        "Reshape", "Conv", "MaxPool", "Conv", "Mean", "Reshape", "Dense",
     ];
     assert_eq!(names, expected);
-    let Kind::Conv { window, .. } = &graph.nodes[2].kind else {
+    let Kind::Conv { window, .. } = &graph.nodes[1].kind else {
         unreachable!("compared above")
     };
     assert_eq!((window.kernel, window.stride), ([5, 1], [1, 1]));
@@ -215,6 +209,41 @@ fn a_convolution_goes_to_channels_last() {
     assert_eq!(graph.tensor(conv.outputs[0]).shape, [1, 3, 4, 1]);
     // The caller sees ONNX's order again.
     assert_eq!(graph.tensor(graph.outputs[0]).shape, [1, 1, 3, 4]);
+}
+
+/// Quantizing turns the caller's floats to channels last, unless somebody wants them as they come, or they
+/// are int8 already.
+#[test]
+fn an_input_is_turned_by_its_quantization_where_all_readers_turn_it() {
+    let conv = |builder: Builder| {
+        builder
+            .int8("w", &[2, 2, 1, 1], &[1; 4])
+            .scale("ws", 0.25, 0)
+            .node("DequantizeLinear", &["w", "ws", "wsz"], "wr")
+    };
+    let start = || conv(Builder::new(&[1, 2, 3, 4])).edge("x", "a");
+    let twice = start()
+        .node("Conv", &["a", "wr"], "c")
+        .edge("c", "d")
+        .node("Conv", &["a", "wr"], "e")
+        .edge("e", "f")
+        .node("Add", &["d", "f"], "g")
+        .edge("g", "y");
+    let graph = import(&twice.bytes()).expect("it is fully int8");
+    assert_eq!(graph.planar_input.as_deref(), Some(&[1, 2, 3, 4][..]));
+    assert_eq!(graph.tensor(graph.inputs[0]).shape, [1, 3, 4, 2]);
+    let first = &graph.nodes[0];
+    assert!(matches!(first.kind, Kind::Conv { .. }), "{first:?}");
+    let also_flat = start()
+        .node("Conv", &["a", "wr"], "c")
+        .edge("c", "d")
+        .node("Relu", &["a"], "e")
+        .edge("e", "f")
+        .node("Add", &["d", "f"], "g")
+        .edge("g", "y");
+    let graph = import(&also_flat.bytes()).expect("it is fully int8");
+    assert_eq!(graph.planar_input, None);
+    assert!(matches!(graph.nodes[0].kind, Kind::Transpose { .. }));
 }
 
 #[test]
