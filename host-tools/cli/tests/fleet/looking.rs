@@ -93,7 +93,7 @@ fn looking_changes_nothing_whether_the_store_is_in_use_closed_or_was_left_open()
             "enroll",
             "board-2",
             "--key",
-            &"19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1",
+            "19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1",
         ],
         0,
     );
