@@ -22,8 +22,8 @@ const MOST: i32 = (1 << 24) - 1;
 pub enum Weights {
     /// Convolutions and fully connected layers: two outputs share a halfword.
     Matrix,
-    /// Depthwise convolutions.
-    Depthwise,
+    /// Depthwise convolutions, and convolutions of few weights: each has a halfword.
+    Halfwords,
 }
 
 /// What the weights of an output amount to.
@@ -72,7 +72,7 @@ impl Reach {
     pub const fn proven(&self, kind: Weights, bias: i32) -> bool {
         let apart = match kind {
             Weights::Matrix => below(self.ends(0), HALF) && !self.wide,
-            Weights::Depthwise => true,
+            Weights::Halfwords => true,
         };
         apart && below(self.ends(bias), WHOLE)
     }
@@ -96,8 +96,7 @@ pub(super) fn conv(program: &[u8], op: &Conv) -> Claim {
     let matrix = Matrix {
         weights: program.get(op.weights as usize..).unwrap_or_default(),
         products: layout::conv_products(op) as usize,
-        row: layout::conv_row(op) as usize,
-        taken: usize::from(op.window.kernel_w) * usize::from(op.input.channels),
+        wide: layout::is_wide(op),
     };
     matrix.check(program, op.channels, op.output.channels)
 }
@@ -108,8 +107,7 @@ pub(super) fn dense(program: &[u8], op: &Dense) -> Claim {
     let matrix = Matrix {
         weights: program.get(op.weights as usize..).unwrap_or_default(),
         products: inputs,
-        row: inputs,
-        taken: inputs,
+        wide: false,
     };
     matrix.check(program, op.channels, op.outputs)
 }
@@ -119,7 +117,7 @@ pub(super) fn dense(program: &[u8], op: &Dense) -> Claim {
 pub(super) fn depthwise(program: &[u8], op: &Depthwise) -> Claim {
     let weights = program.get(op.weights as usize..).unwrap_or_default();
     let outputs = u32::from(op.output.channels);
-    check(program, op.channels, outputs, Weights::Depthwise, &|out| {
+    check(program, op.channels, outputs, Weights::Halfwords, &|out| {
         depthwise_reach(weights, op, out)
     })
 }
@@ -153,28 +151,37 @@ struct Matrix<'a> {
     weights: &'a [u8],
     /// Products of an output.
     products: usize,
-    /// Products of a kernel row, and how many of them are no padding.
-    row: usize,
-    taken: usize,
+    /// Whether each has a halfword: kernels read them even where nothing is claimed.
+    wide: bool,
 }
 
 impl Matrix<'_> {
     fn check(&self, program: &[u8], channels: u32, outputs: u16) -> Claim {
         let outputs = u32::from(outputs).next_multiple_of(4);
-        check(program, channels, outputs, Weights::Matrix, &|output| {
+        let kind = if self.wide {
+            Weights::Halfwords
+        } else {
+            Weights::Matrix
+        };
+        check(program, channels, outputs, kind, &|output| {
             self.reach(output)
         })
     }
 
-    /// What the weights of an output amount to; `None` when there are some in padding.
+    /// What the weights of an output amount to; `None` when they do not lie as they should, or some are
+    /// padding.
     fn reach(&self, output: usize) -> Option<Reach> {
         let mut reach = Reach::default();
         for product in 0..self.products.next_multiple_of(4) {
-            let at = layout::matrix_halfword(self.products, output, product);
+            let at = if self.wide {
+                layout::wide_halfword(self.products, output, product)
+            } else {
+                layout::matrix_halfword(self.products, output, product)
+            };
             let &halfword = self.weights.get(at..)?.first_chunk::<2>()?;
-            let weight = layout::unpack(halfword, output % 2 == 1);
-            let padding = product >= self.products || product % self.row.max(1) >= self.taken;
-            if padding && weight != 0 {
+            let weight = layout::unpack(halfword, output % 2 == 1 && !self.wide);
+            let stored = i16::from_le_bytes(halfword) == i16::from(weight) || !self.wide;
+            if !stored || product >= self.products && weight != 0 {
                 return None;
             }
             reach.add(weight);

@@ -9,6 +9,7 @@
 
 mod check;
 mod count;
+mod draft;
 mod host;
 mod run;
 

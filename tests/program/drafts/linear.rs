@@ -80,7 +80,7 @@ fn conv_parts(layout: Layout, size: u16, random: &mut Random) -> (Conv, Builder,
             }
         }
     }
-    layout::finish_matrix(layout, &mut stored);
+    layout::finish_conv(layout, &op, &mut stored);
     let mut builder = Builder::default();
     op.weights = builder.weights(&stored);
     op.channels = builder.channels(

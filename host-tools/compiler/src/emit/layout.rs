@@ -34,7 +34,7 @@ pub trait WeightLayout {
                 }
             }
         }
-        layout::finish_matrix(self.layout(), &mut laid);
+        layout::finish_conv(self.layout(), op, &mut laid);
         laid
     }
 

@@ -271,7 +271,7 @@ impl Emitter<'_> {
         }
         let kind = match order {
             Order::OutputFirst => Weights::Matrix,
-            Order::OutputLast => Weights::Depthwise,
+            Order::OutputLast => Weights::Halfwords,
         };
         Ok(self.layout.channels(kind, &made, quantizer))
     }

@@ -16,6 +16,7 @@ mod sum;
 mod taps;
 mod tile;
 mod widen;
+mod windows;
 
 use super::super::exec::{Kernels, Step};
 use super::super::layout;
@@ -27,7 +28,7 @@ pub struct CortexM;
 
 impl Kernels for CortexM {
     fn conv(&mut self, step: Step<'_, Conv>) {
-        complete(matrix::conv(step));
+        complete(windows::conv(step));
     }
 
     fn depthwise(&mut self, step: Step<'_, Depthwise>) {
@@ -39,7 +40,7 @@ impl Kernels for CortexM {
     }
 
     fn conv_add(&mut self, step: Step<'_, ConvAdd>) {
-        complete(matrix::conv_add(step));
+        complete(windows::conv_add(step));
     }
 
     fn add(&mut self, step: Step<'_, Add>) {
