@@ -7,6 +7,8 @@
 #[cfg(feature = "tract")]
 pub mod board;
 #[cfg(feature = "tract")]
+mod bound;
+#[cfg(feature = "tract")]
 mod fence;
 #[cfg(feature = "tract")]
 pub mod onnx;

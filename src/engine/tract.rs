@@ -25,6 +25,7 @@ use std::vec::Vec;
 use tract_onnx::prelude::{Framework, InferenceModelExt, Tensor, TypedModel};
 use tract_onnx::tract_hir::internal::*;
 
+use super::bound;
 use super::fence::fence;
 use super::onnx::{self, Description};
 use super::wire::WireError;
@@ -32,6 +33,7 @@ use super::{Engine, EngineError, pool};
 
 /// Most elements of an input or output tensor: a bound on what a file can make the engine reserve.
 pub const MAX_ELEMENTS: usize = 1 << 24;
+pub use super::bound::MAX_PLAN_BYTES;
 
 /// How to load a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -134,6 +136,13 @@ pub enum LoadError {
         /// Why.
         reason: String,
     },
+    /// The graph's tensors take more than [`MAX_PLAN_BYTES`] together.
+    Memory {
+        /// The node whose output is too much.
+        node: String,
+        /// Bytes with it.
+        bytes: u64,
+    },
     /// tract could not build the graph.
     Build {
         /// What tract said, which names node and cause.
@@ -175,6 +184,11 @@ impl fmt::Display for LoadError {
             Self::Output { outputs, reason } => {
                 write!(f, "{reason}; the model has {}", outputs.join(", "))
             }
+            Self::Memory { node, bytes } => write!(
+                f,
+                "{node} brings the graph's tensors to {bytes} bytes together, at most \
+                 {MAX_PLAN_BYTES} are allowed"
+            ),
             Self::Build { reason } => write!(f, "tract can not build the graph: {reason}"),
             Self::FirstRun { reason } => write!(f, "the first run failed: {reason}"),
         }
@@ -259,12 +273,15 @@ impl TractEngine {
         let built = |error: TractError| LoadError::Build {
             reason: format!("{error:#}"),
         };
-        let mut typed = build(&proto, input, &input_shape).map_err(built)?;
+        let inferred = infer(&proto, input, &input_shape).map_err(built)?;
+        let mut typed = bound::before(inferred)?.into_typed().map_err(built)?;
+        bound::after(&typed)?;
         let (index, output) = choose_output(&typed, &description, spec)?;
         let outlet = typed.outputs[index];
         typed.select_output_outlets(&[outlet]).map_err(built)?;
         let output_shape = concrete_output(&typed, &description, index)?;
         let (model, mode) = optimise(typed).map_err(built)?;
+        bound::after(&model)?;
         let plan = model.into_runnable().map_err(built)?;
         let state = plan.spawn().map_err(built)?;
         let mut engine = Self {
@@ -470,12 +487,12 @@ fn elements(shape: &[usize]) -> Option<usize> {
     (1..=MAX_ELEMENTS).contains(&count).then_some(count)
 }
 
-/// Translates the graph for one concrete input, without optimising it.
-fn build(
+/// Reads the graph for one concrete input.
+fn infer(
     proto: &tract_onnx::pb::ModelProto,
     input: Element,
     shape: &[usize],
-) -> TractResult<TypedModel> {
+) -> TractResult<InferenceModel> {
     // Declared shapes inside the graph still name the open batch, so they are inferred anew.
     let reader = tract_onnx::onnx()
         .with_ignore_output_shapes(true)
@@ -486,7 +503,7 @@ fn build(
         Element::I8 => i8::fact(shape),
         Element::U8 => u8::fact(shape),
     };
-    model.with_input_fact(0, fact.into())?.into_typed()
+    model.with_input_fact(0, fact.into())
 }
 
 /// The output to take: its index among the model's, and its element type.

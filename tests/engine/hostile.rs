@@ -5,7 +5,7 @@
 
 use edgeward::engine::Engine;
 use edgeward::engine::onnx::Description;
-use edgeward::engine::tract::{LoadError, ModelSpec, TractEngine};
+use edgeward::engine::tract::{LoadError, MAX_PLAN_BYTES, ModelSpec, TractEngine};
 use edgeward::engine::wire::{self, MAX_DEPTH, MAX_PARTS, WireFault};
 use proptest::prelude::*;
 
@@ -292,6 +292,130 @@ fn a_shape_that_is_not_that_of_its_bytes_is_named() {
             "{dims:?}: {error}"
         );
     }
+}
+
+fn integers(name: &str, values: &[i64]) -> Field {
+    let raw = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    Message(
+        5,
+        vec![
+            Number(1, values.len() as u64),
+            Number(2, 7),
+            text(8, name),
+            Bytes(9, raw),
+        ],
+    )
+}
+
+fn concat(inputs: &[&str], output: &str) -> Field {
+    let axis = vec![text(1, "axis"), Number(3, 1), Number(20, 2)];
+    let mut fields: Vec<Field> = inputs.iter().map(|name| text(1, name)).collect();
+    fields.extend([text(2, output), text(4, "Concat"), Message(5, axis)]);
+    Message(1, fields)
+}
+
+/// Zeros of the shape that `s` holds.
+fn zeros(output: &str) -> Field {
+    let zero = vec![Number(1, 1), Number(2, 1), Bytes(9, floats(&[0.0]))];
+    let value = vec![text(1, "value"), Message(5, zero), Number(20, 4)];
+    Message(
+        1,
+        vec![
+            text(1, "s"),
+            text(2, output),
+            text(4, "ConstantOfShape"),
+            Message(5, value),
+        ],
+    )
+}
+
+/// `out = ReduceMax(big) + x`, where some nodes make `big`.
+fn inflated(makers: Vec<Field>) -> Vec<u8> {
+    let mut graph = makers;
+    graph.extend([
+        node("ReduceMax", &["big"], &["most"]),
+        node("Add", &["x", "most"], &["out"]),
+        text(2, "inflated"),
+        value(11, "x", &[1, 3]),
+        value(12, "out", &[1, 3]),
+    ]);
+    encode(&model(graph))
+}
+
+/// Doubles a tensor so often.
+fn doubled(start: &str, times: usize) -> Vec<Field> {
+    let name = |at: usize| match at {
+        0 => start.to_owned(),
+        at if at == times => "big".to_owned(),
+        at => format!("d{at}"),
+    };
+    (0..times)
+        .map(|at| concat(&[&name(at), &name(at)], &name(at + 1)))
+        .collect()
+}
+
+#[test]
+fn small_files_that_ask_for_huge_tensors_are_refused_before_they_get_them() {
+    type Maker = fn(i64) -> Vec<Field>;
+    // Each makes a tensor of three columns and at least so many rows.
+    let makers: [(&str, Maker); 4] = [
+        ("ConstantOfShape", |rows| {
+            vec![zeros("big"), integers("s", &[rows, 3])]
+        }),
+        ("Expand", |rows| {
+            vec![
+                node("Expand", &["x", "s"], &["big"]),
+                integers("s", &[rows, 3]),
+            ]
+        }),
+        ("Tile", |rows| {
+            vec![
+                node("Tile", &["x", "s"], &["big"]),
+                integers("s", &[rows, 1]),
+            ]
+        }),
+        ("Pad", |rows| {
+            vec![
+                node("Pad", &["x", "s"], &["big"]),
+                integers("s", &[rows - 1, 0, 0, 0]),
+            ]
+        }),
+    ];
+    for (name, maker) in makers {
+        for (rows, fits) in [(5, true), (1 << 28, false), (1 << 30, false)] {
+            let bytes = inflated(maker(rows));
+            assert!(bytes.len() < 400);
+            match load(&bytes) {
+                Ok(_) => assert!(fits, "{name} of {rows} rows was loaded"),
+                Err(LoadError::Memory { bytes, .. }) => {
+                    assert!(!fits && bytes > MAX_PLAN_BYTES, "{name} of {rows} rows");
+                }
+                Err(error) => panic!("{name} of {rows} rows: {error}"),
+            }
+        }
+    }
+    for start in ["x", "w"] {
+        for (times, fits) in [(5, true), (32, false), (60, false)] {
+            let mut graph = doubled(start, times);
+            graph.push(tensor("w", &[1, 3], floats(&[1.0, 2.0, 3.0])));
+            let found = load(&inflated(graph)).map(|_| ());
+            assert_eq!(found.is_ok(), fits, "{start} {times} times: {found:?}");
+            let memory = matches!(found, Err(LoadError::Memory { .. }));
+            assert_eq!(memory, !fits, "{start} {times} times: {found:?}");
+        }
+    }
+    // One that nothing depends on is worked out all the same.
+    let mut aside = graph();
+    aside.push(zeros("aside"));
+    aside.push(integers("s", &[1 << 30]));
+    let error = load(&encode(&model(aside))).map(|_| ());
+    assert!(
+        matches!(&error, Err(LoadError::Memory { node, .. }) if node.contains("ConstantOfShape")),
+        "{error:?}"
+    );
 }
 
 #[test]
