@@ -4,9 +4,10 @@
 
 use edgeward::program::codec::{Field, Reader, Writer};
 use edgeward::program::op::{
-    Add, Conv, ConvAdd, Copy, Dense, Depthwise, Fill, Lookup, Mean, Mul, Pool, Softmax,
+    Add, Conv, ConvAdd, Copy, Dense, Depthwise, Fill, Lookup, Mean, Mul, Op, Pool, Softmax,
 };
 use edgeward::program::{Aligned, HEADER_BYTES, Header, MAGIC, Portable, Program, VERSION};
+use edgeward_fuzz::planted;
 use libfuzzer_sys::fuzz_target;
 
 /// Steps and bytes beyond which an accepted program is not run: a run takes the time it states.
@@ -26,6 +27,11 @@ fn verify_and_run(bytes: &Aligned<u8>) {
     };
     let arena_bytes = program.header().arena_bytes;
     assert_eq!(program.ops().count(), program.header().op_count as usize);
+    planted(
+        program
+            .ops()
+            .any(|op| matches!(op, Op::Dense(it) if it.rows > 2)),
+    );
     if program.work() > PATIENCE || u64::from(arena_bytes) > PATIENCE {
         return;
     }
