@@ -43,6 +43,7 @@ fn check(report: &serde_json::Value) {
         .filter_map(|step| step["name"].as_str())
         .collect();
     for part in [
+        "both engines",
         "release 1",
         "accuracy",
         "allocations",

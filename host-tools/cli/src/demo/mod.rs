@@ -53,6 +53,29 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     Ok(if report.ok { Exit::Ok } else { Exit::Error })
 }
 
+/// Says which engine each release was packed for: both are in the fleet.
+fn engines(report: &mut Report, releases: &model::Releases) {
+    let row = |packed: &edgeward_host::pack::Report| {
+        serde_json::json!({
+            "version": packed.version,
+            "engine": packed.engine,
+            "kernels": packed.kernels,
+            "how": packed.engine_mode,
+            "why": packed.engine_why,
+        })
+    };
+    let seen =
+        |packed: &edgeward_host::pack::Report| format!("{} {}", packed.version, packed.engine);
+    let [first, second, _] = releases.reports.each_ref().map(|packed| packed.engine);
+    report.step(
+        "both engines are packed for",
+        "release 1 by tract, release 2 as an int8 program",
+        releases.reports.each_ref().map(seen).join(", "),
+        first == "tract" && second == "program",
+        releases.reports.iter().map(row).collect(),
+    );
+}
+
 fn story(args: &Args, report: &mut Report) -> Result<()> {
     report.title("packing three releases of the example model");
     let files = tempfile::Builder::new()
@@ -60,6 +83,7 @@ fn story(args: &Args, report: &mut Report) -> Result<()> {
         .tempdir()?;
     model::unpack(files.path())?;
     let releases = model::releases(files.path())?;
+    engines(report, &releases);
     let sensor = model::sensor(files.path())?;
 
     report.title("starting broker, collector and three boards");

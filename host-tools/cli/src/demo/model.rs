@@ -4,7 +4,7 @@ use super::feeder::Recording;
 use super::world::Sensor;
 use anyhow::{Context, Result};
 use edgeward_host::data::{Columns, Samples};
-use edgeward_host::pack::{Options, pack};
+use edgeward_host::pack::{self, Options, pack};
 use edgeward_host::spec::Spec;
 use std::path::Path;
 
@@ -44,6 +44,8 @@ pub struct Releases {
     pub bad: Vec<u8>,
     /// Drift window of the first, in samples.
     pub drift_window: u32,
+    /// What each was packed as, in this order.
+    pub reports: [pack::Report; 3],
 }
 
 /// Writes the model's files into a folder.
@@ -66,17 +68,18 @@ pub fn releases(folder: &Path) -> Result<Releases> {
             ..Options::default()
         };
         let packed = pack(&spec, options).with_context(|| format!("packing {file}"))?;
-        Ok((packed.bytes, packed.report.profile.drift_window))
+        Ok((packed.bytes, packed.report))
     };
-    let (v1, drift_window) = build("v1.toml", false)?;
-    let (v2, _) = build("v2.toml", false)?;
+    let (v1, first) = build("v1.toml", false)?;
+    let (v2, second) = build("v2.toml", false)?;
     // Packing refuses the bad release for its skew against the lab's outputs; somebody overrode it.
-    let (bad, _) = build("bad.toml", true)?;
+    let (bad, third) = build("bad.toml", true)?;
     Ok(Releases {
         v1,
         v2,
         bad,
-        drift_window,
+        drift_window: first.profile.drift_window,
+        reports: [first, second, third],
     })
 }
 
