@@ -130,7 +130,7 @@ fn pool(random: &mut Random) -> Pool {
         input,
         output,
         window,
-        maximum: u8::from(random.chance(10)),
+        maximum: u8::from(random.chance(40)),
         min,
         max,
     }

@@ -6,7 +6,7 @@ use super::taps::Windows;
 use super::{Stored, clamp_stretch};
 use crate::program::Layout;
 use crate::program::exec::Step;
-use crate::program::kernels::portable;
+use crate::program::kernels::portable::{self, finish};
 use crate::program::layout::{BLOCK, Slices, UNPROVEN};
 use crate::program::op::{Depthwise, Quantizer};
 
@@ -24,12 +24,6 @@ pub fn depthwise(mut step: Step<'_, Depthwise>) -> Option<()> {
         unsafe { Windows::new(&op, step.arena(), weights, channels).run() };
         return Some(());
     };
-    // SAFETY: the verifier found whole channels at this offset, a multiple of four, and the program
-    // begins at a multiple of sixteen.
-    let first = unsafe { channels.read() };
-    if first.flags() & UNPROVEN != 0 {
-        return portable::depthwise(step);
-    }
     let arena = step.arena();
     let end = arena.as_ptr_range().end.cast::<u8>();
     let start = arena.as_mut_ptr().cast::<u8>();
@@ -131,8 +125,12 @@ impl Planes<'_> {
     /// Bytes of a channel's row for the outputs from column `x` on.
     fn row(&self, x: usize) -> usize {
         let left = usize::from(self.op.output.width) - x;
-        let blocks = self.slices.columns.min(left).div_ceil(BLOCK);
-        blocks * BLOCK * 2 + 4
+        Self::row_bytes(self.slices.columns.min(left))
+    }
+
+    /// Bytes of a channel's row for as many outputs.
+    const fn row_bytes(pixels: usize) -> usize {
+        pixels.div_ceil(BLOCK) * BLOCK * 2 + 4
     }
 
     /// Where a row of the input lies when it was taken apart.
@@ -263,7 +261,7 @@ impl Planes<'_> {
         let depth = usize::from(op.output.channels);
         // SAFETY: channels and columns of the output; constants and weights were verified.
         unsafe {
-            outputs(&Sums {
+            let sums = Sums {
                 rows: [0, 1, 2].map(|row| self.slot(top + row).cast_const().cast()),
                 weights: self.weights,
                 output: target.add(x * depth),
@@ -274,7 +272,43 @@ impl Planes<'_> {
                 channels_thrice: 3 * depth,
                 rounding: 2 * i32::from(op.quantizer.zero_point) + 1,
                 finish: Finish::of(&op.quantizer),
-            });
+            };
+            if self.channels.read().flags() & UNPROVEN != 0 {
+                self.slow(sums);
+            } else {
+                outputs(&sums);
+            }
+        }
+    }
+
+    /// Outputs of which nothing is proven, a channel at a time.
+    ///
+    /// # Safety
+    /// As [`Self::sums`].
+    #[inline(never)]
+    unsafe fn slow(&self, mut sums: Sums) {
+        let depth = sums.channels;
+        let first = sums;
+        sums.finish = Finish::Raw;
+        // SAFETY: as [`Self::sums`]; accumulators of a strip of columns fit the buffer.
+        unsafe {
+            for channel in 0..depth {
+                let mut buffer = [0_i32; 6 * BLOCK];
+                let constants = self.channels.add(channel);
+                sums.rows = first
+                    .rows
+                    .map(|row| row.byte_add(channel * Self::row_bytes(sums.pixels)));
+                sums.weights = first.weights.add(channel * 6);
+                sums.constants = constants.cast();
+                sums.constants_end = constants.add(1).cast();
+                sums.output = buffer.as_mut_ptr().cast();
+                outputs(&sums);
+                let natural = constants.read().natural();
+                for (pixel, &sum) in buffer.iter().enumerate().take(sums.pixels) {
+                    let value = finish(sum, &natural, &self.op.quantizer);
+                    first.output.add(pixel * depth + channel).write(value as u8);
+                }
+            }
         }
     }
 }

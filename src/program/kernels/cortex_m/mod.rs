@@ -3,8 +3,9 @@
 //! Inner loops are naked functions, since stable Rust has no intrinsics for the extension and `asm!`
 //! does not give `r6` and `r7`; what surrounds them is Rust on raw pointers, because a kernel reads
 //! and writes one arena at a time. Everything leans on the verifier: a [`Step`] is only made of a
-//! verified program and an arena of the stated size. What these kernels do not take (dilated or wide
-//! depthwise windows, sums that the compiler could not bound) goes to the portable ones.
+//! verified program and an arena of the stated size. What these kernels do not take (depthwise layers
+//! of several outputs an input channel, averages of more than 255 elements, sums and products of
+//! operands that are repeated) goes to the portable ones.
 #![allow(unsafe_code)]
 
 mod depthwise;

@@ -1,4 +1,4 @@
-//! Averages over windows, four channels at a time.
+//! Averages and maxima over windows, four channels at a time.
 
 use crate::program::exec::Step;
 use crate::program::kernels::portable;
@@ -10,7 +10,7 @@ pub fn pool(mut step: Step<'_, Pool>) -> Option<()> {
     let op = *step.op();
     let taps = u32::from(op.window.kernel_h) * u32::from(op.window.kernel_w);
     // Sums of as many elements fit 16 bits.
-    if op.maximum != 0 || taps > 255 {
+    if op.maximum == 0 && taps > 255 {
         return portable::pool(step);
     }
     let start = step.arena().as_mut_ptr().cast::<u8>();
@@ -65,7 +65,7 @@ unsafe fn pixel(op: &Pool, arena: *mut u8, y: u16, x: u16) {
         let mut channel = 0;
         while channel < depth {
             let four = depth - channel >= 4;
-            let (mut even, mut odd) = (0_u32, 0_u32);
+            let (mut even, mut odd, mut best) = (0_u32, 0_u32, 0x8080_8080);
             for y in 0..rows {
                 let mut at = first.add(y * row + channel).cast_const();
                 for _ in 0..columns {
@@ -74,7 +74,11 @@ unsafe fn pixel(op: &Pool, arena: *mut u8, y: u16, x: u16) {
                     } else {
                         u32::from(at.read())
                     };
-                    (even, odd) = accumulate(even, odd, word);
+                    if op.maximum != 0 {
+                        best = maximum(best, word);
+                    } else {
+                        (even, odd) = accumulate(even, odd, word);
+                    }
                     at = at.wrapping_add(depth);
                 }
             }
@@ -86,7 +90,11 @@ unsafe fn pixel(op: &Pool, arena: *mut u8, y: u16, x: u16) {
             ];
             let taken = if four { 4 } else { 1 };
             for (index, sum) in sums.into_iter().enumerate().take(taken) {
-                target.add(channel + index).write(average(i32::from(sum)));
+                let value = match op.maximum {
+                    0 => average(i32::from(sum)),
+                    _ => (best.to_le_bytes()[index] as i8).max(op.min).min(op.max) as u8,
+                };
+                target.add(channel + index).write(value);
             }
             channel += taken;
         }
@@ -108,4 +116,21 @@ fn accumulate(mut even: u32, mut odd: u32, word: u32) -> (u32, u32) {
         );
     }
     (even, odd)
+}
+
+/// The greater one of each pair of bytes.
+#[inline(always)]
+fn maximum(mut a: u32, b: u32) -> u32 {
+    // SAFETY: arithmetic on registers.
+    unsafe {
+        asm!(
+            "ssub8 {greater}, {a}, {b}",
+            "sel {a}, {a}, {b}",
+            greater = out(reg) _,
+            a = inout(reg) a,
+            b = in(reg) b,
+            options(pure, nomem, nostack),
+        );
+    }
+    a
 }

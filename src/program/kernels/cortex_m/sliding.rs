@@ -107,7 +107,8 @@ pub struct Sums {
     pub channels_thrice: usize,
     /// `2 * zero point + 1`.
     pub rounding: i32,
-    /// Not raw.
+    /// Raw, it may be one channel, and accumulators go to `output`: six for each block of pixels, a
+    /// multiple of four.
     pub finish: Finish,
 }
 
@@ -159,6 +160,30 @@ macro_rules! left {
             $( "smmlar ", $a, ", ", $a, ", r0, ", $a, "\n", )*
             $( "add ", $a, ", ", $a, ", r10\n", )*
             $( "ssat ", $a, ", #8, ", $a, "\n", )*
+        )
+    };
+}
+
+/// What becomes of six sums: 10 stores them as they are, 7 and 9 make outputs, and go to 3.
+macro_rules! finish {
+    () => {
+        concat!(
+            "10:\n",
+            "ldrd r0, r1, [sp, #48]\n",
+            "stmia r0!, {{r4-r9}}\n",
+            "subs r1, #6\n",
+            "strd r0, r1, [sp, #48]\n",
+            "bgt.w 2b\n",
+            "b 6f\n",
+            ".p2align 2\n",
+            "7:\n",
+            "blt.w 8f\n",
+            requantize!(rounded, ["r0", "r1", "r10"], "r4" "r5" "r6" "r7" "r8" "r9"),
+            "b 3f\n",
+            ".p2align 2\n",
+            "9:\n",
+            "blt.w 8f\n",
+            requantize!(rectified, ["r0", "r1", "r10"], "r4" "r5" "r6" "r7" "r8" "r9"),
         )
     };
 }
@@ -223,9 +248,10 @@ pub unsafe extern "C" fn outputs(sums: &Sums) {
         "ldmia.w r0, {{r1-r12}}",
         "stmia.w sp, {{r1-r12}}",
         // How outputs are finished.
-        "adr.w r0, 7f",
-        "cmp r12, #2",
-        "it eq\nadreq.w r0, 9f",
+        "adr.w r0, 10f",
+        "cmp r12, #1",
+        "it eq\nadreq.w r0, 7f",
+        "it hi\nadrhi.w r0, 9f",
         "orr r0, r0, #1",
         "str r0, [sp, #{finish}]",
         "mov r12, r2",
@@ -248,15 +274,9 @@ pub unsafe extern "C" fn outputs(sums: &Sums) {
         "ldr r10, [sp, #{rounding}]",
         "ldrd r0, r1, [r11, #4]",
         "cmp r1, #0",
-        "blt.w 8f",
         "ldr pc, [sp, #{finish}]",
         ".p2align 2",
-        "7:",
-        requantize!(rounded, ["r0", "r1", "r10"], "r4" "r5" "r6" "r7" "r8" "r9"),
-        "b 3f",
-        ".p2align 2",
-        "9:",
-        requantize!(rectified, ["r0", "r1", "r10"], "r4" "r5" "r6" "r7" "r8" "r9"),
+        finish!(),
         "3:",
         store!(),
         "6:",
