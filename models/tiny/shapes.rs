@@ -22,17 +22,17 @@ pub fn all() -> [(&'static str, Graph); 4] {
 }
 
 /// A graph under construction, and the activation that the next layer takes.
-struct Builder {
-    graph: Graph,
+pub struct Builder {
+    pub graph: Graph,
     random: Random,
-    here: TensorId,
+    pub here: TensorId,
 }
 
 /// Scale of every activation.
 const SCALE: f32 = 0.05;
 
 impl Builder {
-    fn new(shape: &[usize]) -> Self {
+    pub fn new(shape: &[usize]) -> Self {
         let mut it = Self {
             graph: Graph::default(),
             random: Random(0x00C0_FFEE),
@@ -43,16 +43,16 @@ impl Builder {
         it
     }
 
-    fn tensor(&mut self, tensor: Tensor) -> TensorId {
+    pub fn tensor(&mut self, tensor: Tensor) -> TensorId {
         self.graph.tensors.push(tensor);
         TensorId(self.graph.tensors.len() - 1)
     }
 
-    fn activation(&mut self, shape: &[usize], zero_point: i32) -> TensorId {
+    pub fn activation(&mut self, shape: &[usize], zero_point: i32) -> TensorId {
         self.scaled(shape, SCALE, zero_point)
     }
 
-    fn scaled(&mut self, shape: &[usize], scale: f32, zero_point: i32) -> TensorId {
+    pub fn scaled(&mut self, shape: &[usize], scale: f32, zero_point: i32) -> TensorId {
         let name = format!("activation {}", self.graph.tensors.len());
         self.tensor(Tensor {
             name,
@@ -106,7 +106,12 @@ impl Builder {
         [Some(weights), Some(biases)]
     }
 
-    fn node(&mut self, kind: Kind, inputs: Vec<Option<TensorId>>, output: TensorId) -> TensorId {
+    pub fn node(
+        &mut self,
+        kind: Kind,
+        inputs: Vec<Option<TensorId>>,
+        output: TensorId,
+    ) -> TensorId {
         let name = format!("node {}", self.graph.nodes.len());
         self.graph.nodes.push(Node {
             name,
@@ -118,13 +123,13 @@ impl Builder {
         output
     }
 
-    fn shape(&self) -> [usize; 4] {
+    pub fn shape(&self) -> [usize; 4] {
         let shape = &self.graph.tensor(self.here).shape;
         [shape[0], shape[1], shape[2], shape[3]]
     }
 
     /// A window over the current activation, padded so that outputs are its size over the stride.
-    fn window(&self, kernel: [usize; 2], stride: usize) -> (Window, [usize; 2]) {
+    pub fn window(&self, kernel: [usize; 2], stride: usize) -> (Window, [usize; 2]) {
         let [_, height, width, _] = self.shape();
         let out = [height, width].map(|extent| extent.div_ceil(stride));
         let missing = |axis: usize, extent: usize| {
@@ -140,7 +145,13 @@ impl Builder {
         (window, out)
     }
 
-    fn conv(&mut self, outputs: usize, kernel: [usize; 2], stride: usize, relu: bool) -> TensorId {
+    pub fn conv(
+        &mut self,
+        outputs: usize,
+        kernel: [usize; 2],
+        stride: usize,
+        relu: bool,
+    ) -> TensorId {
         let [.., depth] = self.shape();
         let (window, [height, width]) = self.window(kernel, stride);
         let taps = kernel[0] * kernel[1] * depth;
@@ -151,11 +162,12 @@ impl Builder {
         self.node(Kind::Conv { window, activation }, inputs, output)
     }
 
-    fn depthwise(&mut self, stride: usize) -> TensorId {
+    pub fn depthwise(&mut self, kernel: [usize; 2], stride: usize, relu: bool) -> TensorId {
         let [.., depth] = self.shape();
-        let (window, [height, width]) = self.window([3, 3], stride);
-        let [weights, biases] = self.weights(&[1, 3, 3, depth], 3, 9);
-        let (activation, zero) = activation(true);
+        let (window, [height, width]) = self.window(kernel, stride);
+        let taps = kernel[0] * kernel[1];
+        let [weights, biases] = self.weights(&[1, kernel[0], kernel[1], depth], 3, taps);
+        let (activation, zero) = activation(relu);
         let output = self.activation(&[1, height, width, depth], zero);
         let inputs = vec![Some(self.here), weights, biases];
         let kind = Kind::Depthwise {
@@ -166,7 +178,7 @@ impl Builder {
         self.node(kind, inputs, output)
     }
 
-    fn dense(&mut self, inputs: usize, outputs: usize, relu: bool) -> TensorId {
+    pub fn dense(&mut self, inputs: usize, outputs: usize, relu: bool) -> TensorId {
         let [weights, biases] = self.weights(&[outputs, inputs], 0, inputs);
         let (activation, zero) = activation(relu);
         let output = self.activation(&[1, outputs], zero);
@@ -174,7 +186,7 @@ impl Builder {
         self.node(Kind::Dense { activation }, inputs, output)
     }
 
-    fn add(&mut self, a: TensorId, b: TensorId) -> TensorId {
+    pub fn add(&mut self, a: TensorId, b: TensorId) -> TensorId {
         let shape = self.graph.tensor(a).shape.clone();
         let (activation, zero) = activation(true);
         let output = self.scaled(&shape, SCALE * 1.25, zero);
@@ -183,7 +195,7 @@ impl Builder {
     }
 
     /// Average over everything, a dense layer, and a softmax.
-    fn classify(mut self, classes: usize) -> Graph {
+    pub fn classify(mut self, classes: usize) -> Graph {
         let [_, height, width, depth] = self.shape();
         let window = Window {
             kernel: [height, width],
@@ -204,13 +216,19 @@ impl Builder {
         let inputs = vec![Some(self.here)];
         self.node(Kind::AveragePool { window, activation }, inputs, pooled);
         self.node(Kind::Reshape, vec![Some(pooled)], flat);
-        let logits = self.dense(depth, classes, false);
-        let output = self.scaled(&[1, classes], 1.0 / 256.0, -128);
-        self.node(Kind::Softmax { beta: 1.0 }, vec![Some(logits)], output);
+        self.dense(depth, classes, false);
+        self.softmax();
         self.finish()
     }
 
-    fn finish(mut self) -> Graph {
+    /// Shares along the last axis.
+    pub fn softmax(&mut self) -> TensorId {
+        let shape = self.graph.tensor(self.here).shape.clone();
+        let output = self.scaled(&shape, 1.0 / 256.0, -128);
+        self.node(Kind::Softmax { beta: 1.0 }, vec![Some(self.here)], output)
+    }
+
+    pub fn finish(mut self) -> Graph {
         self.graph.outputs.push(self.here);
         self.graph
     }
@@ -230,7 +248,7 @@ fn kws() -> Graph {
     let mut it = Builder::new(&[1, 49, 10, 1]);
     it.conv(64, [10, 4], 2, true);
     for _ in 0..4 {
-        it.depthwise(1);
+        it.depthwise([3, 3], 1, true);
         it.conv(64, [1, 1], 1, true);
     }
     it.classify(12)
@@ -256,7 +274,7 @@ fn vww() -> Graph {
         (256, 1),
     ];
     for (outputs, stride) in layers {
-        it.depthwise(stride);
+        it.depthwise([3, 3], stride, true);
         it.conv(outputs, [1, 1], 1, true);
     }
     it.classify(2)

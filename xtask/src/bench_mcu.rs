@@ -17,6 +17,9 @@ pub struct Options {
     /// Writes benches/mcu.txt.
     #[arg(long, conflicts_with = "check")]
     save: bool,
+    /// Fits predicted instructions to counts anew, of random operators too.
+    #[arg(long, conflicts_with = "check")]
+    fit: bool,
     /// Random operators on which fast kernels must equal the portable ones.
     #[arg(long, default_value_t = 2000)]
     cases: u32,
@@ -28,6 +31,7 @@ impl Options {
         Self {
             check: true,
             save: false,
+            fit: false,
             cases: 2000,
         }
     }
@@ -45,6 +49,8 @@ const PEERS: [(&str, u64, u64); 4] = [
 const CODE_BYTES: u64 = 24 * 1024;
 
 const FIGURES: &str = "benches/mcu.txt";
+/// What each term of a prediction costs.
+const COSTS: &str = "host-tools/compiler/src/cost/table.rs";
 
 /// What a run of a program told.
 #[derive(Default)]
@@ -67,25 +73,30 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         std::fs::remove_dir_all(&folder)?;
     }
     std::fs::create_dir_all(&folder)?;
-    let mut programs = cargo(root);
-    programs
-        .args(["run", "--release", "--quiet", "--locked"])
-        .args([
-            "-p",
-            "edgeward-compiler",
-            "--example",
-            "bench_programs",
-            "--",
-        ])
-        .arg(&folder);
+    let mut programs = example(root, "bench_programs", &folder);
+    if options.fit {
+        programs.arg("fit");
+    }
     step("programs", &mut programs)?;
     let images = build(root)?;
     let mut all = BTreeMap::new();
     for name in names(&folder)? {
         let figures = measure(&images, &folder, &name)?;
         eprintln!("    {name}: {} instructions", figures.instructions);
-        all.insert(name, figures);
+        let counts = figures.ops.iter().map(|(_, count, _)| format!("{count}\n"));
+        std::fs::write(
+            folder.join(format!("{name}.counts")),
+            counts.collect::<String>(),
+        )?;
+        if !name.starts_with("fit-") {
+            all.insert(name, figures);
+        }
     }
+    let mut costs = example(root, "cost_model", &folder);
+    if options.fit {
+        costs.arg(root.join(COSTS));
+    }
+    step("predicted instructions", &mut costs)?;
     let [with, verify, without] =
         ["size-with", "size-verify", "size-without"].map(|name| code_bytes(&images.join(name)));
     let (with, verify, without) = (with?, verify?, without?);
@@ -107,6 +118,16 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         compare(&known, &all)?;
     }
     Ok(())
+}
+
+/// One of the compiler's examples, to be run on a folder.
+fn example(root: &Path, name: &str, folder: &Path) -> Command {
+    let mut command = cargo(root);
+    command
+        .args(["run", "--release", "--quiet", "--locked"])
+        .args(["-p", "edgeward-compiler", "--example", name, "--"])
+        .arg(folder);
+    command
 }
 
 /// Builds the images and gives their folder.

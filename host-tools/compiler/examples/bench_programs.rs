@@ -1,17 +1,19 @@
-//! Writes programs for `cargo xtask bench-mcu`: `bench_programs FOLDER`.
+//! Writes programs for `cargo xtask bench-mcu`: `bench_programs FOLDER [fit]`.
 //!
 //! Of each model `NAME.program`, and `NAME.rows`: inputs, each followed by the output that it must
 //! give. Models of the four MLPerf Tiny shapes with seeded weights are always written, their outputs
 //! by the portable kernels on the natural layout; those of the corpus where it is, with outputs of
-//! TensorFlow Lite Micro.
+//! TensorFlow Lite Micro. With `fit`, random operators too, to which predicted instructions are fitted.
 
 mod models;
 #[path = "../tests/npz/mod.rs"]
 mod npz;
+#[path = "bench_programs/samples.rs"]
+mod samples;
 
 use edgeward::program::{Aligned, Layout, Portable, Program};
 use edgeward_compiler::graph::Graph;
-use edgeward_compiler::{Options, compile, compile_graph};
+use edgeward_compiler::{Compiled, Options, compile, compile_graph};
 use models::{CORPUS, shapes};
 use std::error::Error;
 use std::path::Path;
@@ -24,7 +26,12 @@ fn main() -> Done {
         .ok_or("usage: bench_programs FOLDER")?;
     let folder = Path::new(&folder);
     for (name, graph) in shapes::all() {
-        seeded(folder, name, graph)?;
+        seeded(folder, &format!("{name}-shape"), graph)?;
+    }
+    if std::env::args().nth(2).is_some_and(|word| word == "fit") {
+        for (name, graph) in samples::all() {
+            seeded(folder, &name, graph)?;
+        }
     }
     let Some(corpus) = models::corpus() else {
         return Ok(());
@@ -39,6 +46,7 @@ fn main() -> Done {
 fn seeded(folder: &Path, name: &str, graph: Graph) -> Done {
     let natural = compile_graph(graph.clone(), &Options::mcu(Layout::Natural))?;
     let program = compile_graph(graph, &Options::mcu(Layout::CortexM))?;
+    arena(name, &program);
     let mut random = shapes::Random(7);
     let bytes = Aligned::copy_of(&natural.program);
     let program_of = |bytes| Program::verify(bytes).map_err(|error| format!("{name}: {error:?}"));
@@ -63,18 +71,27 @@ fn seeded(folder: &Path, name: &str, graph: Graph) -> Done {
                 .map(|value| value.cast_unsigned()),
         );
     }
-    std::fs::write(
-        folder.join(format!("{name}-shape.program")),
-        program.program,
-    )?;
-    std::fs::write(folder.join(format!("{name}-shape.rows")), rows)?;
+    std::fs::write(folder.join(format!("{name}.program")), program.program)?;
+    std::fs::write(folder.join(format!("{name}.rows")), rows)?;
     Ok(())
+}
+
+/// Says how good the plan of a model's arena is.
+fn arena(name: &str, compiled: &Compiled) {
+    let plan = &compiled.report.plan;
+    if !name.starts_with("fit-") {
+        println!(
+            "{name}: arena {} bytes, no plan below {}, alive without overlaps {}, greedy {}",
+            plan.arena_bytes, plan.bound_bytes, plan.live_bytes, plan.greedy_bytes
+        );
+    }
 }
 
 /// A model of the corpus.
 fn real(folder: &Path, name: &str, models: &Path, file: &str) -> Done {
     let bytes = std::fs::read(models.join(format!("{file}.tflite")))?;
     let program = compile(&bytes, &Options::mcu(Layout::CortexM))?;
+    arena(name, &program);
     let golden = npz::read_npz(&models.join(format!("{file}.golden.npz")));
     let mut rows = Vec::new();
     // The ramp first: what the peers' figures were counted on.

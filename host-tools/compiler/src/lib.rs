@@ -6,6 +6,7 @@
 
 pub mod border;
 pub mod check;
+pub mod cost;
 pub mod emit;
 mod error;
 pub mod graph;

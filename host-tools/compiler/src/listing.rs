@@ -1,5 +1,6 @@
 //! A program as text that people read: what `edgeward inspect` prints.
 
+use crate::cost::predict;
 use edgeward::program::op::{Op, Operand, Plane, Window};
 use edgeward::program::work::{multiplications, work};
 use edgeward::program::{Layout, Program};
@@ -8,7 +9,8 @@ use std::fmt;
 /// Prints a program: what goes in and out, then an operator a line.
 ///
 /// Columns: index, kind, shape of the output, window where there is one, the places of input and
-/// output in the arena in bytes, and the multiplications by weights (MACs). A last line sums up.
+/// output in the arena in bytes, the multiplications by weights (MACs), and the instructions that a
+/// Cortex-M4 is predicted to take ([`mod@crate::cost`]). A last line sums up.
 #[derive(Debug, Clone, Copy)]
 pub struct Listing<'a>(pub &'a Program<'a>);
 
@@ -43,19 +45,15 @@ impl fmt::Display for Listing<'_> {
         )?;
         writeln!(
             f,
-            "{:>4}  {:<10} {:<15} {:<26} {:<25} {:>10}",
-            "op", "kind", "output", "window", "arena", "MACs"
+            "{:>4}  {:<10} {:<15} {:<26} {:<25} {:>10} {:>12}",
+            "op", "kind", "output", "window", "arena", "MACs", "instructions"
         )?;
-        for (index, op) in self.0.ops().enumerate() {
-            let line = format!(
-                "{index:>4}  {:<10} {:<15} {:<26} {:<25} {:>10}",
-                op.name(),
-                shape(&op),
-                detail(&op),
-                places(&op),
-                multiplications(&op),
-            );
-            writeln!(f, "{}", line.trim_end())?;
+        for row in rows(self.0) {
+            writeln!(
+                f,
+                "{:>4}  {:<10} {:<15} {:<26} {:<25} {:>10} {:>12}",
+                row.index, row.kind, row.output, row.detail, row.arena, row.macs, row.instructions,
+            )?;
         }
         let (macs, steps) = self.0.ops().fold((0_u64, 0_u64), |(macs, steps), op| {
             (
@@ -64,8 +62,43 @@ impl fmt::Display for Listing<'_> {
             )
         });
         let count = head.op_count;
-        writeln!(f, "{count} operators, {macs} MACs, {steps} steps in all")
+        let instructions: u64 = self.0.ops().map(|op| predict(self.0, &op)).sum();
+        writeln!(f, "{count} operators, {macs} MACs, {steps} steps in all")?;
+        writeln!(f, "{instructions} instructions predicted on a Cortex-M4")
     }
+}
+
+/// An operator as a row of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its place in the program, from 0.
+    pub index: usize,
+    /// Its kind.
+    pub kind: &'static str,
+    /// Extents of its output.
+    pub output: String,
+    /// The window, or what else tells it from others of its kind.
+    pub detail: String,
+    /// Places of inputs and output in the arena, in bytes.
+    pub arena: String,
+    /// Multiplications by weights.
+    pub macs: u64,
+    /// Instructions that a Cortex-M4 is predicted to take.
+    pub instructions: u64,
+}
+
+/// The operators of a program.
+pub fn rows(program: &Program<'_>) -> Vec<Row> {
+    let row = |(index, op): (usize, Op)| Row {
+        index,
+        kind: op.name(),
+        output: shape(&op),
+        detail: detail(&op),
+        arena: places(&op),
+        macs: multiplications(&op),
+        instructions: predict(program, &op),
+    };
+    program.ops().enumerate().map(row).collect()
 }
 
 /// The extents of the output.
@@ -229,16 +262,22 @@ mod tests {
         header.write(&mut writer).unwrap();
         ops.iter().for_each(|op| op.write(&mut writer).unwrap());
         let program = Program::verify(bytes.as_ref()).unwrap();
-        let expected = "\
+        let [fill, pool, softmax] = [0, 1, 2].map(|at| predict(&program, &ops[at]));
+        assert!(fill > 0 && pool > fill && softmax > fill);
+        let sum = fill + pool + softmax;
+        let expected = format!(
+            "\
 141 bytes, weights natural, arena 2416 bytes
 input     2400 elements at 0      scale 0.5 zero point 83
 output      12 elements at 2400   scale 0.00390625 zero point -128
-  op  kind       output          window                     arena                           MACs
-   0  Fill       2400            with -128                  -> 0                               0
-   1  Pool       1x1x12          average 24x8 / 2x1 pad 1,0 0 -> 2400                          0
-   2  Softmax    1x12                                       2400 -> 2400                       0
+  op  kind       output          window                     arena                           MACs instructions
+   0  Fill       2400            with -128                  -> 0                               0 {fill:>12}
+   1  Pool       1x1x12          average 24x8 / 2x1 pad 1,0 0 -> 2400                          0 {pool:>12}
+   2  Softmax    1x12                                       2400 -> 2400                       0 {softmax:>12}
 3 operators, 0 MACs, 4716 steps in all
-";
+{sum} instructions predicted on a Cortex-M4
+"
+        );
         assert_eq!(Listing(&program).to_string(), expected);
     }
 }

@@ -34,6 +34,9 @@ pub struct Plan {
     pub bound_bytes: u64,
     /// What is alive at the busiest step without overlapping.
     pub live_bytes: u64,
+    /// What the usual greedy planner needs: the largest first, each at the lowest free place, nothing
+    /// over another.
+    pub greedy_bytes: u64,
     /// The busiest step.
     pub peak_step: usize,
     /// Regions alive there with their bytes, the largest first; scratch has no name of its own.
@@ -92,9 +95,22 @@ pub fn plan(lowered: &Lowered, disjoint: bool, alignment: u64) -> Plan {
         disjoint,
         bound_bytes,
         live_bytes,
+        greedy_bytes: greedy(lowered, alignment),
         peak_step,
         peak,
     }
+}
+
+/// Bytes of the arena by the usual greedy planner.
+fn greedy(lowered: &Lowered, alignment: u64) -> u64 {
+    let items = items(lowered, true);
+    let search = Search {
+        items: &items,
+        alignment,
+        bound: 0,
+    };
+    let [largest_first, ..] = search.starts();
+    end(&items, &search.place(&largest_first, 0))
 }
 
 fn end(items: &[Item], offsets: &[u64]) -> u64 {

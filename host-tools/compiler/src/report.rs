@@ -77,8 +77,9 @@ impl fmt::Display for Report {
         let plan = &self.plan;
         writeln!(
             f,
-            "arena: {} bytes; no plan needs less than {}, without overlaps {} are alive at once",
-            plan.arena_bytes, plan.bound_bytes, plan.live_bytes
+            "arena: {} bytes; no plan needs less than {}, without overlaps {} are alive at once, and a \
+             greedy plan takes {}",
+            plan.arena_bytes, plan.bound_bytes, plan.live_bytes, plan.greedy_bytes
         )?;
         write!(f, "peak, at operator {}:", plan.peak_step)?;
         for (name, bytes) in &plan.peak {

@@ -18,7 +18,7 @@ use edgeward::trust::Role;
 use edgeward::trust::cose;
 use edgeward::trust::ring::RingVerifier;
 use edgeward::trust::root::Root;
-use edgeward_compiler::listing::Listing;
+use edgeward_compiler::listing::{Listing, rows};
 use serde::Serialize;
 
 /// The board that a bundle is held against.
@@ -52,6 +52,8 @@ pub struct Inspection {
     pub sections: Vec<SectionReport>,
     /// The program as a listing, a line an operator; none in a bundle for tract.
     pub program: Option<Vec<String>>,
+    /// The program's operators; none in a bundle for tract.
+    pub operators: Option<Vec<OperatorSection>>,
     pub signatures: Vec<SignatureReport>,
     pub golden: Option<GoldenSection>,
     pub profile: Option<ProfileSection>,
@@ -60,6 +62,19 @@ pub struct Inspection {
     pub refusals: Vec<Refusal>,
     /// Whether signatures were held against a root.
     pub judged_by_root: Option<u32>,
+}
+
+/// One operator of a program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the columns of the listing, under their names")]
+pub struct OperatorSection {
+    pub kind: &'static str,
+    pub output: String,
+    pub detail: String,
+    pub arena: String,
+    pub macs: u64,
+    /// What a Cortex-M4 is predicted to take.
+    pub predicted_instructions: u64,
 }
 
 /// One section.
@@ -204,6 +219,7 @@ pub fn inspect(bytes: &[u8], board: &Board) -> Result<Inspection, BundleError> {
     let policy = policy.map_err(|error| read("policy", error)).ok();
     let golden = bundle.require(SectionKind::Golden).and_then(Golden::parse);
     let golden = golden.map_err(|error| read("golden", error)).ok();
+    let (program, operators) = listing(&bundle, &mut refusals).unzip();
     Ok(Inspection {
         name: manifest.name.to_owned(),
         version: manifest.version.to_owned(),
@@ -226,7 +242,8 @@ pub fn inspect(bytes: &[u8], board: &Board) -> Result<Inspection, BundleError> {
                 sha256: hex(&section.sha256),
             })
             .collect(),
-        program: listing(&bundle, &mut refusals),
+        program,
+        operators,
         signatures: signatures(&bundle, board.root.as_ref()),
         golden: golden.map(|golden| GoldenSection {
             vectors: golden.count(),
@@ -242,7 +259,10 @@ pub fn inspect(bytes: &[u8], board: &Board) -> Result<Inspection, BundleError> {
 }
 
 /// The bundle's program, readable; one that is not sound is a refusal.
-fn listing(bundle: &Bundle<'_>, refusals: &mut Vec<Refusal>) -> Option<Vec<String>> {
+fn listing(
+    bundle: &Bundle<'_>,
+    refusals: &mut Vec<Refusal>,
+) -> Option<(Vec<String>, Vec<OperatorSection>)> {
     let program = OwnedProgram::new(bundle.section(SectionKind::Program)?);
     match program {
         Ok(program) => {
@@ -265,7 +285,17 @@ fn listing(bundle: &Bundle<'_>, refusals: &mut Vec<Refusal>) -> Option<Vec<Strin
                 });
             }
             let listing = Listing(&program.program()).to_string();
-            Some(listing.lines().map(str::to_owned).collect())
+            let operators = rows(&program.program()).into_iter();
+            let operators = operators.map(|row| OperatorSection {
+                kind: row.kind,
+                output: row.output,
+                detail: row.detail,
+                arena: row.arena,
+                macs: row.macs,
+                predicted_instructions: row.instructions,
+            });
+            let lines = listing.lines().map(str::to_owned).collect();
+            Some((lines, operators.collect()))
         }
         Err(error) => {
             let why = format!("the program is not sound: {error:?}");

@@ -248,8 +248,9 @@ fn print_program(program: &pack::ProgramReport, w: &mut dyn Write) -> io::Result
     )?;
     writeln!(
         w,
-        "arena     {} bytes; no plan needs less than {}, and {} are alive at once without overlaps",
-        program.arena_bytes, program.bound_bytes, program.live_bytes
+        "arena     {} bytes; no plan needs less than {}, without overlaps {} are alive at once, and a \
+         greedy plan takes {}",
+        program.arena_bytes, program.bound_bytes, program.live_bytes, program.greedy_bytes
     )?;
     let peak = program.peak.iter().map(|tensor| {
         let name: String = tensor.name.chars().take(40).collect();

@@ -297,6 +297,12 @@ fn a_release_is_laid_out_for_its_boards() {
             assert_eq!(inspection["kernels"], kernels);
             let head = inspection["program"][0].as_str().unwrap_or_default();
             assert!(head.contains(layout), "{head}");
+            let operators = inspection["operators"].as_array().expect("operators");
+            let predicted = |operator: &Value| operator["predicted_instructions"].as_u64();
+            assert!(
+                operators.iter().all(|it| predicted(it) > Some(0)),
+                "{operators:?}"
+            );
             let refusals = inspection["refusals"].as_array().cloned();
             let refusals = refusals.unwrap_or_default();
             let fit = refusals.iter().any(|refusal| refusal["check"] == "fit");

@@ -16,6 +16,8 @@ pub struct ProgramReport {
     pub bound_bytes: u64,
     /// What is alive at once where nothing overlaps.
     pub live_bytes: u64,
+    /// What a greedy plan takes.
+    pub greedy_bytes: u64,
     /// The operator at which most is alive.
     pub peak_operator: usize,
     /// What is alive there, the largest first.
@@ -44,6 +46,7 @@ impl ProgramReport {
             arena_bytes: plan.arena_bytes,
             bound_bytes: plan.bound_bytes,
             live_bytes: plan.live_bytes,
+            greedy_bytes: plan.greedy_bytes,
             peak_operator: plan.peak_step,
             peak: peak.collect(),
         }

@@ -1,0 +1,54 @@
+//! How many instructions operators take on a Cortex-M4, from their shapes.
+//!
+//! What a kernel does is counted in terms: calls, rows, pairs of pixels, tiles, products, bytes that
+//! are copied. Each term costs so many instructions; [`table`] has them as they were fitted to counts
+//! of random operators in QEMU, and `cargo xtask bench-mcu` fails when a model is predicted worse than
+//! [`MODEL_PERCENT`] or a large operator worse than [`OPERATOR_PERCENT`].
+//!
+//! Predictions are for the kernels with the DSP extension. Of a program in another layout they say what
+//! the same operators would take there. Of a softmax they are a mean: its time depends on its input.
+
+mod table;
+mod terms;
+
+use edgeward::program::Program;
+use edgeward::program::op::Op;
+
+pub use terms::{Terms, terms};
+
+/// How far a model's prediction may be from the count.
+pub const MODEL_PERCENT: f64 = 10.0;
+/// How far an operator's may be, if it takes [`OPERATOR_LEAST`] instructions.
+pub const OPERATOR_PERCENT: f64 = 20.0;
+/// Smaller operators are not judged by themselves.
+pub const OPERATOR_LEAST: u64 = 10_000;
+
+/// Instructions that an operator of a program takes.
+pub fn predict(program: &Program<'_>, op: &Op) -> u64 {
+    let terms = terms(program, op);
+    let cost = |(term, count): &(&'static str, f64)| count * cost_of(terms.kernel, term);
+    let sum: f64 = terms.counts.iter().map(cost).sum();
+    sum.round() as u64
+}
+
+fn cost_of(kernel: &str, term: &str) -> f64 {
+    let mut rows = table::COSTS.iter();
+    rows.find_map(|&(a, b, cost)| (a == kernel && b == term).then_some(cost))
+        .unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_are_sensible() {
+        for &(kernel, term, cost) in &table::COSTS {
+            assert!(cost.is_finite() && cost >= 0.0, "{kernel} {term}: {cost}");
+        }
+        // Two pixels by four outputs take twelve instructions for two products of each.
+        let product = cost_of("Conv", "product of a pair");
+        assert!((5.0..8.0).contains(&product), "{product}");
+        assert_eq!(cost_of("Conv", "no such term"), 0.0);
+    }
+}
