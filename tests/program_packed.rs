@@ -466,11 +466,18 @@ fn chain(random: &mut Random) -> (Aligned<u8>, usize) {
     (program, arena as usize)
 }
 
+/// Chains that are tried: fewer where the processor is an emulated one.
+const CHAINS: u64 = if cfg!(target_arch = "aarch64") {
+    400
+} else {
+    1500
+};
+
 #[test]
 fn chains_equal_the_portable_kernels() {
     for isa in Isa::available() {
         let (mut packed, mut portable) = (0, 0);
-        for seed in 0..1500 {
+        for seed in 0..CHAINS {
             let mut random = Random(seed);
             let (program, bytes) = chain(&mut random);
             let mut arena = Aligned::<i8>::zeros(bytes);
@@ -482,7 +489,7 @@ fn chains_equal_the_portable_kernels() {
             portable += outcome.portable;
         }
         assert!(
-            packed > portable && portable > 500,
+            packed > portable && portable as u64 > CHAINS / 3,
             "{packed} packed, {portable} not"
         );
     }

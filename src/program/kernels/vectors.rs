@@ -24,15 +24,16 @@ pub(crate) use unroll;
 /// - `VECTOR`, bytes of a vector; `BLOCKS`, vectors of numbers that a vector of elements becomes;
 ///   `CONSTANTS`, vectors of constants of one vector of channels; `COLUMNS`, vectors of weights of
 ///   `TAPS` taps of a depthwise convolution; `BIAS`, what elements lie above their value;
-/// - `V`, a vector of 32-bit numbers, and `add`, `sub`, `mul`, `xor`, `splat`,
+/// - `V`, a vector of 32-bit numbers, and `add`, `sub`, `xor`, `splat`,
 ///   `shift_right`, `divide`, `splat_float`, `to_floats`, `truncate`; `zeros` and `vector`, a vector of
 ///   the constants;
 /// - `group`, four bytes in every lane, `begin`, accumulators that hold a bias, `dot`, which adds the
 ///   products of a group, and `end`, the sums;
-/// - `Scale`, `scale` and `requantize`; `round_shift`, halves away from zero;
+/// - `Scale`, `scale` and `requantize`;
+/// - `pairs` of elements of two tensors, in the order that `store` undoes, `coefficients` for both and
+///   `multiply_pairs`, which adds the products; `shift_right_all`;
 /// - `multiply_taps` of a depthwise convolution, and `scatter` for its outputs;
-/// - `widen`, a vector of elements as numbers in the order that `store` undoes; `store`, and
-///   `store_four` for one vector each of four pixels;
+/// - `store`, and `store_four` for one vector each of four pixels;
 /// - `Totals`, 16-bit sums or maxima of a vector of elements, with `totals`, `collect` and `spread`.
 macro_rules! kernels {
     ($features:literal; $($blocks:literal: $($tile:literal)*;)* pieces: $($pieces:literal)*) => {
@@ -198,47 +199,30 @@ macro_rules! kernels {
             }
         }
 
-        /// One addend of a sum, scaled to the common scale.
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn addend(elements: V, it: &Addend) -> V {
-            let value = sub(elements, splat(it.zero));
-            let low = mul(value, splat(it.low));
-            let low = shift_right::<11>(add(low, splat(1 << 10)));
-            let product = add(mul(value, splat(it.high)), low);
-            let scaled = round_shift(product, it.shift);
-            if it.negative {
-                sub(zeros(), scaled)
-            } else {
-                scaled
-            }
-        }
-
         /// A sum of two tensors.
         ///
         /// # Safety
         /// The processor has the instructions; the job was built for them and for `base`.
         #[target_feature(enable = $features)]
         pub(crate) unsafe fn sum(job: &Sum, base: Base) {
+            let linear = &job.linear;
+            let (high, low) = (coefficients(linear.high), coefficients(linear.low));
+            let starts = [splat(linear.high_start), splat(linear.low_start)];
             // SAFETY: rows lie in memory, what a vector reads behind them in the slack.
             unsafe {
-                let scale = scale(base.constants.add(job.lanes));
                 for row in 0..job.rows.rows {
                     let at = [0, 1, 2].map(|it| {
                         let element = job.rows.first[it] + row * job.rows.pitch[it];
                         base.data.add(element * ELEMENT)
                     });
                     for column in (0..job.rows.len).step_by(VECTOR / ELEMENT) {
-                        let mut values = widen(at[0].add(column * ELEMENT));
-                        let others = widen(at[1].add(column * ELEMENT));
+                        let both = pairs(at[0].add(column * ELEMENT), at[1].add(column * ELEMENT));
+                        let mut values = [zeros(); BLOCKS];
                         unroll!(blocks BLOCKS, j, {
-                            let a = addend(values[j], &job.addends[0]);
-                            let both = add(a, addend(others[j], &job.addends[1]));
-                            values[j] = if job.wide {
-                                requantize::<true>(both, &scale)
-                            } else {
-                                requantize::<false>(both, &scale)
-                            };
+                            let lower = multiply_pairs(starts[1], both[j], low);
+                            let start = add(starts[0], shift_right::<16>(lower));
+                            let sum = multiply_pairs(start, both[j], high);
+                            values[j] = shift_right_all(sum, linear.shift);
                         });
                         let count = (job.rows.len - column).min(VECTOR / ELEMENT);
                         store(values, at[2].add(column * ELEMENT), count, job.clamp);

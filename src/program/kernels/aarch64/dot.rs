@@ -1,11 +1,12 @@
 //! NEON with its dot product of bytes.
 
 use super::neon::{
-    BIAS, BLOCKS, COLUMNS, CONSTANTS, ELEMENT, TAPS, V, VECTOR, add, collect, divide, group, mul,
-    multiply_taps, requantize, round_shift, scale, scatter, shift_right, splat, splat_float,
-    spread, store, store_four, sub, to_floats, totals, truncate, vector, widen, xor, zeros,
+    BIAS, BLOCKS, COLUMNS, CONSTANTS, ELEMENT, TAPS, V, VECTOR, add, coefficients, collect, divide,
+    group, multiply_pairs, multiply_taps, pairs, requantize, scale, scatter, shift_right,
+    shift_right_all, splat, splat_float, spread, store, store_four, sub, to_floats, totals,
+    truncate, vector, xor, zeros,
 };
-use crate::program::kernels::packed::jobs::{Addend, Clamp, Conv, Depthwise, Pool, Strip, Sum};
+use crate::program::kernels::packed::jobs::{Clamp, Conv, Depthwise, Pool, Strip, Sum};
 use crate::program::kernels::packed::run::Base;
 use crate::program::kernels::vectors::{kernels, unroll};
 

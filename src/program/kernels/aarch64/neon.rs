@@ -4,11 +4,12 @@
 //! shift once the sign of the number has been added.
 
 use core::arch::aarch64::{
-    int8x16_t, int16x8_t, int32x4_t, vaddw_high_s8, vaddw_high_s16, vaddw_s8, vaddw_s16, vandq_s32,
-    vcombine_s8, vcombine_s16, vdupq_n_s8, vdupq_n_s16, vget_low_s8, vget_low_s16, vld1q_dup_s32,
-    vld1q_s8, vld1q_s32, vmaxq_s8, vmaxq_s16, vminq_s8, vmovl_high_s8, vmovl_high_s16, vmovl_s8,
-    vmovl_s16, vmull_high_s8, vmull_s8, vqaddq_s32, vqmovn_s16, vqmovn_s32, vqrdmulhq_s32,
-    vreinterpretq_u8_s8, vrshlq_s32, vshlq_s32, vst1q_s8, vst1q_u8,
+    int8x16_t, int16x4_t, int16x8_t, int32x4_t, vaddw_high_s8, vaddw_high_s16, vaddw_s8, vaddw_s16,
+    vandq_s32, vcombine_s8, vcombine_s16, vdup_n_s16, vdupq_n_s8, vdupq_n_s16, vget_high_s16,
+    vget_low_s8, vget_low_s16, vld1q_dup_s32, vld1q_s8, vld1q_s32, vmaxq_s8, vmaxq_s16, vminq_s8,
+    vmlal_s16, vmovl_high_s8, vmovl_high_s16, vmovl_s8, vmovl_s16, vmull_high_s8, vmull_s8,
+    vqaddq_s32, vqmovn_s16, vqmovn_s32, vqrdmulhq_s32, vreinterpretq_u8_s8, vrshlq_s32, vshlq_s32,
+    vst1q_s8, vst1q_u8,
 };
 
 use crate::program::kernels::packed::jobs::{Clamp, Depthwise};
@@ -16,8 +17,8 @@ use crate::program::kernels::vectors::unroll;
 
 pub(super) use core::arch::aarch64::{
     vaddq_s32 as add, vcvtq_f32_s32 as to_floats, vcvtq_s32_f32 as truncate, vdivq_f32 as divide,
-    vdupq_n_f32 as splat_float, vdupq_n_s32 as splat, veorq_s32 as xor, vmulq_s32 as mul,
-    vshrq_n_s32 as shift_right, vsubq_s32 as sub,
+    vdupq_n_f32 as splat_float, vdupq_n_s32 as splat, veorq_s32 as xor, vshrq_n_s32 as shift_right,
+    vsubq_s32 as sub,
 };
 
 pub(super) type V = int32x4_t;
@@ -100,15 +101,6 @@ pub(super) fn requantize<const WIDE: bool>(sums: V, scale: &Scale) -> V {
     // A shift of zero has no sign bit, and takes nothing off.
     let sign = shift_right::<31>(vandq_s32(high, scale.right));
     add(vrshlq_s32(vqaddq_s32(high, sign), scale.right), scale.zero)
-}
-
-/// Shifted to the right; halves go away from zero.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn round_shift(value: V, shift: i32) -> V {
-    let right = splat(-shift);
-    let sign = shift_right::<31>(vandq_s32(value, right));
-    vrshlq_s32(add(value, sign), right)
 }
 
 /// Sixteen numbers as bytes, saturated.
@@ -222,22 +214,55 @@ pub(super) unsafe fn scatter<const PIECES: usize>(
     unsafe { store(sums, to, count, job.clamp) }
 }
 
-/// Elements as numbers.
-///
-/// # Safety
-/// A vector can be read.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) unsafe fn widen(at: *const u8) -> [V; BLOCKS] {
-    // SAFETY: the caller's promise.
-    spread(halves(unsafe { vld1q_s8(at.cast()) }))
-}
-
 /// Elements as numbers of 16 bits.
 #[inline]
 #[target_feature(enable = "neon")]
 fn halves(elements: int8x16_t) -> Totals {
     [vmovl_s8(vget_low_s8(elements)), vmovl_high_s8(elements)]
+}
+
+/// Pairs of elements: four of one tensor, four of the other.
+pub(super) type Pair = [int16x4_t; 2];
+
+/// # Safety
+/// Vectors can be read.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn pairs(a: *const u8, b: *const u8) -> [Pair; BLOCKS] {
+    // SAFETY: the caller's promise.
+    let (a, b) = unsafe { (vld1q_s8(a.cast()), vld1q_s8(b.cast())) };
+    let (a, b) = (halves(a), halves(b));
+    [
+        [vget_low_s16(a[0]), vget_low_s16(b[0])],
+        [vget_high_s16(a[0]), vget_high_s16(b[0])],
+        [vget_low_s16(a[1]), vget_low_s16(b[1])],
+        [vget_high_s16(a[1]), vget_high_s16(b[1])],
+    ]
+}
+
+/// Two coefficients, each in every lane.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn coefficients(pair: [i16; 2]) -> Pair {
+    [vdup_n_s16(pair[0]), vdup_n_s16(pair[1])]
+}
+
+/// `sums` with the products of pairs and coefficients added.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn multiply_pairs(sums: V, pairs: Pair, coefficients: Pair) -> V {
+    vmlal_s16(
+        vmlal_s16(sums, pairs[0], coefficients[0]),
+        pairs[1],
+        coefficients[1],
+    )
+}
+
+/// Shifted to the right, rounded down.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn shift_right_all(values: V, shift: i32) -> V {
+    vshlq_s32(values, splat(-shift))
 }
 
 pub(super) type Totals = [int16x8_t; 2];

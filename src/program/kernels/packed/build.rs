@@ -2,15 +2,13 @@
 
 use super::flow::{Extent, Flow, Halo, Id, Need, Node, Source, Value, need};
 use super::isa::Shape;
-use super::jobs::{self, Addend, Rows, Spot};
+use super::jobs::{self, Rows, Spot};
 use super::pack::{self, Constants, Cover};
-use super::{Memory, Packed, Step};
+use super::{Memory, Packed, Step, linear};
 use crate::program::Program;
 use crate::program::kernels::portable;
 use crate::program::layout::{conv_weight, dense_weight, depthwise_weight};
-use crate::program::op::{
-    Add, AddScale, Channel, Conv, Dense, Depthwise, Op, Plane, Pool, Softmax,
-};
+use crate::program::op::{Add, AddScale, Conv, Dense, Depthwise, Op, Plane, Pool, Softmax};
 use crate::program::{Layout, kernels::packed::Isa};
 
 /// Elements before the first value and behind each: vectors are read whole, and so is the last group
@@ -62,7 +60,7 @@ struct Builder<'a> {
 fn packs(program: &Program<'_>, shape: &Shape, op: &Op) -> bool {
     match op {
         Op::Conv(it) => convolves(program, shape, it),
-        Op::ConvAdd(it) => convolves(program, shape, &it.conv) && adds(&it.add),
+        Op::ConvAdd(it) => convolves(program, shape, &it.conv) && adds(shape, &it.add),
         Op::Depthwise(it) => {
             it.multiplier == 1
                 && bounded(
@@ -82,7 +80,7 @@ fn packs(program: &Program<'_>, shape: &Shape, op: &Op) -> bool {
                 && it.b.constant == 0
                 && it.a.len == it.len
                 && it.b.len == it.len
-                && adds(&it.scale)
+                && adds(shape, &it.scale)
         }
         Op::Softmax(_) => true,
         _ => false,
@@ -107,15 +105,9 @@ fn bounded(input: &Plane, halo: &Halo, output: &Plane) -> bool {
     padded <= 8 * input.bytes() + (1 << 16) && output.height * output.width <= MAX_PIXELS
 }
 
-/// Whether the vector arithmetic is exact for a sum: shifts to the right alone, and accumulators that
-/// it holds twice.
-fn adds(scale: &AddScale) -> bool {
-    let reach = |multiplier: i32, shift: i8| {
-        let greatest = (255 * (i64::from(multiplier.wrapping_abs()) >> 11)) + 256;
-        greatest >> (-shift).clamp(0, 31)
-    };
-    let sum = reach(scale.multiplier_a, scale.shift_a) + reach(scale.multiplier_b, scale.shift_b);
-    sum + 2 < 1 << 30 && scale.shift >= -22
+/// Whether a sum has the form that the vectors compute.
+fn adds(shape: &Shape, scale: &AddScale) -> bool {
+    linear::find(scale, shape.stored(0)).is_some()
 }
 
 fn conv_at(op: &Conv) -> impl Fn([usize; 3]) -> usize {
@@ -239,7 +231,10 @@ impl Builder<'_> {
             Op::Dense(it) => Step::Conv(self.dense(it, input, output)),
             Op::Pool(it) => Step::Pool(self.pool(it, input, output)),
             Op::Softmax(it) => Step::Softmax(self.softmax(it, input, output)),
-            Op::Add(it) => Step::Sum(self.sum(it, inputs, output)),
+            Op::Add(it) => match self.sum(it, inputs, output) {
+                Some(job) => Step::Sum(job),
+                None => return,
+            },
             _ => return,
         };
         self.steps.push(step);
@@ -441,42 +436,20 @@ impl Builder<'_> {
         }
     }
 
-    fn sum(&mut self, op: &Add, inputs: [Id; 2], output: Id) -> jobs::Sum {
-        let scale = &op.scale;
+    /// `None` for a sum that does not pack.
+    fn sum(&self, op: &Add, inputs: [Id; 2], output: Id) -> Option<jobs::Sum> {
         let places = [inputs[0], inputs[1], output].map(|id| self.places[id]);
-        let addend = |zero: i8, multiplier: i32, shift: i8| {
-            let magnitude = multiplier.wrapping_abs();
-            Addend {
-                zero: self.shape.stored(zero),
-                high: magnitude >> 11,
-                low: magnitude & 0x7ff,
-                shift: i32::from(-shift),
-                negative: multiplier < 0,
-            }
-        };
-        let addends = [
-            addend(scale.zero_a, scale.multiplier_a, scale.shift_a),
-            addend(scale.zero_b, scale.multiplier_b, scale.shift_b),
-        ];
-        let channel = Channel {
-            bias: 0,
-            multiplier: scale.multiplier,
-            shift: i32::from(scale.shift),
-        };
-        let channels = vec![Some(channel); self.shape.lanes];
         let extent = places[0].value.extent;
-        jobs::Sum {
+        Some(jobs::Sum {
             rows: Rows {
                 first: places.map(|it| it.inner()),
                 pitch: places.map(|it| it.pitch()),
                 rows: extent.height,
                 len: extent.width * extent.channels,
             },
-            addends,
-            lanes: pack::lanes(self.shape, &channels, scale.quantizer, &mut self.constants),
-            wide: scale.shift >= 0,
-            clamp: pack::clamp(self.shape, &scale.quantizer),
-        }
+            linear: linear::find(&op.scale, self.shape.stored(0))?,
+            clamp: pack::clamp(self.shape, &op.scale.quantizer),
+        })
     }
 
     fn softmax(&mut self, op: &Softmax, input: Id, output: Id) -> jobs::Softmax {

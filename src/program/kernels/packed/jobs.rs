@@ -84,25 +84,22 @@ pub(crate) struct Rows<const N: usize> {
     pub len: usize,
 }
 
-/// One addend of a sum: `y = ((q - zero) * multiplier + 2^10) >> 11`, then a rounding shift.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Addend {
-    pub zero: i32,
-    /// The significand's upper 20 bits and lower 11, negated where the addend is subtracted.
-    pub high: i32,
-    pub low: i32,
+/// A sum as `(a * high[0] + b * high[1] + high_start + (lower >> 16)) >> shift`, where `lower` is the
+/// same of the lower halves of the coefficients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Linear {
+    pub high: [i16; 2],
+    pub low: [i16; 2],
+    pub high_start: i32,
+    pub low_start: i32,
     pub shift: i32,
-    pub negative: bool,
 }
 
 /// A sum of two tensors: operands, then the output.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sum {
     pub rows: Rows<3>,
-    pub addends: [Addend; 2],
-    /// Constants of the output's scale: those of one channel, in every lane.
-    pub lanes: usize,
-    pub wide: bool,
+    pub linear: Linear,
     pub clamp: Clamp,
 }
 

@@ -11,6 +11,7 @@ mod build;
 mod flow;
 mod isa;
 pub(crate) mod jobs;
+mod linear;
 mod memory;
 mod pack;
 pub(crate) mod run;

@@ -8,18 +8,33 @@ use crate::program::op::{Add, AddScale, Lookup, Mul, Operand};
 /// Sum: TensorFlow Lite's `reference_integer_ops::AddFunc`; difference: its `SubFunc`.
 #[inline]
 pub(crate) fn sum(scale: &AddScale, a: i8, b: i8) -> i8 {
+    joined(scale, first(scale, a), second(scale, b))
+}
+
+/// The first addend of a sum at the common scale.
+#[inline]
+pub(crate) fn first(scale: &AddScale, a: i8) -> i32 {
     let a = (i32::from(a) - i32::from(scale.zero_a)) << 20;
+    scale_down(a, scale.multiplier_a, scale.shift_a)
+}
+
+/// The second addend of a sum at the common scale, its sign turned where it is subtracted.
+#[inline]
+pub(crate) fn second(scale: &AddScale, b: i8) -> i32 {
     let b = (i32::from(b) - i32::from(scale.zero_b)) << 20;
-    let a = scale_down(a, scale.multiplier_a, scale.shift_a);
-    let b_magnitude = scale.multiplier_b.wrapping_abs();
-    let b = scale_down(b, b_magnitude, scale.shift_b);
-    let sum = if scale.multiplier_b < 0 {
-        a.wrapping_sub(b)
+    let b = scale_down(b, scale.multiplier_b.wrapping_abs(), scale.shift_b);
+    if scale.multiplier_b < 0 {
+        b.wrapping_neg()
     } else {
-        a.wrapping_add(b)
-    };
+        b
+    }
+}
+
+/// The sum of two addends at the common scale.
+#[inline]
+pub(crate) fn joined(scale: &AddScale, a: i32, b: i32) -> i8 {
     clamp(
-        scale_down(sum, scale.multiplier, scale.shift),
+        scale_down(a.wrapping_add(b), scale.multiplier, scale.shift),
         &scale.quantizer,
     )
 }

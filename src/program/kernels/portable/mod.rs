@@ -17,9 +17,11 @@ mod softmax;
 mod taps;
 
 pub use conv::{conv, conv_add, dense, depthwise};
-#[cfg(all(target_arch = "arm", feature = "dsp"))]
+#[cfg(any(test, all(target_arch = "arm", feature = "dsp")))]
 pub(crate) use elementwise::sum;
 pub use elementwise::{add, lookup, mul};
+#[cfg(feature = "std")]
+pub(crate) use elementwise::{first, joined, second};
 pub use pool::{mean, pool};
 pub use rearrange::{copy, fill};
 pub use softmax::softmax;

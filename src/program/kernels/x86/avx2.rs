@@ -6,15 +6,15 @@ use core::arch::x86_64::{
     _mm256_castsi256_si128, _mm256_cvtepi32_ps as to_floats, _mm256_cvttps_epi32 as truncate,
     _mm256_div_ps as divide, _mm256_extracti128_si256, _mm256_load_si256, _mm256_loadu_si256,
     _mm256_madd_epi16, _mm256_max_epi16, _mm256_min_epi16, _mm256_mul_epi32 as multiply_even,
-    _mm256_mullo_epi32 as mul, _mm256_packs_epi32, _mm256_permute4x64_epi64, _mm256_set1_epi16,
-    _mm256_set1_epi32 as splat, _mm256_set1_ps as splat_float, _mm256_setzero_si256 as zeros,
-    _mm256_shuffle_epi32, _mm256_sllv_epi32 as shift_left_each, _mm256_srai_epi32 as shift_right,
+    _mm256_packs_epi32, _mm256_permute4x64_epi64, _mm256_set1_epi16, _mm256_set1_epi32 as splat,
+    _mm256_set1_ps as splat_float, _mm256_setzero_si256 as zeros, _mm256_shuffle_epi32,
+    _mm256_sllv_epi32 as shift_left_each, _mm256_srai_epi32 as shift_right,
     _mm256_srav_epi32 as shift_right_each, _mm256_srli_epi64, _mm256_storeu_si256,
     _mm256_sub_epi32 as sub, _mm256_unpackhi_epi16, _mm256_unpacklo_epi16, _mm256_xor_si256 as xor,
 };
 
 use super::requantization;
-use crate::program::kernels::packed::jobs::{Addend, Clamp, Conv, Depthwise, Pool, Strip, Sum};
+use crate::program::kernels::packed::jobs::{Clamp, Conv, Depthwise, Pool, Strip, Sum};
 use crate::program::kernels::packed::run::Base;
 use crate::program::kernels::vectors::{kernels, unroll};
 
@@ -205,15 +205,23 @@ unsafe fn scatter<const PIECES: usize>(
     unsafe { store(sums, to, count, job.clamp) }
 }
 
-/// Elements as numbers, in the order that packing undoes.
+/// Pairs of elements, in the order that packing undoes.
 ///
 /// # Safety
-/// A vector can be read.
+/// Vectors can be read.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn widen(at: *const u8) -> [V; BLOCKS] {
+unsafe fn pairs(a: *const u8, b: *const u8) -> [V; BLOCKS] {
     // SAFETY: the caller's promise.
-    spread(unsafe { _mm256_loadu_si256(at.cast()) })
+    let (a, b) = unsafe { (_mm256_loadu_si256(a.cast()), _mm256_loadu_si256(b.cast())) };
+    [_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)]
+}
+
+/// `sums` with the products of pairs and coefficients added.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn multiply_pairs(sums: V, pairs: V, coefficients: V) -> V {
+    add(sums, _mm256_madd_epi16(pairs, coefficients))
 }
 
 type Totals = V;

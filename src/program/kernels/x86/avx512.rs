@@ -7,13 +7,13 @@ use core::arch::x86_64::{
     _mm512_add_epi32 as add, _mm512_add_epi64 as add_wide, _mm512_and_si512 as and,
     _mm512_castsi128_si512, _mm512_castsi256_si512, _mm512_castsi512_si128, _mm512_cvtepi16_epi8,
     _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps as to_floats, _mm512_cvttps_epi32 as truncate,
-    _mm512_div_ps as divide, _mm512_dpbusd_epi32, _mm512_extracti32x4_epi32, _mm512_inserti32x4,
-    _mm512_inserti64x4, _mm512_load_si512, _mm512_loadu_si512, _mm512_mask_shuffle_epi32,
-    _mm512_mask_storeu_epi8, _mm512_max_epi16, _mm512_max_epi32, _mm512_max_epu8, _mm512_min_epi16,
-    _mm512_min_epi32, _mm512_min_epu8, _mm512_mul_epi32 as multiply_even,
-    _mm512_mullo_epi32 as mul, _mm512_packs_epi32, _mm512_packus_epi16, _mm512_permutexvar_epi32,
-    _mm512_set_epi32, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32 as splat,
-    _mm512_set1_ps as splat_float, _mm512_setzero_si512 as zeros,
+    _mm512_div_ps as divide, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_extracti32x4_epi32,
+    _mm512_inserti32x4, _mm512_inserti64x4, _mm512_load_si512, _mm512_loadu_si512,
+    _mm512_mask_shuffle_epi32, _mm512_mask_storeu_epi8, _mm512_max_epi16, _mm512_max_epi32,
+    _mm512_max_epu8, _mm512_min_epi16, _mm512_min_epi32, _mm512_min_epu8,
+    _mm512_mul_epi32 as multiply_even, _mm512_packs_epi32, _mm512_packus_epi16,
+    _mm512_permutexvar_epi32, _mm512_set_epi32, _mm512_set1_epi8, _mm512_set1_epi16,
+    _mm512_set1_epi32 as splat, _mm512_set1_ps as splat_float, _mm512_setzero_si512 as zeros,
     _mm512_sllv_epi32 as shift_left_each, _mm512_srai_epi32 as shift_right,
     _mm512_srav_epi32 as shift_right_each, _mm512_srli_epi64, _mm512_storeu_si512,
     _mm512_sub_epi32 as sub, _mm512_unpackhi_epi8, _mm512_unpackhi_epi16, _mm512_unpacklo_epi8,
@@ -21,7 +21,7 @@ use core::arch::x86_64::{
 };
 
 use super::requantization;
-use crate::program::kernels::packed::jobs::{Addend, Clamp, Conv, Depthwise, Pool, Strip, Sum};
+use crate::program::kernels::packed::jobs::{Clamp, Conv, Depthwise, Pool, Strip, Sum};
 use crate::program::kernels::packed::run::Base;
 use crate::program::kernels::vectors::{kernels, unroll};
 
@@ -272,17 +272,6 @@ unsafe fn scatter<const PIECES: usize>(
     }
 }
 
-/// Elements as numbers, in the order that packing undoes.
-///
-/// # Safety
-/// A vector can be read.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn widen(at: *const u8) -> [V; BLOCKS] {
-    // SAFETY: the caller's promise.
-    spread(halves(unsafe { _mm512_loadu_si512(at.cast()) }))
-}
-
 /// Elements as numbers of 16 bits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
@@ -291,6 +280,27 @@ fn halves(elements: V) -> [V; 2] {
         _mm512_unpacklo_epi8(elements, zeros()),
         _mm512_unpackhi_epi8(elements, zeros()),
     ]
+}
+
+/// Pairs of elements, in the order that packing undoes.
+///
+/// # Safety
+/// Vectors can be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn pairs(a: *const u8, b: *const u8) -> [V; BLOCKS] {
+    // SAFETY: the caller's promise.
+    let (a, b) = unsafe { (_mm512_loadu_si512(a.cast()), _mm512_loadu_si512(b.cast())) };
+    let (low, high) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
+    let (low, high) = (halves(low), halves(high));
+    [low[0], low[1], high[0], high[1]]
+}
+
+/// `sums` with the products of pairs and coefficients added.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn multiply_pairs(sums: V, pairs: V, coefficients: V) -> V {
+    _mm512_dpwssd_epi32(sums, pairs, coefficients)
 }
 
 type Totals = [V; 2];

@@ -8,7 +8,7 @@
 pub(super) mod avx2;
 pub(super) mod avx512;
 
-/// Requantization by products of 64 bits, for a module that names its instructions: besides those of
+/// Requantization by products of 64 bits, and what else both sets share, for a module that names its instructions: besides those of
 /// [`kernels`](super::vectors::kernels) `multiply_even`, `add_wide`, `down`, which moves odd lanes to
 /// even ones, `merge`, which makes one vector of the upper halves of both products, `and`,
 /// `shift_left_each` and `shift_right_each`.
@@ -69,18 +69,18 @@ macro_rules! requantization {
             shift_right_each(add(high, sign), scale.right)
         }
 
-        /// Shifted to the right; halves go away from zero.
+        /// Two coefficients in every lane.
         #[inline]
         #[target_feature(enable = $features)]
-        fn round_shift(value: V, shift: i32) -> V {
-            if shift == 0 {
-                return value;
-            }
-            let rounded = add(
-                add(value, splat(1 << (shift - 1))),
-                shift_right::<31>(value),
-            );
-            shift_right_each(rounded, splat(shift))
+        fn coefficients(pair: [i16; 2]) -> V {
+            splat(i32::from(pair[0]) & 0xffff | i32::from(pair[1]) << 16)
+        }
+
+        /// Shifted to the right, rounded down.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn shift_right_all(values: V, shift: i32) -> V {
+            shift_right_each(values, splat(shift))
         }
     };
 }
