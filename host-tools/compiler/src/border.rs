@@ -10,12 +10,7 @@ pub fn strip(graph: &mut Graph) -> Vec<String> {
     let mut notes = Vec::new();
     for place in 0..graph.inputs.len() {
         let id = graph.inputs[place];
-        if graph.tensor(id).dtype == DType::U8 && to_signed(graph, id) {
-            notes.push(format!(
-                "input \"{}\" is uint8: give x - 128",
-                graph.tensor(id).name
-            ));
-        }
+        signed(graph, id, ["input", "give x - 128"], &mut notes);
         let only = |node: &&Node| node.inputs.first() == Some(&Some(id));
         let reader = graph
             .nodes
@@ -32,12 +27,7 @@ pub fn strip(graph: &mut Graph) -> Vec<String> {
     }
     for place in 0..graph.outputs.len() {
         let id = graph.outputs[place];
-        if graph.tensor(id).dtype == DType::U8 && to_signed(graph, id) {
-            notes.push(format!(
-                "output \"{}\" is uint8: add 128",
-                graph.tensor(id).name
-            ));
-        }
+        signed(graph, id, ["output", "add 128"], &mut notes);
         let writer = graph
             .nodes
             .iter()
@@ -55,6 +45,14 @@ pub fn strip(graph: &mut Graph) -> Vec<String> {
         }
     }
     notes
+}
+
+/// Moves a uint8 tensor of the border to int8 where that can be, and says what its caller has to do.
+fn signed(graph: &mut Graph, id: TensorId, [what, todo]: [&str; 2], notes: &mut Vec<String>) {
+    if graph.tensor(id).dtype == DType::U8 && to_signed(graph, id) {
+        let name = &graph.tensor(id).name;
+        notes.push(format!("{what} \"{name}\" is uint8: {todo}"));
+    }
 }
 
 /// Moves a uint8 tensor that only conversions touch to int8: 128 less, zero point and data alike.

@@ -171,36 +171,23 @@ fn placed(step: &Step, plan: &Plan, index: usize, constants: u32) -> Op {
 
 /// A layer with weights: `[first, output, other]` are its regions.
 fn layer(op: &mut Op, [first, output, other]: [u32; 3], constants: u32, scratch: u32) {
+    macro_rules! place {
+        ($it:expr, $input:expr, $output:expr) => {{
+            $input += first;
+            $output += output;
+            $it.weights += constants;
+            $it.channels += constants;
+            $it.scratch = scratch;
+        }};
+    }
     match op {
-        Op::Conv(it) => {
-            it.input.offset += first;
-            it.output.offset += output;
-            it.weights += constants;
-            it.channels += constants;
-            it.scratch = scratch;
-        }
+        Op::Conv(it) => place!(it, it.input.offset, it.output.offset),
         Op::ConvAdd(it) => {
-            it.conv.input.offset += first;
-            it.conv.output.offset += output;
-            it.conv.weights += constants;
-            it.conv.channels += constants;
-            it.conv.scratch = scratch;
+            place!(it.conv, it.conv.input.offset, it.conv.output.offset);
             it.other += other;
         }
-        Op::Depthwise(it) => {
-            it.input.offset += first;
-            it.output.offset += output;
-            it.weights += constants;
-            it.channels += constants;
-            it.scratch = scratch;
-        }
-        Op::Dense(it) => {
-            it.input += first;
-            it.output += output;
-            it.weights += constants;
-            it.channels += constants;
-            it.scratch = scratch;
-        }
+        Op::Depthwise(it) => place!(it, it.input.offset, it.output.offset),
+        Op::Dense(it) => place!(it, it.input, it.output),
         _ => {}
     }
 }

@@ -1,7 +1,7 @@
 //! Convolutions and products of matrices, with their weights and biases.
 
 use super::Importer;
-use super::error::{QUANTIZE, Result, USE_TRACT};
+use super::error::{OnnxError, QUANTIZE, Result, USE_TRACT};
 use super::lower::Context;
 use super::value::{Form, Pending, Value};
 use super::weights::{SYMMETRIC, Weights, in_turn};
@@ -27,13 +27,7 @@ impl Importer {
         let (tensor, form) = self.channels_last(tensor, form, context.place)?;
         let rank = form.dims.len();
         if weights.shape.len() != rank || weights.axis != 0 && weights.scales.len() > 1 {
-            return Err(context.error(
-                format!(
-                    "its weights {:?} do not fit its input {:?}",
-                    weights.shape, form.dims
-                ),
-                "",
-            ));
+            return Err(misfit(context, &weights, &form));
         }
         let (outputs, depth, kernel) = (weights.shape[0], weights.shape[1], &weights.shape[2..]);
         let (channels, spatial) = (form.dims[1], &form.dims[2..]);
@@ -232,13 +226,7 @@ impl Importer {
             ));
         }
         if form.dims.last() != Some(&inputs) || form.dims.len() < 2 {
-            return Err(context.error(
-                format!(
-                    "its weights {:?} do not fit its input {:?}",
-                    weights.shape, form.dims
-                ),
-                "",
-            ));
+            return Err(misfit(context, &weights, form));
         }
         let bias = self.bias(context, bias, tensor, &weights, outputs)?;
         let mut parts = weights.parts();
@@ -301,6 +289,14 @@ impl Importer {
         pending.inputs[2] = Some(self.bias_of(context, &name, &reals, input, &scales, outputs)?);
         Ok(Value::Pending(pending))
     }
+}
+
+fn misfit(context: &Context<'_>, weights: &Weights, form: &Form) -> OnnxError {
+    let (weights, input) = (&weights.shape, &form.dims);
+    context.error(
+        format!("its weights {weights:?} do not fit its input {input:?}"),
+        "",
+    )
 }
 
 /// A window over an image whose every row is there `count` times: one of its rows becomes as many.

@@ -137,18 +137,9 @@ impl Importer {
             .filter(|input| !self.values.contains_key(&input.name))
             .collect();
         let [input] = given[..] else {
-            let names: Vec<_> = given.iter().map(|input| input.name.as_str()).collect();
-            let why = format!(
-                "a program has one input, this graph has {}: {}",
-                names.len(),
-                names.join(", ")
-            );
-            return Err(OnnxError::new(
-                "the graph",
-                "",
-                why,
-                "concatenate them, or run the model under tract on a Linux board",
-            ));
+            let names = given.iter().map(|input| &*input.name);
+            let next = "concatenate them, or run the model under tract on a Linux board";
+            return Err(not_one("input", names, next));
         };
         let refuse = |why: &str| {
             OnnxError::new(
@@ -187,22 +178,9 @@ impl Importer {
 
     fn outputs(&mut self, graph: &proto::Graph) -> Result<()> {
         let [output] = &graph.outputs[..] else {
-            let names: Vec<_> = graph
-                .outputs
-                .iter()
-                .map(|output| output.name.as_str())
-                .collect();
-            let why = format!(
-                "a program has one output, this graph has {}: {}",
-                names.len(),
-                names.join(", ")
-            );
-            return Err(OnnxError::new(
-                "the graph",
-                "",
-                why,
-                "export it with the one that is wanted",
-            ));
+            let names = graph.outputs.iter().map(|output| &*output.name);
+            let next = "export it with the one that is wanted";
+            return Err(not_one("output", names, next));
         };
         let place = "the graph's output";
         let refuse = |why: &str, advice: &str| {
@@ -382,6 +360,14 @@ impl Importer {
         }
         Ok(())
     }
+}
+
+/// A graph with another number of inputs or outputs than a program has.
+fn not_one<'a>(what: &str, names: impl Iterator<Item = &'a str>, next: &str) -> OnnxError {
+    let names: Vec<_> = names.collect();
+    let (count, names) = (names.len(), names.join(", "));
+    let why = format!("a program has one {what}, this graph has {count}: {names}");
+    OnnxError::new("the graph", "", why, next)
 }
 
 /// The input's shape; the error says what is wrong with it.

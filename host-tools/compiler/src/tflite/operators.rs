@@ -42,6 +42,25 @@ enum Inputs {
 
 type Understood = Result<(Kind, Inputs), CompileError>;
 
+/// Window and activation of a convolution by its options, a table of the schema for each kind, and by
+/// its weights, whose second and third axes are the kernel.
+macro_rules! swept {
+    ($self:ident, $options:ident) => {{
+        let options = $self.options($self.raw.table.$options())?;
+        let weights = $self.input(1)?;
+        let &[_, h, w, _] = weights.shape.as_slice() else {
+            return Err($self.four_axes(weights));
+        };
+        let window = $self.window(
+            [h, w],
+            [options.stride_h()?, options.stride_w()?],
+            [options.dilation_h()?, options.dilation_w()?],
+            options.padding()?,
+        )?;
+        (window, $self.activation(options.activation()?)?)
+    }};
+}
+
 impl<'a> Reading<'a, '_> {
     fn id(&self, index: i32) -> Option<TensorId> {
         usize::try_from(index)
@@ -172,34 +191,14 @@ impl<'a> Reading<'a, '_> {
     }
 
     fn conv(&self) -> Understood {
-        let options = self.options(self.raw.table.conv())?;
-        let weights = self.input(1)?;
-        let &[_, h, w, _] = weights.shape.as_slice() else {
-            return Err(self.four_axes(weights));
-        };
-        let window = self.window(
-            [h, w],
-            [options.stride_h()?, options.stride_w()?],
-            [options.dilation_h()?, options.dilation_w()?],
-            options.padding()?,
-        )?;
-        let activation = self.activation(options.activation()?)?;
+        let (window, activation) = swept!(self, conv);
         Ok((Kind::Conv { window, activation }, Inputs::First(3)))
     }
 
     fn depthwise(&self) -> Understood {
-        let options = self.options(self.raw.table.depthwise())?;
+        let (window, activation) = swept!(self, depthwise);
         let (data, weights) = (self.input(0)?, self.input(1)?);
-        let &[_, h, w, out] = weights.shape.as_slice() else {
-            return Err(self.four_axes(weights));
-        };
-        let window = self.window(
-            [h, w],
-            [options.stride_h()?, options.stride_w()?],
-            [options.dilation_h()?, options.dilation_w()?],
-            options.padding()?,
-        )?;
-        let activation = self.activation(options.activation()?)?;
+        let out = weights.shape.last().copied().unwrap_or(0);
         // The option `depth_multiplier` is redundant, and TFLite itself takes it from the shapes.
         let channels = data.shape.last().copied().unwrap_or(0);
         let multiplier = out.checked_div(channels).unwrap_or(0);

@@ -161,61 +161,28 @@ table!(Operator {
     strided_slice: 4 => StridedSlice<'a>,
 });
 
+// Options of operators.
 table!(Conv {
-    padding: 0 => i8 = 0,
-    stride_w: 1 => i32 = 0,
-    stride_h: 2 => i32 = 0,
-    activation: 3 => i8 = 0,
-    dilation_w: 4 => i32 = 1,
-    dilation_h: 5 => i32 = 1,
+    padding: 0 => i8 = 0, stride_w: 1 => i32 = 0, stride_h: 2 => i32 = 0,
+    activation: 3 => i8 = 0, dilation_w: 4 => i32 = 1, dilation_h: 5 => i32 = 1,
 });
-
 table!(Depthwise {
-    padding: 0 => i8 = 0,
-    stride_w: 1 => i32 = 0,
-    stride_h: 2 => i32 = 0,
-    activation: 4 => i8 = 0,
-    dilation_w: 5 => i32 = 1,
-    dilation_h: 6 => i32 = 1,
+    padding: 0 => i8 = 0, stride_w: 1 => i32 = 0, stride_h: 2 => i32 = 0,
+    activation: 4 => i8 = 0, dilation_w: 5 => i32 = 1, dilation_h: 6 => i32 = 1,
 });
-
-table!(Dense {
-    activation: 0 => i8 = 0,
-    weights_format: 1 => i8 = 0,
-});
-
 table!(Pool {
-    padding: 0 => i8 = 0,
-    stride_w: 1 => i32 = 0,
-    stride_h: 2 => i32 = 0,
-    filter_w: 3 => i32 = 0,
-    filter_h: 4 => i32 = 0,
-    activation: 5 => i8 = 0,
+    padding: 0 => i8 = 0, stride_w: 1 => i32 = 0, stride_h: 2 => i32 = 0,
+    filter_w: 3 => i32 = 0, filter_h: 4 => i32 = 0, activation: 5 => i8 = 0,
 });
-
-table!(Elementwise {
-    activation: 0 => i8 = 0,
-});
-
-table!(Softmax {
-    beta: 0 => f32 = 0.0,
-});
-
-table!(Concat {
-    axis: 0 => i32 = 0,
-    activation: 1 => i8 = 0,
-});
-
-table!(LeakyRelu {
-    alpha: 0 => f32 = 0.0,
-});
-
 table!(StridedSlice {
-    begin_mask: 0 => i32 = 0,
-    ellipsis_mask: 2 => i32 = 0,
-    new_axis_mask: 3 => i32 = 0,
-    shrink_axis_mask: 4 => i32 = 0,
+    begin_mask: 0 => i32 = 0, ellipsis_mask: 2 => i32 = 0,
+    new_axis_mask: 3 => i32 = 0, shrink_axis_mask: 4 => i32 = 0,
 });
+table!(Dense { activation: 0 => i8 = 0, weights_format: 1 => i8 = 0 });
+table!(Elementwise { activation: 0 => i8 = 0 });
+table!(Softmax { beta: 0 => f32 = 0.0 });
+table!(Concat { axis: 0 => i32 = 0, activation: 1 => i8 = 0 });
+table!(LeakyRelu { alpha: 0 => f32 = 0.0 });
 
 /// The root table of a file.
 pub(super) fn root(bytes: &[u8]) -> Read<Model<'_>> {
