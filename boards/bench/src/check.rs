@@ -6,7 +6,8 @@ use edgeward::program::codec::{Field as _, Writer};
 use edgeward::program::kernels::cortex_m::CortexM;
 use edgeward::program::layout;
 use edgeward::program::op::{
-    Add, AddScale, Conv, ConvAdd, Dense, Depthwise, Op, Operand, Plane, Pool, Quantizer, Window,
+    Add, AddScale, Conv, ConvAdd, Dense, Depthwise, Mul, Op, Operand, Plane, Pool, Quantizer,
+    Window,
 };
 use edgeward::program::overlap::least_distance;
 use edgeward::program::{HEADER_BYTES, Header, Layout, MAGIC, Portable, Program, VERSION};
@@ -106,19 +107,68 @@ fn conv_add(random: &mut Random, builder: &mut Builder<'_>) -> ConvAdd {
     }
 }
 
-fn add(random: &mut Random) -> Add {
-    let len = random.between(1, 400) as u32;
-    let operand = Operand {
+/// Operands of an output, of which one may be repeated or constant.
+fn operands(random: &mut Random, builder: &mut Builder<'_>, len: u32) -> [Operand; 2] {
+    let whole = Operand {
         offset: 0,
         len,
         constant: 0,
     };
+    let mut operands = [whole; 2];
+    if random.chance(60) {
+        let other = &mut operands[random.next() as usize % 2];
+        let most = if random.chance(60) { 40 } else { 400 };
+        other.len = random.between(1, most).min(len as i32) as u32;
+        if random.chance(40) {
+            let at = builder.room(other.len as usize);
+            for byte in &mut builder.bytes[at..at + other.len as usize] {
+                *byte = random.element() as u8;
+            }
+            (other.offset, other.constant) = (at as u32, 1);
+        }
+    }
+    operands
+}
+
+fn add(random: &mut Random, builder: &mut Builder<'_>) -> Add {
+    let len = random.between(1, 400) as u32;
+    let [a, b] = operands(random, builder, len);
     Add {
-        a: operand,
-        b: operand,
+        a,
+        b,
         output: 0,
         len,
         scale: add_scale(random),
+    }
+}
+
+fn mul(random: &mut Random, builder: &mut Builder<'_>) -> Mul {
+    let len = random.between(1, 400) as u32;
+    let [a, b] = operands(random, builder, len);
+    Mul {
+        a,
+        b,
+        output: 0,
+        len,
+        zero_a: random.element(),
+        zero_b: random.element(),
+        quantizer: quantizer(random),
+        multiplier: (1 << 30) + (random.next() >> 2) as i32,
+        shift: random.between(-14, 1) as i8,
+    }
+}
+
+/// Puts operands into the arena: one as long as the output at `near`, which may lie over it, any other
+/// at `far`.
+fn put(operands: [&mut Operand; 2], near: usize, far: usize, len: u32) {
+    let mut places = [near, far].into_iter();
+    let [a, b] = operands;
+    let (first, second) = if a.len == len { (a, b) } else { (b, a) };
+    for operand in [first, second] {
+        let place = places.next().unwrap_or(far);
+        if operand.constant == 0 {
+            operand.offset = place as u32;
+        }
     }
 }
 
@@ -237,6 +287,7 @@ fn place(random: &mut Random, op: &mut Op) -> (usize, [(usize, usize); 2]) {
             u64::from(op.rows) * u64::from(op.outputs),
         ),
         Op::Add(op) => (u64::from(op.len), u64::from(op.len)),
+        Op::Mul(op) => (u64::from(op.len), u64::from(op.len)),
         Op::Pool(op) => (op.input.bytes(), op.output.bytes()),
         _ => (0, 0),
     };
@@ -255,7 +306,7 @@ fn place(random: &mut Random, op: &mut Op) -> (usize, [(usize, usize); 2]) {
     };
     let mut end = (in_at + input).max(out_at + output);
     let other = end;
-    if matches!(op, Op::ConvAdd(_) | Op::Add(_)) {
+    if matches!(op, Op::ConvAdd(_) | Op::Add(_) | Op::Mul(_)) {
         end += output;
     }
     let mut scratch = 0;
@@ -280,8 +331,11 @@ fn place(random: &mut Random, op: &mut Op) -> (usize, [(usize, usize); 2]) {
         }
         Op::Dense(op) => (op.input, op.output) = (in_at as u32, out_at as u32),
         Op::Add(op) => {
-            op.a.offset = in_at as u32;
-            op.b.offset = other as u32;
+            put([&mut op.a, &mut op.b], in_at, other, op.len);
+            op.output = out_at as u32;
+        }
+        Op::Mul(op) => {
+            put([&mut op.a, &mut op.b], in_at, other, op.len);
             op.output = out_at as u32;
         }
         Op::Pool(op) => (op.input.offset, op.output.offset) = (in_at as u32, out_at as u32),
@@ -331,11 +385,24 @@ fn spoil(random: &mut Random, constants: &mut [u8]) {
     }
 }
 
+/// A random operator of a kind.
+fn operator(kind: usize, random: &mut Random, builder: &mut Builder<'_>) -> Op {
+    match kind {
+        0 => Op::Conv(conv(random, builder)),
+        1 => Op::ConvAdd(conv_add(random, builder)),
+        2 => Op::Depthwise(depthwise(random, builder)),
+        3 => Op::Dense(dense(random, builder)),
+        4 => Op::Add(add(random, builder)),
+        5 => Op::Mul(mul(random, builder)),
+        _ => Op::Pool(pool(random)),
+    }
+}
+
 /// Runs `count` random operators by both kinds of kernels; `false` when any output differs.
 ///
 /// Some have spoilt constants: what the verifier takes of them must give the same outputs too.
 pub fn check(memory: Memory, seed: u32, count: u32) -> bool {
-    let mut totals = [(0_u32, 0_u64); 6];
+    let mut totals = [(0_u32, 0_u64); 7];
     let mut spoilt = [0_u32; 2];
     for case in 0..count {
         let mut random = Random(seed.wrapping_add(case).wrapping_mul(0x9E37_79B9) | 1);
@@ -345,15 +412,8 @@ pub fn check(memory: Memory, seed: u32, count: u32) -> bool {
             end: CONSTANTS,
             unproven: random.chance(10),
         };
-        let kind = (case % 6) as usize;
-        let mut op = match kind {
-            0 => Op::Conv(conv(&mut random, &mut builder)),
-            1 => Op::ConvAdd(conv_add(&mut random, &mut builder)),
-            2 => Op::Depthwise(depthwise(&mut random, &mut builder)),
-            3 => Op::Dense(dense(&mut random, &mut builder)),
-            4 => Op::Add(add(&mut random)),
-            _ => Op::Pool(pool(&mut random)),
-        };
+        let kind = (case % 7) as usize;
+        let mut op = operator(kind, &mut random, &mut builder);
         let (arena_bytes, io) = place(&mut random, &mut op);
         let length = write(&mut builder, &op, arena_bytes, io);
         let spoils = random.chance(30) && length > CONSTANTS;
@@ -398,7 +458,15 @@ pub fn check(memory: Memory, seed: u32, count: u32) -> bool {
         spoilt[1] += u32::from(spoils);
     }
     print!("spoilt {} {}", spoilt[0], spoilt[1]);
-    let names = ["Conv", "ConvAdd", "Depthwise", "Dense", "Add", "Pool"];
+    let names = [
+        "Conv",
+        "ConvAdd",
+        "Depthwise",
+        "Dense",
+        "Add",
+        "Mul",
+        "Pool",
+    ];
     for (name, (cases, taken)) in names.iter().zip(totals) {
         print!("checked {name} {cases} {taken}");
     }

@@ -4,13 +4,14 @@
 //! does not give `r6` and `r7`; what surrounds them is Rust on raw pointers, because a kernel reads
 //! and writes one arena at a time. Everything leans on the verifier: a [`Step`] is only made of a
 //! verified program and an arena of the stated size. What these kernels do not take (depthwise layers
-//! of several outputs an input channel, averages of more than 255 elements, sums and products of
-//! operands that are repeated) goes to the portable ones.
+//! of several outputs an input channel, averages of more than 255 elements, scales of sums and products
+//! that are one or more) goes to the portable ones.
 #![allow(unsafe_code)]
 
 mod depthwise;
 mod matrix;
 mod pool;
+mod product;
 mod requantize;
 mod sliding;
 mod sum;
@@ -21,7 +22,7 @@ mod windows;
 
 use super::super::exec::{Kernels, Step};
 use super::super::layout;
-use super::super::op::{Add, Channel, Conv, ConvAdd, Dense, Depthwise, Pool};
+use super::super::op::{Add, Channel, Conv, ConvAdd, Dense, Depthwise, Mul, Pool};
 
 /// The kernels.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,6 +47,10 @@ impl Kernels for CortexM {
 
     fn add(&mut self, step: Step<'_, Add>) {
         complete(sum::add(step));
+    }
+
+    fn mul(&mut self, step: Step<'_, Mul>) {
+        complete(product::mul(step));
     }
 
     fn pool(&mut self, step: Step<'_, Pool>) {

@@ -1,6 +1,7 @@
 //! Sums of two tensors.
 
 use super::clamp_stretch;
+use super::product::each_stretch;
 use crate::program::exec::Step;
 use crate::program::kernels::portable;
 use crate::program::op::{Add, AddScale, Quantizer};
@@ -114,24 +115,18 @@ unsafe extern "C" fn pairs(sums: &Sums) {
 
 /// Sum or difference of two tensors.
 pub fn add(mut step: Step<'_, Add>) -> Option<()> {
-    let op = *step.op();
-    let whole = |len: u32, constant: u8| len == op.len && constant == 0;
-    let takes = whole(op.a.len, op.a.constant) && whole(op.b.len, op.b.constant);
-    if !takes || Sums::new(&op.scale).is_none() {
+    let (op, program) = (*step.op(), step.program());
+    if Sums::new(&op.scale).is_none() {
         return portable::add(step);
     }
     let start = step.arena().as_mut_ptr().cast::<u8>();
-    // SAFETY: the verifier found both inputs and the output in the arena.
+    let target = start.wrapping_add(op.output as usize);
+    // SAFETY: the verifier found operands and output in the arena or the program.
     unsafe {
-        let [a, b] =
-            [op.a.offset, op.b.offset].map(|offset| start.add(offset as usize).cast_const());
-        stretch(
-            &op.scale,
-            a,
-            b,
-            start.add(op.output as usize),
-            op.len as usize,
-        );
+        let mut go = |[a, b]: [*const u8; 2], at: usize, len: usize| {
+            stretch(&op.scale, a, b, target.add(at), len);
+        };
+        each_stretch([&op.a, &op.b], program, start, op.len as usize, &mut go);
     }
     Some(())
 }
