@@ -129,7 +129,7 @@ pub enum Field {
     /// A switch that is neither 0 nor 1.
     Switch,
     /// Flags by which a layer for Cortex-M claims more than its weights and constants keep
-    /// ([`proof`](super::proof)); the value is the first output channel that does not.
+    /// ([`proof`]); the value is the first output channel that does not.
     Flags,
     /// A table that ends outside the constants.
     Table,
