@@ -1,7 +1,7 @@
 //! How many instructions operators take on a Cortex-M4, from their shapes.
 //!
 //! What a kernel does is counted in terms: calls, rows, pairs of pixels, tiles, products, bytes that
-//! are copied. Each term costs so many instructions; [`table`] has them as they were fitted to counts
+//! are copied. Each term costs so many instructions; `table` has them as they were fitted to counts
 //! of random operators in QEMU, and `cargo xtask bench-mcu` fails when a model is predicted worse than
 //! [`MODEL_PERCENT`] or a large operator worse than [`OPERATOR_PERCENT`].
 //!
