@@ -147,13 +147,6 @@ pub enum Parsed<'a> {
 pub fn parse(topic: &str) -> Option<Parsed<'_>> {
     let rest = topic.strip_prefix(PREFIX)?.strip_prefix('/')?;
     let (first, rest) = rest.split_once('/')?;
-    if first == "blob" {
-        let (digest, chunk) = rest.split_once('/')?;
-        return Some(Parsed::Blob {
-            digest: parse_digest(digest)?,
-            chunk: number(chunk)?,
-        });
-    }
     if !is_name(first) {
         return None;
     }
@@ -161,6 +154,11 @@ pub fn parse(topic: &str) -> Option<Parsed<'_>> {
         return Some(Parsed::Desired { fleet: first });
     }
     let (second, ending) = rest.split_once('/')?;
+    // A fleet may be called so, too: no device has a name as long as a digest.
+    if let ("blob", Some(digest)) = (first, parse_digest(second)) {
+        let chunk = number(ending)?;
+        return Some(Parsed::Blob { digest, chunk });
+    }
     if let (true, Some(version)) = (second == "root", number(ending)) {
         return Some(Parsed::Root {
             fleet: first,
@@ -246,6 +244,30 @@ mod tests {
             })
         );
         assert!(topic.len() <= TOPIC_BYTES);
+    }
+
+    #[test]
+    fn any_name_may_be_a_fleets_or_a_devices() {
+        for name in ["blob", "root", "desired", "state"] {
+            for (fleet, device_name) in [(name, "d"), ("f", name), (name, name)] {
+                let parsed = Parsed::Device {
+                    fleet,
+                    device: device_name,
+                    channel: Channel::Birth,
+                };
+                assert_eq!(
+                    parse(&device(fleet, device_name, Channel::Birth)),
+                    Some(parsed)
+                );
+            }
+            assert_eq!(parse(&desired(name)), Some(Parsed::Desired { fleet: name }));
+            let version = 2;
+            let parsed = Parsed::Root {
+                fleet: name,
+                version,
+            };
+            assert_eq!(parse(&root(name, version)), Some(parsed));
+        }
     }
 
     #[test]
