@@ -22,7 +22,7 @@ pub const HASH_BYTES: usize = 32;
 pub const MAX_BUNDLE_SIGNATURES: usize = MAX_KEYS;
 /// Bytes set aside for the signatures: their count, and each with its length.
 pub const SIGNATURE_BLOCK_BYTES: usize = 1 + MAX_BUNDLE_SIGNATURES * (2 + BUNDLE_SIGNATURE_BYTES);
-/// Bytes of the largest manifest: three texts, six numbers and the sections.
+/// Bytes of the largest manifest: three texts, five numbers and the sections.
 pub const MAX_MANIFEST_BYTES: usize =
     3 * (1 + MAX_TEXT_BYTES) + 5 + 1 + 5 + 3 + 1 + MAX_SECTIONS * (1 + 5 + 5 + HASH_BYTES);
 

@@ -37,7 +37,7 @@ pub const MAX_TEXT_BYTES: usize = 32;
 pub enum SectionKind {
     /// An int8 program.
     Program,
-    /// The program's weights.
+    /// Kept free: a program holds its weights itself.
     Weights,
     /// An ONNX model for tract.
     TractModel,

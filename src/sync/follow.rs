@@ -251,6 +251,7 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
         }
         Ok(())
     }
+
     /// Somebody who may end the trial in a slot did: the confirmed release runs again.
     fn end_trial<S: NorFlash>(
         &mut self,

@@ -51,7 +51,7 @@ pub enum Role {
     Release,
     /// Desired state.
     Rollout,
-    /// Acknowledgements of telemetry and commands; the one key that must be online all day.
+    /// Acknowledgements of telemetry; the one key that must be online all day.
     Collector,
 }
 
