@@ -159,10 +159,12 @@ impl<
                 }
                 if state == SlotState::Staged {
                     self.slots.shadow(slot, policy.max_boots)?;
-                    self.slot_event(slot, now)?;
                 }
                 self.waiting = Waiting::Shadow(slot, policy);
                 self.todo.run(slot, Mode::Shadow);
+                if state == SlotState::Staged {
+                    self.slot_event(slot, now)?;
+                }
                 Ok(())
             }
             (SlotState::Staged | SlotState::Shadow, Err(reason)) => {
@@ -187,14 +189,15 @@ impl<
         }
         self.waiting = Waiting::Nothing;
         match self.slots.begin_trial(slot, policy.max_boots) {
+            // What is done comes before what is said of it, which may fail.
             Ok(()) => {
-                self.slot_event(slot, now)?;
                 self.run(slot, Mode::Trial);
+                self.slot_event(slot, now)?;
             }
             Err(slots::Error::Content) => {
+                self.todo.stop(slot);
                 self.slots.reject(slot, Reason::Corrupt)?;
                 self.slot_event(slot, now)?;
-                self.todo.stop(slot);
             }
             // Given up meanwhile, or overtaken by a higher floor: it does not run.
             Err(slots::Error::State(_) | slots::Error::BelowFloor(_)) => {

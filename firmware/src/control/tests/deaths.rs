@@ -1,6 +1,8 @@
 //! Releases that take the board down with them.
 
+use super::world::policy;
 use super::*;
+use edgeward::slots::ram::{Cut, Tear};
 
 #[test]
 fn a_shadow_that_dies_is_rejected_at_the_third_boot() {
@@ -78,7 +80,7 @@ fn a_board_that_is_switched_off_while_a_rollout_is_paused_holds_it_against_nobod
     assert_eq!(world.held.take(), Some((second, Purpose::Candidate)));
     world.desire(3, &target, RolloutState::Paused, 3);
     let (release, now) = (world.head.release(second), world.now);
-    let outcome = Ok(world::policy(0));
+    let outcome = Ok(policy(0));
     world
         .head
         .loaded(second, release, Purpose::Candidate, outcome, now)
@@ -123,4 +125,42 @@ fn an_orderly_stop_is_no_death() {
         assert_eq!(world.head.slots.on_trial(), Some(second));
     }
     assert_eq!(world.head.slots.confirmed(), Some(first));
+}
+
+#[test]
+fn what_begins_in_the_journal_runs_even_if_the_outbox_can_not_tell() {
+    let second = Slot::B;
+    // Two lives that are the same up to the moment when the candidate is loaded.
+    let until_loaded = |cut| {
+        let (world, first) = World::confirmed(1);
+        assert_eq!(first.other(), second);
+        let mut world = world.restart_with(|mut outbox| {
+            outbox.power_on();
+            outbox.cut_at(cut);
+            outbox
+        });
+        world.hold = Some(Purpose::Candidate);
+        world.offer(2);
+        assert_eq!(world.held.take(), Some((second, Purpose::Candidate)));
+        world
+    };
+    let op = until_loaded(None).head.outbox.into_flash().ops().len() as u32;
+    for (shadow, mode, state) in [
+        (0, Mode::Trial, SlotState::Trial),
+        (100, Mode::Shadow, SlotState::Shadow),
+    ] {
+        let tear = Tear::Before;
+        let mut world = until_loaded(Some(Cut { op, tear }));
+        let (head, now) = (&mut world.head, world.now);
+        let release = head.release(second);
+        let policy = Ok(policy(shadow));
+        let mut told = head.loaded(second, release, Purpose::Candidate, policy, now);
+        if told.is_ok() {
+            told = head.poll(now).map(|_| ());
+        }
+        assert!(matches!(told, Err(ControlError::Outbox(_))), "{told:?}");
+        assert_eq!(head.slots.record(second).state, state);
+        let slot = second;
+        assert_eq!(head.poll(now), Ok(Some(Action::Run { slot, mode })));
+    }
 }
