@@ -135,10 +135,14 @@ impl Supervisor {
         }
     }
 
-    /// Longest nap that keeps the supervisor content.
+    /// Longest nap that keeps the supervisor content: until it is to be told again.
     #[must_use]
     pub fn patience(&self) -> Duration {
-        self.period.unwrap_or(Duration::MAX)
+        let Some(period) = self.period else {
+            return Duration::MAX;
+        };
+        self.told
+            .map_or(Duration::ZERO, |told| period.saturating_sub(told.elapsed()))
     }
 
     fn say(&self, what: &str) {
@@ -201,8 +205,12 @@ mod tests {
             told: None,
         };
         supervisor.ready();
+        assert_eq!(supervisor.patience(), Duration::ZERO, "it was not told yet");
         supervisor.alive();
+        // A turn that comes too early to tell it shortens the nap behind it.
+        thread::sleep(Duration::from_millis(1));
         supervisor.alive();
+        assert!(supervisor.patience() < Duration::from_secs(3600));
         supervisor.stopping();
         for expected in ["READY=1", "WATCHDOG=1", "STOPPING=1"] {
             let mut bytes = [0; 64];
