@@ -221,7 +221,7 @@ impl Config {
             self.hang_ms == 0 || self.hang_ms >= 100,
             "hang_ms: 0 or at least 100"
         );
-        anyhow::ensure!(
+        ensure!(
             self.load_hang_ms == 0 || self.load_hang_ms >= 100,
             "load_hang_ms: 0 or at least 100"
         );

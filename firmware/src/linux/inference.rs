@@ -77,6 +77,7 @@ struct Live<E> {
 
 /// Releases whose windows may wait at once for a control thread that is busy.
 const HELD: usize = 4;
+
 /// The inference thread's state.
 pub struct Inference<E> {
     live: Option<Live<E>>,

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use edgeward::trust::ring::RingSigner;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -24,9 +24,15 @@ pub fn load_or_create(path: &Path) -> Result<RingSigner> {
     RingSigner::from_pkcs8(&bytes).with_context(|| path.display().to_string())
 }
 
-/// Makes a key: whole on disk under its name, or not at all.
+/// Makes a key.
 fn create(path: &Path) -> Result<Vec<u8>> {
     let document = RingSigner::generate().context("no randomness")?;
+    write_whole(path, &document)?;
+    Ok(document)
+}
+
+/// Writes a file (mode 0600) that is there whole, and durably, or not at all.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let partial = Path::new(&name);
@@ -36,12 +42,11 @@ fn create(path: &Path) -> Result<Vec<u8>> {
         .truncate(true)
         .mode(0o600)
         .open(partial)?;
-    file.write_all(&document)?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(partial, path)?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-    Ok(document)
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

@@ -223,9 +223,7 @@ impl Mqtt {
         // the retained messages once more.
         self.subscriptions.connected();
     }
-}
 
-impl Mqtt {
     fn told(&mut self) -> Option<Told> {
         let events = self.events.as_mut()?;
         events.try_recv().ok()

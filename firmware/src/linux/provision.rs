@@ -12,8 +12,8 @@ use edgeward::telemetry::outbox::{MAX_SECTORS, Outbox, OutboxError, Region, SECT
 use edgeward::trust::ring::RingVerifier;
 use edgeward::trust::root::Root;
 use edgeward::trust::{PublicKey, Signer};
-use std::fs::{DirBuilder, File};
-use std::io::{ErrorKind, Write};
+use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::num::NonZeroU32;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -123,7 +123,7 @@ pub(super) fn open_outbox(config: &Config, key: &PublicKey, boot: u32) -> Result
     }
     if !noted {
         // Before the first frame; a power cut here leaves the outbox, and the next start notes it.
-        write_whole(&note, key_text.as_bytes()).with_context(|| note.display().to_string())?;
+        key::write_whole(&note, key_text.as_bytes()).with_context(|| note.display().to_string())?;
     }
     Ok(outbox)
 }
@@ -154,19 +154,6 @@ fn note_path(key: &Path) -> PathBuf {
     let mut name = key.as_os_str().to_owned();
     name.push(".outbox");
     name.into()
-}
-
-/// Writes a file that is there whole, and durably, or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let partial = Path::new(&name);
-    let mut file = File::create(partial)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(partial, path)?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// The flash of the outbox; the inner error is a file of another size.
