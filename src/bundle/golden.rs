@@ -158,18 +158,6 @@ impl<'a> Values<'a> {
         let (words, _) = self.0.as_chunks::<4>();
         words.iter().map(|word| f32::from_le_bytes(*word))
     }
-
-    /// Copies the values to `out`; false, and nothing copied, when the lengths differ.
-    #[must_use]
-    pub fn copy_to(&self, out: &mut [f32]) -> bool {
-        if out.len() != self.len() {
-            return false;
-        }
-        for (place, value) in out.iter_mut().zip(self.iter()) {
-            *place = value;
-        }
-        true
-    }
 }
 
 /// Writes the section. Each vector is its input and its output.
@@ -240,11 +228,6 @@ mod tests {
             })
             .collect();
         assert_eq!(read, vectors());
-        let first = golden.iter().next().unwrap();
-        let mut out = [0.0; 3];
-        assert!(first.input.copy_to(&mut out));
-        assert_eq!(out, [1.0, -2.0, 3.5]);
-        assert!(!first.input.copy_to(&mut out[..2]));
     }
 
     #[test]

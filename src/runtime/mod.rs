@@ -296,11 +296,6 @@ where
         &self.guard
     }
 
-    /// The engine, for a self-test.
-    pub fn engine_mut(&mut self) -> &mut E {
-        &mut self.engine
-    }
-
     /// Gives the engine and the tensor's memory back.
     pub fn into_parts(self) -> (E, S) {
         (self.engine, self.tensor)
