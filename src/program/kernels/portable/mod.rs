@@ -17,7 +17,7 @@ mod softmax;
 mod taps;
 
 pub use conv::{conv, conv_add, dense, depthwise};
-#[cfg(any(test, all(target_arch = "arm", feature = "dsp")))]
+#[cfg(any(all(test, feature = "std"), all(target_arch = "arm", feature = "dsp")))]
 pub(crate) use elementwise::sum;
 pub use elementwise::{add, lookup, mul};
 #[cfg(feature = "std")]
