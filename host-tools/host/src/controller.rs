@@ -11,6 +11,7 @@ use edgeward::sync::cohort_per_mille;
 use edgeward::telemetry::Birth;
 use edgeward::topic;
 use edgeward::trust::Role;
+use edgeward::trust::ring::RingSigner;
 use edgeward::trust::root::Root;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -155,6 +156,11 @@ impl Controller {
     /// [`ControlError`]; the next call tries again.
     pub fn step(&mut self) -> Result<Option<(Rollout, Counts)>, ControlError> {
         self.keep_roots()?;
+        if self.store.rollouts(&self.fleet)?.is_empty() {
+            return Ok(None);
+        }
+        // Nothing is decided that can't be signed: the store never runs ahead of what boards are told.
+        let signers = self.keys.signers(Role::Rollout)?;
         let now = now_ms();
         let advanced = advance(self.store.as_ref(), &self.fleet, now)?;
         let Some((rollout, counts, decision)) = advanced else {
@@ -165,7 +171,7 @@ impl Controller {
             self.store.audit("rollout", &what, now)?;
             tracing::info!(rollout = %rollout.plan.id, ?decision, "rollout");
         }
-        self.publish(&rollout, now)?;
+        self.publish(&rollout, &signers, now)?;
         Ok(Some((rollout, counts)))
     }
 
@@ -183,7 +189,12 @@ impl Controller {
     }
 
     /// Publishes the standing unless it is published and holds for long enough.
-    fn publish(&mut self, rollout: &Rollout, now: u64) -> Result<(), ControlError> {
+    fn publish(
+        &mut self,
+        rollout: &Rollout,
+        signers: &[RingSigner],
+        now: u64,
+    ) -> Result<(), ControlError> {
         let same = |published: &Rollout| {
             published.plan == rollout.plan
                 && published.phase == rollout.phase
@@ -198,9 +209,8 @@ impl Controller {
         for target in &rollout.plan.targets {
             self.keep(&hex(&target.digest))?;
         }
-        // A number is drawn last: this is tried several times a second, and without the keys, say,
-        // each try would use one up.
-        let signers = self.keys.signers(Role::Rollout)?;
+        // A number is drawn last: this is tried several times a second, and where a bundle is missing,
+        // say, each try would use one up.
         let mut desired = rollout.desired(0, now / 1000)?;
         // Somebody may have changed or replaced it since it was read. Boards go by the greatest number,
         // so what no longer holds must not get one; the next step publishes what does.
@@ -208,7 +218,7 @@ impl Controller {
             return Ok(());
         };
         desired.sequence = sequence;
-        let signed = sign_desired_by(&signers, &desired)?;
+        let signed = sign_desired_by(signers, &desired)?;
         self.mqtt.maintain(&topic::desired(&self.fleet), &signed);
         // Renewed at half of its life, so that boards never see it expire while the host lives.
         let renew = now + rollout.plan.expires_after_s * 500;
@@ -244,10 +254,15 @@ impl Controller {
         let thread = std::thread::spawn({
             let stop = Arc::clone(&stop);
             move || {
+                let mut said = String::new();
                 while !stop.load(Ordering::Acquire) {
-                    if let Err(error) = self.step() {
+                    let error = self.step().err().map(|error| error.to_string());
+                    let error = error.unwrap_or_default();
+                    // Once, not several times a second.
+                    if !error.is_empty() && error != said {
                         tracing::error!(%error, "the rollout waits");
                     }
+                    said = error;
                     std::thread::park_timeout(PERIOD);
                 }
             }

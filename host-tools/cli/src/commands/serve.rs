@@ -11,6 +11,7 @@ use edgeward_host::broker;
 use edgeward_host::catalog::Catalog;
 use edgeward_host::collector::Collector;
 use edgeward_host::controller::Controller;
+use edgeward_host::keys::KeyError;
 use edgeward_host::mqtt::{Mqtt, Options};
 use edgeward_host::web;
 use std::net::SocketAddr;
@@ -47,10 +48,15 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
             .next("run Mosquitto, and serve without --with-broker")
             .into());
     }
-    // Both are wanted sooner or later: one that is missing is found out now.
     let keys = args.fleet.keys(context);
     keys.signers(Role::Collector)?;
-    keys.signers(Role::Rollout)?;
+    // The key that may change what boards run need not lie where telemetry is collected.
+    match keys.signers(Role::Rollout) {
+        Err(error @ KeyError::TooFew { .. }) => {
+            tracing::warn!(%error, "rollouts wait until the keys are there; all else works");
+        }
+        signers => drop(signers?),
+    }
     let changes = args.dry_run.changes();
     if changes.are_only_said() {
         return check(args, &mqtt, changes, context);

@@ -95,6 +95,41 @@ fn serve_collects_shows_and_drives_and_watch_follows() {
 }
 
 #[test]
+fn telemetry_is_collected_without_the_rollout_key_and_rollouts_wait_for_it() {
+    let place = Site::new();
+    let phases = ["--phases", "100%", "--soak", "0"];
+    let start = ["rollout", "start", "v1.bundle"];
+    place.json(&[&start[..], &phases].concat(), 0);
+    let mut board = Board::enrolled(&place);
+    let (keys, away) = (place.path(".edgeward/keys"), place.path("away"));
+    std::fs::create_dir(&away).expect("a folder");
+    let names: Vec<_> = std::fs::read_dir(&keys)
+        .expect("the keys")
+        .map(|entry| entry.expect("a key").file_name())
+        .filter(|name| name.to_string_lossy().starts_with("rollout"))
+        .collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    for name in &names {
+        std::fs::rename(keys.join(name), away.join(name)).expect("moved away");
+    }
+
+    let serve = place.serve();
+    serve.until_it_says("rollouts wait until the keys are there");
+    board.confirms(&place.desired());
+    board.acknowledged(&place.root());
+    serve.until_it_says("the rollout waits");
+    let status = place.json(&["rollout", "status"], 0);
+    assert_eq!(status["rollout"]["state"], "Running");
+
+    for name in &names {
+        std::fs::rename(away.join(name), keys.join(name)).expect("moved back");
+    }
+    let ended = place.lines(&["rollout", "status", "--watch", "--timeout", "50"], 0);
+    let last = ended.last().expect("a line");
+    assert_eq!(last["rollout"]["state"], "Done");
+}
+
+#[test]
 fn an_operator_reads_names_and_finds_boards_that_nobody_enrolled() {
     let place = Site::new();
     let serve = place.serve();
