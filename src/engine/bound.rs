@@ -73,7 +73,7 @@ pub fn before(mut model: InferenceModel) -> Result<InferenceModel, LoadError> {
             continue;
         };
         let learnt = learn(
-            &node.op,
+            node.op.clone(),
             inputs,
             outputs,
             observed.iter().collect(),
@@ -89,13 +89,12 @@ pub fn before(mut model: InferenceModel) -> Result<InferenceModel, LoadError> {
 /// The outputs of a node, with their values where they follow from constants; `None` where tract
 /// complains.
 fn learn(
-    op: &Box<dyn InferenceOp>,
+    mut op: Box<dyn InferenceOp>,
     inputs: TVec<&InferenceFact>,
     outputs: TVec<&InferenceFact>,
     observed: TVec<&InferenceFact>,
     take: &mut dyn FnMut(u64) -> Result<(), LoadError>,
 ) -> Result<Option<TVec<InferenceFact>>, LoadError> {
-    let mut op = op.clone();
     let Ok((_, shaped, _)) = op.infer_facts(inputs.clone(), outputs.clone(), observed.clone())
     else {
         return Ok(None);
