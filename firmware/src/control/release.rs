@@ -251,6 +251,12 @@ impl<
         }
     }
 
+    /// Whether this release is in this slot and boots from now on.
+    #[must_use]
+    pub fn has_confirmed(&self, slot: Slot, release: ReleaseId) -> bool {
+        self.slots.confirmed() == Some(slot) && self.release(slot) == release
+    }
+
     /// What became of the shadow of a release.
     ///
     /// # Errors

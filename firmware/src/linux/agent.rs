@@ -5,6 +5,8 @@
 //! bounded channels and nothing else, so that neither a slow disk nor a dead broker nor a large
 //! download reaches a prediction.
 
+mod report;
+
 use super::config::Config;
 use super::flash::FileFlash;
 use super::inference::{Command, Inference, Loaded, Report, unix_ms};
@@ -106,6 +108,7 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         begun,
         ready: [None, None],
         commands: VecDeque::new(),
+        unwritten: None,
         connected: false,
         troubled: false,
         restarted: false,
@@ -243,6 +246,8 @@ struct Agent<'a> {
     /// Releases that are loaded and do not run yet, by slot.
     ready: [Option<Loaded<BoardEngine>>; 2],
     commands: VecDeque<Command<BoardEngine>>,
+    /// The verdict on a trial or a shadow that could not be written down, and when that is tried again.
+    unwritten: Option<(Report<BoardEngine>, Instant)>,
     connected: bool,
     /// Flash or journal failed in the last turn.
     troubled: bool,
@@ -322,32 +327,15 @@ impl Agent<'_> {
     fn reports(&mut self) -> bool {
         let now = now(self.begun);
         let mut busy = false;
+        if let Some((report, _)) = self.unwritten.take_if(|(_, at)| *at <= Instant::now()) {
+            self.report(report, now);
+        }
         for _ in 0..REPORTS {
             let Ok(report) = self.threads.reports.try_recv() else {
                 break;
             };
             busy = true;
-            let result = match report {
-                Report::Alarm(release, alarm) => {
-                    tracing::debug!(release = hex(&release), ?alarm, "alarm");
-                    self.control.alarm(release, alarm, now)
-                }
-                Report::Trial(slot, release, verdict) => {
-                    tracing::info!(?slot, release = hex(&release), ?verdict, "trial");
-                    self.control.trial(slot, release, verdict, now)
-                }
-                Report::Shadow(slot, release, verdict) => {
-                    tracing::info!(?slot, release = hex(&release), ?verdict, "shadow");
-                    self.control.shadow(slot, release, verdict, now)
-                }
-                Report::Trash(runtime) => {
-                    drop(runtime);
-                    Ok(())
-                }
-            };
-            if let Err(error) = result {
-                tracing::error!(%error, "report");
-            }
+            self.report(report, now);
         }
         while let Ok(summary) = self.threads.summaries.try_recv() {
             if let Err(error) = self.control.summary(summary, now) {
@@ -425,6 +413,8 @@ impl Agent<'_> {
                 Action::Stop(slot) => {
                     tracing::info!(?slot, "stop");
                     self.ready[slot as usize] = None;
+                    // What it came to in its trial says nothing of the next one.
+                    self.unwritten = None;
                     self.commands.push_back(Command::Stop(slot));
                 }
                 Action::More => {}

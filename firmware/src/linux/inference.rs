@@ -9,6 +9,8 @@ mod columns;
 mod reports;
 mod roles;
 mod shadow;
+#[cfg(test)]
+mod tests;
 
 pub use answers::{ANSWER_BYTES, ANSWER_ROOM, Answers};
 
@@ -52,6 +54,8 @@ pub enum Command<E> {
     Run(Loaded<E>, Mode),
     /// Put the release that runs in shadow on trial.
     Promote(Slot),
+    /// The journal knows that this slot's release passed its trial: there is no way back any more.
+    Confirmed(Slot),
     /// Stop this slot and go back to the release before.
     Stop(Slot),
 }
@@ -72,6 +76,8 @@ struct Live<E> {
     loaded: Loaded<E>,
     columns: Columns,
     trial: Option<TrialMonitor>,
+    /// The trial's verdict was reported.
+    told: bool,
     inferences: u64,
 }
 

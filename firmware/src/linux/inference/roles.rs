@@ -10,25 +10,20 @@ use edgeward::guard::{ShadowMonitor, ShadowVerdict, TrialMonitor, Verdict};
 use edgeward::slots::Slot;
 
 impl<E: Engine> Inference<E> {
-    /// Ends a trial or a shadow that is decided. A breach goes back at once, before anyone is told.
+    /// Ends a trial or a shadow that is decided. A breach goes back at once, before anyone is told. A
+    /// trial that passed keeps the release to go back to until the journal knows
+    /// ([`Command::Confirmed`]): somebody may have ended it meanwhile.
     pub(super) fn judge(&mut self) {
-        let trial = self.live.as_ref().and_then(|live| {
+        let live = self.live.as_mut().filter(|live| !live.told);
+        let trial = live.and_then(|live| {
             let verdict = live.trial.as_ref()?.verdict();
-            let decided = verdict != Verdict::Undecided;
-            decided.then(|| (live.loaded.slot, live.loaded.runtime.release(), verdict))
+            live.told = verdict != Verdict::Undecided;
+            let release = live.loaded.runtime.release();
+            live.told.then_some((live.loaded.slot, release, verdict))
         });
         if let Some((slot, release, verdict)) = trial {
-            match verdict {
-                Verdict::Confirm => {
-                    if let Some(live) = &mut self.live {
-                        live.trial = None;
-                    }
-                    if let Some(standby) = self.standby.take() {
-                        self.report(Report::Trash(standby.runtime));
-                    }
-                    self.stats.counters().mode = "confirmed";
-                }
-                _ => self.stop(slot),
+            if verdict != Verdict::Confirm {
+                self.stop(slot);
             }
             self.report(Report::Trial(slot, release, verdict));
         }
@@ -55,9 +50,21 @@ impl<E: Engine> Inference<E> {
                         self.start(shadow.loaded, Mode::Trial);
                     }
                 }
+                Command::Confirmed(slot) => self.confirmed(slot),
                 Command::Stop(slot) => self.stop(slot),
             }
             self.show();
+        }
+    }
+
+    fn confirmed(&mut self, slot: Slot) {
+        let live = self.live.as_mut();
+        let Some(live) = live.filter(|live| live.loaded.slot == slot) else {
+            return;
+        };
+        live.trial = None;
+        if let Some(standby) = self.standby.take() {
+            self.report(Report::Trash(standby.runtime));
         }
     }
 
@@ -91,6 +98,7 @@ impl<E: Engine> Inference<E> {
             loaded,
             columns,
             trial,
+            told: false,
             inferences: 0,
         };
         if let Some(before) = self.live.replace(live) {
