@@ -38,7 +38,7 @@ pub enum Verdict {
 ///   release is confirmed.
 /// - Latency: more than a hundredth of the predictions took longer than
 ///   [`TrialPolicy::max_p99_us`], that is, the 99th percentile (nearest rank) is above it. Judged
-///   from 100 predictions on; a shorter trial does not judge it.
+///   from 100 predictions on; where there is a budget, no trial is confirmed before it was judged.
 /// - Predictions: a window's class shares or mean score left their limits, or the class shares of all
 ///   windows together did. A single window may hold few predictions, and training windows of a slow
 ///   signal differ so much that their limit lets a collapse to one class pass; over the whole trial,
@@ -86,10 +86,18 @@ impl TrialMonitor {
         if early && self.too_many_errors() {
             self.fail(Reason::ErrorRate);
         }
-        let predictions = self.inferences - self.errors;
-        if predictions >= MIN_LATENCIES && self.slow > predictions / 100 {
+        if self.latency_shows() && self.slow > self.predictions() / 100 {
             self.fail(Reason::Latency);
         }
+    }
+
+    fn predictions(&self) -> u32 {
+        self.inferences - self.errors
+    }
+
+    /// Whether there are enough latencies to judge them.
+    fn latency_shows(&self) -> bool {
+        self.predictions() >= MIN_LATENCIES
     }
 
     /// Takes in an alarm of the runtime.
@@ -138,6 +146,9 @@ impl TrialMonitor {
             return Verdict::Breach(reason);
         }
         if self.inferences < self.policy.min_inferences || self.windows < self.policy.min_windows {
+            return Verdict::Undecided;
+        }
+        if self.policy.max_p99_us > 0 && !self.latency_shows() {
             return Verdict::Undecided;
         }
         if self.too_many_errors() {

@@ -144,6 +144,34 @@ fn the_99th_percentile_breaches_and_single_outliers_do_not() {
 }
 
 #[test]
+fn a_budget_is_judged_however_short_the_trial() {
+    let run = |min_inferences: u32, errors: u32, latency_us: u32, max_p99_us: u32| {
+        let mut trial = TrialMonitor::new(TrialPolicy {
+            min_inferences,
+            max_p99_us,
+            ..POLICY
+        });
+        let mut inferences = 0;
+        while trial.verdict() == Verdict::Undecided {
+            // The failures are spread, so that their rate is within its limit all along.
+            let error = inferences % 24 == 23 && inferences / 24 < errors;
+            feed(
+                &mut trial,
+                &step(Some(latency_us), error, inferences % 20 == 19),
+            );
+            inferences += 1;
+        }
+        (trial.verdict(), inferences)
+    };
+    let slow = Verdict::Breach(Reason::Latency);
+    assert_eq!(run(50, 0, 101, 100), (slow, 100));
+    assert_eq!(run(50, 0, 100, 100), (Verdict::Confirm, 100));
+    // As many inferences as latencies are wanted, and some of them without one.
+    assert_eq!(run(100, 4, 101, 100), (slow, 104));
+    assert_eq!(run(50, 0, 101, 0), (Verdict::Confirm, 50), "no budget");
+}
+
+#[test]
 fn drift_of_predictions_breaches_and_drift_of_inputs_does_not() {
     let mut trial = TrialMonitor::new(POLICY);
     for statistic in [
