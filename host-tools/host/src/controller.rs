@@ -221,7 +221,8 @@ impl Controller {
         let signed = sign_desired_by(signers, &desired)?;
         self.mqtt.maintain(&topic::desired(&self.fleet), &signed);
         // Renewed at half of its life, so that boards never see it expire while the host lives.
-        let renew = now + rollout.plan.expires_after_s * 500;
+        let life_ms = rollout.plan.expires_after_s.saturating_mul(500);
+        let renew = now.saturating_add(life_ms);
         self.published = Some((rollout.clone(), renew));
         Ok(())
     }
@@ -332,7 +333,9 @@ pub fn set_state(
     store.decide(fleet, &mut |before, _| {
         let state = change(&before.state);
         let mut after = before.clone();
-        after.state = state.clone().unwrap_or(after.state);
+        if let Some(state) = &state {
+            after.set_state(state.clone(), now_ms());
+        }
         changed = Some((before.clone(), after.clone()));
         Ok(state.map(|_| after))
     })?;

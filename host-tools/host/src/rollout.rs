@@ -28,7 +28,8 @@ pub struct Plan {
     /// Boards that may revert or reject the release before the rollout stops.
     pub max_failures: u32,
     /// Time a phase may take, in milliseconds; a board that is silent for so long is late, and late
-    /// boards don't hold up the next phase. 0 waits for ever.
+    /// boards don't hold up the next phase. 0 waits for ever. A pause does not count, and the phase
+    /// has all of its time after it.
     pub deadline_ms: u64,
     /// Seconds that a desired state holds.
     pub expires_after_s: u64,
@@ -59,7 +60,7 @@ pub struct Rollout {
     pub phase: usize,
     /// Where it stands.
     pub state: State,
-    /// When the phase began, in milliseconds since 1970.
+    /// When the phase began, or went on after a pause, in milliseconds since 1970.
     pub phase_from_ms: u64,
     /// When the last board of the phase confirmed.
     pub settled_ms: Option<u64>,
@@ -201,7 +202,7 @@ impl Rollout {
         Ok(Desired {
             fleet: self.plan.fleet.clone(),
             sequence,
-            expires_s: now_s + self.plan.expires_after_s,
+            expires_s: now_s.saturating_add(self.plan.expires_after_s),
             rollout: self.plan.id.clone(),
             state: match self.state {
                 State::Running | State::Done => RolloutState::Active,
@@ -276,10 +277,23 @@ impl Rollout {
         now_ms: u64,
     ) -> (Counts, Decision) {
         let counts = self.counts(boards, in_cohort);
-        self.observe(&counts, now_ms);
+        // Boards that are told to wait are neither late nor done.
+        if self.state == State::Running {
+            self.observe(&counts, now_ms);
+        }
         let decision = self.assess(&counts, now_ms);
         self.apply(decision.clone(), now_ms);
         (counts, decision)
+    }
+
+    /// Changes the standing by hand. What a pause kept boards from is not held against them: the
+    /// phase's time and its soak begin anew when it goes on.
+    pub fn set_state(&mut self, state: State, now_ms: u64) {
+        if self.state == State::Paused && state == State::Running {
+            self.phase_from_ms = now_ms;
+            self.settled_ms = None;
+        }
+        self.state = state;
     }
 
     /// Says what to do next; [`Rollout::apply`] does it.
@@ -529,6 +543,25 @@ mod tests {
         let counts = rollout.counts(&boards, &tenths);
         rollout.observe(&counts, 1200);
         assert_eq!(rollout.assess(&counts, 9000), Decision::Wait);
+    }
+
+    #[test]
+    fn a_pause_makes_no_board_late() {
+        let mut hasty = plan(&[300, 1000]);
+        hasty.deadline_ms = 500;
+        let mut rollout = Rollout::start(hasty, 0).expect("plan");
+        let boards: Vec<_> = (0..10).map(|n| board(n, SlotState::Empty)).collect();
+        let step = |rollout: &mut Rollout, now_ms| rollout.step(&boards, &tenths, now_ms).1;
+        rollout.set_state(State::Paused, 100);
+        for now_ms in [200, 600, 9000] {
+            assert_eq!(step(&mut rollout, now_ms), Decision::Wait);
+        }
+        rollout.set_state(State::Running, 9000);
+        for now_ms in [9000, 9400, 9500, 9501, 9600] {
+            assert_eq!(step(&mut rollout, now_ms), Decision::Wait, "{now_ms}");
+        }
+        // Late since 9501, and then the soak.
+        assert_eq!(step(&mut rollout, 9601), Decision::Advance);
     }
 
     #[test]
