@@ -236,6 +236,8 @@ impl KeyStore {
     pub fn init(&self, quorum: impl Fn(Role) -> Quorum) -> Result<Root, KeyError> {
         self.check_init(&quorum)?;
         self.make_folder()?;
+        let _alone = self.alone()?;
+        self.check_init(&quorum)?;
         let mut roles: [RoleKeys; Role::COUNT] = Default::default();
         for role in Role::ALL {
             let Quorum { threshold, keys } = quorum(role);
@@ -334,6 +336,7 @@ impl KeyStore {
     /// # Errors
     /// [`KeyError::TooFew`] when too few root keys are at hand to sign it.
     pub fn rotate(&self, role: Role) -> Result<Root, KeyError> {
+        let _alone = self.alone()?;
         let old = self.root()?;
         self.succeed(&old, role, |count| {
             (0..count).map(|_| self.make_key(role)).collect()
@@ -369,6 +372,7 @@ impl KeyStore {
     /// # Errors
     /// As [`check_revoke`](Self::check_revoke).
     pub fn revoke(&self, id: KeyId, replace: bool) -> Result<(Role, Root), KeyError> {
+        let _alone = self.alone()?;
         let (role, old) = self.check_revoke(id, replace)?;
         let keys = old.role(role).keys.iter().copied();
         let mut left: Vec<_> = keys.filter(|key| key.id() != id).collect();
@@ -473,6 +477,19 @@ impl KeyStore {
             .map_err(fault("make", &self.folder))
     }
 
+    /// Keeps others from changing the roots until it is dropped: of two with one version, boards that
+    /// have taken the one would refuse whatever follows the other, for ever.
+    fn alone(&self) -> Result<fs::File, KeyError> {
+        let folder = match fs::File::open(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(KeyError::NoRoot(self.folder.clone()));
+            }
+            opened => opened.map_err(fault("read", &self.folder))?,
+        };
+        folder.lock().map_err(fault("lock", &self.folder))?;
+        Ok(folder)
+    }
+
     fn write_root(&self, root: &Root, signed: &[u8]) -> Result<(), KeyError> {
         let numbered = self.folder.join(format!("root-{}.cose", root.version));
         write_atomically(&numbered, signed, 0o644)?;
@@ -546,7 +563,12 @@ fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyError
             None => Ok(()),
         }
     };
-    write().map_err(fault("write", path))
+    write()
+        .inspect_err(|_| {
+            // The error is what there is to say; half a key is of use to nobody.
+            let _ = fs::remove_file(&partial);
+        })
+        .map_err(fault("write", path))
 }
 
 #[cfg(test)]
@@ -615,6 +637,34 @@ mod tests {
     }
 
     #[test]
+    fn those_who_change_the_root_at_once_take_turns() {
+        let home = tempfile::tempdir().expect("folder");
+        let store = KeyStore::at(home.path());
+        let mut held = store.init(one_of_one).expect("keys");
+        let (people, times) = (4, 8);
+        let barrier = std::sync::Barrier::new(people);
+        std::thread::scope(|scope| {
+            for _ in 0..people {
+                scope.spawn(|| {
+                    let mine = KeyStore::at(home.path());
+                    for _ in 0..times {
+                        barrier.wait();
+                        mine.rotate(Role::Rollout).expect("rotation");
+                    }
+                });
+            }
+        });
+        for (version, bytes) in store.history().expect("roots").into_iter().skip(1) {
+            held = held
+                .accept_next(&bytes, &RingVerifier)
+                .expect("the next root");
+            assert_eq!(held.version, version);
+        }
+        assert_eq!(held.version as usize, 1 + people * times);
+        assert_eq!(store.root().expect("root"), held);
+    }
+
+    #[test]
     fn a_revoked_key_signs_no_more_and_the_last_one_is_not_revoked() {
         let home = tempfile::tempdir().expect("folder");
         let store = KeyStore::at(home.path());
@@ -657,6 +707,22 @@ mod tests {
             })
         ));
         assert_eq!(store.list().expect("list"), before);
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_no_part() {
+        let home = tempfile::tempdir().expect("folder");
+        let store = KeyStore::at(home.path());
+        store.init(one_of_one).expect("keys");
+        let in_the_way = store.folder().join("root-2.cose");
+        fs::create_dir_all(in_the_way.join("not empty")).expect("folder");
+        let failed = store.rotate(Role::Rollout);
+        assert!(matches!(failed, Err(KeyError::Io { .. })), "{failed:?}");
+        for entry in fs::read_dir(store.folder()).expect("folder") {
+            let name = entry.expect("entry").file_name();
+            assert!(!name.to_string_lossy().ends_with(".partial"), "{name:?}");
+        }
+        assert_eq!(store.root().expect("root").version, 1);
     }
 
     #[test]
