@@ -3,13 +3,15 @@
 //! A connection that may only read still makes the two files of the write-ahead log beside a store that
 //! nobody has open, and leaves them there. So a store without a log is opened as a file that does not
 //! change, and what was read counts only when it did not change meanwhile; beside a log, the reader
-//! takes that as it finds it.
+//! takes that as it finds it. A log without its index, as a copy of the store may have, can't be read
+//! without making one: the reader makes it beside a copy of its own.
 
 use super::sqlite::Sqlite;
 use super::{Store, StoreError};
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+use tempfile::TempDir;
 
 /// Looks that were disturbed before somebody is told that the store is busy.
 const TRIES: u32 = 20;
@@ -21,7 +23,28 @@ const PAUSE: Duration = Duration::from_millis(25);
 struct Trace {
     bytes: u64,
     modified: Option<SystemTime>,
-    log: bool,
+    log: Log,
+}
+
+/// The write-ahead log beside a store.
+#[derive(Clone, Copy, PartialEq)]
+enum Log {
+    /// There is none, so nobody has the store open.
+    None,
+    /// There is one, and its index.
+    Indexed,
+    /// There is one of so many bytes and no index: nobody has it open, and not all is in the file.
+    Alone(u64),
+}
+
+impl Log {
+    fn of(path: &Path) -> Self {
+        match std::fs::metadata(beside(path, "-wal")) {
+            Err(_) => Self::None,
+            Ok(_) if beside(path, "-shm").exists() => Self::Indexed,
+            Ok(log) => Self::Alone(log.len()),
+        }
+    }
 }
 
 impl Trace {
@@ -31,7 +54,7 @@ impl Trace {
         Some(Self {
             bytes: meta.len(),
             modified: meta.modified().ok(),
-            log: beside(path, "-wal").exists(),
+            log: Log::of(path),
         })
     }
 }
@@ -42,7 +65,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Lets `look` read the store in the file `path`; `None` where there is none. No file is made or
+/// Lets `look` read the store in the file `path`; `None` where there is none, or nothing in it. No file is made or
 /// written, and what others write meanwhile is not torn: `look` is then called again.
 ///
 /// # Errors
@@ -57,25 +80,44 @@ pub fn look<T, E: From<StoreError>>(
         };
         let seen = open(path, before.log)
             .map_err(E::from)
-            .and_then(|store| look(&store));
-        // Beside a log, SQLite's own locks see to it that nothing is torn, unless the log went away.
+            .and_then(|(store, _copy)| store.map(|store| look(&store)).transpose());
+        // Beside a log and its index, SQLite's own locks see to it that nothing is torn, unless the log
+        // went away.
         let after = Trace::of(path);
         let whole = match before.log {
-            true => seen.is_ok() || after.is_some_and(|after| after.log),
-            false => after == Some(before),
+            Log::Indexed => seen.is_ok() || after.is_some_and(|after| after.log == Log::Indexed),
+            Log::None | Log::Alone(_) => after == Some(before),
         };
         if whole {
-            return seen.map(Some);
+            return seen;
         }
         std::thread::sleep(PAUSE);
     }
     Err(StoreError::Busy.into())
 }
 
-fn open(path: &Path, log: bool) -> Result<Sqlite, StoreError> {
+/// The store, if anything is in it, and the folder of the copy that it is, to be kept for as long.
+fn open(path: &Path, log: Log) -> Result<(Option<Sqlite>, Option<TempDir>), StoreError> {
+    let failed = |error: std::io::Error| StoreError::Open {
+        path: path.to_owned(),
+        why: error.to_string(),
+    };
     // Without a log nobody has it open: SQLite may skip the locks, whose files it would have to make.
     // With one, the index of the log (`-shm`) is read, and made in memory where it is out of date.
-    let how = if log { "readonly_shm=1" } else { "immutable=1" };
+    match log {
+        Log::None => Ok((connect(path, "immutable=1")?, None)),
+        Log::Indexed => Ok((connect(path, "readonly_shm=1")?, None)),
+        Log::Alone(_) => {
+            let folder = tempfile::tempdir().map_err(failed)?;
+            let copy = folder.path().join("store.db");
+            std::fs::copy(path, &copy).map_err(failed)?;
+            std::fs::copy(beside(path, "-wal"), beside(&copy, "-wal")).map_err(failed)?;
+            Ok((connect(&copy, "cache=private")?, Some(folder)))
+        }
+    }
+}
+
+fn connect(path: &Path, how: &str) -> Result<Option<Sqlite>, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_URI
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -160,6 +202,12 @@ mod tests {
         let before = files(left.path());
         assert_eq!(audited(&path), Some(2));
         assert!(files(left.path()) == before);
+
+        // A copy without the index, which SQLite makes anew for whoever opens it.
+        std::fs::remove_file(beside(&path, "-shm")).expect("removed");
+        let before = files(left.path());
+        assert_eq!((audited(&path), before.len()), (Some(2), 2));
+        assert!(files(left.path()) == before);
     }
 
     #[test]
@@ -188,10 +236,29 @@ mod tests {
         std::fs::write(&path, "no store, but a text that is long enough").expect("written");
         let seen = look(&path, |store| store.devices());
         assert!(matches!(seen, Err(StoreError::Corrupt(_))), "{seen:?}");
-        let empty = folder.path().join("empty.db");
-        std::fs::write(&empty, "").expect("written");
-        let seen = look(&empty, |store| store.devices());
+        let other = folder.path().join("other.db");
+        let made = Connection::open(&other).expect("a database");
+        made.execute_batch("CREATE TABLE mine (a);").expect("made");
+        drop(made);
+        let seen = look(&other, |store| store.devices());
         assert!(matches!(seen, Err(StoreError::Version { .. })), "{seen:?}");
         assert_eq!(files(folder.path()).len(), 2);
+    }
+
+    #[test]
+    fn a_store_that_was_never_finished_is_none_and_can_be_made_later() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.db");
+        // A full disk, or a kill, leaves nothing, or a page that only says that there will be a log.
+        std::fs::write(&path, "").expect("written");
+        assert_eq!(audited(&path), None);
+        let made = Connection::open(&path).expect("a database");
+        made.pragma_update(None, "journal_mode", "WAL")
+            .expect("set");
+        drop(made);
+        assert!(std::fs::metadata(&path).expect("a file").len() > 0);
+        assert_eq!(audited(&path), None);
+        drop(Sqlite::open(&path).expect("a store"));
+        assert_eq!(audited(&path), Some(0));
     }
 }

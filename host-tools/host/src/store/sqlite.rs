@@ -79,14 +79,18 @@ impl Sqlite {
         Ok(store)
     }
 
-    /// A store that is only read. Tables that it is too old to have are empty.
-    pub(super) fn to_read(connection: Connection) -> Result<Self, StoreError> {
+    /// A store that is only read. Tables that it is too old to have are empty. `None` where nothing is in
+    /// the file yet: whoever was to make the tables met a full disk, or was killed.
+    pub(super) fn to_read(connection: Connection) -> Result<Option<Self>, StoreError> {
         connection.busy_timeout(PATIENCE)?;
+        if tables(&connection)? == 0 {
+            return Ok(None);
+        }
         check(&connection)?;
         boards::stand_in(&connection)?;
-        Ok(Self {
+        Ok(Some(Self {
             connection: Mutex::new(connection),
-        })
+        }))
     }
 
     /// Does `work` in a transaction that keeps other writers out from its beginning.
@@ -111,9 +115,7 @@ impl Sqlite {
     fn prepare(&self) -> Result<(), StoreError> {
         // Two processes may open a new store at once; the lock lets one of them make the tables.
         self.exclusively(|tx| {
-            let tables: i64 =
-                tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-            if tables == 0 {
+            if tables(tx)? == 0 {
                 tx.execute_batch(SCHEMA)?;
                 tx.pragma_update(None, "user_version", VERSION)?;
                 tx.pragma_update(None, "application_id", APPLICATION)?;
@@ -123,6 +125,12 @@ impl Sqlite {
             Ok(())
         })
     }
+}
+
+/// How many tables and indices there are.
+fn tables(connection: &Connection) -> Result<i64, StoreError> {
+    let count = "SELECT count(*) FROM sqlite_schema";
+    Ok(connection.query_row(count, [], |row| row.get(0))?)
 }
 
 /// Checks that the tables are ours, and of this version.
