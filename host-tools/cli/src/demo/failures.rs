@@ -5,7 +5,6 @@ use super::report::Report;
 use super::updates::start;
 use super::world::{PATIENCE, World, must, wait_until};
 use anyhow::{Context, Result};
-use edgeward_host::store::{FrameQuery, Kind};
 use serde_json::json;
 use std::time::Duration;
 
@@ -108,22 +107,10 @@ fn complete(world: &World, index: usize) -> Result<(bool, serde_json::Value)> {
     let stats = board.feeder.stats(ASK)?;
     let ended = stats["windows"].as_u64().context("windows in stats")?;
     let boot = stats["boot"].as_u64().context("boot in stats")?;
-    let query = FrameQuery {
-        device: Some(board.name.clone()),
-        kind: Some(Kind::Summary),
-        ..FrameQuery::default()
-    };
-    let (mut windows, mut frames) = (0, 0);
+    let mut windows = 0;
     // What the board ended is on its way; more than it ended would be doubled.
     let stored = wait_until(PATIENCE, || {
-        let summaries = world.store.frames(&query)?;
-        frames = summaries.len();
-        let of_boot = summaries
-            .iter()
-            .filter(|frame| u64::from(frame.boot) == boot);
-        windows = of_boot
-            .filter_map(|frame| frame.body["windows"].as_u64())
-            .sum();
+        windows = world.windows(&board.name, boot)?;
         Ok(windows >= ended && world.store.gaps(&board.name)?.is_empty())
     })?;
     let gaps = world.store.gaps(&board.name)?;
@@ -137,7 +124,7 @@ fn complete(world: &World, index: usize) -> Result<(bool, serde_json::Value)> {
         "windows the board ended by then": ended,
         "windows stored": windows,
         "windows the board ended afterwards": later,
-        "frames stored": frames,
+        "frames stored through": world.newest(&board.name)?,
         "gaps": gaps,
     });
     Ok((ok, proof))

@@ -5,6 +5,7 @@ use super::report::Report;
 use super::world::{PATIENCE, World, must, wait_until};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// The gain that release 1 suffers from and release 2 was trained for.
 pub const GAIN: f32 = 0.4;
@@ -17,6 +18,22 @@ struct Case {
     fault: Fault,
     /// The violation's kind; nothing means drift of a feature.
     kind: Option<&'static str>,
+}
+
+impl Case {
+    /// Whether an event is the alarm that must follow: of the channel that is at fault, where it is one.
+    fn is_alarm(&self, event: &Value) -> bool {
+        let alarm = &event["Alarm"]["alarm"];
+        let Some(kind) = self.kind else {
+            return !alarm["Drift"]["feature"].is_null();
+        };
+        let found = &alarm["Violation"];
+        let channel = match self.fault {
+            Fault::Stuck(n) | Fault::MissingValues(n) | Fault::NotANumber(n) => json!(n),
+            _ => Value::Null,
+        };
+        found["kind"] == kind && found["feature"] == channel
+    }
 }
 
 const CASES: [Case; 8] = [
@@ -67,10 +84,10 @@ pub fn run(world: &World, report: &mut Report, drift_window: u32) -> Result<f64>
     let name = world.boards[0].name.clone();
     let mut hurt = 0.0;
     for case in &CASES {
-        calm(world, &name)?;
+        calm(world, &name, case)?;
         let after = world.newest(&name)?;
         world.board(&name)?.feeder.inject(case.fault);
-        let frame = world.event(&name, after, |event| is_alarm(event, case.kind))?;
+        let frame = world.event(&name, after, |event| case.is_alarm(event))?;
         if matches!(case.fault, Fault::Gain(_)) {
             hurt = accuracy(world, &name)?;
         }
@@ -86,28 +103,41 @@ pub fn run(world: &World, report: &mut Report, drift_window: u32) -> Result<f64>
         let evidence = json!({ "frame": frame, "drift window in samples": drift_window });
         report.step(case.name, expected, seen, frame.is_some(), evidence);
     }
-    calm(world, &name)?;
+    settle(world, &name)?;
     Ok(hurt)
 }
 
-/// Waits until a window passed without alarms, so that the next alarm belongs to the next fault.
-fn calm(world: &World, name: &str) -> Result<()> {
-    let board = world.board(name)?;
-    let windows = |stats: &Value| stats["windows"].as_u64().unwrap_or(0);
-    let patience = std::time::Duration::from_secs(5);
-    let first = windows(&board.feeder.stats(patience)?);
-    // The window in which the fault ended, and a whole one after it.
-    let done = wait_until(PATIENCE, || {
-        Ok(windows(&board.feeder.stats(patience)?) >= first + 2)
-    })?;
-    must(done, "two windows after a fault", world)?;
-    // What the windows reported must be stored before it can be told from what comes next.
-    let stats = board.feeder.stats(patience)?;
-    let next = stats["next_sequence"]
-        .as_u64()
-        .context("next_sequence in stats")?;
-    let stored = wait_until(PATIENCE, || Ok(world.newest(name)? + 1 >= next))?;
-    must(stored, "storing the reports before a fault", world)
+/// Windows within which the whole sensor must show one without the alarm that is tried next.
+const CALM: u32 = 10;
+
+/// Waits until a whole window passed without the alarm of `case`, so that the next one belongs to the
+/// fault and not to what the sensor does by itself.
+fn calm(world: &World, name: &str, case: &Case) -> Result<()> {
+    // The window in which the last fault ended.
+    settle(world, name)?;
+    for _ in 0..CALM {
+        let after = world.newest(name)?;
+        settle(world, name)?;
+        let alarms = world.events(name, after)?;
+        if !alarms.iter().any(|frame| case.is_alarm(&frame.body)) {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("{}: its alarm comes without the fault, too", case.name)
+}
+
+/// Waits until the window that is open has ended, and what it reported is stored.
+fn settle(world: &World, name: &str) -> Result<()> {
+    let stats = world.board(name)?.feeder.stats(Duration::from_secs(5))?;
+    let number = |key: &str| {
+        stats[key]
+            .as_u64()
+            .with_context(|| format!("{key} in stats"))
+    };
+    let (boot, ended) = (number("boot")?, number("windows")?);
+    // A window's alarms are on their way before its summary.
+    let stored = wait_until(PATIENCE, || Ok(world.windows(name, boot)? > ended))?;
+    must(stored, "storing a window before a fault", world)
 }
 
 /// Accuracy over about all test recordings, with the fault that is in force.
@@ -125,14 +155,6 @@ pub fn accuracy_under_gain(world: &World, name: &str) -> Result<f64> {
     let result = accuracy(world, name);
     world.board(name)?.feeder.inject(Fault::None);
     result
-}
-
-fn is_alarm(event: &Value, kind: Option<&str>) -> bool {
-    let alarm = &event["Alarm"]["alarm"];
-    match kind {
-        Some(kind) => alarm["Violation"]["kind"] == kind,
-        None => !alarm["Drift"]["feature"].is_null(),
-    }
 }
 
 /// The alarm in a few words.

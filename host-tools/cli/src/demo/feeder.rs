@@ -90,6 +90,26 @@ impl Answers {
     }
 }
 
+/// First sample number of the recordings sent last, with their labels.
+#[derive(Default)]
+struct Labels(VecDeque<(u32, usize)>);
+
+impl Labels {
+    fn begin(&mut self, first: u32, label: usize) {
+        self.0.push_back((first, label));
+        if self.0.len() > LABELS {
+            self.0.pop_front();
+        }
+    }
+
+    /// The label of the recording that the sample is in. Answers come late: the next recording has
+    /// often begun by then.
+    fn of(&self, sequence: u32) -> Option<usize> {
+        let begun = |(first, _): &&(u32, usize)| sequence.wrapping_sub(*first) < u32::MAX / 2;
+        self.0.iter().rev().find(begun).map(|(_, label)| *label)
+    }
+}
+
 /// What the feeding and the reading thread share with the demo.
 struct Shared {
     stop: AtomicBool,
@@ -98,8 +118,7 @@ struct Shared {
     stats: Mutex<Option<serde_json::Value>>,
     stats_changed: Condvar,
     stats_wanted: AtomicBool,
-    /// First sample number of the recordings sent last, with their labels.
-    labels: Mutex<VecDeque<(u32, usize)>>,
+    labels: Mutex<Labels>,
 }
 
 /// The sensor of one board.
@@ -267,13 +286,9 @@ fn feed(
             return Ok(());
         }
         let fault = *lock(&shared.fault);
-        {
-            let mut labels = lock(&shared.labels);
-            labels.push_back((clock.sequence, recording.label));
-            if labels.len() > LABELS {
-                labels.pop_front();
-            }
-        }
+        // The next tick gives its first sample this number.
+        let first = clock.sequence.wrapping_add(1);
+        lock(&shared.labels).begin(first, recording.label);
         lines.clear();
         lines.extend_from_slice(b"reset\n");
         let mut held = None;
@@ -376,12 +391,7 @@ fn read_answers(socket: UnixStream, classes: &[String], shared: &Shared) {
                 if answers.latencies_us.len() < LATENCIES {
                     answers.latencies_us.push(latency_us);
                 }
-                let labels = lock(&shared.labels);
-                let label = labels
-                    .iter()
-                    .rev()
-                    .find(|(first, _)| sequence.wrapping_sub(*first) < u32::MAX / 2)
-                    .map(|(_, label)| *label);
+                let label = lock(&shared.labels).of(sequence);
                 answers.right += u64::from(label == Some(class));
             }
             None if answers.errors.len() < 16 => answers.errors.push(line),
@@ -401,4 +411,69 @@ fn prediction(line: &str, classes: &[String]) -> Option<(u32, usize, u32)> {
     };
     let latency_us = fields.next_back()?.parse().ok()?;
     Some((sequence, class, latency_us))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_answer_of_a_recording_has_its_label_however_late_it_comes() {
+        // So many that what the socket holds is a few recordings, and not all whose labels are kept.
+        const SAMPLES: u32 = 2000;
+        let (near, far) = UnixStream::pair().expect("sockets");
+        let recording = |label| Recording {
+            label,
+            samples: vec![vec![0.0]; SAMPLES as usize],
+        };
+        let stream = Stream {
+            socket: PathBuf::new(),
+            header: "header".to_owned(),
+            recordings: vec![recording(0), recording(1)],
+            rate: u32::MAX,
+            classes: vec!["a".to_owned(), "b".to_owned()],
+        };
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            fault: Mutex::new(Fault::None),
+            answers: Mutex::default(),
+            stats: Mutex::default(),
+            stats_changed: Condvar::new(),
+            stats_wanted: AtomicBool::new(false),
+            labels: Mutex::default(),
+        });
+        let feeding = std::thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                let mut clock = Clock {
+                    sequence: u32::MAX - SAMPLES - SAMPLES / 2,
+                    time_ms: 0,
+                };
+                feed(&near, &stream, &shared, &mut clock)
+            }
+        });
+        // All of these had begun when the first answer is looked up.
+        let mut recording = 0;
+        let mut numbers = Vec::new();
+        for line in BufReader::new(far).lines().skip(1) {
+            let line = line.expect("a line");
+            match line.split(',').next().and_then(|n| n.parse::<u32>().ok()) {
+                Some(number) => numbers.push((number, (recording - 1) % 2)),
+                None => recording += 1,
+            }
+            if recording == 5 {
+                break;
+            }
+        }
+        assert_eq!(numbers.len(), 4 * SAMPLES as usize);
+        let labels = lock(&shared.labels);
+        for (number, label) in numbers {
+            assert_eq!(labels.of(number), Some(label), "{number}");
+        }
+        drop(labels);
+        assert!(
+            feeding.join().expect("no panic").is_err(),
+            "nobody reads on"
+        );
+    }
 }

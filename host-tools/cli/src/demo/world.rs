@@ -333,6 +333,33 @@ impl World {
             .map_or(0, |frame| frame.sequence))
     }
 
+    /// The stored events of a board that are numbered above `after`.
+    pub fn events(&self, board: &str, after: u64) -> Result<Vec<StoredFrame>> {
+        let query = FrameQuery {
+            device: Some(board.to_owned()),
+            kind: Some(Kind::Event),
+            after: Some(after),
+            ..FrameQuery::default()
+        };
+        Ok(self.store.frames(&query)?)
+    }
+
+    /// Windows of one of a board's boots in the stored summaries.
+    pub fn windows(&self, board: &str, boot: u64) -> Result<u64> {
+        let query = FrameQuery {
+            device: Some(board.to_owned()),
+            kind: Some(Kind::Summary),
+            ..FrameQuery::default()
+        };
+        let summaries = self.store.frames(&query)?;
+        let of_boot = summaries
+            .iter()
+            .filter(|frame| u64::from(frame.boot) == boot);
+        Ok(of_boot
+            .filter_map(|frame| frame.body["windows"].as_u64())
+            .sum())
+    }
+
     /// Waits for a stored event of a board that `wanted` likes, numbered above `after`.
     pub fn event(
         &self,
@@ -340,19 +367,10 @@ impl World {
         after: u64,
         wanted: impl Fn(&serde_json::Value) -> bool,
     ) -> Result<Option<StoredFrame>> {
-        let query = FrameQuery {
-            device: Some(board.to_owned()),
-            kind: Some(Kind::Event),
-            after: Some(after),
-            ..FrameQuery::default()
-        };
         let mut found = None;
         wait_until(PATIENCE, || {
-            found = self
-                .store
-                .frames(&query)?
-                .into_iter()
-                .find(|frame| wanted(&frame.body));
+            let mut events = self.events(board, after)?.into_iter();
+            found = events.find(|frame| wanted(&frame.body));
             Ok(found.is_some())
         })?;
         Ok(found)
