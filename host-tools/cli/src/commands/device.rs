@@ -5,7 +5,7 @@ mod slots;
 mod windows;
 
 use super::change::{Changes, DryRun};
-use super::fleet::{look, look_or_empty, store_path};
+use super::fleet::{look, look_or_empty, seconds, store_path};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use edgeward::bundle::BoardClass;
@@ -87,7 +87,7 @@ struct ShowArgs {
     /// The board's name.
     device: String,
     /// Count the alarms of the last so many seconds.
-    #[arg(long, default_value_t = 3600)]
+    #[arg(long, default_value_t = 3600, value_parser = seconds(0))]
     since: u64,
 }
 
@@ -147,7 +147,7 @@ fn open(context: &Context) -> anyhow::Result<Sqlite> {
 }
 
 fn show_one(args: &ShowArgs, context: &Context) -> anyhow::Result<Exit> {
-    let since_ms = now_ms().saturating_sub(args.since.saturating_mul(1000));
+    let since_ms = now_ms().saturating_sub(args.since * 1000);
     let catalog = Catalog::at(&context.home);
     let (device, status, epochs) = look(context, |store| {
         let device = find(store, &args.device)?;

@@ -73,7 +73,7 @@ struct Line {
 #[derive(Debug, Clone, clap::Args)]
 pub struct Wait {
     /// Seconds that the broker may take; after them the exit code is 5.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = seconds(0))]
     pub timeout: u64,
 }
 
@@ -82,6 +82,14 @@ impl Wait {
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
+}
+
+/// A hundred years.
+const MAX_SECONDS: u64 = 100 * 366 * 86_400;
+
+/// A time in seconds, `least` at least; no longer than clocks can count.
+pub fn seconds(least: u64) -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(least..=MAX_SECONDS)
 }
 
 fn usage(what: impl Into<String>, next: &str) -> anyhow::Error {

@@ -54,6 +54,12 @@ pub fn write(changes: &mut Changes, path: &Path, bytes: &[u8]) -> anyhow::Result
         file.sync_all()?;
         std::fs::rename(&partial, path)
     };
+    let write = || {
+        write().inspect_err(|_| {
+            // The error is what there is to say; a part of a file is of use to nobody.
+            let _ = std::fs::remove_file(&partial);
+        })
+    };
     let verb = if path.exists() { "overwrite" } else { "write" };
     let what = format!("{verb} {} ({} bytes)", path.display(), bytes.len());
     let written = changes.make(what, || {

@@ -1,7 +1,7 @@
 //! `edgeward rollout` and `edgeward rollback`.
 
 use super::change::{Changes, DryRun};
-use super::fleet::{Fleet, Wait, look, look_or_empty, store_path};
+use super::fleet::{Fleet, Wait, look, look_or_empty, seconds, store_path};
 use super::release;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -66,16 +66,16 @@ pub struct Start {
     #[arg(long)]
     id: Option<String>,
     /// Seconds between the last confirmation of a phase and the next phase.
-    #[arg(long, default_value_t = 3600)]
+    #[arg(long, default_value_t = 3600, value_parser = seconds(0))]
     soak: u64,
     /// Boards that may refuse or revert the release before the rollout stops.
     #[arg(long, default_value_t = 0)]
     max_failures: u32,
     /// Seconds after which silent boards no longer hold up the next phase; 0 waits for ever.
-    #[arg(long, default_value_t = 86_400)]
+    #[arg(long, default_value_t = 86_400, value_parser = seconds(0))]
     deadline: u64,
     /// Seconds that each signed desired state holds; `edgeward serve` renews it.
-    #[arg(long, default_value_t = 7 * 86_400)]
+    #[arg(long, default_value_t = 7 * 86_400, value_parser = seconds(1))]
     expires: u64,
 }
 
@@ -91,7 +91,7 @@ pub struct Status {
     #[arg(long)]
     watch: bool,
     /// Seconds to follow it at most.
-    #[arg(long, default_value_t = 3600)]
+    #[arg(long, default_value_t = 3600, value_parser = seconds(0))]
     timeout: u64,
 }
 

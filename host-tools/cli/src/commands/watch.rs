@@ -1,6 +1,6 @@
 //! `edgeward watch`: what boards report, as it is stored.
 
-use super::fleet::{Fleet, look};
+use super::fleet::{Fleet, look, seconds};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{Format, colour};
@@ -34,10 +34,10 @@ pub struct Args {
     #[arg(long)]
     summaries: bool,
     /// Begin with the reports of the last so many seconds.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, value_parser = seconds(0))]
     since: u64,
     /// End after so many seconds; 0 follows until it is stopped.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = seconds(0))]
     timeout: u64,
 }
 

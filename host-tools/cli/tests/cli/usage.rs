@@ -23,6 +23,30 @@ fn wrong_usage_exits_with_2_and_teaches() {
 }
 
 #[test]
+fn a_time_that_no_clock_counts_is_wrong_usage() {
+    let place = Place::new();
+    let commands: [&[&str]; 8] = [
+        &["rollout", "start", "a.bundle", "--soak"],
+        &["rollout", "start", "a.bundle", "--deadline"],
+        &["rollout", "start", "a.bundle", "--expires"],
+        &["rollout", "status", "--timeout"],
+        &["publish", "a.bundle", "--timeout"],
+        &["watch", "--timeout"],
+        &["watch", "--since"],
+        &["device", "show", "b", "--since"],
+    ];
+    for command in commands {
+        for seconds in ["18446744073709551615", "3162240001", "-1", "1.5"] {
+            place.run(&[command, &[seconds]].concat(), 2);
+        }
+        // What comes next is that there are neither keys nor a store.
+        place.run(&[command, &["3162240000"]].concat(), 1);
+    }
+    let never = ["rollout", "start", "a.bundle", "--expires", "0"];
+    place.run(&never, 2);
+}
+
+#[test]
 fn settings_come_from_flag_then_environment_then_file() {
     let place = Place::new();
     std::fs::write(
