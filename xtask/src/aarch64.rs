@@ -237,9 +237,9 @@ fn compare(known: &str, all: &All) -> Result<()> {
             complaints.push(format!("{name} is not in {FIGURES}"));
             continue;
         };
-        for (kernels, then) in KERNELS.iter().zip(then) {
+        for (kernels, &then) in KERNELS.iter().zip(then) {
             let now = figures.kernels.get(*kernels).copied().unwrap_or(u64::MAX);
-            if now / 101 > then / 100 {
+            if now.saturating_mul(100) > then.saturating_mul(101) {
                 complaints.push(format!(
                     "{name}: {now} instructions by {kernels}, {then} in {FIGURES}"
                 ));
@@ -267,11 +267,11 @@ mod tests {
     #[test]
     fn a_rise_of_more_than_one_in_a_hundred_is_named() {
         let known = table(&all(200_000, 300_000)).expect("all kernels ran");
-        compare(&known, &all(201_900, 302_900)).expect("within the limit");
+        compare(&known, &all(202_000, 303_000)).expect("within the limit");
         compare(&known, &all(100_000, 100_000)).expect("fewer");
         for (worse, kernels) in [
-            (all(202_200, 300_000), "neon-dot"),
-            (all(200_000, 303_200), "neon"),
+            (all(202_001, 300_000), "neon-dot"),
+            (all(200_000, 303_001), "neon"),
         ] {
             let error = compare(&known, &worse).expect_err("too many").to_string();
             assert!(error.contains(&format!("by {kernels},")), "{error}");

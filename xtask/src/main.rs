@@ -27,8 +27,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Installs what the tests need, then runs everything: format, lints, bare-metal build, tests,
-    /// fuzz smoke, demo on the embedded broker and on Mosquitto.
+    /// Installs what the tests need, then runs everything: format, lints, bare-metal build, tests (with
+    /// the demo on the embedded broker and on Mosquitto), documentation, programs on AArch64 and on a
+    /// Cortex-M4 under QEMU, fuzz smoke.
     Test(test::Options),
     /// Installs what the tests need (Debian packages when root, otherwise it says which; a Python
     /// environment in `target/venv`).
