@@ -6,7 +6,7 @@ mod program;
 use edgeward::program::codec::{Field as _, Reader, Writer};
 use edgeward::program::op::{Channel, Op, Operand};
 use edgeward::program::overlap::least_distance;
-use edgeward::program::verify::{Field, HeadField, MAX_OPS};
+use edgeward::program::verify::{Field, HeadField, MAX_ARENA, MAX_OPS};
 use edgeward::program::{
     Aligned, ArenaError, HEADER_BYTES, Header, Layout, Portable, Program, ProgramError, Run,
 };
@@ -47,7 +47,7 @@ fn error(program: &Aligned<u8>) -> ProgramError {
 #[test]
 fn each_field_of_the_head_is_checked() {
     type Change = fn(&mut Header);
-    let changes: [(HeadField, u32, Change); 25] = [
+    let changes: [(HeadField, u32, Change); 26] = [
         (HeadField::Magic, 0, |head| head.magic = 0),
         (HeadField::Version, 2, |head| head.version = 2),
         (HeadField::Layout, 2, |head| head.layout = 2),
@@ -59,6 +59,9 @@ fn each_field_of_the_head_is_checked() {
         (HeadField::OpBytes, 500, |head| head.op_bytes = 500),
         (HeadField::OpCount, MAX_OPS + 1, |head| {
             head.op_count = MAX_OPS + 1
+        }),
+        (HeadField::Arena, MAX_ARENA + 1, |head| {
+            head.arena_bytes = MAX_ARENA + 1
         }),
         (HeadField::Input, u32::MAX, |head| head.input = u32::MAX),
         (HeadField::Input, 0, |head| head.input_len = 0),

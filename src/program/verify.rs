@@ -24,6 +24,9 @@ pub const MAX_OPS: u32 = 4096;
 /// Greatest number of innermost steps of a run. No model that fits a board comes near it: it keeps a
 /// hostile program from running forever.
 pub const MAX_WORK: u64 = 1 << 40;
+/// Most bytes of an arena: what a program may ask a board for before anything runs. The same as for
+/// the plan of another engine, and an address of 32 bits can take it.
+pub const MAX_ARENA: u32 = 1 << 30;
 /// Greatest window of a pool, so that a sum of its elements fits 31 bits.
 pub const MAX_POOL: u64 = 1 << 23;
 /// Greatest row of a softmax: the sum of its exponentials has twelve integer bits.
@@ -80,6 +83,8 @@ pub enum HeadField {
     OpBytes,
     /// More than [`MAX_OPS`].
     OpCount,
+    /// More than [`MAX_ARENA`].
+    Arena,
     /// An input that is empty or ends outside the arena.
     Input,
     /// An output that is empty or ends outside the arena.
@@ -220,7 +225,9 @@ fn head(header: &Header, len: usize) -> Result<Layout, ProgramError> {
         HeadField::OpCount,
         header.op_count,
     )?;
-    let arena = u64::from(header.arena_bytes);
+    let bytes = header.arena_bytes;
+    require(bytes <= MAX_ARENA, HeadField::Arena, bytes)?;
+    let arena = u64::from(bytes);
     let (input, output) = (header.input, header.output);
     require(
         inside(input, header.input_len, arena),
