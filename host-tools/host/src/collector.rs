@@ -247,7 +247,7 @@ impl Work {
             return Err(Refused("topic", format!("of fleet {fleet}")));
         }
         if channel == Channel::State {
-            self.state(device, &message.payload);
+            self.state(device, message);
             return Ok(None);
         }
         if message.payload.is_empty() {
@@ -270,10 +270,7 @@ impl Work {
             return Err(Refused("device", detail));
         }
         let received_ms = now_ms();
-        // A retained birth says nothing of when the board was last alive.
-        if !message.retain {
-            self.notes.seen(device, None);
-        }
+        self.notes.seen(device, None, message.retain);
         let body = json_body(&frame)?;
         Ok(Some(StoredFrame {
             device: device.to_owned(),
@@ -292,8 +289,8 @@ impl Work {
 
     /// What the broker says of a device's connection. Anyone may send it, so names that are not
     /// enrolled leave nothing behind.
-    fn state(&mut self, device: &str, payload: &[u8]) {
-        let online = match payload {
+    fn state(&mut self, device: &str, message: &Message) {
+        let online = match message.payload.as_slice() {
             b"online" => true,
             b"offline" => false,
             _ => return,
@@ -307,7 +304,7 @@ impl Work {
                 }
             };
         if known {
-            self.notes.seen(device, Some(online));
+            self.notes.seen(device, Some(online), message.retain);
         }
     }
 

@@ -217,7 +217,10 @@ pub fn overview(store: &dyn Store, catalog: &Catalog, fleet: &str) -> Result<Ove
         }
         None => None,
     };
+    let mut alarm_totals = store.alarm_totals()?;
+    alarm_totals.retain(|total| views.iter().any(|view| view.device.name == total.device));
     let query = FrameQuery {
+        fleet: Some(fleet.to_owned()),
         kind: Some(Kind::Event),
         newest_first: true,
         limit: EVENTS,
@@ -229,7 +232,7 @@ pub fn overview(store: &dyn Store, catalog: &Catalog, fleet: &str) -> Result<Ove
         rollout,
         events: store.frames(&query)?,
         refusals: store.refusal_counts()?.into_iter().collect(),
-        alarm_totals: store.alarm_totals()?,
+        alarm_totals,
         unknown: store.unknown(fleet)?,
         time_ms: now_ms(),
     })
@@ -386,6 +389,57 @@ fn page(view: &Overview, catalog: &Catalog) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_shows_its_own_fleet_alone() {
+        let store = crate::store::sqlite::Sqlite::in_memory().expect("a store");
+        for (name, fleet) in [("a", "here"), ("b", "elsewhere")] {
+            let enrolled = store.enroll(&Device {
+                name: name.to_owned(),
+                fleet: fleet.to_owned(),
+                key: edgeward::trust::PublicKey([1; 32]),
+                class: edgeward::bundle::BoardClass::Linux,
+                enrolled_ms: 0,
+                seen_ms: None,
+                online: false,
+                epoch: None,
+                through: 0,
+            });
+            enrolled.expect("enrolled");
+            let release = [1; 8];
+            let alarm = edgeward::telemetry::Alarm::Violation {
+                kind: edgeward::contract::ViolationKind::Stuck,
+                feature: Some(0),
+                value: 1.0,
+                sample: 1,
+            };
+            let event = edgeward::telemetry::Event::Alarm { release, alarm };
+            let stored = store.ingest(&[StoredFrame {
+                device: name.to_owned(),
+                epoch: 1,
+                acknowledged: 0,
+                boot: 1,
+                first_sequence: 1,
+                sequence: 1,
+                time_ms: 1,
+                received_ms: 1,
+                kind: Kind::Event,
+                body: serde_json::to_value(event).expect("JSON"),
+                raw: Vec::new(),
+            }]);
+            stored.expect("stored");
+        }
+        let catalog = Catalog::at(std::path::Path::new("nowhere"));
+        let view = overview(&store, &catalog, "here").expect("read");
+        let events: Vec<_> = view.events.iter().map(|event| &event.device).collect();
+        let totals: Vec<_> = view
+            .alarm_totals
+            .iter()
+            .map(|total| &total.device)
+            .collect();
+        let own = "a".to_owned();
+        assert_eq!((events, totals), (vec![&own], vec![&own]));
+    }
 
     #[test]
     fn nothing_from_outside_becomes_markup() {

@@ -519,3 +519,22 @@ fn a_board_that_lost_its_outbox_goes_on_and_the_old_one_is_closed() {
     assert_eq!(world.store.epochs("a").expect("read").len(), 2);
     assert!(board.foreign > 0, "the old acknowledgement came");
 }
+
+#[test]
+fn what_the_broker_kept_of_a_board_is_no_sign_of_life() {
+    let world = world();
+    let broker = broker(0);
+    let port = broker.listening().v4.port();
+    let board = Board::new("a", 1, &world.root, port);
+    enroll(world.store.as_ref(), "a", &board.key);
+    let state = topic::device(FLEET, "a", Channel::State);
+    board.mqtt.publish(&state, b"online", true);
+    board.mqtt.flush(PATIENCE).expect("acknowledged");
+    let _collector = world.collector(port);
+    let device = || world.store.device("a").expect("read").expect("there");
+    until("the retained state", || device().online);
+    assert_eq!(device().seen_ms, None);
+    board.mqtt.publish(&state, b"offline", true);
+    until("the new state", || !device().online);
+    assert!(device().seen_ms.is_some());
+}

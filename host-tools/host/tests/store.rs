@@ -170,13 +170,22 @@ fn suite(store: &dyn Store) {
     let heard = |device: &str, online, time_ms| Seen {
         device: device.to_owned(),
         online,
-        time_ms,
+        time_ms: Some(time_ms),
     };
     let all = [heard("nobody", Some(true), 9), heard("a", Some(true), 9)];
     store.seen(&all).expect("noted");
     store.seen(&[heard("a", None, 7)]).expect("noted");
     let seen = store.device("a").expect("read").expect("there");
     assert_eq!((seen.online, seen.seen_ms), (true, Some(9)));
+    let told = |device: &str| Seen {
+        device: device.to_owned(),
+        online: Some(false),
+        time_ms: None,
+    };
+    store.seen(&[told("a"), told("b")]).expect("noted");
+    let seen = |name| store.device(name).expect("read").expect("there");
+    let seen = ["a", "b"].map(|name| (seen(name).online, seen(name).seen_ms));
+    assert_eq!(seen, [(false, Some(9)), (false, None)]);
 
     let refusal = |n: u64| Refusal {
         time_ms: n,
@@ -450,4 +459,27 @@ fn what_is_not_a_store_is_refused_and_left_alone() {
             expected: 2
         })
     ));
+}
+
+#[test]
+fn frames_and_what_another_process_writes_do_not_shut_each_other_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.db");
+    let store = Sqlite::open(&path).expect("opened");
+    store.enroll(&device("a", 1)).expect("enrolled");
+    let other = Sqlite::open(&path).expect("opened once more");
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            for n in 0..200 {
+                other.audit("act", "b", n).expect("noted");
+            }
+        });
+        for n in 1..=200 {
+            store.ingest(&[frame("a", n, n)]).expect("stored");
+        }
+    });
+    assert_eq!(
+        store.device("a").expect("read").expect("there").through,
+        200
+    );
 }

@@ -58,26 +58,20 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         open: BTreeMap::new(),
     };
     let start = Instant::now();
-    let mut since_ms = now_ms().saturating_sub(args.since * 1000);
+    let mut since_ms = now_ms().saturating_sub(args.since.saturating_mul(1000));
     let mut shown: BTreeSet<(String, u32, u64)> = BTreeSet::new();
     loop {
         let events_only = json && !args.summaries;
         let query = FrameQuery {
+            fleet: Some(args.fleet.fleet.clone()),
             device: args.device.clone(),
             kind: events_only.then_some(Kind::Event),
             since_ms: Some(since_ms),
             ..FrameQuery::default()
         };
-        let (looked_ms, names, frames) = look(context, |store| {
-            let devices = store.devices()?.into_iter();
-            let names: BTreeSet<String> = devices
-                .filter(|device| device.fleet == args.fleet.fleet)
-                .map(|device| device.name)
-                .collect();
-            Ok((now_ms(), names, store.frames(&query)?))
-        })?;
+        let (looked_ms, frames) = look(context, |store| Ok((now_ms(), store.frames(&query)?)))?;
         let mut seen = BTreeSet::new();
-        for frame in frames.iter().filter(|frame| names.contains(&frame.device)) {
+        for frame in &frames {
             let key = (frame.device.clone(), frame.epoch, frame.sequence);
             if !shown.contains(&key) {
                 if json {

@@ -24,16 +24,18 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    /// An enrolled device was heard of, and perhaps whether it is connected.
-    pub(super) fn seen(&mut self, device: &str, online: Option<bool>) {
-        let time_ms = now_ms();
+    /// An enrolled device was heard of, just now unless the message is `old`; and perhaps whether it is
+    /// connected. Old is what was retained: it says nothing of when the board was last alive.
+    pub(super) fn seen(&mut self, device: &str, online: Option<bool>, old: bool) {
         let seen = self.seen.entry(device.to_owned()).or_insert_with(|| Seen {
             device: device.to_owned(),
-            online,
-            time_ms,
+            online: None,
+            time_ms: None,
         });
         seen.online = online.or(seen.online);
-        seen.time_ms = seen.time_ms.max(time_ms);
+        if !old {
+            seen.time_ms = seen.time_ms.max(Some(now_ms()));
+        }
     }
 
     /// A board that nobody enrolled sent something signed by the key of this id, or so it says.

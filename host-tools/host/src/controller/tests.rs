@@ -223,3 +223,14 @@ fn failures_of_earlier_attempts_do_not_count_whatever_was_published_meanwhile() 
     let again = store.start_rollout(&rollout("r-1", &[1000]), 4);
     assert!(matches!(again, Err(StoreError::RolloutExists(id)) if id == "r-1"));
 }
+
+#[test]
+fn a_clock_that_went_back_hides_no_rollout() {
+    let store = fleet();
+    let start = |id, time_ms| store.start_rollout(&rollout(id, &[1000]), time_ms);
+    start("before", 500).expect("started");
+    let after = start("after", 400).expect("started");
+    let all = store.rollouts(FLEET).expect("read");
+    assert_eq!(all.first(), Some(&after));
+    assert!(store.next_desired_for(&after).expect("drawn").is_some());
+}

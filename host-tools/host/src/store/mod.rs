@@ -180,6 +180,8 @@ pub struct StoredFrame {
 /// Which frames.
 #[derive(Debug, Clone, Default)]
 pub struct FrameQuery {
+    /// Of devices of this fleet.
+    pub fleet: Option<String>,
     /// Of this device.
     pub device: Option<String>,
     /// Of this kind.
@@ -290,15 +292,15 @@ pub struct Begun {
     pub before: Option<Epoch>,
 }
 
-/// A sign of life of a device.
+/// A sign of life of a device, or of its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// The device; one that is not enrolled is left out.
     pub device: String,
     /// Whether it is connected (`None`: as it was).
     pub online: Option<bool>,
-    /// When it was heard of, in milliseconds since 1970.
-    pub time_ms: u64,
+    /// When it was heard of, in milliseconds since 1970; none when only others spoke of it.
+    pub time_ms: Option<u64>,
 }
 
 /// A board that reports and that nobody enrolled. Nothing of it is believed: anyone may send so.

@@ -23,9 +23,9 @@ pub(super) fn births(connection: &Connection, fleet: &str) -> Result<Vec<StoredF
 
 /// All rollouts of a fleet, the newest first.
 pub(super) fn all(connection: &Connection, fleet: &str) -> Result<Vec<Rollout>, StoreError> {
-    let mut statement = connection.prepare(
-        "SELECT record FROM rollouts WHERE fleet = ?1 ORDER BY started_ms DESC, rowid DESC",
-    )?;
+    // By the order in which they were stored: the clock may have gone back since the last one.
+    let mut statement =
+        connection.prepare("SELECT record FROM rollouts WHERE fleet = ?1 ORDER BY rowid DESC")?;
     let rows = statement.query_map([fleet], |row| row.get::<_, String>(0))?;
     rows.map(|row| from_json(&row?)).collect()
 }

@@ -6,7 +6,8 @@ use super::{
     AlarmTotal, AuditEntry, Decide, Device, Epoch, FrameQuery, Ingested, Kind, Refusal,
     ReleaseRecord, Seen, Store, StoreError, StoredFrame, Unknown, boards, ingest, rollouts,
 };
-use crate::keys::{hex, unhex};
+use crate::keys::hex;
+use crate::names::class_name;
 use crate::rollout::Rollout;
 use edgeward::bundle::BoardClass;
 use edgeward::trust::{PublicKey, sha256};
@@ -146,13 +147,6 @@ fn check(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn class_name(class: BoardClass) -> &'static str {
-    match class {
-        BoardClass::Mcu => "mcu",
-        _ => "linux",
-    }
-}
-
 /// SQLite counts in signed numbers; ours stay below their greatest.
 pub(super) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -174,10 +168,9 @@ fn device(row: &Row<'_>) -> rusqlite::Result<Device> {
         name: row.get(0)?,
         fleet: row.get(1)?,
         key: PublicKey(row.get(2)?),
-        class: if class == "mcu" {
-            BoardClass::Mcu
-        } else {
-            BoardClass::Linux
+        class: match class == class_name(BoardClass::Mcu) {
+            true => BoardClass::Mcu,
+            false => BoardClass::Linux,
         },
         enrolled_ms: unsigned(row, 4)?,
         seen_ms: seen.and_then(|value| u64::try_from(value).ok()),
@@ -288,9 +281,9 @@ impl Store for Sqlite {
         } in seen
         {
             tx.execute(
-                "UPDATE devices SET seen_ms = max(coalesce(seen_ms, 0), ?2),
+                "UPDATE devices SET seen_ms = max(coalesce(seen_ms, ?2), coalesce(?2, seen_ms)),
                  online = coalesce(?3, online) WHERE name = ?1",
-                params![device, signed(*time_ms), online],
+                params![device, time_ms.map(signed), online],
             )?;
         }
         tx.commit()?;
@@ -298,28 +291,28 @@ impl Store for Sqlite {
     }
 
     fn ingest(&self, frames: &[StoredFrame]) -> Result<Ingested, StoreError> {
-        let mut connection = self.lock();
-        let tx = connection.transaction()?;
-        let mut counts = Ingested::default();
         let mut names: Vec<&str> = frames.iter().map(|frame| frame.device.as_str()).collect();
         names.sort_unstable();
         names.dedup();
-        for name in &names {
-            let there: bool = tx
-                .prepare("SELECT EXISTS (SELECT 1 FROM devices WHERE name = ?1)")?
-                .query_row([name], |row| row.get(0))?;
-            if !there {
-                return Err(StoreError::NoDevice((*name).to_owned()));
+        // It reads before it writes, so a writer in between would make SQLite refuse it at once.
+        self.exclusively(|tx| {
+            let mut counts = Ingested::default();
+            for name in &names {
+                let there: bool = tx
+                    .prepare("SELECT EXISTS (SELECT 1 FROM devices WHERE name = ?1)")?
+                    .query_row([name], |row| row.get(0))?;
+                if !there {
+                    return Err(StoreError::NoDevice((*name).to_owned()));
+                }
             }
-        }
-        for frame in frames {
-            ingest::one(&tx, frame, &mut counts)?;
-        }
-        for name in names {
-            ingest::advance(&tx, name)?;
-        }
-        tx.commit()?;
-        Ok(counts)
+            for frame in frames {
+                ingest::one(tx, frame, &mut counts)?;
+            }
+            for name in &names {
+                ingest::advance(tx, name)?;
+            }
+            Ok(counts)
+        })
     }
 
     fn frames(&self, query: &FrameQuery) -> Result<Vec<StoredFrame>, StoreError> {
@@ -344,6 +337,10 @@ impl Store for Sqlite {
             conditions.push(condition);
             values.push(value);
         };
+        if let Some(fleet) = &query.fleet {
+            let of = "device IN (SELECT d.name FROM devices d WHERE d.fleet = ?)";
+            ask(of, fleet);
+        }
         if let Some(device) = &query.device {
             ask("device = ?", device);
         }
@@ -559,10 +556,4 @@ pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String, StoreError>
 
 pub(super) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(|error| StoreError::Corrupt(error.to_string()))
-}
-
-/// Reads a public key from hexadecimal digits, as `edgeward device enroll` takes it.
-#[must_use]
-pub fn key_from_hex(text: &str) -> Option<PublicKey> {
-    unhex(text).map(PublicKey)
 }
