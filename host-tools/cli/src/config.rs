@@ -57,6 +57,7 @@ impl Config {
                 *file = folder.join(&file);
             }
         }
+        config.home = config.home.map(|home| folder.join(home));
         Ok(config)
     }
 

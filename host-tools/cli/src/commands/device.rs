@@ -219,6 +219,9 @@ fn enroll(args: &EnrollArgs, context: &Context) -> anyhow::Result<Exit> {
     warn_of_another_key(&unknown, &device, context);
     let mut changes = args.dry_run.changes();
     if let Some(there) = there {
+        if !args.new_outbox {
+            same_place(&there, &device)?;
+        }
         return enroll_again(args, &there, changes, context);
     }
     let what = format!("enroll {} in fleet {}", device.name, device.fleet);
@@ -253,6 +256,17 @@ fn enroll_again(
         })?;
     }
     show(device, &changes, context)
+}
+
+/// Refuses to leave a board where it is without a word, when it was asked to be elsewhere.
+fn same_place(there: &Device, asked: &Device) -> anyhow::Result<()> {
+    if (&there.fleet, there.class) == (&asked.fleet, asked.class) {
+        return Ok(());
+    }
+    let (name, fleet, class) = (&there.name, &there.fleet, class_name(there.class));
+    let what = format!("{name} is enrolled in fleet {fleet} as a {class} board");
+    let next = format!("`edgeward device forget {name}` first, to enroll it otherwise");
+    Err(Failure::new(Exit::Error, what).next(next).into())
 }
 
 /// Says so when what reports under this name signs with another key: a mistake, or another board.

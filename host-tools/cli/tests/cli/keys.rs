@@ -66,6 +66,9 @@ fn devices_are_enrolled_and_forgotten() {
     place.run(&["device", "show", "board-2"], 1);
     let other = key.replace("19bf", "29bf");
     place.run(&["device", "enroll", "board-1", "--key", &other], 1);
+    let elsewhere = ["device", "enroll", "board-1", "--key", key, "--fleet", "x"];
+    let refused = place.run(&elsewhere, 1);
+    assert!(text(&refused.stderr).contains("is enrolled in fleet default"));
     let forgotten = place.json(&["device", "forget", "board-1", "--dry-run"], 0);
     assert_eq!(forgotten["device"], "board-1");
     place.run(&["device", "show", "board-1"], 0);

@@ -78,6 +78,15 @@ fn settings_come_from_flag_then_environment_then_file() {
 }
 
 #[test]
+fn the_home_in_a_file_is_relative_to_the_file() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("site")).expect("a folder");
+    std::fs::write(place.path("site/edgeward.toml"), "home = \"keep\"\n").expect("written");
+    place.run(&["keys", "init", "--config", "site/edgeward.toml"], 0);
+    assert!(place.path("site/keep/keys/root.cose").exists());
+}
+
+#[test]
 fn the_file_sets_the_fleet_that_commands_concern() {
     let place = Place::new();
     std::fs::write(place.path("edgeward.toml"), "fleet = \"by-file\"\n").expect("written");
