@@ -30,12 +30,12 @@ fn images(random: &mut Random) -> Graph {
     for _ in 0..3 {
         let outputs = [4, 8, 10, 16, 24, 31, 32, 48][pick(random, 0, 7)];
         let kernel = [[1, 1], [3, 3], [3, 3], [5, 5], [1, 3], [4, 2]][pick(random, 0, 5)];
-        let stride = 1 + usize::from(random.next() % 3 == 0);
-        let relu = random.next() % 3 > 0;
+        let stride = 1 + usize::from(random.next().is_multiple_of(3));
+        let relu = !random.next().is_multiple_of(3);
         it.conv(outputs, kernel, stride, relu);
         let kernel = [[3, 3], [3, 3], [5, 5], [3, 1], [7, 3]][pick(random, 0, 4)];
-        let stride = 1 + usize::from(random.next() % 3 == 0);
-        it.depthwise(kernel, stride, random.next() % 3 > 0);
+        let stride = 1 + usize::from(random.next().is_multiple_of(3));
+        it.depthwise(kernel, stride, !random.next().is_multiple_of(3));
     }
     let stem = it.conv(16, [1, 1], 1, true);
     let kernel = [[1, 1], [3, 3]][pick(random, 0, 1)];
@@ -45,7 +45,7 @@ fn images(random: &mut Random) -> Graph {
     let other = it.conv(16, [1, 1], 1, false);
     unary(&mut it, Unary::HardSwish);
     it.add(other, sum);
-    pool(&mut it, [2, 2], 2, random.next() % 2 == 0);
+    pool(&mut it, [2, 2], 2, random.next().is_multiple_of(2));
     it.classify(pick(random, 3, 40))
 }
 
@@ -55,7 +55,7 @@ fn vectors(random: &mut Random) -> Graph {
     let mut it = Builder::new(&[1, inputs]);
     for _ in 0..5 {
         let outputs = pick(random, 5, 200);
-        it.dense(inputs, outputs, random.next() % 2 == 0);
+        it.dense(inputs, outputs, random.next().is_multiple_of(2));
         inputs = outputs;
     }
     it.softmax();
