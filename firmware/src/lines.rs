@@ -74,6 +74,8 @@ pub enum What {
     TooManyFields,
     /// A header field that is unknown, twice there, or without `=`.
     HeaderField,
+    /// A header with a `dtype` that is none.
+    DType,
     /// A header without `schema`, `dtype` or `features`.
     HeaderIncomplete,
     /// A feature without a name.
@@ -100,6 +102,7 @@ impl fmt::Display for What {
             Self::TooFewFields => "too few fields",
             Self::TooManyFields => "too many fields",
             Self::HeaderField => "unknown or repeated header field",
+            Self::DType => "unknown dtype; there are f32 and i8",
             Self::HeaderIncomplete => "header lacks schema, dtype or features",
             Self::EmptyName => "feature without a name",
         })
@@ -209,7 +212,7 @@ fn header<const F: usize>(rest: &str) -> Result<Header<'_, F>, LineError> {
                 let known = match value {
                     "f32" => DType::F32,
                     "i8" => DType::I8,
-                    _ => return error(What::HeaderField, column),
+                    _ => return error(What::DType, column),
                 };
                 dtype.replace(known).is_some()
             }
@@ -305,7 +308,7 @@ mod tests {
             ),
             ("edgeward-source schema=x", What::Number, 2),
             ("edgeward-source schema=1 schema=1", What::HeaderField, 3),
-            ("edgeward-source schema=1 dtype=f64", What::HeaderField, 3),
+            ("edgeward-source schema=1 dtype=f64", What::DType, 3),
             ("edgeward-source features=a,,b", What::EmptyName, 2),
             ("edgeward-source features=a,b,c,d,e", What::TooManyFields, 2),
         ] {

@@ -1,6 +1,7 @@
 //! What a source is told.
 
 use super::BoardRuntime;
+use crate::lines::HEADER;
 use edgeward::engine::Engine;
 use edgeward::guard::Prediction;
 use edgeward::telemetry::Alarm;
@@ -77,8 +78,20 @@ pub(super) fn tell<E: Engine>(runtime: &BoardRuntime<E>, alarm: Alarm, answers: 
     };
 }
 
-/// The name of the field in which a sample line is wrong, if it has one.
-pub(super) fn field_name<'a>(header: Option<&'a str>, line: &[u8], column: u16) -> Option<&'a str> {
+/// Longest field of a header that is repeated to its source, in bytes.
+const SHOWN_BYTES: usize = 48;
+
+/// The name of the field in which a sample line is wrong, or the field of a header itself, if it has one.
+pub(super) fn field_name<'a>(
+    header: Option<&'a str>,
+    line: &'a [u8],
+    column: u16,
+) -> Option<&'a str> {
+    if line.starts_with(HEADER.as_bytes()) {
+        let mut fields = str::from_utf8(line).ok()?.split_ascii_whitespace();
+        let field = fields.nth(usize::from(column).checked_sub(1)?)?;
+        return (field.len() <= SHOWN_BYTES).then_some(field);
+    }
     if !line.first().is_some_and(u8::is_ascii_digit) {
         return None;
     }
@@ -91,5 +104,23 @@ pub(super) fn field_name<'a>(header: Option<&'a str>, line: &[u8], column: u16) 
             .find_map(|field| field.strip_prefix("features="))?
             .split(',')
             .nth(usize::from(column) - 3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_field_is_named() {
+        let header = "edgeward-source schema=1 dtype=f32 features=ax,ay";
+        let named = |line: &'static str, column| field_name(Some(header), line.as_bytes(), column);
+        assert_eq!(named("1,2,3,x", 4), Some("ay"));
+        assert_eq!(named("x,2", 1), None);
+        let line = "edgeward-source schema=1 dtype=f64 features=ax";
+        assert_eq!(named(line, 3), Some("dtype=f64"));
+        assert_eq!((named(line, 0), named(line, 9)), (None, None));
+        let long = Vec::from(format!("edgeward-source features={}", ",".repeat(99)));
+        assert_eq!(field_name(None, &long, 2), None);
     }
 }
