@@ -87,6 +87,8 @@ pub struct BoardView {
     pub running: Option<u8>,
     /// Number of the desired state that it last accepted.
     pub desired: u64,
+    /// Least release counter that it accepts.
+    pub floor: u32,
 }
 
 impl BoardView {
@@ -102,6 +104,7 @@ impl BoardView {
             last_failure: birth.last_failure,
             running: birth.running,
             desired: birth.desired,
+            floor: birth.floor,
         }
     }
 }
@@ -457,6 +460,7 @@ mod tests {
             last_failure: None,
             running: None,
             desired: 5,
+            floor: 0,
         }
     }
 

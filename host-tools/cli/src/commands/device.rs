@@ -209,9 +209,23 @@ fn enroll(args: &EnrollArgs, context: &Context) -> anyhow::Result<Exit> {
     };
     let there = look_or_empty(context, |store| {
         let there = store.device(&device.name)?;
-        Ok((there, store.unknown(&device.fleet)?))
+        let known = store.devices()?.into_iter();
+        let mut same = known.filter(|other| other.key == device.key && other.name != device.name);
+        Ok((there, store.unknown(&device.fleet)?, same.next()))
     })?;
-    let (there, unknown) = there;
+    let (there, unknown, same_key) = there;
+    if let Some(other) = same_key {
+        let what = format!(
+            "{} of fleet {} is enrolled with this key, which is one board's alone",
+            other.name, other.fleet
+        );
+        return Err(Failure::new(Exit::Error, what)
+            .next(format!(
+                "give the key that {} itself prints, or `edgeward device forget {}` first if it was renamed",
+                device.name, other.name
+            ))
+            .into());
+    }
     if there.as_ref().is_some_and(|there| there.key != device.key) {
         let device = device.name;
         return Err(StoreError::OtherKey { device }.into());

@@ -20,6 +20,7 @@ use edgeward_host::mqtt::{Mqtt, Options};
 use edgeward_host::release::{Changes as ReleaseChanges, Release, repack};
 use edgeward_host::rollout::{Counts, Plan, Rollout, State};
 use edgeward_host::store::{Store, StoreError};
+use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -201,8 +202,39 @@ fn start(args: &Start, context: &Context) -> Result<Exit> {
     };
     let rollout = Rollout::start(plan, now_ms())
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    check_floors(&rollout, context)?;
     let line = Line::check(&args.by, context)?;
     begin(line, &files, &rollout)
+}
+
+/// Refuses a release whose counter is below what every board accepts that its last phase asks to run it:
+/// all of them would refuse it as a downgrade.
+fn check_floors(rollout: &Rollout, context: &Context) -> Result<()> {
+    let plan = &rollout.plan;
+    let last = Rollout {
+        phase: plan.phases.len().saturating_sub(1),
+        ..rollout.clone()
+    };
+    let boards = look_or_empty(context, |store| Ok(boards(store, &plan.fleet)?))?;
+    for target in &plan.targets {
+        let asked = boards.iter().filter(|board| board.class == target.class);
+        let asked = asked.filter(|board| last.asks(board, &in_cohort));
+        let floors: Vec<u32> = asked.map(|board| board.floor).collect();
+        let (Some(least), Some(wanted)) = (floors.iter().min(), floors.iter().max()) else {
+            continue;
+        };
+        if target.counter < *least {
+            let what = format!(
+                "version {} has counter {}, and every board that would get it accepts {least} at least",
+                target.version, target.counter
+            );
+            let next = format!(
+                "pack it again with counter = {wanted} or higher; `edgeward rollback --to BUNDLE` does so with old content"
+            );
+            return Err(Failure::new(Exit::Refused, what).next(next).into());
+        }
+    }
+    Ok(())
 }
 
 /// What a command needs that changes how the fleet's newest rollout stands.
@@ -428,20 +460,47 @@ fn change(
     line.show(&changed.unwrap_or(Rollout { state, ..before }))
 }
 
+/// A rollout among all of its fleet. The field names are stable.
+#[derive(Serialize)]
+struct Past {
+    #[serde(flatten)]
+    rollout: Rollout,
+    /// It had not ended when the next one began.
+    superseded: bool,
+}
+
 fn history(args: &Named, context: &Context) -> Result<Exit> {
     let rollouts = look(context, |store| Ok(store.rollouts(&args.fleet.fleet)?))?;
+    // Only the newest one goes on: what it found open will never end by itself.
+    let open = |state: &State| matches!(state, State::Running | State::Paused);
+    let rollouts: Vec<Past> = rollouts
+        .into_iter()
+        .enumerate()
+        .map(|(at, rollout)| Past {
+            superseded: at > 0 && open(&rollout.state),
+            rollout,
+        })
+        .collect();
     context
         .out
         .emit(&serde_json::json!({ "rollouts": rollouts }), |_, w| {
             let mut table = Table::new(["rollout", "version", "counter", "phase", "state"]);
-            for rollout in &rollouts {
+            for Past {
+                rollout,
+                superseded,
+            } in &rollouts
+            {
+                let state = match superseded {
+                    true => "superseded".to_owned(),
+                    false => state_words(&rollout.state),
+                };
                 let target = rollout.plan.targets.first();
                 table.row([
                     rollout.plan.id.to_string(),
                     target.map_or(String::new(), |target| target.version.to_string()),
                     target.map_or(String::new(), |target| target.counter.to_string()),
                     format!("{} of {}", rollout.phase + 1, rollout.plan.phases.len()),
-                    state_words(&rollout.state),
+                    state,
                 ]);
             }
             table.write(w)

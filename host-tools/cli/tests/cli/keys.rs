@@ -69,6 +69,11 @@ fn devices_are_enrolled_and_forgotten() {
     let elsewhere = ["device", "enroll", "board-1", "--key", key, "--fleet", "x"];
     let refused = place.run(&elsewhere, 1);
     assert!(text(&refused.stderr).contains("is enrolled in fleet default"));
+    let taken = place.run(&["device", "enroll", "board-2", "--key", key], 1);
+    let taken = text(&taken.stderr);
+    assert!(taken.contains("board-1 of fleet default"), "{taken}");
+    assert!(taken.contains("forget board-1"), "{taken}");
+    place.run(&["device", "show", "board-2"], 1);
     let forgotten = place.json(&["device", "forget", "board-1", "--dry-run"], 0);
     assert_eq!(forgotten["device"], "board-1");
     place.run(&["device", "show", "board-1"], 0);

@@ -114,13 +114,22 @@ impl Board {
 
     /// Reports what one slot holds; the other is empty.
     pub fn birth(&mut self, held: SlotReport, desired: u64) {
+        self.born(held, desired, 0);
+    }
+
+    /// Reports that it holds nothing and accepts no lower counter.
+    pub fn accepts_from(&mut self, floor: u32) {
+        self.born(empty_slot(), 0, floor);
+    }
+
+    fn born(&mut self, held: SlotReport, desired: u64, floor: u32) {
         let running = (held.state == SlotState::Confirmed).then_some(0);
         let birth = Birth {
             class: BoardClass::Linux,
             firmware: Text::new(),
             slots: [held, empty_slot()],
             running,
-            floor: 0,
+            floor,
             root_version: 1,
             desired,
             tags: Default::default(),

@@ -113,6 +113,7 @@ fn a_dry_run_leaves_files_keys_store_and_broker_as_they_are() {
     let roles = keys.roles.iter().map(|role| hex(&role.keys[0].id().0));
     let roles: Vec<String> = roles.collect();
     let manifest = crate::common::model("v1.toml");
+    let other = KEY.replace("19bf", "29bf");
 
     let commands: [(&[&str], &str); 13] = [
         (
@@ -122,7 +123,7 @@ fn a_dry_run_leaves_files_keys_store_and_broker_as_they_are() {
         (&["sign", "plain.bundle"], "overwrite plain.bundle"),
         (
             &["keys", "rotate", "release"],
-            "replace 1 release keys in root version 2",
+            "replace 1 release keys in root version 2 (",
         ),
         (
             &["keys", "revoke", &roles[1], "--replace"],
@@ -132,7 +133,7 @@ fn a_dry_run_leaves_files_keys_store_and_broker_as_they_are() {
             &["keys", "export", "--root", "root.cose"],
             "write root.cose",
         ),
-        (&["device", "enroll", "c", "--key", KEY], "enroll c"),
+        (&["device", "enroll", "c", "--key", &other], "enroll c"),
         (&["device", "forget", "b"], "forget b and the 0 frames"),
         (&["publish", "v1.bundle"], "keep a copy"),
         (&[&start[..], &["r-2"]].concat(), "keep counter 1"),
@@ -152,14 +153,14 @@ fn a_dry_run_leaves_files_keys_store_and_broker_as_they_are() {
     assert_eq!(witness.seen(), [""; 0]);
 
     // What the commands refuse, the dry run refuses, with the same exit code.
-    let other = KEY.replace("19bf", "29bf");
     let away: [&str; 4] = ["--broker", "127.0.0.1:1", "--timeout", "1"];
-    let refused: [(&[&str], i32); 12] = [
+    let refused: [(&[&str], i32); 13] = [
         (&["keys", "init"], 1),
         (&["keys", "revoke", &roles[1]], 1),
         (&["keys", "export", "--root", "nowhere/root.cose"], 1),
         (&["pack", &manifest, "--out", "nowhere/new.bundle"], 1),
         (&["device", "enroll", "b", "--key", &other], 1),
+        (&["device", "enroll", "c", "--key", KEY], 1),
         (&["publish", "plain.bundle"], 3),
         (&[&["publish", "v1.bundle"], &away[..]].concat(), 5),
         (&[&start[..], &["r-1"]].concat(), 1),

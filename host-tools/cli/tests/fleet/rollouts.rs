@@ -86,6 +86,37 @@ fn a_rollout_is_started_paused_resumed_aborted_and_rolled_back() {
         names[0].starts_with("rollback-") && names[1] == "r-1",
         "{names:?}"
     );
+
+    // What had not ended when another began never will.
+    place.json(&["rollout", "start", "v1.bundle", "--id", "r-3"], 0);
+    let history = place.json(&["rollout", "history"], 0);
+    let rollouts = history["rollouts"].as_array().expect("a list").iter();
+    let superseded: Vec<_> = rollouts.map(|rollout| &rollout["superseded"]).collect();
+    assert_eq!(superseded, [false, true, false], "{history}");
+}
+
+#[test]
+fn a_release_that_every_board_would_refuse_as_a_downgrade_is_not_started() {
+    let place = Site::new();
+    let _serve = place.serve();
+    let mut boards = [("board-1", 7), ("board-2", 8)].map(|(name, seed)| {
+        let mut board = Board::named(&place, name, seed);
+        board.accepts_from(if name == "board-1" { 3 } else { 5 });
+        board.acknowledged(&place.root());
+        board
+    });
+    let start = ["rollout", "start", "v1.bundle", "--id", "r-1"];
+    for args in [&start[..], &[&start[..], &["--dry-run"]].concat()] {
+        let said = place.error(args, 3).to_string();
+        assert!(said.contains("accepts 3 at least"), "{said}");
+        assert!(said.contains("counter = 5"), "{said}");
+    }
+    place.error(&["rollout", "status"], 1);
+
+    // One board that takes it is enough.
+    boards[0].accepts_from(1);
+    boards[0].acknowledged(&place.root());
+    place.json(&start, 0);
 }
 
 #[test]
