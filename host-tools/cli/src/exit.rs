@@ -94,7 +94,8 @@ pub fn words(error: &(dyn std::error::Error + 'static)) -> String {
     let mut source = error.source();
     while let Some(cause) = source {
         let said = cause.to_string();
-        if !text.contains(&said) {
+        // Some end with a new line, which whoever repeats them leaves out.
+        if !text.contains(said.trim_end()) {
             text.push_str(": ");
             text.push_str(&said);
         }
@@ -206,5 +207,7 @@ mod tests {
         let twice = anyhow::anyhow!("cut short").context("not a bundle: cut short");
         let error = twice.context("v1.bundle");
         assert_eq!(words(error.as_ref()), "v1.bundle: not a bundle: cut short");
+        let repeated = anyhow::anyhow!("no key `a`\n").context("m.toml: no key `a`");
+        assert_eq!(words(repeated.as_ref()), "m.toml: no key `a`");
     }
 }

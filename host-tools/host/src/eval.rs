@@ -159,6 +159,8 @@ pub struct Evaluation {
     pub latency: Option<LatencyReport>,
     /// Complete drift windows.
     pub drift_windows: u32,
+    /// Samples that a drift window takes.
+    pub drift_window: u32,
     /// Statistics that left their limits.
     pub drift: Vec<DriftRow>,
     /// Violations of the contract.
@@ -335,6 +337,7 @@ impl Release {
             },
             latency: findings.latency_report(),
             drift_windows: findings.windows,
+            drift_window: self.profile.drift_window,
             drift: findings.drift_rows(&self.features()),
             violations: findings.violation_rows(&self.features()),
             classes,

@@ -130,6 +130,8 @@ pub struct Lab<'a> {
     means: Vec<f32>,
     bytes: Vec<u8>,
     model: Model,
+    /// What one step of the program's output is worth, where there is a program or was one.
+    output_step: Option<f32>,
     /// The lab's outputs, where the specification names them.
     reference: Option<(PathBuf, Outputs)>,
     /// Samples that the model was not trained on, where the specification names them.
@@ -240,6 +242,7 @@ impl<'a> Lab<'a> {
             means: profile::column_means(&training),
             training,
             bytes,
+            output_step: model.program.as_ref().and_then(program::output_step),
             model,
             reference: reference.transpose()?,
             validation: validation.transpose()?,
@@ -322,13 +325,13 @@ impl<'a> Lab<'a> {
                     self.spec.path(&golden.input),
                     self.spec.path(&golden.output),
                 );
-                let inputs = read_vectors(&input, self.model.engine.input_len())?;
-                let outputs = read_vectors(&output, self.model.engine.output_len())?;
+                let inputs = read_vectors(&input, "input", self.model.engine.input_len())?;
+                let outputs = read_vectors(&output, "output", self.model.engine.output_len())?;
                 if inputs.len() != outputs.len() {
-                    return Err(PackError::GoldenShape {
+                    return Err(PackError::GoldenCount {
                         path: output,
-                        found: vec![outputs.len(), self.model.engine.output_len()],
-                        wanted: self.model.engine.output_len(),
+                        outputs: outputs.len(),
+                        inputs: inputs.len(),
                     });
                 }
                 let vectors = inputs.into_iter().zip(outputs).collect();
@@ -341,7 +344,8 @@ impl<'a> Lab<'a> {
             part: "golden",
             source,
         })?;
-        let largest_error = run_golden(&mut self.model.engine, &section)?;
+        let largest_error = run_golden(&mut self.model.engine, &section)
+            .map_err(|error| error.with_step(self.output_step))?;
         let report = GoldenReport {
             vectors: vectors.len(),
             largest_error,
@@ -471,6 +475,7 @@ pub fn run_golden(engine: &mut BoardEngine, section: &[u8]) -> Result<f32, PackE
                     expected,
                     seen,
                     tolerance: golden.tolerance(),
+                    step: 0.0,
                 });
             }
             largest = largest.max(error);
@@ -531,7 +536,7 @@ fn check_shapes(spec: &Spec, path: &Path, model: &Model) -> Result<(), PackError
 }
 
 /// Rows of `len` values each, whatever shape they have beyond the first dimension.
-fn read_vectors(path: &Path, len: usize) -> Result<Vec<Vec<f32>>, PackError> {
+fn read_vectors(path: &Path, side: &'static str, len: usize) -> Result<Vec<Vec<f32>>, PackError> {
     let array: Array = data::load_npy(path)?;
     let count = array.shape.first().copied().unwrap_or(0);
     let values: usize = array.shape.iter().product();
@@ -539,6 +544,7 @@ fn read_vectors(path: &Path, len: usize) -> Result<Vec<Vec<f32>>, PackError> {
         return Err(PackError::GoldenShape {
             path: path.to_owned(),
             found: array.shape,
+            side,
             wanted: len,
         });
     }

@@ -682,6 +682,44 @@ training = "train.csv"
         assert_eq!(policy.trial.max_boots, standard.trial.max_boots);
     }
 
+    /// What serde names as known where a key is unknown.
+    fn keys(text: &str) -> Vec<String> {
+        let said = message(text);
+        let (_, known) = said.split_once("expected").expect("the known keys");
+        let names = known.lines().next().expect("a line").split('`');
+        names.skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_page_has_every_key() {
+        let page = include_str!("../../../docs/SPEC.md");
+        let mut known = 0;
+        for table in [
+            "",
+            "[input]",
+            "[input.overrides.a]",
+            "[output]",
+            "[data]",
+            "[golden]",
+            "[policy]",
+            "[policy.rules.stuck]",
+            "[policy.trial]",
+            "[policy.guard]",
+        ] {
+            let keys = keys(&format!("{table}\nunheard_of = 1\n"));
+            known += keys.len();
+            for key in keys {
+                let told = [format!("`{key}`"), format!("`[{key}]`"), format!(".{key}")];
+                assert!(told.iter().any(|key| page.contains(key)), "{table} {key}");
+            }
+        }
+        assert!(known > 50, "{known}");
+        for kind in ViolationKind::ALL {
+            let name = violation_name(kind);
+            assert!(page.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+
     const FULL: &str = r#"
 name = "m"
 version = "1.0"

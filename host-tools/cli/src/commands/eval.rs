@@ -80,6 +80,12 @@ fn print(evaluation: &Evaluation, w: &mut dyn Write) -> io::Result<()> {
     if evaluation.accuracy.is_some() {
         writeln!(w, "accuracy             {}", percent(evaluation.accuracy))?;
     }
+    if evaluation.predictions > 0
+        && evaluation.accuracy.is_none()
+        && evaluation.mean_absolute_error.is_none()
+    {
+        writeln!(w, "accuracy             not judged: the data has no labels")?;
+    }
     if evaluation.estimated_accuracy.is_some() {
         writeln!(
             w,
@@ -128,6 +134,13 @@ fn print_violations(violations: &[ViolationRow], w: &mut dyn Write) -> io::Resul
 }
 
 fn print_drift(evaluation: &Evaluation, w: &mut dyn Write) -> io::Result<()> {
+    if evaluation.drift_windows == 0 {
+        return writeln!(
+            w,
+            "drift was not judged: a window takes {} samples, and there are {}",
+            evaluation.drift_window, evaluation.samples
+        );
+    }
     if evaluation.drift.is_empty() {
         return writeln!(w, "no drift in {} windows", evaluation.drift_windows);
     }

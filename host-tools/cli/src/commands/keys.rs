@@ -32,7 +32,7 @@ enum Command {
     List,
     /// Replace the keys of a role by new ones; boards follow the new root.
     #[command(
-        after_help = "Example:\n  edgeward keys rotate release\n\nA running `edgeward serve` brings the new root to the boards by itself; without it, the next\n`edgeward rollout` command does."
+        after_help = "Example:\n  edgeward keys rotate release --dry-run\n  edgeward keys rotate release\n\nWhat only the old keys signed is refused once the new root is out. Of release keys that is every bundle\nso far: boards go on predicting and show what they run as `revoked` until another release runs, and\n`verify`, `publish` and `rollback` refuse a bundle until `edgeward sign` signed it again. docs/OPERATING.md\nhas the procedure.\n\nA running `edgeward serve` brings the new root to the boards by itself; without it, the next\n`edgeward rollout` command does."
     )]
     Rotate(RotateArgs),
     /// Strike one key off; what it signs is refused from then on.
@@ -294,12 +294,22 @@ fn rotate(args: &RotateArgs, store: &KeyStore, context: &Context) -> anyhow::Res
     let root = store.root()?;
     store.signers(Role::Root)?;
     let keys = format!("{} {} keys", root.role(role).keys.len(), role_name(role));
+    let ids = root.role(role).keys.iter().map(|key| hex(&key.id().0));
+    let ids: Vec<String> = ids.collect();
     let next = root.version.saturating_add(1);
     let mut changes = args.dry_run.changes();
-    let what = format!("replace {keys} in root version {next}");
+    let what = format!(
+        "replace {keys} in root version {next} ({}): what only they signed is refused from then on",
+        ids.join(", ")
+    );
     if changes.make(what, || Ok(store.rotate(role)?))?.is_some() {
         let said = format!("replaced {keys} in root version {next}");
         context.out.say(said);
+        if role == Role::Release {
+            context.out.say(
+                "bundles that only the old keys signed are refused until `edgeward sign` signs them again",
+            );
+        }
     }
     show(store, &changes, context)
 }

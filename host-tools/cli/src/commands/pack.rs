@@ -48,6 +48,7 @@ A model's TOML file:
   tolerance = 0.001
 Also [input.overrides.NAME] min, max, max_rate, stuck_run, missing, and the same under
 [input.overrides.\"*\"] for all features; [policy] z_limit, latency_p99_us; [policy.rules.KIND] severity, action; [policy.trial]; [policy.guard].
+docs/SPEC.md has every key with its default.
 
 Exit code 3: the golden vectors are not reproduced, or the model disagrees with the lab's outputs.";
 

@@ -88,7 +88,8 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Exit> {
             | QuantizeError::Program(_) => Exit::Refused,
             _ => Exit::Error,
         };
-        Failure::new(exit, format!("{}: {error}", args.model.display())).next(error.next())
+        let file = args.file_of(&error);
+        Failure::new(exit, format!("{}: {error}", file.display())).next(error.next())
     };
     let classes = args.labels.as_deref().map(|path| read_labels(path, &fail));
     let classes = classes.transpose()?;
@@ -116,6 +117,21 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Exit> {
     }
     changes.emit(context, &made.report, print)?;
     Ok(Exit::Ok)
+}
+
+impl Args {
+    /// The file that an error is about.
+    fn file_of(&self, error: &QuantizeError) -> &Path {
+        let file = match error {
+            QuantizeError::Data { of, .. } | QuantizeError::Shape { of, .. } => match *of {
+                "evaluation" => self.eval.as_ref(),
+                _ => Some(&self.calibrate),
+            },
+            QuantizeError::Labels(_) => self.labels.as_ref(),
+            _ => None,
+        };
+        file.unwrap_or(&self.model)
+    }
 }
 
 /// `model.onnx` as `model-int8.onnx`.

@@ -9,7 +9,7 @@ use edgeward_host::data::{Columns, DataError, Samples};
 use edgeward_host::eval::{EvalError, Release};
 use edgeward_host::pack::{self, Options, PackError};
 use edgeward_host::release::ReleaseError;
-use edgeward_host::spec::Spec;
+use edgeward_host::spec::{Spec, SpecError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -86,18 +86,21 @@ pub fn open<'a>(
 
 /// Reads a model's TOML; what is wrong with it is a usage error.
 pub fn spec(path: &Path) -> anyhow::Result<Spec> {
-    if path
+    let model = path
         .extension()
-        .is_some_and(|extension| extension == "onnx")
-    {
+        .is_some_and(|extension| extension == "onnx");
+    if model && path.exists() {
         let what = format!("{} is a model without its description", path.display());
         let next = "name the TOML file that describes it; `edgeward pack --help` shows one";
         return Err(Failure::new(Exit::Usage, what).next(next).into());
     }
     Spec::load(path).map_err(|error| {
-        Failure::new(Exit::Usage, words(&error))
-            .next("`edgeward pack --help` shows what the file holds")
-            .into()
+        let next = match error {
+            SpecError::Io { .. } => "is the path right? it counts from the present folder",
+            _ => "`edgeward pack --help` and docs/SPEC.md show what the file holds",
+        };
+        let failure = Failure::new(Exit::Usage, words(&error));
+        failure.next(next).into()
     })
 }
 
@@ -120,6 +123,7 @@ pub fn pack_failure(error: PackError) -> anyhow::Error {
 /// Loads a bundle, or packs a TOML file in memory, without golden vectors if it has none.
 pub fn load(path: &Path, context: &Context) -> anyhow::Result<Release> {
     let bytes = if path.extension().is_some_and(|e| e == "toml" || e == "onnx") {
+        let spec = spec(path)?;
         context
             .out
             .say(format!("packing {} in memory", path.display()));
@@ -127,9 +131,7 @@ pub fn load(path: &Path, context: &Context) -> anyhow::Result<Release> {
             golden_from_engine: true,
             allow_skew: true,
         };
-        pack::pack(&spec(path)?, options)
-            .map_err(pack_failure)?
-            .bytes
+        pack::pack(&spec, options).map_err(pack_failure)?.bytes
     } else {
         read(path)?
     };

@@ -89,7 +89,7 @@ fn a_float_model_is_quantized() {
     );
     let nan = place.run(&["quantize", &float, "--calibrate", "nan.npy"], 1);
     assert!(
-        text(&nan.stderr).contains("element 0 of row 0"),
+        text(&nan.stderr).contains("error: nan.npy: element 0 of row 0"),
         "{}",
         text(&nan.stderr)
     );

@@ -111,6 +111,50 @@ fn a_release_is_packed_signed_verified_evaluated_and_run() {
 }
 
 #[test]
+fn what_eval_could_not_judge_it_says() {
+    let place = Place::with_bundle();
+    let csv = std::fs::read_to_string(model("test.csv")).expect("the test data");
+    let column = |line: &str| {
+        let fields = line.split(',');
+        let header = csv.lines().next().expect("a header").split(',');
+        let kept = fields.zip(header).filter(|(_, name)| *name != "label");
+        let kept: Vec<&str> = kept.map(|(field, _)| field).collect();
+        kept.join(",") + "\n"
+    };
+    let few: String = csv.lines().take(61).map(column).collect();
+    std::fs::write(place.path("few.csv"), few).expect("written");
+    let eval = ["eval", "v1.bundle", "--data", "few.csv"];
+    let seen = place.json(&eval, 0);
+    assert!(seen["drift_window"].as_u64() > Some(60), "{seen}");
+    let said = place.run(&eval, 0);
+    let said = text(&said.stdout);
+    let drift = format!(
+        "drift was not judged: a window takes {} samples, and there are 60",
+        seen["drift_window"]
+    );
+    assert!(said.contains(&drift), "{said}");
+    assert!(
+        said.contains("not judged: the data has no labels"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there_is_said_to_be_absent() {
+    let place = Place::new();
+    for name in ["absent.onnx", "absent.toml"] {
+        let said = place.run(&["run", name, "--data", "x.csv"], 2);
+        let said = text(&said.stderr);
+        assert!(said.contains(&format!("cannot read {name}")), "{said}");
+        assert!(!said.contains("packing"), "{said}");
+    }
+    std::fs::write(place.path("m.toml"), "nam = 1\n").expect("written");
+    let said = place.run(&["pack", "m.toml", "--out", "m.bundle"], 2);
+    let said = text(&said.stderr);
+    assert_eq!(said.matches("unknown field `nam`").count(), 1, "{said}");
+}
+
+#[test]
 fn predictions_come_from_stdin_as_lines() {
     let place = Place::with_bundle();
     let csv = std::fs::read_to_string(model("test.csv")).expect("the test data");

@@ -78,20 +78,37 @@ pub enum PackError {
     #[error("there is no `[golden]` table: nothing shows that boards compute what the lab did")]
     NoGolden,
     /// The golden vectors don't have the model's shape.
-    #[error("{}: golden vectors have shape {found:?}, wanted is [vectors, {wanted} values]", path.display())]
+    #[error(
+        "{}: the array has shape {found:?}; wanted is [vectors, {wanted}], as the model's {side} has \
+         {wanted} values",
+        path.display()
+    )]
     GoldenShape {
         /// The file.
         path: PathBuf,
         /// Its shape.
         found: Vec<usize>,
+        /// `input` or `output`.
+        side: &'static str,
         /// Values of a vector.
         wanted: usize,
+    },
+    /// There is not one golden output an input.
+    #[error("{}: {outputs} golden outputs for {inputs} inputs", path.display())]
+    GoldenCount {
+        /// The file of the outputs.
+        path: PathBuf,
+        /// Vectors in it.
+        outputs: usize,
+        /// Vectors of the inputs' file.
+        inputs: usize,
     },
     /// A golden vector is not reproduced.
     #[error(
         "golden vector {vector}, element {element}: expected {expected}, the engine gives {seen}, \
-         off by {} (tolerance {tolerance})",
-        (seen - expected).abs()
+         off by {}{} (tolerance {tolerance})",
+        (seen - expected).abs(),
+        in_steps((seen - expected).abs(), *step)
     )]
     Golden {
         /// The vector, from 0.
@@ -104,6 +121,8 @@ pub enum PackError {
         seen: f32,
         /// What may lie between them.
         tolerance: f32,
+        /// What one step of an int8 output is worth; 0 for float outputs.
+        step: f32,
     },
     /// The packed model disagrees with the lab's outputs.
     #[error(
@@ -136,7 +155,26 @@ pub enum PackError {
     Write(#[from] WriteError),
 }
 
+/// In words, how many steps of an int8 output an error is, where it is a whole number of them.
+fn in_steps(error: f32, step: f32) -> String {
+    let steps = (error / step).round();
+    // A float golden value lies between two steps; one of the same int8 graph lies on one.
+    if !steps.is_finite() || steps < 1.0 || (error - steps * step).abs() > step / 100.0 {
+        return String::new();
+    }
+    let plural = if steps == 1.0 { "" } else { "s" };
+    format!(", {steps} output step{plural} of {step}")
+}
+
 impl PackError {
+    /// A golden mismatch, told in steps of the output.
+    pub(super) fn with_step(mut self, of_output: Option<f32>) -> Self {
+        if let (Self::Golden { step, .. }, Some(of_output)) = (&mut self, of_output) {
+            *step = of_output;
+        }
+        self
+    }
+
     /// Whether a policy refused it, rather than something being broken.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
@@ -178,6 +216,36 @@ impl PackError {
             ),
             Self::Model { .. } => Some("`edgeward import` says what the model needs"),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_whole_output_steps_is_told_in_steps() {
+        let error = |seen: f32, step| PackError::Golden {
+            vector: 0,
+            element: 1,
+            expected: 0.5,
+            seen,
+            tolerance: 0.001,
+            step,
+        };
+        let said = error(0.503_906_25, 1.0 / 256.0).to_string();
+        assert!(
+            said.contains("off by 0.00390625, 1 output step of 0.00390625 (tol"),
+            "{said}"
+        );
+        let said = error(0.5, 0.0).with_step(Some(0.25)).to_string();
+        assert!(!said.contains("step"), "{said}");
+        let said = error(1.0, 0.0).with_step(Some(0.25)).to_string();
+        assert!(said.contains("2 output steps of 0.25"), "{said}");
+        for (seen, step) in [(0.6, 0.25), (1.0, 0.0), (f32::NAN, 0.25)] {
+            let said = error(seen, step).to_string();
+            assert!(!said.contains("step"), "{said}");
         }
     }
 }

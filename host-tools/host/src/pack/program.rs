@@ -1,5 +1,6 @@
 //! A packed program in short: what it costs, and what sets its memory.
 
+use edgeward::program::{Aligned, Program};
 use edgeward_compiler::Compiled;
 use serde::Serialize;
 
@@ -31,6 +32,13 @@ pub struct PeakTensor {
     pub name: String,
     /// Its bytes.
     pub bytes: u64,
+}
+
+/// What one step of a program's output is worth.
+pub(super) fn output_step(compiled: &Compiled) -> Option<f32> {
+    let bytes = Aligned::copy_of(&compiled.program);
+    let program = Program::verify(bytes.as_ref()).ok()?;
+    Some(program.header().output_scale)
 }
 
 impl ProgramReport {
