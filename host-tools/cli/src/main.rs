@@ -30,8 +30,8 @@ Your own model in four commands:
   edgeward pack model.toml --out model.bundle --sign
   edgeward eval model.bundle --data test.csv
 
-A Linux board's side is in this program, too: `edgeward agent --config agent.toml`, with its own options
-(`edgeward agent --help`, docs/AGENT.md).
+A Linux board's side is in this program, too: `edgeward agent --config agent.toml`, with options of
+its own (`edgeward agent --help`, docs/AGENT.md).
 
 Exit codes: 0 ok, 1 error, 2 usage, 3 refused by policy (signature, downgrade, wrong board, golden
 mismatch, skew), 4 aborted or rolled back, 5 timed out, 6 partly done.

@@ -32,7 +32,7 @@ enum Command {
     List,
     /// Replace the keys of a role by new ones; boards follow the new root.
     #[command(
-        after_help = "Example:\n  edgeward keys rotate release --dry-run\n  edgeward keys rotate release\n\nWhat only the old keys signed is refused once the new root is out. Of release keys that is every bundle\nso far: boards go on predicting and show what they run as `revoked` until another release runs, and\n`verify`, `publish` and `rollback` refuse a bundle until `edgeward sign` signed it again. docs/OPERATING.md\nhas the procedure.\n\nA running `edgeward serve` brings the new root to the boards by itself; without it, the next\n`edgeward rollout` command does."
+        after_help = "Example:\n  edgeward keys rotate release --dry-run\n  edgeward keys rotate release\n\nWhat only the old keys signed is refused once the new root is out. Of release keys that is every\nbundle so far: boards go on predicting and show what they run as `revoked` until another release\nruns, and `verify`, `publish` and `rollback` refuse a bundle until `edgeward sign` signed it again.\ndocs/OPERATING.md has the procedure.\n\nA running `edgeward serve` brings the new root to the boards by itself; without it, the next\n`edgeward rollout` command does."
     )]
     Rotate(RotateArgs),
     /// Strike one key off; what it signs is refused from then on.
