@@ -7,7 +7,9 @@ use common::{
     root_trusting,
 };
 use edgeward::bundle::write::sign;
+use edgeward::contract::ViolationKind;
 use edgeward::engine::pool::PoolAllocator;
+use edgeward::policy::Action;
 use edgeward::telemetry::{Body, Event, Reason, SlotState};
 use edgeward_firmware::linux::config::Protocol;
 use edgeward_firmware::linux::run;
@@ -125,6 +127,51 @@ fn bad_releases_are_refused_or_reverted() {
     assert!(host.received().has_event(became(SlotState::Shadow)));
     board.until("the board says so too", |stats| {
         stats["last_failure"][1] == "Latency" && stats["confirmed"] == 0 && stats["slot"] == 0
+    });
+    board.stop();
+}
+
+#[test]
+fn a_release_that_does_not_fit_the_source_ends_without_a_sample() {
+    let (mut board, host, mut feed, _folder) = confirmed();
+    // The releases so far only flag it that a feature has another name.
+    feed.line(&common::SOURCE.replace("ax", "other"));
+    feed.samples(1);
+    let unfit = |shadow| {
+        let mut policy = policy(shadow, 0);
+        policy.rules[ViolationKind::AbsentFeature as usize].action = Action::Reject;
+        policy
+    };
+    host.roll_out(2, &bundle(2, &unfit(0), golden(1.0)));
+    let reverted = |event: &Event| {
+        let source = Reason::Source;
+        matches!(event, Event::Reverted { reason, to: Some(_), .. } if *reason == source)
+    };
+    host.until("release 2 is reverted", |seen| seen.has_event(reverted));
+    host.roll_out(3, &bundle(3, &unfit(20), golden(1.0)));
+    let rejected = |event: &Event| {
+        let source = SlotState::Rejected(Reason::Source);
+        matches!(event, Event::Slot { state, .. } if *state == source)
+    };
+    host.until("release 3 leaves the shadow", |seen| {
+        seen.has_event(rejected)
+    });
+
+    // One that is on trial when another source comes ends, too, and the release before answers.
+    feed.line(common::SOURCE);
+    let mut endless = unfit(0);
+    endless.trial.min_inferences = u32::MAX;
+    host.roll_out(4, &bundle(4, &endless, golden(1.0)));
+    feed.until("release 4 is on trial", || {
+        board.shows(|stats| stats["mode"] == "trial")
+    });
+    feed.line(&common::SOURCE.replace("ax", "other"));
+    feed.answers.clear();
+    feed.samples(100);
+    let answer = |line: &&String| !line.starts_with("alarm") && !line.starts_with("error");
+    assert!(feed.answers.iter().any(|line| answer(&line)));
+    board.until("the board says so", |stats| {
+        stats["last_failure"][1] == "Source" && stats["confirmed"] == 0 && stats["slot"] == 0
     });
     board.stop();
 }

@@ -1,7 +1,7 @@
 //! Is the candidate good enough? Decisions about a new release, from what the runtime reports.
 
 use crate::drift::statistics::psi;
-use crate::policy::TrialPolicy;
+use crate::policy::{Action, TrialPolicy};
 use crate::profile::{OutputKind, Profile};
 use crate::runtime::Step;
 use crate::telemetry::{Alarm, Reason, Statistic, Summary};
@@ -44,6 +44,8 @@ pub enum Verdict {
 ///   signal differ so much that their limit lets a collapse to one class pass; over the whole trial,
 ///   chance makes less of it and a collapse more, while the limit stays. Drift of the input alone
 ///   never fails a trial: the world changed, and the other release would see the same.
+/// - Source: what the source announces does not fit the release, so that each sample is rejected and
+///   the trial would never end. Single samples that are rejected never fail a trial.
 #[derive(Debug, Clone)]
 pub struct TrialMonitor {
     policy: TrialPolicy,
@@ -68,6 +70,14 @@ impl TrialMonitor {
             windows: 0,
             classes: [0; MAX_CLASSES],
             breach: None,
+        }
+    }
+
+    /// Takes in the contract's action against the source as a whole
+    /// ([`Runtime::source_action`](crate::runtime::Runtime::source_action)).
+    pub fn on_source(&mut self, action: Action) {
+        if action >= Action::Reject {
+            self.fail(Reason::Source);
         }
     }
 
@@ -190,6 +200,8 @@ pub enum ShadowVerdict {
     Pass,
     /// It does not, and no further agreement could mend that.
     Fail,
+    /// The source does not fit it: it would reject each sample and never be compared.
+    Misfit,
 }
 
 /// Compares a release in shadow with the confirmed one.
@@ -200,6 +212,8 @@ pub struct ShadowMonitor {
     allowed: u32,
     inferences: u32,
     disagreements: u32,
+    /// Its contract rejects the source as a whole.
+    misfit: bool,
 }
 
 impl ShadowMonitor {
@@ -214,7 +228,14 @@ impl ShadowMonitor {
             allowed: (u64::from(wanted) * doubt / 1000) as u32,
             inferences: 0,
             disagreements: 0,
+            misfit: false,
         }
+    }
+
+    /// Takes in the contract's action against the source as a whole, as
+    /// [`TrialMonitor::on_source`] does.
+    pub fn on_source(&mut self, action: Action) {
+        self.misfit |= action >= Action::Reject;
     }
 
     /// Takes in one inference of both; `None` for the candidate when its inference failed.
@@ -237,7 +258,9 @@ impl ShadowMonitor {
     /// What to do now. Failing does not wait for the last inference.
     #[must_use]
     pub fn verdict(&self) -> ShadowVerdict {
-        if self.disagreements > self.allowed {
+        if self.misfit {
+            ShadowVerdict::Misfit
+        } else if self.disagreements > self.allowed {
             ShadowVerdict::Fail
         } else if self.inferences >= self.wanted {
             ShadowVerdict::Pass

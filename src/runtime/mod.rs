@@ -194,6 +194,13 @@ where
         found
     }
 
+    /// The strongest action against the source that was announced last: from [`Action::Reject`] on,
+    /// no sample of it reaches the model.
+    #[must_use]
+    pub fn source_action(&self) -> Action {
+        self.source_action
+    }
+
     /// Forgets the stream, because what comes next is a new recording: the tensor is emptied, and
     /// no rate, run, gap or duplicate reaches across. The window's counts stay.
     pub fn reset_window(&mut self) {

@@ -112,6 +112,8 @@ pub enum Reason {
     Operator,
     /// It was signed well until a new trust root revoked too many of the keys that had signed it.
     Revoked,
+    /// What the board's source announces does not fit it: its contract rejects every sample.
+    Source,
 }
 
 /// One slot as reported.

@@ -279,14 +279,17 @@ impl<
                 self.waiting = Waiting::Trial(slot, policy);
                 Ok(())
             }
-            ShadowVerdict::Fail => {
-                self.slots.reject(slot, Reason::Shadow)?;
-                self.waiting = Waiting::Nothing;
-                self.todo.stop(slot);
-                self.slot_event(slot, now)
-            }
+            ShadowVerdict::Fail => self.end_shadow(slot, Reason::Shadow, now),
+            ShadowVerdict::Misfit => self.end_shadow(slot, Reason::Source, now),
             _ => Ok(()),
         }
+    }
+
+    fn end_shadow(&mut self, slot: Slot, reason: Reason, now: Now) -> Result<(), ControlError> {
+        self.slots.reject(slot, reason)?;
+        self.waiting = Waiting::Nothing;
+        self.todo.stop(slot);
+        self.slot_event(slot, now)
     }
 
     fn revert(&mut self, slot: Slot, reason: Reason, now: Now) -> Result<(), ControlError> {

@@ -101,13 +101,20 @@ fn a_shadow_comes_before_the_trial_and_may_end_it() {
     assert_eq!(world.runs.last(), Some(&(second, Mode::Trial)));
     world.judge(second, Verdict::Confirm);
 
-    world.offer(3);
-    let release = world.head.release(first);
-    world.judge_shadow(first, release, ShadowVerdict::Fail);
-    assert_eq!(world.stops, [first]);
-    let state = world.head.slots.record(first).state;
-    assert_eq!(state, SlotState::Rejected(Reason::Shadow));
-    assert_eq!(world.head.slots.confirmed(), Some(second));
+    let ends = [
+        (3, ShadowVerdict::Fail, Reason::Shadow),
+        (4, ShadowVerdict::Misfit, Reason::Source),
+    ];
+    for (counter, verdict, reason) in ends {
+        world.stops.clear();
+        world.offer(counter);
+        let release = world.head.release(first);
+        world.judge_shadow(first, release, verdict);
+        assert_eq!(world.stops, [first]);
+        let state = world.head.slots.record(first).state;
+        assert_eq!(state, SlotState::Rejected(reason));
+        assert_eq!(world.head.slots.confirmed(), Some(second));
+    }
 }
 
 #[test]

@@ -188,6 +188,8 @@ impl<E: Engine> Inference<E> {
                 let text = String::from_utf8_lossy(line).into_owned();
                 self.announce(&header, answers);
                 self.header = Some(text);
+                // After the header is kept: the release before is compared with it.
+                self.judge();
             }
             Ok(Line::Empty) => {}
             Err(error) => self.bad_line(line, error, answers),
@@ -218,10 +220,15 @@ impl<E: Engine> Inference<E> {
                     violation.kind
                 );
             });
+            if let Some(trial) = &mut live.trial {
+                trial.on_source(runtime.source_action());
+            }
         }
         if let Some(shadow) = &mut self.shadow {
             shadow.columns = columns(&shadow.loaded.runtime, header);
-            shadow.loaded.runtime.announce(&info(header), |_| {});
+            let runtime = &mut shadow.loaded.runtime;
+            runtime.announce(&info(header), |_| {});
+            shadow.monitor.on_source(runtime.source_action());
         }
         self.reset();
     }

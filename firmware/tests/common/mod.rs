@@ -12,7 +12,7 @@ mod wait;
 
 pub use board::BoardProcess;
 pub use broker::{broker, broker_v5};
-pub use feed::Feed;
+pub use feed::{Feed, SOURCE};
 pub use host::{Host, Received};
 pub use proxy::Proxy;
 pub use release::{CLASSES, bundle, golden, key, policy, root_trusting, slow_bundle};

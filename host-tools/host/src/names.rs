@@ -148,6 +148,7 @@ pub fn reason_name(reason: Reason) -> &'static str {
         Reason::Crash => "crash",
         Reason::Operator => "operator",
         Reason::Revoked => "revoked",
+        Reason::Source => "source",
         _ => "unknown",
     }
 }

@@ -255,3 +255,32 @@ fn shadow_passes_with_the_least_agreement_and_fails_at_once_below_it() {
     failing.record(1, Some(1));
     assert_eq!(failing.agreement_per_mille(), 500);
 }
+
+#[test]
+fn a_source_that_is_rejected_as_a_whole_breaches_and_rejected_samples_do_not() {
+    let mut trial = TrialMonitor::new(POLICY);
+    let mut shadow = ShadowMonitor::new(&POLICY);
+    for action in [Action::Count, Action::Flag] {
+        trial.on_source(action);
+        shadow.on_source(action);
+    }
+    let mut rejected = step(None, false, true);
+    rejected.check.outcome = Outcome::Rejected;
+    rejected.check.action = Action::Reject;
+    for _ in 0..1000 {
+        trial.on_step(&rejected);
+        window(&mut trial, 0);
+    }
+    assert_eq!(trial.verdict(), Verdict::Undecided);
+    assert_eq!(shadow.verdict(), ShadowVerdict::Undecided);
+    for action in [Action::Reject, Action::Fallback] {
+        let mut trial = trial.clone();
+        trial.on_source(action);
+        // The breach stays, whatever source comes next.
+        trial.on_source(Action::Count);
+        assert_eq!(trial.verdict(), Verdict::Breach(Reason::Source));
+        let mut shadow = shadow.clone();
+        shadow.on_source(action);
+        assert_eq!(shadow.verdict(), ShadowVerdict::Misfit);
+    }
+}

@@ -340,8 +340,10 @@ fn a_source_that_does_not_fit_is_kept_out_until_another_comes() {
         Outcome::Rejected
     );
     assert_eq!(std::iter::from_fn(|| runtime.pop_alarm()).count(), 2);
+    assert_eq!(runtime.source_action(), Action::Reject);
 
     assert!(runtime.announce(&good, |_| {}).is_empty());
+    assert_eq!(runtime.source_action(), Action::Count);
     assert_eq!(
         push(&mut runtime, 1, &[0.5, 0.0]).check.outcome,
         Outcome::Accepted

@@ -53,6 +53,8 @@ impl<E: Engine> Inference<E> {
                 Command::Confirmed(slot) => self.confirmed(slot),
                 Command::Stop(slot) => self.stop(slot),
             }
+            // One that does not fit the source need not wait for a sample.
+            self.judge();
             self.show();
         }
     }
@@ -91,7 +93,9 @@ impl<E: Engine> Inference<E> {
         let columns = self.prepare(&mut loaded.runtime);
         let trial = (mode == Mode::Trial).then(|| {
             let policy = loaded.runtime.policy().trial;
-            TrialMonitor::new(policy)
+            let mut trial = TrialMonitor::new(policy);
+            trial.on_source(loaded.runtime.source_action());
+            trial
         });
         self.flush();
         let live = Live {
@@ -117,7 +121,8 @@ impl<E: Engine> Inference<E> {
 
     pub(super) fn start_shadow(&mut self, mut loaded: Loaded<E>) {
         let columns = self.prepare(&mut loaded.runtime);
-        let monitor = ShadowMonitor::new(&loaded.runtime.policy().trial);
+        let mut monitor = ShadowMonitor::new(&loaded.runtime.policy().trial);
+        monitor.on_source(loaded.runtime.source_action());
         let shadow = Shadow {
             loaded,
             columns,
