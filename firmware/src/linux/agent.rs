@@ -31,6 +31,7 @@ use edgeward::telemetry::{Id, SlotReport, Summary, Text, release_id};
 use edgeward::topic::{self, Channel};
 use edgeward::trust::Signer;
 use edgeward::trust::ring::{RingSigner, RingVerifier};
+use report::Answer;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -109,6 +110,8 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         ready: [None, None],
         commands: VecDeque::new(),
         unwritten: None,
+        unanswered: None,
+        unstored: None,
         connected: false,
         troubled: false,
         restarted: false,
@@ -248,6 +251,10 @@ struct Agent<'a> {
     commands: VecDeque<Command<BoardEngine>>,
     /// The verdict on a trial or a shadow that could not be written down, and when that is tried again.
     unwritten: Option<(Report<BoardEngine>, Instant)>,
+    /// What the loader came to and could not be written down, and when that is tried again.
+    unanswered: Option<(Answer, Instant)>,
+    /// The window that could not be stored, and when that is tried again.
+    unstored: Option<(Summary<F, C>, Instant)>,
     connected: bool,
     /// Flash or journal failed in the last turn.
     troubled: bool,
@@ -337,10 +344,9 @@ impl Agent<'_> {
             busy = true;
             self.report(report, now);
         }
-        while let Ok(summary) = self.threads.summaries.try_recv() {
-            if let Err(error) = self.control.summary(summary, now) {
-                tracing::error!(%error, "a window is lost");
-            }
+        self.summaries(now);
+        if let Some((answer, _)) = self.unanswered.take_if(|(_, at)| *at <= Instant::now()) {
+            self.answer(answer, now);
         }
         while let Ok(done) = self.threads.done.try_recv() {
             busy = true;
@@ -364,12 +370,13 @@ impl Agent<'_> {
                 Err(reason)
             }
         };
-        let result = self
-            .control
-            .loaded(done.slot, done.release, done.purpose, outcome, now);
-        if let Err(error) = result {
-            tracing::error!(%error, "loaded");
-        }
+        let answer = Answer {
+            slot: done.slot,
+            release: done.release,
+            purpose: done.purpose,
+            outcome,
+        };
+        self.answer(answer, now);
     }
 
     /// What the application's head wants.
@@ -432,11 +439,13 @@ impl Agent<'_> {
         let ready = ready.filter(|loaded| loaded.runtime.release() == release);
         if let Some(loaded) = ready.filter(|_| purpose != Purpose::SelfTest) {
             let policy = loaded.runtime.policy().trial;
-            let result = self.control.loaded(slot, release, purpose, Ok(policy), now);
-            if let Err(error) = result {
-                tracing::error!(%error, "loaded");
-            }
-            return;
+            let answer = Answer {
+                slot,
+                release,
+                purpose,
+                outcome: Ok(policy),
+            };
+            return self.answer(answer, now);
         }
         tracing::info!(?slot, release = hex(&release), ?purpose, "load");
         let mut content = vec![0; bytes as usize];

@@ -503,11 +503,18 @@ fn limits(
             evaluate(&feature.edges, &rest, &counts)
         })
         .collect();
-    // The samples were counted before; what can still be missing are values.
+    // The samples were counted before; what can still be missing are values. Windows that were drawn
+    // from few recordings repeat each other, however many they are.
+    let there = |range: &&Range<usize>| values[(*range).clone()].iter().any(|x| x.is_finite());
+    let recordings: Vec<_> = training.recordings.iter().filter(there).cloned().collect();
+    let independent = of_samples(&recordings, drift_window).independent();
     let sparse = || ProfileError::TooSparse {
         feature: feature.name.to_string(),
-        windows: windows.len(),
+        windows: windows.len().min(independent as usize),
     };
+    if independent < f64::from(CALIBRATION_WINDOWS) {
+        return Err(sparse());
+    }
     let found = calibrate(windows.iter().copied(), drift_window).map_err(|_| sparse())?;
     let least = stray(feature, drift_window).ok_or_else(sparse)?;
     Ok(DriftLimits {
@@ -674,6 +681,26 @@ mod tests {
                 feature.limits
             );
         }
+    }
+
+    #[test]
+    fn a_feature_of_few_recordings_has_few_windows_however_often_they_are_drawn() {
+        let spec = spec("drift_window = 100");
+        let sparse = |with: usize| {
+            let mut samples = samples(1200);
+            samples.recordings = (0..60).map(|i| i * 20..(i + 1) * 20).collect();
+            for row in with * 20..1200 {
+                samples.values[2 * row + 1] = MISSING;
+            }
+            build(&spec, &samples, &outputs(1200), None).err()
+        };
+        assert_eq!(sparse(30), None);
+        let found = sparse(29);
+        let few = |windows: &usize| *windows == 29;
+        assert!(
+            matches!(&found, Some(ProfileError::TooSparse { windows, .. }) if few(windows)),
+            "{found:?}"
+        );
     }
 
     #[test]

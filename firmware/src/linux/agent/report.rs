@@ -1,12 +1,25 @@
 //! What the inference thread reports, written down.
 
 use super::{Agent, TROUBLE};
-use crate::control::Now;
+use crate::control::{ControlError, Now, Purpose};
 use crate::linux::inference::{Command, Report};
 use crate::linux::stats::hex;
 use edgeward::engine::board::BoardEngine;
 use edgeward::guard::Verdict;
+use edgeward::policy::TrialPolicy;
+use edgeward::slots::{self, Slot};
+use edgeward::telemetry::outbox::OutboxError;
+use edgeward::telemetry::{Reason, ReleaseId};
 use std::time::Instant;
+
+/// What loading a release came to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answer {
+    pub slot: Slot,
+    pub release: ReleaseId,
+    pub purpose: Purpose,
+    pub outcome: Result<TrialPolicy, Reason>,
+}
 
 impl Agent<'_> {
     /// Does what a report of the inference thread asks for.
@@ -40,4 +53,57 @@ impl Agent<'_> {
             self.unwritten = Some((report, Instant::now() + TROUBLE));
         }
     }
+
+    /// Says what loading a release came to, and says it again later where the flash did not take it: the
+    /// update would stand still otherwise.
+    pub(super) fn answer(&mut self, answer: Answer, now: Now) {
+        let Answer {
+            slot,
+            release,
+            purpose,
+            outcome,
+        } = answer;
+        let Err(error) = self.control.loaded(slot, release, purpose, outcome, now) else {
+            return;
+        };
+        tracing::error!(%error, "loaded");
+        let passing = slots_failed(&error);
+        self.unanswered = passing.then(|| (answer, Instant::now() + TROUBLE));
+    }
+
+    /// Stores the windows that closed. While one can't be stored, those after it stay with the inference
+    /// thread, which merges them: no count is lost.
+    pub(super) fn summaries(&mut self, now: Now) {
+        loop {
+            let due = self.unstored.take_if(|(_, at)| *at <= Instant::now());
+            let summary = match (due, &self.unstored) {
+                (Some((summary, _)), _) => Ok(summary),
+                (None, Some(_)) => return,
+                (None, None) => self.threads.summaries.try_recv(),
+            };
+            let Ok(summary) = summary else {
+                return;
+            };
+            let Err(error) = self.control.summary(summary.clone(), now) else {
+                continue;
+            };
+            if matches!(error, ControlError::Outbox(OutboxError::TooLarge { .. })) {
+                // No other try would end otherwise.
+                tracing::error!(%error, "a window is lost");
+                self.stats.counters().windows_lost += 1;
+                continue;
+            }
+            tracing::error!(%error, "a window waits until it can be stored");
+            self.unstored = Some((summary, Instant::now() + TROUBLE));
+        }
+    }
+}
+
+/// Whether the flash of the slots failed, in which case nothing was written and another try may end
+/// otherwise.
+fn slots_failed(error: &ControlError) -> bool {
+    matches!(
+        error,
+        ControlError::Slots(slots::Error::Flash(_) | slots::Error::Worn)
+    )
 }

@@ -91,7 +91,7 @@ impl Replay {
 
     /// Independent windows that the recordings are worth: Kish's effective size of the windows inside
     /// recordings and of the recordings that are too short for one.
-    fn independent(&self) -> f64 {
+    pub fn independent(&self) -> f64 {
         let (mut sum, mut squares) = (0.0, 0.0);
         for recording in &self.recordings {
             let (pieces, length) = match self.whole(recording) {
