@@ -287,10 +287,8 @@ impl<'a> Lab<'a> {
     /// [`PackError::Profile`] says what is wrong with the data.
     pub fn profile(&mut self, own: &Outputs) -> Result<(Profile, Fit), PackError> {
         let outputs = self.reference.as_ref().map_or(own, |(_, outputs)| outputs);
-        let mut path = self.spec.path(&self.spec.data.training);
         let held_out = match &self.validation {
-            Some((validation, samples)) => {
-                path = validation.clone();
+            Some((_, samples)) => {
                 let made = run_windows(self.spec, &mut self.model.engine, samples, &self.means)?;
                 Some((samples, made))
             }
@@ -299,8 +297,14 @@ impl<'a> Lab<'a> {
         let held_out = held_out
             .as_ref()
             .map(|(samples, outputs)| HeldOut { samples, outputs });
-        profile::build(self.spec, &self.training, outputs, held_out)
-            .map_err(|source| PackError::Profile { path, source })
+        profile::build(self.spec, &self.training, outputs, held_out).map_err(|source| {
+            let held_out = self.validation.as_ref();
+            let path = match held_out.filter(|_| source.is_of_predictions()) {
+                Some((validation, _)) => validation.clone(),
+                None => self.spec.path(&self.spec.data.training),
+            };
+            PackError::Profile { path, source }
+        })
     }
 
     /// The profile in short.

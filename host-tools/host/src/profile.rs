@@ -67,7 +67,7 @@ pub enum ProfileError {
     },
     /// The training data is too little to calibrate.
     #[error(
-        "drift limits need {CALIBRATION_WINDOWS} training windows of {drift_window} samples that \
+        "drift limits need {CALIBRATION_WINDOWS} windows of {drift_window} samples that \
          are independent of each other; {found} {unit} make {windows}, and {wanted} would be enough"
     )]
     TooLittle {
@@ -140,13 +140,31 @@ pub enum ProfileError {
         row: usize,
     },
     /// A label is no class.
-    #[error("the label `{label}` of training sample {} is no class of `output.classes`", row + 1)]
+    #[error("the label `{label}` of sample {} is no class of `output.classes`", row + 1)]
     Label {
         /// The label.
         label: String,
         /// The sample, from 0.
         row: usize,
     },
+}
+
+/// What a shortage of samples counts.
+const SAMPLES: &str = "samples";
+/// What a shortage of predictions counts.
+const PREDICTIONS: &str = "predictions";
+
+impl ProfileError {
+    /// Whether it is about the data that predictions are measured on, which is the held-out data where
+    /// there is some; else it is about the training data.
+    #[must_use]
+    pub fn is_of_predictions(&self) -> bool {
+        match self {
+            Self::TooLittle { unit, .. } | Self::TooLong { unit, .. } => *unit == PREDICTIONS,
+            Self::Label { .. } | Self::Output { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// Outputs of a model, one row a window.
@@ -401,10 +419,10 @@ fn drift_window(
     let check = |window: u32| {
         of_samples(recordings, window)
             .check()
-            .map_err(|shortage| too_little(window, "samples", shortage))?;
+            .map_err(|shortage| too_little(window, SAMPLES, shortage))?;
         of_predictions(spec, predictions, window)
             .check()
-            .map_err(|shortage| too_little(window, "predictions", shortage))?;
+            .map_err(|shortage| too_little(window, PREDICTIONS, shortage))?;
         Ok(window)
     };
     if let Some(window) = spec.input.drift_window {

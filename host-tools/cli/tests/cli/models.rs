@@ -114,6 +114,38 @@ fn a_profile_is_measured() {
 }
 
 #[test]
+fn a_shortage_is_told_of_the_file_that_it_is_in() {
+    let place = Place::new();
+    let line = "training = \"train.csv\"";
+    let manifest = altered(&place, line, &format!("{line}\nvalidation = \"test.csv\""));
+    let few = |name: &str| {
+        let all = std::fs::read_to_string(model(name)).expect("the data");
+        let lines: Vec<_> = all.lines().take(121).collect();
+        lines.join("\n")
+    };
+    std::fs::write(place.path("test.csv"), few("test.csv")).expect("written");
+    let said = text(&place.run(&["pack", &manifest], 1).stderr);
+    assert!(
+        said.contains("test.csv: drift limits need 30 windows")
+            && said.contains("predictions make"),
+        "{said}"
+    );
+
+    std::fs::copy(model("test.csv"), place.path("test.csv")).expect("copied");
+    std::fs::write(place.path("train.csv"), few("train.csv")).expect("written");
+    // The lab's outputs are those of all windows.
+    let whole = std::fs::read_to_string(place.path(&manifest)).expect("the manifest");
+    let without = whole.replace("outputs = \"outputs-v1.npy\"", "");
+    assert_ne!(whole, without);
+    std::fs::write(place.path(&manifest), without).expect("written");
+    let said = text(&place.run(&["pack", &manifest], 1).stderr);
+    assert!(
+        said.contains("train.csv: drift limits need 30 windows") && said.contains("samples make"),
+        "{said}"
+    );
+}
+
+#[test]
 fn held_out_data_measures_the_predictions() {
     let place = Place::new();
     let line = "training = \"train.csv\"";

@@ -14,10 +14,10 @@ pub enum PackError {
     /// A data file can't be used.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The training data makes no profile.
+    /// The data makes no profile.
     #[error("{}", path.display())]
     Profile {
-        /// The training data.
+        /// The data that is at fault: for training, or held out.
         path: PathBuf,
         /// Why.
         source: ProfileError,

@@ -125,7 +125,7 @@ fn calibrate_outputs(
     // The caller has counted them; this is the same error should it have miscounted.
     let too_little = |_| ProfileError::TooLittle {
         drift_window,
-        unit: "predictions",
+        unit: super::PREDICTIONS,
         windows: replayed.len() as u32,
         wanted: calibration_samples(length),
         found: rows.len() as u64,
