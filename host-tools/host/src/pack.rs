@@ -40,7 +40,7 @@ type Vector = (Vec<f32>, Vec<f32>);
 pub struct Options {
     /// Without golden vectors, let the engine make its own.
     pub golden_from_engine: bool,
-    /// Pack although the model disagrees with the lab's outputs.
+    /// Pack although the model disagrees with the lab's outputs, or with the labels.
     pub allow_skew: bool,
 }
 
@@ -154,6 +154,7 @@ pub fn pack(spec: &Spec, options: Options) -> Result<Packed, PackError> {
     let own = lab.outputs()?;
     let skew = lab.skew(&own, options)?;
     let (profile, fit) = lab.profile(&own)?;
+    check_accuracy(fit, options)?;
     let section = |part| move |source| PackError::Section { part, source };
     let mut writer = BundleWriter::new(Description {
         name: spec.name.clone(),
@@ -486,6 +487,16 @@ pub fn run_golden(engine: &mut BoardEngine, section: &[u8]) -> Result<f32, PackE
         }
     }
     Ok(largest)
+}
+
+/// Refuses a model that knows no more of the labels than a guess does.
+fn check_accuracy(fit: Fit, options: Options) -> Result<(), PackError> {
+    match (fit.accuracy, fit.baseline) {
+        (Some(accuracy), Some(baseline)) if accuracy <= baseline && !options.allow_skew => {
+            Err(PackError::Guess { accuracy, baseline })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The index of the greatest value, the first of equals.

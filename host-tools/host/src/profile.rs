@@ -192,6 +192,8 @@ pub struct Fit {
     pub fitted: bool,
     /// Share of the windows judged whose class is their label; none without labels.
     pub accuracy: Option<f32>,
+    /// What always guessing the most frequent label would get right; none with less than two labels.
+    pub baseline: Option<f32>,
 }
 
 /// Samples that the model was not trained on, and its outputs on all their windows.

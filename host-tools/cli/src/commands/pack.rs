@@ -50,7 +50,8 @@ Also [input.overrides.NAME] min, max, max_rate, stuck_run, missing, and the same
 [input.overrides.\"*\"] for all features; [policy] z_limit, latency_p99_us; [policy.rules.KIND] severity, action; [policy.trial]; [policy.guard].
 docs/SPEC.md has every key with its default.
 
-Exit code 3: the golden vectors are not reproduced, or the model disagrees with the lab's outputs.";
+Exit code 3: the golden vectors are not reproduced, the model disagrees with the lab's outputs,
+or it is no better on labelled data than always guessing the most frequent class.";
 
 /// Arguments of `profile`.
 #[derive(Debug, clap::Args)]
@@ -80,7 +81,7 @@ pub struct PackArgs {
     /// Without golden vectors, let the engine make its own: shows reproducibility, not correctness.
     #[arg(long)]
     golden_from_engine: bool,
-    /// Pack although the model disagrees with the lab's outputs.
+    /// Pack although the model disagrees with the lab's outputs, or is no better than a guess.
     #[arg(long)]
     allow_skew: bool,
     #[command(flatten)]

@@ -255,6 +255,27 @@ fn what_does_not_hold_is_not_packed() {
 }
 
 #[test]
+fn swapped_class_names_are_not_packed() {
+    let place = Place::new();
+    let manifest = altered(
+        &place,
+        "[\"standing\", \"running\", \"walking\", \"badminton\"]",
+        "[\"running\", \"standing\", \"badminton\", \"walking\"]",
+    );
+    let output = place.run(&["pack", &manifest], 3);
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("% of the labelled windows")
+            && said.contains("most frequent class")
+            && said.contains("`output.classes`")
+            && said.contains("--allow-skew"),
+        "{said}"
+    );
+    assert!(!place.path("m.bundle").exists());
+    place.run(&["pack", &manifest, "--allow-skew"], 0);
+}
+
+#[test]
 fn without_golden_vectors_the_engine_must_be_asked_to_make_them() {
     let place = Place::new();
     let manifest = altered(&place, "counter = 1", "counter = 1");

@@ -142,6 +142,19 @@ pub enum PackError {
         /// The share that is allowed.
         limit: f32,
     },
+    /// The model is no better than a guess.
+    #[error(
+        "the model is right on {:.1} % of the labelled windows, and always guessing the most frequent \
+         class would be on {:.1} %",
+        100.0 * accuracy,
+        100.0 * baseline
+    )]
+    Guess {
+        /// Share of the windows whose class is their label.
+        accuracy: f32,
+        /// Share of the most frequent label.
+        baseline: f32,
+    },
     /// A part of the bundle can't be written.
     #[error("{part}: {source}")]
     Section {
@@ -180,7 +193,7 @@ impl PackError {
     pub fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::NoGolden | Self::Golden { .. } | Self::Skew { .. }
+            Self::NoGolden | Self::Golden { .. } | Self::Skew { .. } | Self::Guess { .. }
         )
     }
 
@@ -199,6 +212,10 @@ impl PackError {
             Self::Skew { .. } => Some(
                 "find out which of the two is wrong before this is released; --allow-skew packs it \
                  all the same",
+            ),
+            Self::Guess { .. } => Some(
+                "check that `output.classes` names the model's outputs in their order, then layout \
+                 and preprocessing; --allow-skew packs it all the same",
             ),
             Self::Profile {
                 source: ProfileError::TooLittle { .. },

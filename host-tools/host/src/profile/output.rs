@@ -59,8 +59,19 @@ pub(super) fn measure_all(
         temperature: profile.temperature,
         fitted: fitted.is_some(),
         accuracy,
+        baseline: labels.and_then(|labels| most_frequent(labels, classes.len())),
     };
     Ok((profile, fit))
+}
+
+/// The share of the most frequent label; none where there is only one, since every guess is then right.
+fn most_frequent(labels: &[usize], classes: usize) -> Option<f32> {
+    let mut counts = vec![0u32; classes];
+    for &label in labels {
+        counts[label] += 1;
+    }
+    let most = counts.into_iter().max()? as usize;
+    (most < labels.len()).then(|| most as f32 / labels.len() as f32)
 }
 
 /// Fills in the class counts and the moments and percentiles of the score, read by the guard's own
