@@ -15,7 +15,7 @@ use crate::data::{self, Columns, DataError, Samples};
 use crate::keys::hex;
 use crate::model::{EngineChoice, Model, ModelError, Target};
 use crate::npy::Array;
-use crate::profile::{self, Fit, HeldOut, Outputs, ProfileError};
+use crate::profile::{self, Fit, HeldOut, Outputs, ProfileError, Recall};
 use crate::spec::{KindSpec, LayoutSpec, Spec};
 use edgeward::RUNTIME_VERSION;
 use edgeward::bundle::decode::{encode_policy, encode_profile};
@@ -491,9 +491,9 @@ pub fn run_golden(engine: &mut BoardEngine, section: &[u8]) -> Result<f32, PackE
 
 /// Refuses a model that knows no more of the labels than a guess does.
 fn check_accuracy(fit: Fit, options: Options) -> Result<(), PackError> {
-    match (fit.accuracy, fit.baseline) {
-        (Some(accuracy), Some(baseline)) if accuracy <= baseline && !options.allow_skew => {
-            Err(PackError::Guess { accuracy, baseline })
+    match fit.recall {
+        Some(Recall { mean, chance }) if mean <= chance && !options.allow_skew => {
+            Err(PackError::Guess { mean, chance })
         }
         _ => Ok(()),
     }

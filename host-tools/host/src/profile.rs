@@ -192,8 +192,18 @@ pub struct Fit {
     pub fitted: bool,
     /// Share of the windows judged whose class is their label; none without labels.
     pub accuracy: Option<f32>,
-    /// What always guessing the most frequent label would get right; none with less than two labels.
-    pub baseline: Option<f32>,
+    /// How well the classes are recognised; none with less than two labels.
+    pub recall: Option<Recall>,
+}
+
+/// How well a model tells classes apart, whatever their shares of the data: one that always answers the
+/// same, or by chance, has a mean recall of one in as many as there are classes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Recall {
+    /// Mean over the labelled classes of the share of their windows that are recognised.
+    pub mean: f32,
+    /// What a guess has.
+    pub chance: f32,
 }
 
 /// Samples that the model was not trained on, and its outputs on all their windows.

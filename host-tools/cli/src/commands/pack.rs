@@ -51,7 +51,7 @@ Also [input.overrides.NAME] min, max, max_rate, stuck_run, missing, and the same
 docs/SPEC.md has every key with its default.
 
 Exit code 3: the golden vectors are not reproduced, the model disagrees with the lab's outputs,
-or it is no better on labelled data than always guessing the most frequent class.";
+or it recognises the classes of labelled data no better than a guess.";
 
 /// Arguments of `profile`.
 #[derive(Debug, clap::Args)]

@@ -144,16 +144,16 @@ pub enum PackError {
     },
     /// The model is no better than a guess.
     #[error(
-        "the model is right on {:.1} % of the labelled windows, and always guessing the most frequent \
-         class would be on {:.1} %",
-        100.0 * accuracy,
-        100.0 * baseline
+        "the model recognises {:.1} % of the labelled windows of a class on average, and a guess would \
+         {:.1} %",
+        100.0 * mean,
+        100.0 * chance
     )]
     Guess {
-        /// Share of the windows whose class is their label.
-        accuracy: f32,
-        /// Share of the most frequent label.
-        baseline: f32,
+        /// Mean recall of the classes.
+        mean: f32,
+        /// That of a guess.
+        chance: f32,
     },
     /// A part of the bundle can't be written.
     #[error("{part}: {source}")]

@@ -1,7 +1,7 @@
 //! The predictions' part of a profile.
 
 use super::replay::Pieces;
-use super::{Fit, Outputs, ProfileError, mean_and_sd};
+use super::{Fit, Outputs, ProfileError, Recall, mean_and_sd};
 use crate::MAX_OUTPUTS;
 use crate::spec::Spec;
 use edgeward::drift::{Limit, calibration_samples, statistics};
@@ -59,19 +59,28 @@ pub(super) fn measure_all(
         temperature: profile.temperature,
         fitted: fitted.is_some(),
         accuracy,
-        baseline: labels.and_then(|labels| most_frequent(labels, classes.len())),
+        recall: labels.and_then(|labels| recall(labels, &measured, classes.len())),
     };
     Ok((profile, fit))
 }
 
-/// The share of the most frequent label; none where there is only one, since every guess is then right.
-fn most_frequent(labels: &[usize], classes: usize) -> Option<f32> {
-    let mut counts = vec![0u32; classes];
-    for &label in labels {
-        counts[label] += 1;
+/// How well each labelled class is recognised on average; none where there is only one, since every
+/// guess is then right.
+fn recall(labels: &[usize], answers: &[usize], classes: usize) -> Option<Recall> {
+    let mut found = vec![(0_u32, 0_u32); classes];
+    for (&label, &answer) in labels.iter().zip(answers) {
+        let (right, all) = found.get_mut(label)?;
+        *right += u32::from(label == answer);
+        *all += 1;
     }
-    let most = counts.into_iter().max()? as usize;
-    (most < labels.len()).then(|| most as f32 / labels.len() as f32)
+    let shares: Vec<f32> = found
+        .into_iter()
+        .filter(|&(_, all)| all > 0)
+        .map(|(right, all)| right as f32 / all as f32)
+        .collect();
+    let chance = 1.0 / shares.len() as f32;
+    let mean = shares.iter().sum::<f32>() * chance;
+    (shares.len() > 1).then_some(Recall { mean, chance })
 }
 
 /// Fills in the class counts and the moments and percentiles of the score, read by the guard's own
