@@ -1,5 +1,6 @@
 //! Times of programs on this machine, beside other engines in the same run.
 
+use crate::test::FEATURES;
 use crate::{cargo, step};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -35,8 +36,8 @@ type Times = BTreeMap<String, BTreeMap<String, [f64; 2]>>;
 
 /// Runs all engines in turns and prints the table.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
-    let ours = example(root, "edgeward-compiler", "bench_linux")?;
-    let tract = example(root, "edgeward-host", "bench_tract")?;
+    let ours = example(root, "bench_linux")?;
+    let tract = example(root, "bench_tract")?;
     let folder = gather(root, options)?;
     let python = root.join(&options.python);
     if !python.exists() {
@@ -58,18 +59,19 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Builds an example and gives its path.
-fn example(root: &Path, package: &str, name: &str) -> Result<PathBuf> {
+/// Builds an example and gives its path. With the features that the tests have, since tract takes ten
+/// minutes to build with others.
+fn example(root: &Path, name: &str) -> Result<PathBuf> {
     let mut build = cargo(root);
-    build.args(["build", "--release", "--quiet", "--locked"]);
-    build.args(["-p", package, "--example", name]);
+    build.args(["build", "--release", "--quiet", "--locked", "--workspace"]);
+    build.args(["--features", FEATURES, "--example", name]);
     step(name, &mut build)?;
     Ok(target(root).join("release/examples").join(name))
 }
 
 /// A folder of the models in both formats: those asked for, or those of the corpus, or seeded ones.
 fn gather(root: &Path, options: &Options) -> Result<PathBuf> {
-    let tiny = example(root, "edgeward-compiler", "tiny")?;
+    let tiny = example(root, "tiny")?;
     let folder = root.join("target/bench-linux");
     if folder.exists() {
         std::fs::remove_dir_all(&folder)?;

@@ -7,6 +7,9 @@ use clap::Args;
 use std::path::Path;
 use std::process::Command;
 
+/// Features of all that is built for this machine: other ones build tract anew.
+pub const FEATURES: &str = "edgeward/std,edgeward/ring,edgeward/tract";
+
 /// What to leave out when in a hurry; nothing is left out by default.
 #[derive(Args)]
 pub struct Options {
@@ -60,7 +63,7 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
             "--workspace",
             "--all-targets",
             "--features",
-            "edgeward/std,edgeward/ring,edgeward/tract",
+            FEATURES,
             "--",
             "-D",
             "warnings",
@@ -81,7 +84,7 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
             "--no-deps",
             "--workspace",
             "--features",
-            "edgeward/std,edgeward/ring,edgeward/tract",
+            FEATURES,
         ]),
     )?;
     if options.quick {
@@ -109,7 +112,7 @@ fn tests(root: &Path) -> Command {
         "--locked",
         "--workspace",
         "--features",
-        "edgeward/std,edgeward/ring,edgeward/tract",
+        FEATURES,
     ]);
     command
 }
