@@ -131,7 +131,8 @@ pub fn bench(root: &Path, options: &Options) -> Result<()> {
         .join(TARGET)
         .join("release/examples/count_instructions");
     let all = count(root, &program, &plugin)?;
-    let table = table(&all)?;
+    let compiler = toolchain.version()?;
+    let table = table(&all, &compiler)?;
     println!("{table}");
     let path = root.join(FIGURES);
     if options.save {
@@ -139,7 +140,7 @@ pub fn bench(root: &Path, options: &Options) -> Result<()> {
     }
     if options.check {
         let known = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        compare(&known, &all)?;
+        compare(&known, &all, &compiler)?;
     }
     Ok(())
 }
@@ -186,11 +187,12 @@ fn count(root: &Path, program: &PathBuf, plugin: &Path) -> Result<All> {
     Ok(all)
 }
 
-fn table(all: &All) -> Result<String> {
-    let mut text = String::from(
+fn table(all: &All, compiler: &str) -> Result<String> {
+    let mut text = format!(
         "# Instructions an inference on AArch64 (qemu-user with a plugin that counts), exact.\n\
          # Written by `cargo xtask bench-aarch64 --save`. neon-dot: NEON with its dot product.\n\
-         # `-shape` models have the shapes of MLPerf Tiny and seeded weights; the others are the real ones.\n",
+         # `-shape` models have the shapes of MLPerf Tiny and seeded weights; the others are the real ones.\n\
+         # Compiler: {compiler}\n",
     );
     let [dot, plain, portable] = KERNELS;
     let _ = writeln!(
@@ -220,8 +222,16 @@ fn table(all: &All) -> Result<String> {
 }
 
 /// Fails when the vector kernels of a model take over 1 % more than the figures known, or are not
-/// among them. What the portable kernels take is the compiler's affair.
-fn compare(known: &str, all: &All) -> Result<()> {
+/// among them; over 10 % where another compiler laid out what is around the vector instructions. What
+/// the portable kernels take is the compiler's affair altogether.
+fn compare(known: &str, all: &All, compiler: &str) -> Result<()> {
+    let same = known.contains(&format!("# Compiler: {compiler}\n"));
+    let per_cent = if same {
+        101
+    } else {
+        eprintln!("    {FIGURES} is of another compiler than {compiler}: 10 % more is not a rise");
+        110
+    };
     let known: BTreeMap<&str, [u64; 2]> = known
         .lines()
         .filter(|line| !line.starts_with('#'))
@@ -239,7 +249,7 @@ fn compare(known: &str, all: &All) -> Result<()> {
         };
         for (kernels, &then) in KERNELS.iter().zip(then) {
             let now = figures.kernels.get(*kernels).copied().unwrap_or(u64::MAX);
-            if now.saturating_mul(100) > then.saturating_mul(101) {
+            if now.saturating_mul(100) > then.saturating_mul(per_cent) {
                 complaints.push(format!(
                     "{name}: {now} instructions by {kernels}, {then} in {FIGURES}"
                 ));
@@ -266,17 +276,21 @@ mod tests {
 
     #[test]
     fn a_rise_of_more_than_one_in_a_hundred_is_named() {
-        let known = table(&all(200_000, 300_000)).expect("all kernels ran");
-        compare(&known, &all(202_000, 303_000)).expect("within the limit");
-        compare(&known, &all(100_000, 100_000)).expect("fewer");
+        let known = table(&all(200_000, 300_000), "rustc 1").expect("all kernels ran");
+        let check = |all: &All| compare(&known, all, "rustc 1");
+        check(&all(202_000, 303_000)).expect("within the limit");
+        check(&all(100_000, 100_000)).expect("fewer");
         for (worse, kernels) in [
             (all(202_001, 300_000), "neon-dot"),
             (all(200_000, 303_001), "neon"),
         ] {
-            let error = compare(&known, &worse).expect_err("too many").to_string();
+            let error = check(&worse).expect_err("too many").to_string();
             assert!(error.contains(&format!("by {kernels},")), "{error}");
         }
-        let error = compare("", &all(1, 1)).expect_err("unknown").to_string();
-        assert!(error.contains("kws is not in"), "{error}");
+        let error = compare("", &all(1, 1), "rustc 1").expect_err("unknown");
+        assert!(error.to_string().contains("kws is not in"), "{error}");
+        let other = |all: &All| compare(&known, all, "rustc 2");
+        other(&all(220_000, 330_000)).expect("another compiler");
+        other(&all(220_001, 330_000)).expect_err("too many by any");
     }
 }

@@ -68,6 +68,17 @@ impl Toolchain {
         Ok(Self::Debian)
     }
 
+    /// What its compiler calls itself.
+    pub fn version(self) -> Result<String> {
+        let mut command = match self {
+            Self::Rustup => Command::new("rustc"),
+            Self::Debian => Command::new("/usr/bin/rustc"),
+        };
+        clean(&mut command);
+        let output = command.arg("--version").output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
     /// `cargo ACTION --release` in `folder` for the target; `std` are the crates of the standard
     /// library that Debian's toolchain builds.
     pub fn cargo(self, folder: &Path, action: &str, target: &str, std: &str) -> Command {
