@@ -57,6 +57,12 @@ fn shapes(random: &mut Random, kernels: &[u16], channels: [i32; 2]) -> (Plane, P
         kernel_w,
         random.between(0, i32::from(kernel_w) / 2) as u16,
     );
+    // An output may stop short of what the input would give.
+    let short = |random: &mut Random, extent: u16| match random.chance(20) {
+        true => random.between(1, i32::from(extent)) as u16,
+        false => extent,
+    };
+    let (out_h, out_w) = (short(random, out_h), short(random, out_w));
     let plane = |height, width, channels| Plane {
         offset: 0,
         height,

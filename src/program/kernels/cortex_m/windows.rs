@@ -113,7 +113,7 @@ impl<'a> Windows<'a> {
         );
         let mut columns = usize::from(self.op.input.width);
         let one = window.kernel_h == 1 && window.kernel_w == 1;
-        if one && window.stride_h == 1 && window.stride_w == 1 {
+        if one && window.stride_h == 1 && window.stride_w == 1 && width == columns {
             // Pixels follow each other without a gap.
             (height, width) = (1, height * width);
             columns *= usize::from(self.op.input.height);
@@ -142,7 +142,7 @@ impl<'a> Windows<'a> {
         let (first, end) = if self.direct && inside && columns + pad >= kernel_w {
             (
                 pad.div_ceil(stride),
-                (columns + pad - kernel_w) / stride + 1,
+                ((columns + pad - kernel_w) / stride + 1).min(width),
             )
         } else {
             (width, 0)

@@ -7,8 +7,8 @@ use super::pack::{self, Constants, Cover};
 use super::{Memory, Packed, Step, linear};
 use crate::program::Program;
 use crate::program::kernels::portable;
-use crate::program::layout::{conv_weight, dense_weight, depthwise_weight};
-use crate::program::op::{Add, AddScale, Conv, Dense, Depthwise, Op, Plane, Pool, Softmax};
+use crate::program::layout::{conv_taps, conv_weight, dense_weight, depthwise_weight};
+use crate::program::op::{Add, AddScale, Conv, Dense, Depthwise, Op, Plane, Pool, Softmax, Window};
 use crate::program::{Layout, kernels::packed::Isa};
 
 /// Elements before the first value and behind each: vectors are read whole, and so is the last group
@@ -18,6 +18,52 @@ const SLACK: usize = 128;
 const MAX_PIXELS: usize = 1 << 22;
 /// Most taps of an average that is summed in 16 bits.
 const MAX_POOL: usize = 256;
+
+/// Most bytes of tensors, tables and packed weights together, as much as the plan of another engine may
+/// take. Each packed operator has memory of its own, so that a small file could ask for any amount.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// What is left of [`MAX_BYTES`].
+struct Room(u64);
+
+impl Room {
+    /// Takes what an operator needs when it runs packed; false, and nothing is taken, where that is more
+    /// than is left: the portable kernels need nothing.
+    fn take(&mut self, op: &Op) -> bool {
+        let left = self.0.checked_sub(bytes_at_most(op));
+        self.0 = left.unwrap_or(self.0);
+        left.is_some()
+    }
+}
+
+/// Tensors with their halos in elements of two bytes, twelve bytes a pixel for a table, and weights
+/// padded to whole vectors of outputs.
+fn bytes_at_most(op: &Op) -> u64 {
+    let sliding = |input: &Plane, output: &Plane, window: &Window, products: u64| {
+        let tensors = padded(input, &Halo::of(window, input, output)) + output.bytes();
+        let pixels = u64::from(output.height) * u64::from(output.width);
+        let weights = u64::from(output.channels).next_multiple_of(64) * products;
+        2 * (tensors + weights) + 12 * pixels
+    };
+    let taps = |window: &Window| u64::from(window.kernel_h) * u64::from(window.kernel_w);
+    match op {
+        Op::Conv(it) => sliding(&it.input, &it.output, &it.window, conv_taps(it)),
+        Op::ConvAdd(it) => {
+            let conv = &it.conv;
+            let addend = 2 * conv.output.bytes();
+            addend + sliding(&conv.input, &conv.output, &conv.window, conv_taps(conv))
+        }
+        Op::Depthwise(it) => sliding(&it.input, &it.output, &it.window, taps(&it.window)),
+        Op::Pool(it) => sliding(&it.input, &it.output, &it.window, 0),
+        Op::Dense(it) => {
+            let [rows, inputs, outputs] = [it.rows, it.inputs, it.outputs].map(u64::from);
+            2 * (rows * (inputs + outputs) + inputs * outputs.next_multiple_of(64))
+        }
+        Op::Add(it) => 6 * u64::from(it.len),
+        Op::Softmax(it) => 4 * u64::from(it.rows) * u64::from(it.columns),
+        _ => 0,
+    }
+}
 
 /// Where a value lies, in elements.
 #[derive(Debug, Clone, Copy)]
@@ -97,12 +143,17 @@ fn convolves(program: &Program<'_>, shape: &Shape, it: &Conv) -> bool {
 
 /// Whether memory for a halo and a table of pixels is in proportion to the tensors.
 fn bounded(input: &Plane, halo: &Halo, output: &Plane) -> bool {
+    let output = Extent::of(output);
+    padded(input, halo) <= 8 * input.bytes() + (1 << 16)
+        && output.height * output.width <= MAX_PIXELS
+}
+
+/// Elements of a tensor with its halo.
+fn padded(input: &Plane, halo: &Halo) -> u64 {
     let extent = Extent::of(input);
     let rows = extent.height + halo.top + halo.bottom;
     let columns = extent.width + halo.left + halo.right;
-    let padded = rows as u64 * columns as u64 * extent.channels as u64;
-    let output = Extent::of(output);
-    padded <= 8 * input.bytes() + (1 << 16) && output.height * output.width <= MAX_PIXELS
+    rows as u64 * columns as u64 * extent.channels as u64
 }
 
 /// Whether a sum has the form that the vectors compute.
@@ -143,7 +194,10 @@ fn dense_at(op: &Dense) -> impl Fn([usize; 3]) -> usize {
 /// Packs a program of the natural layout.
 pub(super) fn build(program: &Program<'_>, isa: Isa) -> Packed {
     let natural = program.layout() == Layout::Natural;
-    let flow = Flow::trace(program, |op| natural && packs(program, isa.shape(), op));
+    let mut room = Room(MAX_BYTES);
+    let flow = Flow::trace(program, |op| {
+        natural && packs(program, isa.shape(), op) && room.take(op)
+    });
     let mut builder = Builder {
         program,
         shape: isa.shape(),
@@ -293,7 +347,7 @@ impl Builder<'_> {
     /// First element of each pixel's window, and of its output.
     fn pixels(
         &self,
-        window: &crate::program::op::Window,
+        window: &Window,
         input: Id,
         output: Id,
     ) -> impl Fn([usize; 2]) -> [usize; 2] + use<> {
@@ -460,5 +514,44 @@ impl Builder<'_> {
             columns: usize::from(op.columns),
             exponentials: Box::new(portable::exponentials(op)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_many_operators_take_together_is_bounded() {
+        let plane = Plane {
+            offset: 0,
+            height: 1024,
+            width: 1024,
+            channels: 4,
+        };
+        let window = Window {
+            kernel_h: 1,
+            kernel_w: 1,
+            stride_h: 1,
+            stride_w: 1,
+            dilation_h: 1,
+            dilation_w: 1,
+            pad_top: 0,
+            pad_left: 0,
+        };
+        let op = Op::Pool(Pool {
+            input: plane,
+            output: plane,
+            window,
+            maximum: 1,
+            min: -128,
+            max: 127,
+        });
+        // Two tensors of 4 MiB in two bytes, and a table of 12 MiB.
+        let each = 28 << 20;
+        assert_eq!(bytes_at_most(&op), each);
+        let mut room = Room(MAX_BYTES);
+        let taken = (0..400).filter(|_| room.take(&op)).count() as u64;
+        assert_eq!(taken, MAX_BYTES / each);
     }
 }

@@ -328,7 +328,7 @@ struct Tracer<'a> {
 
 impl Flow {
     /// Traces a program; `packs` says which operators may run packed.
-    pub fn trace(program: &Program<'_>, packs: impl Fn(&Op) -> bool) -> Self {
+    pub fn trace(program: &Program<'_>, mut packs: impl FnMut(&Op) -> bool) -> Self {
         let header = program.header();
         let ops: Vec<Op> = program.ops().collect();
         let mut tracer = Tracer {

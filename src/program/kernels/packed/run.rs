@@ -22,8 +22,8 @@ pub(crate) struct Base {
 impl Packed {
     /// Packs a program; `None` where this processor lacks the instruction set.
     ///
-    /// Allocates memory for tensors, for packed weights and for a table of pixels an operator: some
-    /// times the arena and the program.
+    /// Allocates memory for tensors, for packed weights and for a table of pixels an operator: at most
+    /// 1 GiB together. Operators beyond that run by the portable kernels.
     pub fn new(program: &Program<'_>, isa: Isa) -> Option<Self> {
         Isa::available()
             .any(|it| it == isa)
