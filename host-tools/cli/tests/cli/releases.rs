@@ -255,6 +255,25 @@ fn what_does_not_hold_is_not_packed() {
 }
 
 #[test]
+fn quantization_costs_the_example_hardly_any_accuracy() {
+    let place = Place::new();
+    let accuracy = |manifest: &str| {
+        let args = ["eval", &model(manifest), "--data", &model("test.csv")];
+        let evaluation = place.json(&args, 0);
+        evaluation["accuracy"].as_f64().expect("accuracy")
+    };
+    let float = accuracy("v1-float.toml");
+    assert!(float >= 0.95, "{float}");
+    for release in ["v1.toml", "v2.toml"] {
+        let int8 = accuracy(release);
+        assert!(
+            (float - int8).abs() <= 0.02,
+            "{release}: {int8}, float {float}"
+        );
+    }
+}
+
+#[test]
 fn swapped_class_names_are_not_packed() {
     let place = Place::new();
     let manifest = altered(
