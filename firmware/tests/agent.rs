@@ -163,7 +163,7 @@ fn a_release_that_does_not_fit_the_source_ends_without_a_sample() {
     endless.trial.min_inferences = u32::MAX;
     host.roll_out(4, &bundle(4, &endless, golden(1.0)));
     feed.until("release 4 is on trial", || {
-        board.shows(|stats| stats["mode"] == "trial")
+        board.shows(|stats| stats["mode"] == "trial" && stats["slot"] == 1)
     });
     feed.line(&common::SOURCE.replace("ax", "other"));
     feed.answers.clear();

@@ -120,7 +120,7 @@ fn a_release_that_hangs_takes_two_boots_with_it_and_is_left_at_the_third() {
     // It passes its self-test, which has all the time it wants, and goes on trial.
     host.roll_out(2, &slow_bundle(2, &policy(0, 0)));
     dies_twice(&mut board, "release 2 is on trial", |stats| {
-        stats["mode"] == "trial"
+        stats["mode"] == "trial" && stats["slot"] == 1
     });
     board.until("release 1 runs again", |stats| {
         stats["mode"] == "confirmed" && stats["slot"] == 0
