@@ -225,11 +225,7 @@ fn a_broker_that_refuses_five_by_its_code_is_spoken_to_in_3_1_1() {
         _ => &[0x20, 2, 0, 0],
     });
     let mqtt = client("asks", port);
-    let deadline = Instant::now() + PATIENCE;
-    while mqtt.version().is_none() {
-        assert!(Instant::now() < deadline, "no connection");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    mqtt.connected(PATIENCE).expect("connected");
     assert_eq!(mqtt.version(), Some(Version::V4));
     let levels: Vec<u8> = packets
         .lock()
