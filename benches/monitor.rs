@@ -1,16 +1,17 @@
-//! What monitoring costs: contract, drift and guard for themselves, and a runtime around an engine
-//! that does nothing. Throughput is in feature samples (one value of one feature).
+//! What monitoring costs: contract, drift, guard and flight recorder for themselves, and a runtime
+//! around an engine that does nothing. Throughput is in feature samples (one value of one feature).
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use edgeward::contract::{Contract, Sample};
 use edgeward::drift::{self, Window};
-use edgeward::engine::{Engine, EngineError};
-use edgeward::guard::Guard;
+use edgeward::engine::{Elements, Engine, EngineError, Tape};
+use edgeward::guard::{Guard, Prediction, PredictionFlags};
 use edgeward::policy::Policy;
 use edgeward::profile::{
     BINS, DType, DriftLimits, FeatureProfile, Layout, MissingPolicy, Name, OutputKind,
     OutputProfile, Profile, Schema,
 };
+use edgeward::recorder::{Recorder, Stamp};
 use edgeward::runtime::Runtime;
 use std::hint::black_box;
 
@@ -196,6 +197,47 @@ fn guard(c: &mut Criterion) {
     });
 }
 
+/// One inference into a ring of 256 KiB, and a copy of the whole ring as a pull takes it.
+fn recorder(c: &mut Criterion) {
+    let mut group = c.benchmark_group("recorder");
+    let floats = values(600);
+    let bytes: Vec<i8> = floats.iter().map(|&x| (x * 16.0) as i8).collect();
+    let answer = Ok(Prediction {
+        class: 1,
+        confidence: 0.5,
+        flags: PredictionFlags::NONE,
+        latency_us: 20,
+        fallback: false,
+    });
+    let inputs = [Elements::I8(&bytes), Elements::F32(&floats)];
+    let outputs = [Elements::I8(&bytes[..4]), Elements::F32(&floats[..4])];
+    for (name, (input, output)) in ["int8/600", "f32/600"]
+        .into_iter()
+        .zip(inputs.into_iter().zip(outputs))
+    {
+        let mut recorder = Recorder::new(vec![0; 256 << 10]);
+        let mut n = 0;
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                n += 1;
+                let stamp = Stamp {
+                    time_ms: u64::from(n),
+                    release: [1; 8],
+                    sample: n,
+                };
+                let mut entry = recorder.begin(stamp, 4);
+                entry.input(black_box(input));
+                entry.output(black_box(output));
+                entry.finish(&answer);
+            });
+        });
+        let mut copy = Recorder::new(vec![0; 256 << 10]);
+        group.bench_function(format!("{name}/copy"), |b| {
+            b.iter(|| black_box(&recorder).copy_to(&mut copy));
+        });
+    }
+}
+
 fn runtime(c: &mut Criterion) {
     let mut group = c.benchmark_group("runtime");
     for (name, features, window, hop, layout) in [
@@ -232,5 +274,5 @@ fn runtime(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, contract, drift_windows, guard, runtime);
+criterion_group!(benches, contract, drift_windows, guard, recorder, runtime);
 criterion_main!(benches);

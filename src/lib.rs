@@ -22,6 +22,7 @@ pub mod guard;
 pub mod policy;
 pub mod profile;
 pub mod program;
+pub mod recorder;
 pub mod runtime;
 pub mod slots;
 pub mod sync;

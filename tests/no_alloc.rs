@@ -9,6 +9,7 @@ use edgeward::engine::Engine;
 use edgeward::engine::pool::{self, Calls, PoolAllocator};
 use edgeward::engine::tract::{ModelSpec, TractEngine};
 use edgeward::policy::Policy;
+use edgeward::recorder::{Recorder, Records, Snapshot};
 use edgeward::runtime::Runtime;
 use std::time::Instant;
 use support::{WINDOW, motion_profile, npy_rows, read, samples, workspace};
@@ -92,13 +93,14 @@ fn engine_alone() {
     );
 }
 
-/// From the arrival of a sample to the finished prediction, with contract, drift and guard, and with
-/// the window's report taken.
+/// From the arrival of a sample to the finished prediction, with contract, drift, guard and flight
+/// recorder, and with the window's report taken.
 fn whole_runtime() {
     let stream = samples(&workspace("models/motion/test.csv"));
     let profile = motion_profile(&samples(&workspace("models/motion/train.csv")));
     let tensor = vec![0.0f32; 6 * WINDOW];
     let mut runtime = Runtime::new(engine(), [0; 8], profile, Policy::standard(), tensor).unwrap();
+    let mut recorder = Recorder::new(vec![0; 256 << 10]);
     let start = Instant::now();
     let mut clock_us = || start.elapsed().as_micros() as u64;
     let (mut predictions, mut windows, mut before) = (0, 0, None);
@@ -109,7 +111,7 @@ fn whole_runtime() {
             time_ms,
             values,
         };
-        let step = runtime.push(&sample, time_ms, &mut clock_us);
+        let step = runtime.push_recorded(&sample, time_ms, &mut clock_us, Some(&mut recorder));
         assert!(step.error.is_none());
         predictions += u32::from(step.prediction.is_some());
         if step.window_closed {
@@ -128,6 +130,10 @@ fn whole_runtime() {
     println!("runtime: {calls:?} in {INFERENCES} inferences and {windows} windows");
     assert_eq!(calls, Calls::default());
     assert!(windows > 90);
+    let mut bytes = vec![0; recorder.len()];
+    recorder.read(0, &mut bytes);
+    let last = Records::new(&bytes).last().unwrap().unwrap();
+    assert_eq!(last.number, u64::from(predictions), "all were recorded");
 }
 
 /// An engine may run on another thread than the one that loaded it: tract keeps scratch memory a

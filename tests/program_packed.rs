@@ -6,6 +6,7 @@ mod program;
 
 use edgeward::engine::Engine;
 use edgeward::engine::program::ProgramEngine;
+use edgeward::guard::{InferenceError, Prediction, PredictionFlags};
 use edgeward::program::codec::{Field, Reader, Writer};
 use edgeward::program::kernels::packed::{Isa, Packed};
 use edgeward::program::op::{
@@ -13,6 +14,7 @@ use edgeward::program::op::{
     Softmax, Window,
 };
 use edgeward::program::{Aligned, HEADER_BYTES, Header, Layout, Portable, Program};
+use edgeward::recorder::{Recorder, Records, Snapshot, Stamp, What};
 use program::build::{Builder, Case, Draft, Place, Random};
 use program::drafts;
 use std::alloc::{GlobalAlloc, System};
@@ -49,6 +51,14 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { System.realloc(at, layout, size) }
     }
 }
+
+const ANSWER: Prediction = Prediction {
+    class: 0,
+    confidence: 1.0,
+    flags: PredictionFlags::NONE,
+    latency_us: 1,
+    fallback: false,
+};
 
 /// What `check` found out about a case.
 struct Outcome {
@@ -514,5 +524,64 @@ fn an_inference_makes_no_call_of_the_allocator() {
         let counted = CALLS.get();
         drop(std::hint::black_box(vec![1_u8; 100]));
         assert_eq!(CALLS.get() - counted, 2, "the counter counts");
+    }
+}
+
+/// What a flight recorder keeps of an inference of float elements, the portable kernels repeat bit for
+/// bit, whatever kernels ran; and it costs no call of the allocator.
+#[test]
+fn what_is_recorded_replays_bit_for_bit() {
+    let mut random = Random(23);
+    // Operators of one input, which alone decides what they give.
+    for kind in ["conv", "depthwise", "dense", "pool", "softmax"].repeat(5) {
+        let draft = drafts::draft(kind, Layout::Natural, 12, &mut random);
+        let mut case = draft.place(Layout::Natural, Place::Disjoint);
+        let [(input, elements)] = &case.inputs[..] else {
+            panic!("{kind}: one input");
+        };
+        let output = [case.output, case.expected.len() as u32];
+        set_border(&mut case.program, [*input, elements.len() as u32], output);
+        let program = case.program;
+        let mut portable = ProgramEngine::with(program.as_ref(), None).expect("a program");
+        let mut recorder = Recorder::new(vec![0; 1 << 20]);
+        for (isa, sample) in [None]
+            .into_iter()
+            .chain(Isa::available().map(Some))
+            .zip(1..)
+        {
+            let mut engine = ProgramEngine::with(program.as_ref(), isa).expect("a program");
+            let input: Vec<f32> = (0..engine.input_len())
+                .map(|_| f32::from(random.int8()) / 3.0)
+                .collect();
+            let mut output = vec![0.0; engine.output_len()];
+            let stamp = Stamp {
+                time_ms: 1,
+                release: [1; 8],
+                sample,
+            };
+            let before = CALLS.get();
+            let mut entry = recorder.begin(stamp, output.len());
+            let run = engine.run_on_tape(&input, &mut output, &mut entry);
+            entry.finish(&run.map(|()| ANSWER).map_err(InferenceError::Engine));
+            assert_eq!(CALLS.get(), before);
+            let mut same = vec![0.0; output.len()];
+            engine.run(&input, &mut same).expect("as before");
+            assert_eq!(output, same, "the tape changes nothing");
+        }
+        let mut bytes = vec![0; recorder.len()];
+        recorder.read(0, &mut bytes);
+        let mut records = 0;
+        for record in Records::new(&bytes) {
+            let What::Inference(inference) = record.expect("sound").what else {
+                panic!("nothing else was recorded");
+            };
+            let input: Vec<i8> = inference.input.i8s().expect("int8").collect();
+            let expected: Vec<i8> = inference.output.i8s().expect("int8").collect();
+            let mut output = vec![0; expected.len()];
+            portable.run_i8(&input, &mut output).expect("it runs");
+            assert_eq!(output, expected);
+            records += 1;
+        }
+        assert_eq!(records, 1 + Isa::available().count());
     }
 }

@@ -5,7 +5,7 @@
 
 use super::program::ProgramEngine;
 use super::tract::{self, ModelSpec, TractEngine};
-use super::{Engine, EngineError};
+use super::{Engine, EngineError, Tape};
 use crate::bundle::{Bundle, SectionKind};
 use crate::program::{Layout, ProgramError};
 use core::fmt;
@@ -154,6 +154,18 @@ impl Engine for BoardEngine {
         match self {
             Self::Program(engine) => engine.run(input, output),
             Self::Tract(engine) => engine.run(input, output),
+        }
+    }
+
+    fn run_on_tape(
+        &mut self,
+        input: &[f32],
+        output: &mut [f32],
+        tape: &mut dyn Tape,
+    ) -> Result<(), EngineError> {
+        match self {
+            Self::Program(engine) => engine.run_on_tape(input, output, tape),
+            Self::Tract(engine) => engine.run_on_tape(input, output, tape),
         }
     }
 }

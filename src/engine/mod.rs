@@ -47,6 +47,34 @@ pub enum EngineError {
     Run,
 }
 
+/// Elements of a tensor, of the type that the model itself works with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Elements<'a> {
+    /// Quantized to eight bits.
+    I8(&'a [i8]),
+    /// Single precision.
+    F32(&'a [f32]),
+}
+
+impl Elements<'_> {
+    /// Bytes that they take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::I8(elements) => elements.len(),
+            Self::F32(elements) => 4 * elements.len(),
+        }
+    }
+}
+
+/// Takes down what a model saw and gave, for the flight recorder.
+pub trait Tape {
+    /// What the model takes in, complete; called once, before the inference.
+    fn input(&mut self, elements: Elements<'_>);
+    /// What it gave out; called once, after an inference that did not fail.
+    fn output(&mut self, elements: Elements<'_>);
+}
+
 /// A loaded model.
 pub trait Engine {
     /// Elements of the input tensor.
@@ -58,4 +86,21 @@ pub trait Engine {
     /// # Errors
     /// [`EngineError`] when a length is wrong or the inference fails; `output` is then unspecified.
     fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), EngineError>;
+
+    /// As [`run`](Self::run), and takes down what the model itself saw and gave, so that the inference
+    /// can be repeated bit for bit. An engine that quantizes takes down the quantized elements.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    fn run_on_tape(
+        &mut self,
+        input: &[f32],
+        output: &mut [f32],
+        tape: &mut dyn Tape,
+    ) -> Result<(), EngineError> {
+        tape.input(Elements::F32(input));
+        self.run(input, output)?;
+        tape.output(Elements::F32(output));
+        Ok(())
+    }
 }

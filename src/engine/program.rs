@@ -5,7 +5,7 @@
 //! Without such instructions, or where the caller asks for it, the portable kernels run the program
 //! as it is. Outputs are the same bit for bit, and equal those of TensorFlow Lite Micro.
 
-use super::{Engine, EngineError};
+use super::{Elements, Engine, EngineError, Tape};
 use crate::program::kernels::packed::{Isa, Packed};
 use crate::program::{Aligned, Header, Layout, OwnedProgram, Portable, ProgramError};
 
@@ -84,6 +84,30 @@ impl ProgramEngine {
         output.copy_from_slice(&arena[header.output as usize..][..output.len()]);
         Ok(())
     }
+
+    /// Quantizes, runs, and takes down the quantized elements.
+    fn run_f32(
+        &mut self,
+        input: &[f32],
+        output: &mut [f32],
+        mut tape: Option<&mut dyn Tape>,
+    ) -> Result<(), EngineError> {
+        check(self.program.program().header(), input.len(), output.len())?;
+        let mut elements = core::mem::take(&mut self.input);
+        let mut results = core::mem::take(&mut self.output);
+        self.program.program().quantize(input, &mut elements);
+        if let Some(tape) = &mut tape {
+            tape.input(Elements::I8(&elements));
+        }
+        let run = self.run_i8(&elements, &mut results);
+        if let (Ok(()), Some(tape)) = (run, tape) {
+            tape.output(Elements::I8(&results));
+        }
+        self.program.program().dequantize(&results, output);
+        self.input = elements;
+        self.output = results;
+        run
+    }
 }
 
 /// How the program is run.
@@ -133,14 +157,15 @@ impl Engine for ProgramEngine {
     }
 
     fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), EngineError> {
-        check(self.program.program().header(), input.len(), output.len())?;
-        let mut elements = core::mem::take(&mut self.input);
-        let mut results = core::mem::take(&mut self.output);
-        self.program.program().quantize(input, &mut elements);
-        let run = self.run_i8(&elements, &mut results);
-        self.program.program().dequantize(&results, output);
-        self.input = elements;
-        self.output = results;
-        run
+        self.run_f32(input, output, None)
+    }
+
+    fn run_on_tape(
+        &mut self,
+        input: &[f32],
+        output: &mut [f32],
+        tape: &mut dyn Tape,
+    ) -> Result<(), EngineError> {
+        self.run_f32(input, output, Some(tape))
     }
 }

@@ -18,6 +18,7 @@ use crate::engine::Engine;
 use crate::guard::{Guard, InferenceError, Prediction};
 use crate::policy::{Action, Policy};
 use crate::profile::{Layout, Profile};
+use crate::recorder::{Recorder, Stamp};
 use crate::telemetry::{Alarm, ReleaseId, Summary};
 use alarms::Alarms;
 
@@ -122,6 +123,18 @@ where
         now_ms: u64,
         clock_us: &mut impl FnMut() -> u64,
     ) -> Step {
+        self.push_recorded(sample, now_ms, clock_us, None::<&mut Recorder<[u8; 0]>>)
+    }
+
+    /// As [`push`](Self::push), and records the inference, if one runs. Alarms are for the caller to
+    /// record as it takes them ([`Recorder::event`]).
+    pub fn push_recorded<B: AsRef<[u8]> + AsMut<[u8]>>(
+        &mut self,
+        sample: &Sample<'_>,
+        now_ms: u64,
+        clock_us: &mut impl FnMut() -> u64,
+        recorder: Option<&mut Recorder<B>>,
+    ) -> Step {
         if self.closed {
             self.start_window();
         }
@@ -148,7 +161,12 @@ where
             self.take_in(sample, check.outcome == Outcome::Flagged);
             if self.filled == usize::from(self.profile.schema.window) {
                 self.since_answer = 0;
-                match self.infer(clock_us) {
+                let stamp = Stamp {
+                    time_ms: now_ms,
+                    release: self.release,
+                    sample: sample.sequence,
+                };
+                match self.infer(clock_us, recorder, stamp) {
                     Ok(prediction) => step.prediction = Some(prediction),
                     Err(error) => {
                         step.error = Some(error);
@@ -374,21 +392,27 @@ where
     }
 
     /// Runs the model on the full tensor.
-    fn infer(&mut self, clock_us: &mut impl FnMut() -> u64) -> Result<Prediction, InferenceError> {
+    fn infer<B: AsRef<[u8]> + AsMut<[u8]>>(
+        &mut self,
+        clock_us: &mut impl FnMut() -> u64,
+        recorder: Option<&mut Recorder<B>>,
+        stamp: Stamp,
+    ) -> Result<Prediction, InferenceError> {
         let start_us = clock_us();
         let input = &self.tensor.as_ref()[..self.engine.input_len()];
         let output = &mut self.output[..self.engine.output_len()];
-        let judged = self
-            .engine
-            .run(input, output)
-            .map_err(InferenceError::Engine)
-            .and_then(|()| {
-                let flagged = self.flagged_for > 0;
-                let profile = &self.profile.output;
-                self.guard
-                    .judge(profile, &self.policy.guard, output, flagged)
-            });
-        match judged {
+        let mut entry = recorder.map(|recorder| recorder.begin(stamp, output.len()));
+        let run = match &mut entry {
+            Some(entry) => self.engine.run_on_tape(input, output, entry),
+            None => self.engine.run(input, output),
+        };
+        let judged = run.map_err(InferenceError::Engine).and_then(|()| {
+            let flagged = self.flagged_for > 0;
+            let profile = &self.profile.output;
+            self.guard
+                .judge(profile, &self.policy.guard, output, flagged)
+        });
+        let judged = match judged {
             Ok(mut prediction) => {
                 let took_us = clock_us().saturating_sub(start_us);
                 let took_us = u32::try_from(took_us).unwrap_or(u32::MAX);
@@ -400,7 +424,11 @@ where
                 self.guard.fail();
                 Err(error)
             }
+        };
+        if let Some(entry) = entry {
+            entry.finish(&judged);
         }
+        judged
     }
 
     /// Whether a source that delivers good samples would have had an answer by now.

@@ -6,6 +6,7 @@ use edgeward::contract::Sample;
 use edgeward::engine::Engine;
 use edgeward::engine::tract::{ModelSpec, TractEngine};
 use edgeward::policy::Policy;
+use edgeward::recorder::Recorder;
 use edgeward::runtime::Runtime;
 use std::hint::black_box;
 use std::time::Instant;
@@ -32,9 +33,10 @@ impl Bare {
     }
 }
 
-/// The same windows sample by sample through the runtime.
+/// The same windows sample by sample through the runtime, recorded as a Linux board does.
 pub struct Whole {
     runtime: Runtime<TractEngine, Vec<f32>, F, C>,
+    recorder: Recorder<Vec<u8>>,
     stream: Vec<[f32; 6]>,
     next: u32,
     start: Instant,
@@ -54,9 +56,10 @@ impl Whole {
                 time_ms,
                 values,
             };
-            let step = self
-                .runtime
-                .push(black_box(&sample), time_ms, &mut clock_us);
+            let recorder = Some(&mut self.recorder);
+            let step =
+                self.runtime
+                    .push_recorded(black_box(&sample), time_ms, &mut clock_us, recorder);
             if step.window_closed {
                 black_box(self.runtime.take_summary(time_ms));
                 while self.runtime.pop_alarm().is_some() {}
@@ -93,6 +96,7 @@ pub fn contenders() -> (Bare, Whole) {
         bare,
         Whole {
             runtime,
+            recorder: Recorder::new(vec![0; 256 << 10]),
             stream,
             next: 0,
             start: Instant::now(),

@@ -391,3 +391,63 @@ fn values_without_classes_are_scored_by_the_first() {
     assert_eq!((output.score_mean, output.expected_right), (4.0, 0.0));
     assert_eq!(output.classes.iter().sum::<u32>(), 0);
 }
+
+#[test]
+fn what_enters_the_model_and_leaves_it_is_recorded() {
+    use crate::recorder::{Outcome, Recorder as Flight, Records, Snapshot, What};
+    let mut runtime = runtime(2, 1);
+    let mut flight = Flight::new([0; 4096]);
+    let mut steps = Vec::new();
+    for sequence in 0..6 {
+        runtime.engine.answer = match sequence {
+            3 => Answer::Fail,
+            4 => Answer::Nan,
+            _ => Answer::Logits,
+        };
+        let sample = Sample {
+            sequence,
+            time_ms: u64::from(sequence) * 10,
+            values: &[sequence as f32, -0.0],
+        };
+        let mut clock_us = || 5;
+        let now_ms = 1000 + u64::from(sequence);
+        steps.push(runtime.push_recorded(&sample, now_ms, &mut clock_us, Some(&mut flight)));
+    }
+    let mut bytes = vec![0; flight.len()];
+    flight.read(0, &mut bytes);
+    let records: Vec<_> = Records::new(&bytes).map(Result::unwrap).collect();
+    assert_eq!(records.len(), 5, "one an inference, answered or not");
+    for ((record, seen), sequence) in records.iter().zip(&runtime.engine.seen).zip(1u32..) {
+        let What::Inference(inference) = record.what else {
+            panic!("an inference");
+        };
+        assert_eq!(
+            (record.release, record.number),
+            ([7; 8], u64::from(sequence))
+        );
+        assert_eq!(
+            (inference.sample, record.time_ms),
+            (sequence, 1000 + u64::from(sequence))
+        );
+        let input = inference.input.f32s().unwrap().map(f32::to_bits);
+        assert!(input.eq(seen.iter().map(|x| x.to_bits())));
+        let output: Vec<_> = inference.output.f32s().unwrap().collect();
+        let step = &steps[sequence as usize];
+        let outcome = match sequence {
+            3 => Outcome::Failed,
+            4 => Outcome::Refused,
+            _ => Outcome::Answered,
+        };
+        assert_eq!(inference.outcome, outcome);
+        match outcome {
+            Outcome::Failed => assert!(output.is_empty()),
+            Outcome::Refused => assert!(output[0].is_nan()),
+            Outcome::Answered => {
+                let prediction = step.prediction.unwrap();
+                assert_eq!(output, [0.0, 4.0, 0.0]);
+                assert_eq!(inference.class, prediction.class);
+                assert_eq!(inference.confidence, prediction.confidence);
+            }
+        }
+    }
+}
