@@ -6,7 +6,9 @@
 //! | `edgeward/v1/{fleet}/{device}/state` | board, last will | yes | `online` or `offline` |
 //! | `edgeward/v1/{fleet}/{device}/up/summary` | board | no | frame |
 //! | `edgeward/v1/{fleet}/{device}/up/event` | board | no | frame |
+//! | `edgeward/v1/{fleet}/{device}/up/record` | board | no | part of a flight record |
 //! | `edgeward/v1/{fleet}/{device}/down/ack` | host | no | signed [`crate::telemetry::Ack`] |
+//! | `edgeward/v1/{fleet}/{device}/down/cmd` | host | no | signed [`crate::telemetry::pull::Command`] |
 //! | `edgeward/v1/{fleet}/desired` | host | yes | signed [`crate::sync::Desired`] |
 //! | `edgeward/v1/{fleet}/root/{version}` | host | yes | signed [`crate::trust::root::Root`] |
 //! | `edgeward/v1/blob/{digest}/{n}` | host | yes | bytes `4096 n` to `4096 (n + 1)` of the bundle |
@@ -33,18 +35,24 @@ pub enum Channel {
     Summary,
     /// Events.
     Event,
+    /// Parts of a flight record.
+    Record,
     /// Acknowledgements.
     Ack,
+    /// Commands.
+    Command,
 }
 
 impl Channel {
     /// All channels.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Birth,
         Self::State,
         Self::Summary,
         Self::Event,
+        Self::Record,
         Self::Ack,
+        Self::Command,
     ];
 
     /// The topic's ending.
@@ -55,7 +63,9 @@ impl Channel {
             Self::State => "state",
             Self::Summary => "up/summary",
             Self::Event => "up/event",
+            Self::Record => "up/record",
             Self::Ack => "down/ack",
+            Self::Command => "down/cmd",
         }
     }
 }
@@ -281,7 +291,7 @@ mod tests {
             "edgeward/v1/f/root/01",
             "edgeward/v1/blob/00/1",
             "edgeward/v1/f/d/birth/x",
-            "edgeward/v1/f/d/down/cmd",
+            "edgeward/v1/f/d/down/command",
         ] {
             assert_eq!(parse(topic), None, "{topic}");
         }
@@ -297,7 +307,7 @@ mod tests {
         #[test]
         fn whatever_parses_is_written_the_same(
             tail in "(f|blob|a/b|\\+)?/?(d|root|desired|[0-9a-f]{64}|[0-9a-fA-F]{62,66})/?\
-                     (birth|state|up/summary|up/event|down/ack|down/cmd|[0-9]{1,11}|\\+1|)/?",
+                     (birth|state|up/summary|up/event|up/record|down/ack|down/cmd|[0-9]{1,11}|\\+1|)/?",
         ) {
             let topic = format!("{PREFIX}/{tail}");
             let written = match parse(&topic) {

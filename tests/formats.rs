@@ -4,7 +4,11 @@
 
 use edgeward::bundle::{BoardClass, BundleWriter, Description, Head, SectionKind};
 use edgeward::contract::ViolationKind;
+use edgeward::engine::{Elements, Tape};
+use edgeward::guard::{Prediction, PredictionFlags};
+use edgeward::recorder::{Recorder, Snapshot, Stamp};
 use edgeward::telemetry::codec::encode_frame;
+use edgeward::telemetry::pull::{Command, Order, Pull, encode_command};
 use edgeward::telemetry::{Alarm, Body, Event, Frame};
 use edgeward::trust::Signer;
 use edgeward::trust::cose::{self, ContentType};
@@ -82,4 +86,51 @@ fn the_frame_example_is_what_a_board_writes() {
     let mut bytes = [0; 64];
     let bytes = encode_frame(&frame, &mut bytes).expect("it fits");
     check(WIRE, "frame-event", bytes);
+}
+
+#[test]
+fn the_examples_of_a_pull_are_what_host_and_board_write() {
+    let command = Command {
+        fleet: "plant-7".try_into().expect("short"),
+        device: "board-1".try_into().expect("short"),
+        boot: 3,
+        sequence: 1_700_000_000_000,
+        expires_s: 1_700_000_060,
+        order: Order::PullRecord { pull: [0xAB; 16] },
+    };
+    let mut space = [0; 128];
+    let bytes = encode_command(&command, &mut space).expect("it fits");
+    check(WIRE, "command", bytes);
+
+    let mut recorder = Recorder::new([0; 1024]);
+    let stamp = Stamp {
+        time_ms: 1_700_000_000_000,
+        release: [2; 8],
+        sample: 99,
+    };
+    let mut entry = recorder.begin(stamp, 2);
+    entry.input(Elements::I8(&[1, 0, -1, 127, -128]));
+    entry.output(Elements::I8(&[90, -90]));
+    entry.finish(&Ok(Prediction {
+        class: 0,
+        confidence: 0.75,
+        flags: PredictionFlags::Z_OUTLIER,
+        latency_us: 21,
+        fallback: false,
+    }));
+    let mut bytes = vec![0; recorder.len()];
+    recorder.read(0, &mut bytes);
+    check(WIRE, "record", &bytes);
+
+    let (mut payload, mut out) = ([0; 512], [0; 512]);
+    let pull = Pull::new([0xAB; 16], 3, 1_700_000_000_100, &recorder, [512, 512]).expect("room");
+    let device = "board-1".try_into().expect("short");
+    let key = RingSigner::from_seed(&[1; 32]).expect("any seed is a key");
+    let len = pull.sign_next(&device, &recorder, &key, &mut payload, &mut out);
+    let message = cose::parse(&out[..len.expect("it fits")]).expect("of the one shape");
+    assert_eq!(message.content, ContentType::Record);
+    let head = message.payload.expect("embedded");
+    let (head, records) = head.split_at(head.len() - bytes.len());
+    assert_eq!(records, bytes);
+    check(WIRE, "part", head);
 }

@@ -8,8 +8,10 @@ use coset::{
 };
 use edgeward::bundle::write::sign;
 use edgeward::bundle::{BoardClass, BundleWriter, Description, Head, SectionKind};
+use edgeward::recorder::{Recorder, Snapshot};
 use edgeward::sync::{Desired, RolloutState};
 use edgeward::telemetry::codec::{encode_frame, sign_frame};
+use edgeward::telemetry::pull::{Command as Wish, Order, Pull, encode_command, verify_part};
 use edgeward::telemetry::{Body, Event, Frame, Refused};
 use edgeward::trust::cose::{self, ContentType};
 use edgeward::trust::ring::{RingSigner, RingVerifier};
@@ -81,6 +83,45 @@ fn frame(key: &RingSigner) -> (Vec<u8>, Vec<u8>) {
     (out[..len].to_vec(), payload.to_vec())
 }
 
+/// The signed parts of a flight record, and their payloads.
+fn parts(key: &RingSigner) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut recorder = Recorder::new([0; 512]);
+    for n in 0..10 {
+        recorder.event(n, [2; 8], &Event::Refused { what: Refused::Ack });
+    }
+    let (mut payload, mut out) = ([0; 300], [0; 420]);
+    let mut pull = Pull::new([7; 16], 3, 5, &recorder, [300, 420]).expect("room");
+    let device = "press-7".try_into().expect("it fits");
+    let (mut parts, mut whole) = (Vec::new(), 0);
+    while !pull.is_done() {
+        let len = pull.sign_next(&device, &recorder, key, &mut payload, &mut out);
+        let message = out[..len.expect("it fits")].to_vec();
+        let part = verify_part(&message, &key.public_key(), &RingVerifier).expect("ours");
+        whole += part.bytes.len();
+        let parsed = cose::parse(&message).expect("of the one shape");
+        let payload = parsed.payload.expect("embedded").to_vec();
+        parts.push((message, payload));
+        pull.sent();
+    }
+    assert_eq!(whole, recorder.len());
+    parts
+}
+
+/// The payload of a command.
+fn command() -> Vec<u8> {
+    let command = Wish {
+        fleet: "plant".try_into().expect("it fits"),
+        device: "press-7".try_into().expect("it fits"),
+        boot: 3,
+        sequence: 9,
+        expires_s: 1_900_000_000,
+        order: Order::PullRecord { pull: [7; 16] },
+    };
+    let mut space = [0; 128];
+    let payload = encode_command(&command, &mut space).expect("it fits");
+    payload.to_vec()
+}
+
 /// The payload embedded by the first signer, detached signatures by the others.
 fn sequence(content: ContentType, payload: &[u8], keys: &[&RingSigner]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -139,6 +180,11 @@ fn coset_verifies_ours() {
     let message = head.signatures().next().expect("one signed");
     coset_verifies(message, &public, ContentType::Bundle, Some(&head.digest()));
     coset_verifies(&frame(&key).0, &public, ContentType::Frame, None);
+    for (part, _) in parts(&key) {
+        coset_verifies(&part, &public, ContentType::Record, None);
+    }
+    let asked = sequence(ContentType::Command, &command(), &[&key]);
+    coset_verifies(&asked, &public, ContentType::Command, None);
     for content in ContentType::ALL {
         for len in [0, 23, 24, 255, 256, 65536] {
             let payload = vec![0xc3; len];
@@ -219,8 +265,9 @@ fn null() -> coset::cbor::value::Value {
     coset::cbor::value::Value::Null
 }
 
-/// Fills `folder` as `pycose_check.py` describes; returns the key that the script signs with.
-fn write_what_we_sign(folder: &Path) -> RingSigner {
+/// Fills `folder` as `pycose_check.py` describes; returns the key that the script signs with, and how
+/// many parts of a flight record there are.
+fn write_what_we_sign(folder: &Path) -> (RingSigner, usize) {
     let write = |name: &str, bytes: &[u8]| {
         std::fs::write(folder.join(name), bytes).expect("the build folder is ours");
     };
@@ -236,8 +283,24 @@ fn write_what_we_sign(folder: &Path) -> RingSigner {
         "desired.cose",
         &sequence(ContentType::Desired, &desired(), &signers),
     );
+    let asked = sequence(ContentType::Command, &command(), &[&keys[1]]);
+    write("command.cose", &asked);
+    write("command.payload", &command());
+    let parts = parts(&keys[2]);
+    for ((message, payload), number) in parts.iter().zip(0..) {
+        write(&format!("part-{number}.cose"), message);
+        write(&format!("part-{number}.payload"), payload);
+    }
+    let part = |number: usize| {
+        serde_json::json!({
+            "file": format!("part-{number}.cose"),
+            "payload": format!("part-{number}.payload"),
+            "content": ContentType::Record.text(),
+            "keys": [publics[2]],
+        })
+    };
     let theirs = RingSigner::from_seed(&SEED).expect("any seed is a key");
-    let index = serde_json::json!({
+    let mut index = serde_json::json!({
         "bundle": {"file": "release.bundle", "keys": publics[..2]},
         "messages": [
             {
@@ -260,8 +323,16 @@ fn write_what_we_sign(folder: &Path) -> RingSigner {
             "payload": "desired.payload",
         },
     });
+    let messages = index["messages"].as_array_mut().expect("a list");
+    messages.push(serde_json::json!({
+        "file": "command.cose",
+        "payload": "command.payload",
+        "content": ContentType::Command.text(),
+        "keys": [publics[1]],
+    }));
+    messages.extend((0..parts.len()).map(part));
     write("index.json", index.to_string().as_bytes());
-    theirs
+    (theirs, parts.len())
 }
 
 #[test]
@@ -272,7 +343,8 @@ fn pycose_verifies_ours_and_we_verify_pycoses() {
     };
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pycose");
     std::fs::create_dir_all(&folder).expect("the build folder is ours");
-    let theirs = write_what_we_sign(&folder);
+    let (theirs, parts) = write_what_we_sign(&folder);
+    assert!(parts > 1);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/pycose_check.py");
     let output = Command::new(python)
         .arg(script)
@@ -284,7 +356,7 @@ fn pycose_verifies_ours_and_we_verify_pycoses() {
     assert!(output.status.success(), "{said}{complained}");
     assert_eq!(
         said.lines().filter(|line| line.contains("hold")).count(),
-        5,
+        6 + parts,
         "{said}"
     );
 

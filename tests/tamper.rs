@@ -4,10 +4,14 @@
 use edgeward::bundle::write::sign;
 use edgeward::bundle::{BoardClass, Bundle, BundleWriter, Description, Head, SectionKind};
 use edgeward::contract::ViolationKind;
+use edgeward::recorder::{Recorder, Records};
 use edgeward::sync::{Desired, RolloutState};
 use edgeward::telemetry::codec::{
     MAX_ACK_PAYLOAD_BYTES, decode_ack, encode_ack, max_frame_bytes, max_payload_bytes, sign_frame,
     verify_frame,
+};
+use edgeward::telemetry::pull::{
+    Command, MAX_COMMAND_PAYLOAD_BYTES, Order, Pull, decode_command, encode_command, verify_part,
 };
 use edgeward::telemetry::{
     Ack, Alarm, Birth, Body, Event, Frame, Reason, Refused, SlotReport, SlotState, Statistic,
@@ -138,6 +142,7 @@ fn events() -> Vec<Event> {
         Refused::Chunk { release, index: 7 },
         Refused::Root { version: 2 },
         Refused::Ack,
+        Refused::Command,
     ];
     let mut events: Vec<Event> = refused.map(|what| Event::Refused { what }).into();
     events.extend([
@@ -233,6 +238,31 @@ fn every_changed_bit_and_truncation_of_each_kind_of_frame_is_detected() {
     }
 }
 
+#[test]
+fn every_changed_bit_and_truncation_of_a_flight_records_parts_is_detected() {
+    let key = signer(3);
+    let device = "d".try_into().expect("short");
+    let mut recorder = Recorder::new([0; 256]);
+    for event in events().iter().take(6) {
+        recorder.event(1_700_000_000_000, [2; 8], event);
+    }
+    let (mut payload, mut out) = ([0; 200], [0; 320]);
+    let mut pull = Pull::new([7; 16], 3, 5, &recorder, [200, 320]).expect("room");
+    let (mut whole, mut parts) = (Vec::new(), 0);
+    while !pull.is_done() {
+        let len = pull.sign_next(&device, &recorder, &key, &mut payload, &mut out);
+        let bytes = &out[..len.expect("it fits")];
+        let part = verify_part(bytes, &key.public_key(), &RingVerifier).expect("sound");
+        whole.extend_from_slice(part.bytes);
+        check(&format!("part {parts}"), bytes, Changes::Bits, |bytes| {
+            verify_part(bytes, &key.public_key(), &RingVerifier).is_ok()
+        });
+        pull.sent();
+        parts += 1;
+    }
+    assert!(parts > 1 && Records::new(&whole).filter(Result::is_ok).count() == 6);
+}
+
 /// A payload signed by two keys, both of which are needed.
 fn signed_by_two(content: ContentType, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; content.embedded_bytes(payload.len()) + content.detached_bytes()];
@@ -270,6 +300,21 @@ fn every_change_of_what_the_host_signs_is_detected() {
     check("ack", &bytes, Changes::Bits, |bytes| {
         let payload = verified(Role::Collector, ContentType::Ack, bytes);
         payload.is_some_and(|payload| decode_ack(&payload) == Ok(ack.clone()))
+    });
+    let command = Command {
+        fleet: "f".try_into().expect("short"),
+        device: "d".try_into().expect("short"),
+        boot: 3,
+        sequence: 300,
+        expires_s: 4_000_000_000,
+        order: Order::PullRecord { pull: [7; 16] },
+    };
+    let mut space = [0; MAX_COMMAND_PAYLOAD_BYTES];
+    let payload = encode_command(&command, &mut space).expect("it fits");
+    let bytes = signed_by_two(ContentType::Command, payload);
+    check("command", &bytes, Changes::Bits, |bytes| {
+        let payload = verified(Role::Collector, ContentType::Command, bytes);
+        payload.is_some_and(|payload| decode_command(&payload) == Ok(command.clone()))
     });
     let desired = Desired {
         fleet: "f".try_into().expect("short"),

@@ -1,16 +1,20 @@
-//! Frames, acknowledgements and desired states that boards and hosts would send.
+//! Frames, acknowledgements, desired states, commands and flight records that boards and hosts would send.
 
 use edgeward::bundle::BoardClass;
 use edgeward::contract::ViolationKind;
+use edgeward::engine::{Elements, EngineError, Tape};
+use edgeward::guard::{InferenceError, Prediction, PredictionFlags};
+use edgeward::recorder::{Recorder, Snapshot, Stamp};
 use edgeward::sync::{Desired, RolloutState, Target};
 use edgeward::telemetry::codec::{MAX_ACK_PAYLOAD_BYTES, encode_ack, encode_frame};
+use edgeward::telemetry::pull::{Command, MAX_COMMAND_PAYLOAD_BYTES, Order, Pull, encode_command};
 use edgeward::telemetry::{
     Ack, Alarm, Birth, Body, Event, FeatureSummary, Frame, Id, Reason, SlotReport, SlotState,
     Summary, Text,
 };
 use edgeward::trust::cose::ContentType;
 
-use crate::{Mode, root, seal};
+use crate::{Gullible, Mode, root, seal};
 
 fn text(text: &str) -> Text {
     Text::try_from(text).expect("short")
@@ -123,6 +127,75 @@ pub fn acks() -> Vec<Vec<u8>> {
     let mut buffer = [0; MAX_ACK_PAYLOAD_BYTES];
     let payload = encode_ack(&ack, &mut buffer).expect("it fits");
     in_each_mode(ContentType::Ack, payload).into()
+}
+
+/// Commands.
+pub fn commands() -> Vec<Vec<u8>> {
+    let command = Command {
+        fleet: Id::try_from("f").expect("short"),
+        device: Id::try_from("board-1").expect("short"),
+        boot: 3,
+        sequence: 300,
+        expires_s: 4_000_000_000,
+        order: Order::PullRecord { pull: [7; 16] },
+    };
+    let mut buffer = [0; MAX_COMMAND_PAYLOAD_BYTES];
+    let payload = encode_command(&command, &mut buffer).expect("it fits");
+    in_each_mode(ContentType::Command, payload).into()
+}
+
+/// A record of each kind.
+fn recorder() -> Recorder<Vec<u8>> {
+    let mut recorder = Recorder::new(vec![0; 1024]);
+    let stamp = Stamp {
+        time_ms: 1_700_000_000_000,
+        release: [2; 8],
+        sample: 99,
+    };
+    let answer = Prediction {
+        class: 1,
+        confidence: 0.75,
+        flags: PredictionFlags::Z_OUTLIER,
+        latency_us: 21,
+        fallback: false,
+    };
+    let failed = Err(InferenceError::Engine(EngineError::Run));
+    for (output, judged) in [(true, Ok(answer)), (false, failed)] {
+        let mut entry = recorder.begin(stamp, 3);
+        entry.input(Elements::I8(&[1, -2, 3, 4, 5]));
+        if output {
+            entry.output(Elements::F32(&[0.5, 1.5, -2.0]));
+        }
+        entry.finish(&judged);
+    }
+    if let [_, _, Body::Event(event)] = &bodies() {
+        recorder.event(5, [2; 8], event);
+    }
+    recorder
+}
+
+/// Flight records: the bytes themselves, and their parts.
+pub fn records() -> Vec<Vec<u8>> {
+    let recorder = recorder();
+    let mut bytes = vec![0; recorder.len()];
+    recorder.read(0, &mut bytes);
+    let mut seeds = vec![Mode::Raw.seed(&bytes)];
+    let device = Id::try_from("board-1").expect("short");
+    for room in [160, 1024] {
+        let (mut payload, mut out) = (vec![0; room], vec![0; 2048]);
+        let mut pull = Pull::new([7; 16], 3, 5, &recorder, [room, 2048]).expect("room");
+        while !pull.is_done() {
+            let len = pull.sign_next(&device, &recorder, &Gullible, &mut payload, &mut out);
+            let message = &out[..len.expect("room")];
+            let payload = edgeward::trust::cose::parse(message).expect("ours").payload;
+            seeds.extend([
+                Mode::Repaired.seed(message),
+                Mode::Content.seed(payload.expect("embedded")),
+            ]);
+            pull.sent();
+        }
+    }
+    seeds
 }
 
 /// Desired states, and a root.

@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 /// Bytes of the longest frame that any receiver takes, signature included: enough for 128 features
 /// and 32 outputs at worst.
 pub const MAX_FRAME_BYTES: usize = 20 * 1024;
-/// Version of the payload of frames and acknowledgements.
+/// Version of the payload of frames, acknowledgements, commands and parts of flight records.
 pub const VERSION: u8 = 2;
 /// First byte of a payload: the version with the top bit set. Payloads of version 1 had none; they
 /// began with the length of a name, which is less.
-const VERSION_BYTE: u8 = 0x80 | VERSION;
+pub(super) const VERSION_BYTE: u8 = 0x80 | VERSION;
 /// Bytes of the longest payload of an acknowledgement: version, device, epoch and number.
 pub const MAX_ACK_PAYLOAD_BYTES: usize = 1 + 1 + ID_BYTES + 5 + 10;
 /// Bytes of the longest acknowledgement, signature included.
@@ -44,6 +44,8 @@ pub const fn max_frame_bytes(features: usize, outputs: usize) -> usize {
 pub enum Field {
     /// The version.
     Version,
+    /// The fleet's name.
+    Fleet,
     /// The device's name.
     Device,
     /// The epoch.
@@ -62,6 +64,22 @@ pub enum Field {
     Body,
     /// Number through which frames are acknowledged.
     Through,
+    /// When a command stops to hold.
+    Expiry,
+    /// What a command asks for.
+    Order,
+    /// The name of a pull.
+    Pull,
+    /// Bytes that a flight recorder has.
+    Capacity,
+    /// Bytes of a flight record.
+    Total,
+    /// The number of a part.
+    Part,
+    /// The number of parts.
+    Parts,
+    /// A part's bytes.
+    Bytes,
     /// The bytes after the last field.
     End,
 }
@@ -336,7 +354,7 @@ pub fn decode_frame<const F: usize, const C: usize>(
     })
 }
 
-fn bound(bytes: &[u8]) -> Result<(), DecodeError> {
+pub(super) fn bound(bytes: &[u8]) -> Result<(), DecodeError> {
     if bytes.len() > MAX_FRAME_BYTES {
         return Err(DecodeError::TooLong {
             bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
@@ -346,24 +364,24 @@ fn bound(bytes: &[u8]) -> Result<(), DecodeError> {
 }
 
 /// Reads postcard field by field, so that an error can say where.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     rest: &'a [u8],
     len: usize,
 }
 
 impl<'a> Reader<'a> {
-    fn new(payload: &'a [u8]) -> Self {
+    pub(super) fn new(payload: &'a [u8]) -> Self {
         Self {
             rest: payload,
             len: payload.len(),
         }
     }
 
-    fn at(&self) -> u32 {
+    pub(super) fn at(&self) -> u32 {
         (self.len - self.rest.len()) as u32
     }
 
-    fn take<T: Deserialize<'a>>(&mut self, field: Field) -> Result<T, DecodeError> {
+    pub(super) fn take<T: Deserialize<'a>>(&mut self, field: Field) -> Result<T, DecodeError> {
         let offset = self.at();
         let (value, rest) = postcard::take_from_bytes(self.rest)
             .map_err(|_| DecodeError::Malformed { field, offset })?;
@@ -371,7 +389,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    fn version(&mut self) -> Result<(), DecodeError> {
+    pub(super) fn version(&mut self) -> Result<(), DecodeError> {
         match self.take(Field::Version)? {
             VERSION_BYTE => Ok(()),
             byte @ 0x80.. => Err(DecodeError::Version { found: byte & 0x7F }),
@@ -391,19 +409,20 @@ impl<'a> Reader<'a> {
         Ok(epoch)
     }
 
-    fn device(&mut self) -> Result<Id, DecodeError> {
-        let offset = self.at();
-        let device: Id = self.take(Field::Device)?;
-        if !is_name(&device) {
-            return Err(DecodeError::Value {
-                field: Field::Device,
-                offset,
-            });
-        }
-        Ok(device)
+    pub(super) fn device(&mut self) -> Result<Id, DecodeError> {
+        self.name(Field::Device)
     }
 
-    fn end(&self) -> Result<(), DecodeError> {
+    pub(super) fn name(&mut self, field: Field) -> Result<Id, DecodeError> {
+        let offset = self.at();
+        let name: Id = self.take(field)?;
+        if !is_name(&name) {
+            return Err(DecodeError::Value { field, offset });
+        }
+        Ok(name)
+    }
+
+    pub(super) fn end(&self) -> Result<(), DecodeError> {
         if self.rest.is_empty() {
             return Ok(());
         }

@@ -6,6 +6,7 @@ pub mod codec;
 pub mod latency;
 pub mod merge;
 pub mod outbox;
+pub mod pull;
 
 use crate::bundle::BoardClass;
 use crate::contract::ViolationKind;
@@ -359,6 +360,9 @@ pub enum Refused {
     },
     /// An acknowledgement that is not signed by the collector.
     Ack,
+    /// A command that is not signed by the collector, or not for this board, this boot and this time,
+    /// or older than one that was obeyed.
+    Command,
 }
 
 /// The host's cumulative acknowledgement, signed by the collector role.

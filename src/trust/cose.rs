@@ -65,16 +65,22 @@ pub enum ContentType {
     Frame,
     /// An acknowledgement of telemetry.
     Ack,
+    /// A command to one board.
+    Command,
+    /// A part of a flight record.
+    Record,
 }
 
 impl ContentType {
     /// Every content type.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Bundle,
         Self::Desired,
         Self::Root,
         Self::Frame,
         Self::Ack,
+        Self::Command,
+        Self::Record,
     ];
     /// Bytes of the longest text.
     const MAX_TEXT: usize = Self::Desired.text().len();
@@ -89,6 +95,8 @@ impl ContentType {
             Self::Root => "application/edgeward-root",
             Self::Frame => "application/edgeward-frame",
             Self::Ack => "application/edgeward-ack",
+            Self::Command => "application/edgeward-command",
+            Self::Record => "application/edgeward-record",
         }
     }
 
