@@ -6,11 +6,18 @@ use common::{
     BoardProcess, Feed, Host, broker, broker_v5, bundle, first_release, golden, key, policy,
     root_trusting,
 };
+use edgeward::bundle::Bundle;
 use edgeward::bundle::write::sign;
 use edgeward::contract::ViolationKind;
+use edgeward::engine::Engine;
+use edgeward::engine::board::BoardEngine;
 use edgeward::engine::pool::PoolAllocator;
 use edgeward::policy::Action;
-use edgeward::telemetry::{Body, Event, Reason, SlotState};
+use edgeward::recorder::{Records, What};
+use edgeward::telemetry::pull::verify_part;
+use edgeward::telemetry::{Body, Event, Reason, Refused, SlotState};
+use edgeward::trust::PublicKey;
+use edgeward::trust::ring::RingVerifier;
 use edgeward_firmware::linux::config::Protocol;
 use edgeward_firmware::linux::run;
 use serde_json::Value;
@@ -315,4 +322,94 @@ fn a_board_speaks_mqtt_5_where_it_is_told_to() {
     board.until_acknowledged();
     drop(feed);
     stop(&mut board, &host);
+}
+
+/// What the parts that came so far carry together, when all are there.
+fn flight_record(parts: &[Vec<u8>], key: &PublicKey) -> Option<(u32, Vec<u8>)> {
+    let part = |bytes| verify_part(bytes, key, &RingVerifier).unwrap();
+    let all: Vec<_> = parts.iter().map(|bytes| part(bytes)).collect();
+    let first = all.first()?;
+    assert!(
+        all.iter()
+            .zip(0..)
+            .all(|(part, number)| part.part == number)
+    );
+    let bytes: Vec<u8> = all.iter().flat_map(|part| part.bytes).copied().collect();
+    let whole = all.len() == usize::from(first.parts) && bytes.len() == first.total as usize;
+    whole.then_some((first.capacity, bytes))
+}
+
+#[test]
+fn the_flight_record_is_sent_when_the_collector_asks_and_replays_exactly() {
+    let broker = broker();
+    let folder = tempfile::tempdir().unwrap();
+    let (mut board, device_key) = BoardProcess::provisioned(folder.path(), broker);
+    let host = Host::start(broker, device_key);
+    board.start();
+    host.until("the board is online", |seen| seen.state == "online");
+    let release = first_release();
+    host.roll_out(1, &release);
+    let mut feed = Feed::start(&board);
+    feed.until_confirmed(&board);
+    feed.samples(2000);
+    let boot = board.stats()["boot"].as_u64().unwrap() as u32;
+    // Neither another role's key nor another boot's command has an effect.
+    host.pull(boot, 9, 3);
+    host.pull(boot + 1, 9, 4);
+    let refused = |event: &&Event| {
+        let what = Refused::Command;
+        **event == Event::Refused { what }
+    };
+    host.until("both are refused", |seen| {
+        seen.events().filter(refused).count() == 2
+    });
+    assert!(host.received().parts.is_empty());
+
+    host.pull(boot, 1, 4);
+    host.until("the flight record is there", |seen| {
+        flight_record(&seen.parts, &device_key).is_some()
+    });
+    let (capacity, bytes) = flight_record(&host.received().parts, &device_key).unwrap();
+    assert_eq!(capacity, 256 << 10);
+    let bundle = Bundle::open(&release).unwrap();
+    let mut engine = BoardEngine::of_bundle(&bundle).unwrap();
+    let (mut inferences, mut last) = (0, None);
+    for record in Records::new(&bytes) {
+        let record = record.unwrap();
+        assert_eq!(record.release, bundle.head().digest()[..8]);
+        let What::Inference(inference) = record.what else {
+            continue;
+        };
+        let input: Vec<f32> = inference.input.f32s().unwrap().collect();
+        let mut output = vec![0.0; engine.output_len()];
+        engine.run(&input, &mut output).unwrap();
+        let recorded = inference.output.f32s().unwrap();
+        assert!(
+            recorded
+                .map(f32::to_bits)
+                .eq(output.iter().map(|x| x.to_bits()))
+        );
+        inferences += 1;
+        last = Some(inference);
+    }
+    assert!(inferences > 90, "{inferences}");
+    // The last one is what was answered last.
+    let answers = feed.answers.iter().rev();
+    let mut answers = answers.filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
+    let last = last.unwrap();
+    let class = common::CLASSES[usize::from(last.class)];
+    let said = format!("{},{class},{:.6},", last.sample, last.confidence);
+    assert!(answers.next().unwrap().starts_with(&said), "{said}");
+    stop(&mut board, &host);
+
+    // Without a recorder the answer says so.
+    host.received().parts.clear();
+    board.config.recorder_bytes = 0;
+    board.start();
+    host.until("the board is online", |seen| seen.state == "online");
+    host.pull(boot + 1, 1, 4);
+    host.until("the board has answered", |seen| !seen.parts.is_empty());
+    let answer = flight_record(&host.received().parts, &device_key);
+    assert_eq!(answer, Some((0, vec![])));
+    board.stop();
 }

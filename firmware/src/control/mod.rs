@@ -5,6 +5,8 @@
 //! loads models and runs them. Everything that comes from the network is verified here before it has
 //! any effect.
 
+mod acknowledge;
+mod pull;
 mod release;
 mod send;
 #[cfg(test)]
@@ -17,14 +19,14 @@ use core::num::NonZeroU32;
 use edgeward::bundle::BoardClass;
 use edgeward::slots::{self, BootDecision, Slot, Slots};
 use edgeward::sync::{self, UpdateClient};
-use edgeward::telemetry::codec::{decode_ack, sign_record};
+use edgeward::telemetry::codec::sign_record;
 use edgeward::telemetry::outbox::{Outbox, OutboxError, RecordKind};
 use edgeward::telemetry::{Alarm, Body, Event, Id, Refused, ReleaseId, Summary, Text};
 use edgeward::topic::{self, Channel, Parsed, Topic};
-use edgeward::trust::cose::ContentType;
-use edgeward::trust::{Digest32, Role, Signer, Verifier};
+use edgeward::trust::{Digest32, Signer, Verifier};
 use embedded_storage::nor_flash::NorFlash;
 use heapless::Vec;
+use pull::Pulls;
 use release::Waiting;
 use send::Sending;
 use todo::Todo;
@@ -158,6 +160,9 @@ pub enum Action<'b> {
     },
     /// Stop running this slot, live or in shadow; the confirmed one runs.
     Stop(Slot),
+    /// The host wants the flight record: hold the recorder still, or copy it, and give it to
+    /// [`Control::part`].
+    Pull,
     /// There is more to do; poll again when convenient.
     More,
 }
@@ -207,6 +212,7 @@ pub struct Control<
     /// Epoch of the next outbox, until one was begun in this boot.
     spare_epoch: Option<NonZeroU32>,
     restarted: bool,
+    pulls: Pulls,
 }
 
 /// What [`Control::new`] is made of.
@@ -292,11 +298,14 @@ impl<
             acknowledged: None,
             spare_epoch: Some(parts.spare_epoch),
             restarted: false,
+            pulls: Pulls::default(),
         };
         let fleet = control.setup.fleet.clone();
         control.todo.subscribe(topic::desired(&fleet));
-        let ack = topic::device(&fleet, &control.setup.device, Channel::Ack);
-        control.todo.subscribe(ack);
+        for channel in [Channel::Ack, Channel::Command] {
+            let topic = topic::device(&fleet, &control.setup.device, channel);
+            control.todo.subscribe(topic);
+        }
         let root = control.next_root();
         control.todo.subscribe(root);
         control.boot(parts.boot, now)?;
@@ -324,6 +333,7 @@ impl<
     /// The connection is gone.
     pub fn disconnected(&mut self) {
         self.connected = false;
+        self.pulls.end();
         self.client.disconnected();
         // The client asks for its chunks again by itself.
         while let Some((digest, n)) = self.chunks.pop() {
@@ -358,10 +368,12 @@ impl<
             Some(Parsed::Device {
                 fleet,
                 device,
-                channel: Channel::Ack,
-            }) if fleet_is_mine(fleet) && device == self.setup.device.as_str() => {
-                self.acknowledgement(bytes, now)?;
-            }
+                channel,
+            }) if fleet_is_mine(fleet) && device == self.setup.device.as_str() => match channel {
+                Channel::Ack => self.acknowledgement(bytes, now)?,
+                Channel::Command => self.command(bytes, now)?,
+                _ => {}
+            },
             _ => {}
         }
         Ok(())
@@ -383,52 +395,6 @@ impl<
             self.waiting = Waiting::Nothing;
         }
         result?;
-        Ok(())
-    }
-
-    fn acknowledgement(&mut self, bytes: &[u8], now: Now) -> Result<(), ControlError> {
-        let root = &self.slots.state().root;
-        let payload =
-            root.verify_threshold(Role::Collector, ContentType::Ack, bytes, &self.verifier);
-        let ack = payload.ok().and_then(|payload| decode_ack(payload).ok());
-        let Some(ack) = ack.filter(|ack| ack.device == self.setup.device) else {
-            let what = Refused::Ack;
-            return self.event(&Event::Refused { what }, now);
-        };
-        // One of an outbox that is gone says nothing of this one, however late or often it comes.
-        if ack.epoch == self.outbox.epoch() {
-            self.acknowledged = self.acknowledged.max(Some(ack.through));
-        }
-        Ok(())
-    }
-
-    /// Forgets what the host has stored. Acknowledgements are cumulative and each costs a write, so
-    /// that those that came together count as one.
-    fn forget(&mut self, now: Now) -> Result<(), ControlError> {
-        let Some(through) = self.acknowledged.take() else {
-            return Ok(());
-        };
-        match self.outbox.acknowledge(through) {
-            // The host has frames of this epoch that are not of this outbox: an old copy of the
-            // flash came back, or another board has one. All numbers up to these are taken.
-            Err(OutboxError::AcknowledgedUnknown { .. }) => self.begin_anew(now),
-            result => {
-                self.sending.acknowledged(through, now.monotonic_ms);
-                Ok(result?)
-            }
-        }
-    }
-
-    /// Goes on with a new outbox, once a boot at most.
-    fn begin_anew(&mut self, now: Now) -> Result<(), ControlError> {
-        let Some(epoch) = self.spare_epoch.take() else {
-            return Ok(());
-        };
-        self.outbox.begin_anew(epoch);
-        self.sending.restart(0);
-        self.before = None;
-        self.restarted = true;
-        self.first_birth(now)?;
         Ok(())
     }
 
@@ -491,8 +457,11 @@ impl<
         may
     }
 
-    /// The transport did not take what the last poll said to publish.
+    /// The transport did not take what the last poll, or [`Control::part`], said to publish.
     pub fn not_taken(&mut self) {
+        if self.pulls.take_back() {
+            return;
+        }
         match self.before.take() {
             Some(before) => self.sending.take_back(before),
             None => self.state_due = true,
@@ -518,6 +487,9 @@ impl<
             None => {}
         }
         self.forget(now)?;
+        if self.pulls.begin() {
+            return Ok(Some(Action::Pull));
+        }
         if self.start_waiting(now)? {
             return Ok(Some(Action::More));
         }
@@ -563,6 +535,7 @@ impl<
     /// The next message to publish, if there is one and it may go.
     fn publish(&mut self, now: Now) -> Result<Option<Action<'_>>, ControlError> {
         self.before = None;
+        self.pulls.passed();
         if !self.connected {
             return Ok(None);
         }
@@ -603,10 +576,12 @@ impl<
     #[must_use]
     pub fn next_deadline_ms(&self) -> Option<u64> {
         let sending = self.sending.deadline_ms().filter(|_| self.connected);
-        match (sending, self.client.next_deadline_ms()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let all = [
+            sending,
+            self.client.next_deadline_ms(),
+            self.pulls.deadline_ms(),
+        ];
+        all.into_iter().flatten().min()
     }
 
     /// The board stops on purpose: no release has died in this boot.

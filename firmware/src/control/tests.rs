@@ -1,6 +1,7 @@
 //! The head of a board, from boot to boot.
 
 mod deaths;
+mod pull;
 mod strangers;
 mod telemetry;
 mod trust;
@@ -10,6 +11,8 @@ use super::*;
 use edgeward::guard::{ShadowVerdict, Verdict};
 use edgeward::sync::RolloutState;
 use edgeward::telemetry::{Reason, SlotState};
+use edgeward::trust::Role;
+use edgeward::trust::cose::ContentType;
 use world::{Flash, World, blank_outbox, root, signed};
 
 #[test]

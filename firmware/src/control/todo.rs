@@ -6,7 +6,7 @@ use edgeward::slots::Slot;
 use edgeward::topic::Topic;
 use heapless::Deque;
 
-/// Subscriptions that may wait to be asked for or ended. Between two polls come at most the three of
+/// Subscriptions that may wait to be asked for or ended. Between two polls come at most the four of
 /// a boot, the chunks of a connection that ended, and two for each new trust root.
 const TOPICS: usize = 24;
 

@@ -22,6 +22,7 @@ use anyhow::{Context, Result};
 use edgeward::RUNTIME_VERSION;
 use edgeward::bundle::{BoardClass, CHUNK_BYTES, Capabilities};
 use edgeward::engine::board::{self, BoardEngine};
+use edgeward::recorder::Recorder;
 use edgeward::slots::Slot;
 use edgeward::sync::client::MAX_HEAD_CHUNKS;
 use edgeward::sync::{Board, Config as SyncConfig, UpdateClient};
@@ -116,6 +117,8 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         troubled: false,
         restarted: false,
         shown: None,
+        recorder_bytes: config.recorder_bytes as usize,
+        snapshot: None,
     };
     agent.transport.connect();
     let mut supervisor = Supervisor::from_env();
@@ -207,6 +210,8 @@ impl Threads {
             }
         }
         loader::spawn(jobs_in, done_out, control.clone(), loading)?;
+        let recorder = (config.recorder_bytes > 0)
+            .then(|| Recorder::new(vec![0; config.recorder_bytes as usize]));
         let feeds = source::start(&config.source, stats.clone(), stop.clone())?;
         let inference = thread::Builder::new()
             .name("inference".into())
@@ -221,6 +226,9 @@ impl Threads {
                         stats,
                         beat,
                     );
+                    if let Some(recorder) = recorder {
+                        inference = inference.recorded(recorder);
+                    }
                     source::work(&mut inference, &feeds, &stop);
                 };
                 // A release that panics is one that crashes the board: the next boot counts it.
@@ -261,6 +269,10 @@ struct Agent<'a> {
     /// It was said that the outbox was begun anew.
     restarted: bool,
     shown: Option<Instant>,
+    /// Bytes of the flight recorder.
+    recorder_bytes: usize,
+    /// The copy of it that is being sent.
+    snapshot: Option<Recorder<Vec<u8>>>,
 }
 
 impl Agent<'_> {
@@ -386,7 +398,10 @@ impl Agent<'_> {
             let now = now(self.begun);
             let action = match self.control.poll(now) {
                 Ok(Some(action)) => action,
-                Ok(None) => return false,
+                Ok(None) => {
+                    self.send_part(now);
+                    return false;
+                }
                 Err(error) => {
                     tracing::error!(%error, "control");
                     self.troubled = true;
@@ -424,6 +439,7 @@ impl Agent<'_> {
                     self.unwritten = None;
                     self.commands.push_back(Command::Stop(slot));
                 }
+                Action::Pull => self.pull(),
                 Action::More => {}
             }
         }

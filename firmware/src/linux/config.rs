@@ -5,6 +5,7 @@
 
 use super::flash::SECTOR_BYTES;
 use anyhow::{Context, Result, bail, ensure};
+use edgeward::recorder;
 use edgeward::topic::is_name;
 pub use edgeward_mqtt::{Authority, Protocol, Tls};
 use serde::{Deserialize, Serialize};
@@ -118,6 +119,9 @@ pub struct Config {
     /// this off.
     #[serde(default = "default_load_hang_ms")]
     pub load_hang_ms: u32,
+    /// Bytes of memory for the flight recorder, at most 4 MiB; 0 switches it off.
+    #[serde(default = "default_recorder_bytes")]
+    pub recorder_bytes: u32,
     /// The broker.
     pub broker: Broker,
     /// Flash files.
@@ -127,6 +131,9 @@ pub struct Config {
     pub source: Source,
 }
 
+fn default_recorder_bytes() -> u32 {
+    256 << 10
+}
 fn default_port() -> u16 {
     1883
 }
@@ -224,6 +231,12 @@ impl Config {
         ensure!(
             self.load_hang_ms == 0 || self.load_hang_ms >= 100,
             "load_hang_ms: 0 or at least 100"
+        );
+        let recorder = self.recorder_bytes as usize;
+        ensure!(
+            recorder == 0 || (4096..=recorder::MAX_BYTES).contains(&recorder),
+            "recorder_bytes: 0 or 4096 to {}",
+            recorder::MAX_BYTES
         );
         ensure!(
             (5..=3600).contains(&self.broker.keep_alive_s),

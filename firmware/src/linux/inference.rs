@@ -27,9 +27,10 @@ use edgeward::contract::{Outcome, Sample};
 use edgeward::engine::Engine;
 use edgeward::engine::pool::{self, Calls};
 use edgeward::guard::{ShadowVerdict, TrialMonitor, Verdict};
+use edgeward::recorder::Recorder;
 use edgeward::runtime::{Runtime, Step};
 use edgeward::slots::Slot;
-use edgeward::telemetry::{Alarm, ReleaseId, Summary};
+use edgeward::telemetry::{Alarm, Event, ReleaseId, Summary};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub enum Command<E> {
     Confirmed(Slot),
     /// Stop this slot and go back to the release before.
     Stop(Slot),
+    /// Copy the flight recorder into this one, and give it back.
+    Record(Recorder<Vec<u8>>),
 }
 
 /// What the inference thread reports.
@@ -70,6 +73,8 @@ pub enum Report<E> {
     Shadow(Slot, ReleaseId, ShadowVerdict),
     /// A release that does not run any more, to be dropped elsewhere.
     Trash(Box<BoardRuntime<E>>),
+    /// A copy of the flight recorder.
+    Record(Recorder<Vec<u8>>),
 }
 
 struct Live<E> {
@@ -103,6 +108,8 @@ pub struct Inference<E> {
     stats: Arc<Stats>,
     beat: Beat,
     begun: Instant,
+    /// The last inferences and alarms of the release that answers.
+    recorder: Option<Recorder<Vec<u8>>>,
 }
 
 /// Milliseconds since 1970; 0 where the clock is before that.
@@ -140,7 +147,15 @@ impl<E: Engine> Inference<E> {
             stats,
             beat,
             begun: Instant::now(),
+            recorder: None,
         }
+    }
+
+    /// Records inferences and alarms from now on.
+    #[must_use]
+    pub fn recorded(mut self, recorder: Recorder<Vec<u8>>) -> Self {
+        self.recorder = Some(recorder);
+        self
     }
 
     /// The source that sent the header is gone.
@@ -258,7 +273,8 @@ impl<E: Engine> Inference<E> {
             values: &self.ordered[..features],
         };
         let mut clock_us = || begun.elapsed().as_micros() as u64;
-        let step = runtime.push(&sample, now_ms, &mut clock_us);
+        let recorder = self.recorder.as_mut();
+        let step = runtime.push_recorded(&sample, now_ms, &mut clock_us, recorder);
         if let Some(prediction) = &step.prediction {
             answer(runtime, sequence, prediction, answers);
         }
@@ -274,6 +290,9 @@ impl<E: Engine> Inference<E> {
             drifting += u32::from(matches!(alarm, Alarm::Drift { .. }));
             if let Some(trial) = &mut live.trial {
                 trial.on_alarm(&alarm);
+            }
+            if let Some(recorder) = &mut self.recorder {
+                recorder.event(now_ms, release, &Event::Alarm { release, alarm });
             }
             self.stats.counters().alarm(alarm);
             tell(runtime, alarm, answers);

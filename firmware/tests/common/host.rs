@@ -6,6 +6,7 @@ use super::wait::LIMIT;
 use edgeward::bundle::{BoardClass, Bundle};
 use edgeward::sync::{Desired, RolloutState, Target};
 use edgeward::telemetry::codec::{sign_ack, verify_frame};
+use edgeward::telemetry::pull::{Command, Order, encode_command};
 use edgeward::telemetry::{Ack, Body, Event, Id, SlotState, Text};
 use edgeward::topic::{self, Channel};
 use edgeward::trust::PublicKey;
@@ -24,6 +25,8 @@ pub struct Received {
     /// Frames by epoch, in the order in which the epochs came.
     epochs: Vec<(u32, BTreeMap<u64, BoardFrame>)>,
     pub state: String,
+    /// Signed parts of flight records, in the order in which they came.
+    pub parts: Vec<Vec<u8>>,
 }
 
 impl Received {
@@ -123,6 +126,7 @@ impl Host {
             Channel::State,
             Channel::Summary,
             Channel::Event,
+            Channel::Record,
         ];
         for channel in channels {
             let filter = topic::devices("f", channel);
@@ -144,6 +148,10 @@ impl Host {
                 inbox.news.notify_all();
                 if message.topic.ends_with("/state") {
                     received.state = String::from_utf8(message.payload.to_vec()).unwrap();
+                    continue;
+                }
+                if message.topic.ends_with("/record") {
+                    received.parts.push(message.payload.to_vec());
                     continue;
                 }
                 let (epoch, through) = store(&mut received.epochs, &message.payload, &device_key);
@@ -225,6 +233,25 @@ impl Host {
         let topic = topic::device("f", "d", Channel::Ack);
         self.client
             .publish(topic.as_str(), QoS::AtLeastOnce, false, ack(epoch, through))
+            .unwrap();
+    }
+
+    /// Asks for the flight record, by a command that the key of this seed signed.
+    pub fn pull(&self, boot: u32, sequence: u64, seed: u8) {
+        let command = Command {
+            fleet: Id::try_from("f").unwrap(),
+            device: Id::try_from("d").unwrap(),
+            boot,
+            sequence,
+            expires_s: u64::MAX,
+            order: Order::PullRecord { pull: [7; 16] },
+        };
+        let mut space = [0; 128];
+        let payload = encode_command(&command, &mut space).unwrap();
+        let message = signed(seed, ContentType::Command, payload);
+        let topic = topic::device("f", "d", Channel::Command);
+        self.client
+            .publish(topic.as_str(), QoS::AtLeastOnce, false, message)
             .unwrap();
     }
 

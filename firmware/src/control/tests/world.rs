@@ -10,7 +10,7 @@ use edgeward::sync::{Board, Config, Desired, RolloutState, Target};
 use edgeward::telemetry::codec::{max_frame_bytes, max_payload_bytes, sign_ack, verify_frame};
 use edgeward::telemetry::outbox::{Region, SECTOR_OVERHEAD, max_record_bytes};
 use edgeward::telemetry::{Ack, Frame, Reason, ReleaseId};
-use edgeward::trust::cose::sign_embedded;
+use edgeward::trust::cose::{ContentType, sign_embedded};
 use edgeward::trust::ring::{RingSigner, RingVerifier};
 use edgeward::trust::root::{RoleKeys, Root};
 use std::collections::BTreeMap;
@@ -88,6 +88,8 @@ pub(super) struct World {
     pub(super) runs: std::vec::Vec<(Slot, Mode)>,
     pub(super) stops: std::vec::Vec<Slot>,
     pub(super) chunks: usize,
+    /// Pulls of the flight record that were asked for.
+    pub(super) pulls: usize,
     pub(super) shadow: u32,
     pub(super) self_test: Result<(), Reason>,
     /// Loads of this purpose are not answered but kept in `held`.
@@ -174,6 +176,7 @@ impl World {
             runs: vec![],
             stops: vec![],
             chunks: 0,
+            pulls: 0,
             shadow: 0,
             self_test: Ok(()),
             hold: None,
@@ -239,6 +242,7 @@ impl World {
             }
             Action::Run { slot, mode } => self.runs.push((slot, mode)),
             Action::Stop(slot) => self.stops.push(slot),
+            Action::Pull => self.pulls += 1,
             Action::Unsubscribe(_) | Action::More => {}
         }
         true

@@ -1,12 +1,14 @@
 //! What the inference thread reports, written down.
 
 use super::{Agent, TROUBLE};
-use crate::control::{ControlError, Now, Purpose};
+use crate::control::{Action, ControlError, Now, Purpose};
 use crate::linux::inference::{Command, Report};
 use crate::linux::stats::hex;
+use crate::transport::Transport;
 use edgeward::engine::board::BoardEngine;
 use edgeward::guard::Verdict;
 use edgeward::policy::TrialPolicy;
+use edgeward::recorder::Recorder;
 use edgeward::slots::{self, Slot};
 use edgeward::telemetry::outbox::OutboxError;
 use edgeward::telemetry::{Reason, ReleaseId};
@@ -43,6 +45,7 @@ impl Agent<'_> {
             }
             // Dropped here, off the inference thread.
             Report::Trash(_) => Ok(()),
+            Report::Record(copy) => return self.recorded(copy),
         };
         let Err(error) = result else {
             return;
@@ -51,6 +54,53 @@ impl Agent<'_> {
         // The inference thread says it once, and waits.
         if matches!(report, Report::Trial(..) | Report::Shadow(..)) {
             self.unwritten = Some((report, Instant::now() + TROUBLE));
+        }
+    }
+
+    /// A copy of the flight recorder is there.
+    fn recorded(&mut self, copy: Recorder<Vec<u8>>) {
+        // While one is being sent, another would not fit to its parts.
+        if self.control.is_pulling() && self.snapshot.is_none() {
+            self.snapshot = Some(copy);
+        }
+    }
+
+    /// The host wants the flight record: the inference thread is asked for a copy.
+    pub(super) fn pull(&mut self) {
+        tracing::info!(
+            bytes = self.recorder_bytes,
+            "the flight record is asked for"
+        );
+        self.snapshot = None;
+        let copy = Recorder::new(vec![0; self.recorder_bytes]);
+        if self.recorder_bytes == 0 {
+            self.snapshot = Some(copy);
+        } else {
+            self.commands.push_back(Command::Record(copy));
+        }
+    }
+
+    /// Sends the next part of the flight record, if one is due.
+    pub(super) fn send_part(&mut self, now: Now) {
+        let Some(snapshot) = &self.snapshot else {
+            return;
+        };
+        match self.control.part(snapshot, now) {
+            Ok(Some(Action::Publish {
+                topic,
+                payload,
+                retain,
+            })) => {
+                if let Err(error) = self.transport.publish(&topic, payload, retain) {
+                    tracing::debug!(?error, %topic, "publish");
+                    self.control.not_taken();
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "flight record"),
+        }
+        if !self.control.is_pulling() {
+            self.snapshot = None;
         }
     }
 

@@ -14,6 +14,7 @@ fn the_least_file_gets_defaults_and_its_folder() {
     let config = Config::parse(LEAST, Path::new("/etc/edgeward")).unwrap();
     assert_eq!(config.broker.port, 1883);
     assert_eq!((config.hang_ms, config.load_hang_ms), (10_000, 120_000));
+    assert_eq!(config.recorder_bytes, 262_144);
     assert_eq!(config.broker.protocol, Protocol::Auto);
     assert_eq!(config.key, Path::new("/etc/edgeward/device.key"));
     assert_eq!(
@@ -149,6 +150,12 @@ fn mistakes_are_named() {
         ("device", "tags = [\"\"]\ndevice", "tags"),
         ("device", "hang_ms = 99\ndevice", "hang_ms"),
         ("device", "load_hang_ms = 99\ndevice", "load_hang_ms"),
+        ("device", "recorder_bytes = 4095\ndevice", "recorder_bytes"),
+        (
+            "device",
+            "recorder_bytes = 4194305\ndevice",
+            "recorder_bytes",
+        ),
         ("device", "flash = { bytes = 1000 }\ndevice", "flash.bytes"),
         (
             "{ listen = \"samples.sock\" }",

@@ -7,6 +7,7 @@ use crate::control::Mode;
 use crate::lines::{Line, parse};
 use edgeward::engine::Engine;
 use edgeward::guard::{ShadowMonitor, ShadowVerdict, TrialMonitor, Verdict};
+use edgeward::recorder::Standing;
 use edgeward::slots::Slot;
 
 impl<E: Engine> Inference<E> {
@@ -52,6 +53,12 @@ impl<E: Engine> Inference<E> {
                 }
                 Command::Confirmed(slot) => self.confirmed(slot),
                 Command::Stop(slot) => self.stop(slot),
+                Command::Record(mut copy) => {
+                    if let Some(recorder) = &self.recorder {
+                        recorder.copy_to(&mut copy);
+                    }
+                    self.report(Report::Record(copy));
+                }
             }
             // One that does not fit the source need not wait for a sample.
             self.judge();
@@ -65,8 +72,16 @@ impl<E: Engine> Inference<E> {
             return;
         };
         live.trial = None;
+        self.stand(Standing::Confirmed);
         if let Some(standby) = self.standby.take() {
             self.report(Report::Trash(standby.runtime));
+        }
+    }
+
+    /// What is recorded from now on is of a model in this role.
+    fn stand(&mut self, standing: Standing) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.set_standing(standing);
         }
     }
 
@@ -98,6 +113,10 @@ impl<E: Engine> Inference<E> {
             trial
         });
         self.flush();
+        self.stand(match mode {
+            Mode::Trial => Standing::Trial,
+            _ => Standing::Confirmed,
+        });
         let live = Live {
             loaded,
             columns,

@@ -238,6 +238,7 @@ impl World {
             log: "info".to_owned(),
             hang_ms: 10_000,
             load_hang_ms: 120_000,
+            recorder_bytes: 256 << 10,
             broker: Broker {
                 host: "127.0.0.1".to_owned(),
                 port: self.broker.address.port(),
