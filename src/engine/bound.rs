@@ -46,24 +46,49 @@ fn bytes(dims: &[TDim], kind: Option<DatumType>) -> Option<u64> {
     })
 }
 
+/// Elements of a Range whose ends are known. tract infers none for a step that leads away from the
+/// end, one of less than 1 included, and makes as many as the ends lie apart all the same.
+fn range_length(inputs: &[&InferenceFact]) -> Option<u64> {
+    let known = |input: &InferenceFact| {
+        let value = input.value.concretize()?;
+        value.cast_to_scalar::<f64>().ok()
+    };
+    let [start, end, step] = inputs else {
+        return None;
+    };
+    let (start, end, step) = (known(start)?, known(end)?, known(step)?);
+    // The cast saturates, and takes the NaN of an empty range with a step of 0 for 0.
+    Some(((end - start) / step).abs().ceil() as u64)
+}
+
 /// Follows a graph from its inputs on; gives it back with what was learnt.
 ///
 /// # Errors
-/// [`LoadError::Memory`]. What tract finds wrong with the graph is left to tract.
+/// [`LoadError::Memory`], and [`LoadError::Build`] for a graph with a cycle, even one that no output
+/// depends on: tract would follow what lies beside it. What else tract finds wrong with the graph is
+/// left to tract.
 pub fn before(mut model: InferenceModel) -> Result<InferenceModel, LoadError> {
     let mut room = Room(0);
     // All of them: tract infers what nothing depends on, too.
     let inputs: Vec<usize> = model.inputs.iter().map(|outlet| outlet.node).collect();
     let all: Vec<usize> = (0..model.nodes().len()).collect();
     let order = eval_order_for_nodes(model.nodes(), &inputs, &all, &[]);
-    for id in order.unwrap_or_default() {
+    let order = order.map_err(|error| LoadError::Build {
+        reason: format!("{error:#}"),
+    })?;
+    for id in order {
         let Ok((inputs, outputs)) = model.node_facts(id) else {
             continue;
         };
         let inputs: TVec<InferenceFact> = inputs.into_iter().cloned().collect();
         let outputs: TVec<InferenceFact> = outputs.into_iter().cloned().collect();
-        let (inputs, outputs) = (inputs.iter().collect(), outputs.iter().collect());
+        let (inputs, outputs): (TVec<_>, _) = (inputs.iter().collect(), outputs.iter().collect());
         let node = model.node(id);
+        if node.op.name() == "Range"
+            && let Some(length) = range_length(&inputs)
+        {
+            room.take(&node, length.saturating_mul(8))?;
+        }
         let observed = node.op.observe_outlets(&model, node).unwrap_or_default();
         let observed: Option<TVec<InferenceFact>> = observed
             .iter()
@@ -112,7 +137,24 @@ fn learn(
     Ok(valued.ok().map(|(_, facts, _)| facts))
 }
 
-/// Adds up the tensors of a graph as tract runs it.
+/// Refuses a graph, ready to run, with a tensor whose size only a run would tell.
+///
+/// # Errors
+/// [`LoadError::Length`].
+pub fn closed(model: &TypedModel) -> Result<(), LoadError> {
+    let open = model.nodes().iter().find(|node| {
+        let mut facts = node.outputs.iter().map(|output| &output.fact);
+        facts.any(|fact| bytes(&fact.shape.to_tvec(), Some(fact.datum_type)).is_none())
+    });
+    match open {
+        None => Ok(()),
+        Some(node) => Err(LoadError::Length {
+            node: node.to_string(),
+        }),
+    }
+}
+
+/// Adds up the tensors of a graph as tract runs it, those whose sizes are known.
 ///
 /// # Errors
 /// [`LoadError::Memory`].

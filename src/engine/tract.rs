@@ -143,6 +143,11 @@ pub enum LoadError {
         /// Bytes with it.
         bytes: u64,
     },
+    /// A tensor is as long as the input's values say, so that no memory can be set aside for it.
+    Length {
+        /// The node whose output it is.
+        node: String,
+    },
     /// tract could not build the graph.
     Build {
         /// What tract said, which names node and cause.
@@ -188,6 +193,11 @@ impl fmt::Display for LoadError {
                 f,
                 "{node} brings the graph's tensors to {bytes} bytes together, at most \
                  {MAX_PLAN_BYTES} are allowed"
+            ),
+            Self::Length { node } => write!(
+                f,
+                "the length of what {node} gives depends on the values of the input, and a board sets \
+                 memory aside before it sees any; give it a constant length"
             ),
             Self::Build { reason } => write!(f, "tract can not build the graph: {reason}"),
             Self::FirstRun { reason } => write!(f, "the first run failed: {reason}"),
@@ -282,6 +292,7 @@ impl TractEngine {
         let output_shape = concrete_output(&typed, &description, index)?;
         let (model, mode) = optimise(typed).map_err(built)?;
         bound::after(&model)?;
+        bound::closed(&model)?;
         let plan = model.into_runnable().map_err(built)?;
         let state = plan.spawn().map_err(built)?;
         let mut engine = Self {

@@ -320,7 +320,10 @@ impl Root {
 
 /// The payload that the first message of a sequence embeds, once the whole sequence is of the right
 /// shape. Nothing is known of the signatures.
-fn signed_payload(content: ContentType, bytes: &[u8]) -> Result<&[u8], TrustError> {
+///
+/// # Errors
+/// What is wrong with the shape.
+pub fn signed_payload(content: ContentType, bytes: &[u8]) -> Result<&[u8], TrustError> {
     let mut payload = None;
     for (index, bytes) in Sequence::new(bytes).enumerate() {
         if index >= MAX_SIGNATURES {

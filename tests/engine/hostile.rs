@@ -332,6 +332,12 @@ fn zeros(output: &str) -> Field {
     )
 }
 
+/// A tensor of one integer and no extents.
+fn scalar(name: &str, value: i64) -> Field {
+    let raw = value.to_le_bytes().to_vec();
+    Message(5, vec![Number(2, 7), text(8, name), Bytes(9, raw)])
+}
+
 /// `out = ReduceMax(big) + x`, where some nodes make `big`.
 fn inflated(makers: Vec<Field>) -> Vec<u8> {
     let mut graph = makers;
@@ -416,6 +422,51 @@ fn small_files_that_ask_for_huge_tensors_are_refused_before_they_get_them() {
         matches!(&error, Err(LoadError::Memory { node, .. }) if node.contains("ConstantOfShape")),
         "{error:?}"
     );
+    // And so is one beside a cycle that nothing depends on, if tract gets at it.
+    let mut beside = graph();
+    beside.extend([zeros("aside"), integers("s", &[1 << 40])]);
+    beside.extend([
+        node("Relu", &["b0"], &["a0"]),
+        node("Relu", &["a0"], &["b0"]),
+    ]);
+    let error = load(&encode(&model(beside))).map(|_| ());
+    assert!(matches!(&error, Err(LoadError::Build { .. })), "{error:?}");
+}
+
+#[test]
+fn a_range_is_as_long_as_its_ends_lie_apart_whatever_its_step() {
+    for (start, end, step, fits) in [
+        (0, 5, 1, true),
+        (5, 0, -1, true),
+        (0, 1 << 40, 1, false),
+        (1 << 40, 0, -1, false),
+        (0, 1 << 40, -1, false),
+    ] {
+        let mut graph = graph();
+        graph.extend([
+            scalar("from", start),
+            scalar("to", end),
+            scalar("by", step),
+            node("Range", &["from", "to", "by"], &["aside"]),
+        ]);
+        let found = load(&encode(&model(graph))).map(|_| ());
+        let memory = matches!(found, Err(LoadError::Memory { .. }));
+        assert_eq!(memory, !fits, "{start} to {end} by {step}: {found:?}");
+    }
+}
+
+#[test]
+fn a_length_that_the_input_would_tell_is_refused() {
+    let number = |name: &str, value: f32| tensor(name, &[], floats(&[value]));
+    let bytes = inflated(vec![
+        node("ReduceMax", &["x"], &["top"]),
+        node("Squeeze", &["top"], &["to"]),
+        number("from", 0.0),
+        number("by", 1.0),
+        node("Range", &["from", "to", "by"], &["big"]),
+    ]);
+    let error = load(&bytes).map(|_| ());
+    assert!(matches!(&error, Err(LoadError::Length { .. })), "{error:?}");
 }
 
 #[test]

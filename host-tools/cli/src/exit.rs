@@ -178,7 +178,7 @@ fn key_advice(error: &KeyError) -> Option<&'static str> {
         KeyError::NoRoot(_) => "make keys with `edgeward keys init`, or point --home to them",
         KeyError::Exists(_) => "`edgeward keys list` shows them; --home makes others elsewhere",
         KeyError::TooFew { .. } => {
-            "bring the private keys (*.p8) back into that folder for this step"
+            "bring the private keys (*.p8) back into that folder for this step, or let those who have them sign one after the other (`edgeward sign`; `edgeward keys rotate --partial`)"
         }
         KeyError::NoSuchKey(_) => "`edgeward keys list` shows the keys",
         KeyError::Needed { .. } => "add --replace, which makes a new key in its place",

@@ -30,9 +30,6 @@ Your own model in four commands:
   edgeward pack model.toml --out model.bundle --sign
   edgeward eval model.bundle --data test.csv
 
-A Linux board's side is in this program, too: `edgeward agent --config agent.toml`, with options of
-its own (`edgeward agent --help`, docs/AGENT.md).
-
 Exit codes: 0 ok, 1 error, 2 usage, 3 refused by policy (signature, downgrade, wrong board, golden
 mismatch, skew), 4 aborted or rolled back, 5 timed out, 6 partly done.
 
@@ -114,12 +111,15 @@ enum Command {
     Serve(serve::Args),
     /// Run the embedded MQTT broker.
     Broker(broker::Args),
+    /// Run a Linux board: fetch releases, answer samples, watch for drift, report.
+    Agent(agent::Args),
     /// Print a script that completes this command in a shell.
     Completions(completions::Args),
 }
 
-fn dispatch(command: Command, context: &Context) -> anyhow::Result<Exit> {
-    match command {
+fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
+    let exit = match command {
+        Command::Agent(args) => return Ok(agent::run(args)),
         Command::Demo(args) => demo::run(&args, context),
         Command::Publish(args) => publish::run(&args, context),
         Command::Rollout(command) => rollout::run(&command, context),
@@ -139,7 +139,8 @@ fn dispatch(command: Command, context: &Context) -> anyhow::Result<Exit> {
         Command::Keys(args) => keys::run(args, context),
         Command::Device(args) => device::run(args, context),
         Command::Completions(args) => completions::run(&args, context),
-    }
+    }?;
+    Ok(exit.into())
 }
 
 fn main() -> ExitCode {
@@ -166,7 +167,7 @@ fn main() -> ExitCode {
     }
     let context = Context::new(&cli.global, &config);
     match dispatch(cli.command, &context) {
-        Ok(exit) => exit.into(),
+        Ok(code) => code,
         Err(error) => exit::report(&error, context.out.format(), Exit::Error).into(),
     }
 }
@@ -248,7 +249,8 @@ mod tests {
             let words = format!("{words} {}", command.get_name());
             let below = command.get_subcommands().filter(|c| !c.is_hide_set());
             below.for_each(|below| check(below, &words));
-            if command.has_subcommands() {
+            // A board's own program has nothing to rehearse.
+            if command.has_subcommands() || command.get_name() == super::agent::NAME {
                 return;
             }
             let has = command.get_arguments().any(|arg| arg.get_id() == "dry_run");

@@ -92,7 +92,7 @@ fn advance(store: &dyn Store, fleet: &str, now: u64) -> Result<Option<Step>, Sto
 type Step = (Rollout, Counts, Decision);
 
 fn look(store: &dyn Store, fleet: &str, now: u64) -> Result<Option<(Step, bool)>, StoreError> {
-    let Some(before) = store.rollouts(fleet)?.into_iter().next() else {
+    let Some(before) = store.newest_rollout(fleet)? else {
         return Ok(None);
     };
     let mut after = before.clone();
@@ -156,7 +156,7 @@ impl Controller {
     /// [`ControlError`]; the next call tries again.
     pub fn step(&mut self) -> Result<Option<(Rollout, Counts)>, ControlError> {
         self.keep_roots()?;
-        if self.store.rollouts(&self.fleet)?.is_empty() {
+        if self.store.newest_rollout(&self.fleet)?.is_none() {
             return Ok(None);
         }
         // Nothing is decided that can't be signed: the store never runs ahead of what boards are told.

@@ -5,6 +5,8 @@
 //! before, and `root.cose`, the newest. Private keys may live elsewhere: whoever keeps the root keys
 //! offline moves their files away, and brings them back to rotate.
 
+mod partial;
+
 use edgeward::trust::cose::{self, ContentType};
 use edgeward::trust::ring::{KeyRejected, RingSigner, RingVerifier};
 use edgeward::trust::root::{MAX_KEYS, MAX_ROOT_BYTES, RoleKeys, Root, TrustError};
@@ -14,6 +16,8 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+pub use partial::Countersigned;
 
 const ROOT_FILE: &str = "root.cose";
 
@@ -67,6 +71,14 @@ pub enum KeyError {
         needed: usize,
         /// The folder.
         folder: PathBuf,
+    },
+    /// A root on its way does not follow the one in the folder.
+    #[error("it is root version {offered}; the one that follows here is version {expected}")]
+    NotNext {
+        /// The version of the root on its way.
+        offered: u32,
+        /// The version after the one in the folder.
+        expected: u32,
     },
     /// The root names no such key.
     #[error("the root names no key {0}")]
@@ -245,7 +257,7 @@ impl KeyStore {
             roles[role as usize] = role_keys(threshold, &made.collect::<Result<Vec<_>, _>>()?);
         }
         let root = Root { version: 1, roles };
-        let signed = self.sign_root(&root, None)?;
+        let signed = self.sign_root(&root, &root, root.role(Role::Root).threshold)?;
         let accepted = Root::accept_first(&signed, &RingVerifier);
         accepted.map_err(|fault| self.root_fault(fault))?;
         self.write_root(&root, &signed)?;
@@ -300,6 +312,14 @@ impl KeyStore {
         self.signers_of(&self.root()?, role)
     }
 
+    /// Those of them that the folder holds, though they may be too few: others have the rest.
+    ///
+    /// # Errors
+    /// [`KeyError::TooFew`] when there is none.
+    pub fn signers_at_hand(&self, role: Role) -> Result<Vec<RingSigner>, KeyError> {
+        self.at_least(&self.root()?, role, 1)
+    }
+
     /// All keys, by role: those that the root names, then those that only lie in the folder.
     ///
     /// # Errors
@@ -338,16 +358,21 @@ impl KeyStore {
     pub fn rotate(&self, role: Role) -> Result<Root, KeyError> {
         let _alone = self.alone()?;
         let old = self.root()?;
-        self.succeed(&old, role, |count| {
-            (0..count).map(|_| self.make_key(role)).collect()
-        })
+        self.signers_of(&old, Role::Root)?;
+        let next = self.rotated(&old, role)?;
+        self.succeed(&old, &next)
+    }
+
+    fn rotated(&self, old: &Root, role: Role) -> Result<Root, KeyError> {
+        let RoleKeys { threshold, keys } = old.role(role);
+        let made: Result<Vec<_>, _> = keys.iter().map(|_| self.make_key(role)).collect();
+        Ok(successor(old, role, *threshold, &made?))
     }
 
     /// Checks that [`revoke`](Self::revoke) can begin: the key's role, and the root that names it.
     ///
     /// # Errors
-    /// [`KeyError::NoSuchKey`], [`KeyError::Needed`] when the role could not sign without it, or
-    /// [`KeyError::TooFew`] when too few root keys are at hand.
+    /// [`KeyError::NoSuchKey`], or [`KeyError::Needed`] when the role could not sign without it.
     pub fn check_revoke(&self, id: KeyId, replace: bool) -> Result<(Role, Root), KeyError> {
         let root = self.root()?;
         let role = Role::ALL
@@ -363,55 +388,45 @@ impl KeyStore {
                 needed: *threshold,
             });
         }
-        self.signers_of(&root, Role::Root)?;
         Ok((role, root))
     }
 
     /// Strikes one key off in a new root; with `replace`, a new one takes its place.
     ///
     /// # Errors
-    /// As [`check_revoke`](Self::check_revoke).
+    /// As [`check_revoke`](Self::check_revoke), and [`KeyError::TooFew`] when too few root keys are at
+    /// hand to sign it.
     pub fn revoke(&self, id: KeyId, replace: bool) -> Result<(Role, Root), KeyError> {
         let _alone = self.alone()?;
         let (role, old) = self.check_revoke(id, replace)?;
-        let keys = old.role(role).keys.iter().copied();
-        let mut left: Vec<_> = keys.filter(|key| key.id() != id).collect();
-        let next = self.succeed(&old, role, |_| {
-            if replace {
-                left.push(self.make_key(role)?);
-            }
-            Ok(left)
-        })?;
-        Ok((role, next))
+        self.signers_of(&old, Role::Root)?;
+        let next = self.revoked(&old, role, id, replace)?;
+        Ok((role, self.succeed(&old, &next)?))
     }
 
-    /// Makes, signs, checks and writes the root after `old`, in which `role` has other keys.
-    fn succeed(
-        &self,
-        old: &Root,
-        role: Role,
-        keys: impl FnOnce(usize) -> Result<Vec<PublicKey>, KeyError>,
-    ) -> Result<Root, KeyError> {
-        // Before any key is made: can this be signed at all?
-        self.signers_of(old, Role::Root)?;
-        let mut next = old.clone();
-        next.version = old.version.saturating_add(1);
-        let RoleKeys {
-            threshold,
-            keys: had,
-        } = old.role(role);
-        next.roles[role as usize] = role_keys(*threshold, &keys(had.len())?);
-        let signed = self.sign_root(&next, Some(old))?;
+    fn revoked(&self, old: &Root, role: Role, id: KeyId, replace: bool) -> Result<Root, KeyError> {
+        let RoleKeys { threshold, keys } = old.role(role);
+        let mut left: Vec<_> = keys.iter().copied().filter(|key| key.id() != id).collect();
+        if replace {
+            left.push(self.make_key(role)?);
+        }
+        Ok(successor(old, role, *threshold, &left))
+    }
+
+    /// Signs, checks and writes the root after `old`.
+    fn succeed(&self, old: &Root, next: &Root) -> Result<Root, KeyError> {
+        let signed = self.sign_root(next, old, next.role(Role::Root).threshold)?;
         let accepted = old.accept_next(&signed, &RingVerifier);
         accepted.map_err(|fault| self.root_fault(fault))?;
-        self.write_root(&next, &signed)?;
-        Ok(next)
+        self.write_root(next, &signed)?;
+        Ok(next.clone())
     }
 
-    /// Signs `root` by its own root keys and those of the one before, each key once.
-    fn sign_root(&self, root: &Root, old: Option<&Root>) -> Result<Vec<u8>, KeyError> {
-        let mut signers = self.signers_of(root, Role::Root)?;
-        for signer in old.map_or(Ok(Vec::new()), |old| self.signers_of(old, Role::Root))? {
+    /// Signs `root` by its own root keys and those of the one before, each key once; by at least so
+    /// many of each.
+    fn sign_root(&self, root: &Root, old: &Root, least: u8) -> Result<Vec<u8>, KeyError> {
+        let mut signers = self.at_least(root, Role::Root, least)?;
+        for signer in self.at_least(old, Role::Root, least)? {
             if !signers
                 .iter()
                 .any(|other| other.public_key() == signer.public_key())
@@ -426,10 +441,14 @@ impl KeyStore {
     }
 
     fn signers_of(&self, root: &Root, role: Role) -> Result<Vec<RingSigner>, KeyError> {
+        self.at_least(root, role, root.role(role).threshold)
+    }
+
+    fn at_least(&self, root: &Root, role: Role, least: u8) -> Result<Vec<RingSigner>, KeyError> {
         let RoleKeys { threshold, keys } = root.role(role);
         let mut held = self.held(role)?;
         held.retain(|signer| keys.contains(&signer.public_key()));
-        if held.len() < usize::from(*threshold) {
+        if held.len() < usize::from(least) {
             return Err(KeyError::TooFew {
                 role: role_name(role),
                 held: held.len(),
@@ -528,6 +547,14 @@ pub fn sign_detached<S: Signer>(
     let written = cose::sign_detached(signer, content, payload, &mut bytes).ok()?;
     bytes.truncate(written);
     Some(bytes)
+}
+
+/// The root after `old`, in which `role` has these keys.
+fn successor(old: &Root, role: Role, threshold: u8, keys: &[PublicKey]) -> Root {
+    let mut next = old.clone();
+    next.version = old.version.saturating_add(1);
+    next.roles[role as usize] = role_keys(threshold, keys);
+    next
 }
 
 /// Keys whose number was checked against [`MAX_KEYS`].
@@ -688,6 +715,69 @@ mod tests {
             store.revoke(id, true),
             Err(KeyError::NoSuchKey(_))
         ));
+    }
+
+    #[test]
+    fn those_who_have_a_root_key_each_sign_one_after_the_other() {
+        let one = tempfile::tempdir().expect("folder");
+        let alice = KeyStore::at(one.path());
+        let two_of_three = |role| Quorum {
+            threshold: if role == Role::Root { 2 } else { 1 },
+            keys: if role == Role::Root { 3 } else { 1 },
+        };
+        let first = alice.init(two_of_three).expect("keys");
+        // The second root key goes to Bob, who has the public root; the third to a safe.
+        let other = tempfile::tempdir().expect("folder");
+        let bob = KeyStore::at(other.path());
+        bob.make_folder().expect("folder");
+        let files: Vec<_> = first.role(Role::Root).keys[1..]
+            .iter()
+            .map(|key| format!("root-{}.p8", hex(&key.id().0)))
+            .collect();
+        fs::rename(alice.folder().join(&files[0]), bob.folder().join(&files[0])).expect("moved");
+        fs::remove_file(alice.folder().join(&files[1])).expect("away");
+        bob.write_root(&first, &alice.root_bytes().expect("root"))
+            .expect("written");
+
+        assert!(matches!(
+            alice.rotate(Role::Release),
+            Err(KeyError::TooFew {
+                held: 1,
+                needed: 2,
+                ..
+            })
+        ));
+        let begun = alice.propose_rotation(Role::Release).expect("begun");
+        assert_eq!(alice.root().expect("root"), first, "nothing is in force");
+        let own = alice.countersigned(&begun).expect("read");
+        assert_eq!((own.added, own.missing), (0, Some((1, 2))));
+        assert!(matches!(alice.accept(&begun), Err(KeyError::Root { .. })));
+
+        let both = bob.countersigned(&begun).expect("signed");
+        assert_eq!((both.added, both.missing), (1, None));
+        let second = bob.accept(&both.signed).expect("in force");
+        assert_eq!(alice.accept(&both.signed).expect("in force"), second);
+        assert_eq!(second.version, 2);
+        assert_ne!(second.role(Role::Release), first.role(Role::Release));
+        assert_eq!(second.role(Role::Root), first.role(Role::Root));
+        // It is in force: it does not follow itself.
+        assert!(matches!(
+            bob.countersigned(&both.signed),
+            Err(KeyError::NotNext {
+                offered: 2,
+                expected: 3
+            })
+        ));
+        // Any byte changed, it is not signed by both.
+        for at in 0..both.signed.len() {
+            let mut bytes = begun.clone();
+            let Some(byte) = bytes.get_mut(at) else { break };
+            *byte ^= 1;
+            let accepted = bob
+                .countersigned(&bytes)
+                .is_ok_and(|it| it.missing.is_none());
+            assert!(!accepted, "byte {at}");
+        }
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Names of the core's kinds, for people, TOML keys and JSON values. They are stable.
 
+use crate::keys::hex;
 use edgeward::bundle::{BoardClass, SectionKind};
 use edgeward::contract::ViolationKind;
 use edgeward::policy::{Action, Policy, Severity};
 use edgeward::profile::{Layout, MissingPolicy, OutputKind};
 use edgeward::telemetry::{Alarm, Reason, SlotState, Statistic};
+use serde::Deserialize;
+use serde_json::Value;
 
 /// A violation's name.
 #[must_use]
@@ -160,6 +163,40 @@ pub fn class_name(class: BoardClass) -> &'static str {
         BoardClass::Linux => "linux",
         BoardClass::Mcu => "mcu",
         _ => "unknown",
+    }
+}
+
+/// Digests and release ids as hexadecimal digits, and classes by their names, wherever in a record they
+/// are: it is stored with arrays of numbers for the former and the code's names for the latter.
+pub fn readable(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(readable),
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match (key.as_str(), &mut *value) {
+                    ("digest" | "release" | "from" | "to", value) => digits(value),
+                    ("last_failure", Value::Array(pair)) => pair.iter_mut().for_each(digits),
+                    ("class", value) => {
+                        if let Ok(class) = BoardClass::deserialize(&*value) {
+                            *value = class_name(class).into();
+                        }
+                    }
+                    _ => {}
+                }
+                readable(value);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// An array of 8 or 32 bytes as hexadecimal digits; anything else stays.
+fn digits(value: &mut Value) {
+    let Value::Array(items) = &*value else { return };
+    let byte = |item: &Value| u8::try_from(item.as_u64()?).ok();
+    let bytes: Option<Vec<u8>> = items.iter().map(byte).collect();
+    if let Some(bytes) = bytes.filter(|bytes| matches!(bytes.len(), 8 | 32)) {
+        *value = hex(&bytes).into();
     }
 }
 

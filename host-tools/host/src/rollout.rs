@@ -157,6 +157,22 @@ pub enum PlanError {
     SameClass(&'static str),
 }
 
+/// A release that every board would refuse as a downgrade.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "version {version} has counter {counter}, and every board that would get it accepts {least} at least"
+)]
+pub struct Downgrade {
+    /// The release's version.
+    pub version: Text,
+    /// Its counter.
+    pub counter: u32,
+    /// The least counter that a board accepts.
+    pub least: u32,
+    /// The counter that all of them accept.
+    pub wanted: u32,
+}
+
 impl Rollout {
     /// Begins the first phase.
     ///
@@ -260,6 +276,40 @@ impl Rollout {
         self.release_for(board.class).is_some()
             && self.plan.tags.iter().all(|tag| board.tags.contains(tag))
             && in_cohort(&self.plan.id, &board.device, self.share())
+    }
+
+    /// Refuses a release whose counter is below what every board accepts that the last phase asks to
+    /// run it.
+    ///
+    /// # Errors
+    /// [`Downgrade`] for the first such release.
+    pub fn check_floors(
+        &self,
+        boards: &[BoardView],
+        in_cohort: &dyn Fn(&str, &str, u16) -> bool,
+    ) -> Result<(), Downgrade> {
+        let last = Self {
+            phase: self.plan.phases.len().saturating_sub(1),
+            ..self.clone()
+        };
+        for target in &self.plan.targets {
+            let asked = boards.iter().filter(|board| board.class == target.class);
+            let floors = asked
+                .filter(|board| last.asks(board, in_cohort))
+                .map(|board| board.floor);
+            let (least, wanted) = (floors.clone().min(), floors.max());
+            if let (Some(least), Some(wanted)) = (least, wanted)
+                && target.counter < least
+            {
+                return Err(Downgrade {
+                    version: target.version.clone(),
+                    counter: target.counter,
+                    least,
+                    wanted,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// What a board made of the release that is meant for its class, since the rollout's desired
@@ -566,6 +616,28 @@ mod tests {
         }
         // Late since 9501, and then the soak.
         assert_eq!(step(&mut rollout, 9601), Decision::Advance);
+    }
+
+    #[test]
+    fn a_downgrade_for_every_board_is_told_with_the_counter_that_none_refuses() {
+        let rollout = Rollout::start(plan(&[500, 1000]), 0).expect("a rollout");
+        let counter = rollout.plan.targets[0].counter;
+        let at = |number, floor| BoardView {
+            floor,
+            ..board(number, SlotState::Empty)
+        };
+        let all = |_: &str, _: &str, _: u16| true;
+        let refused = rollout.check_floors(&[at(0, counter + 1), at(1, counter + 3)], &all);
+        let refused = refused.expect_err("both refuse it");
+        assert_eq!((refused.least, refused.wanted), (counter + 1, counter + 3));
+        // One that takes it is enough, and boards that are not asked count for nothing.
+        let one = [at(0, counter), at(1, counter + 3)];
+        assert_eq!(rollout.check_floors(&one, &all), Ok(()));
+        let none = |_: &str, _: &str, _: u16| false;
+        assert_eq!(rollout.check_floors(&[at(0, counter + 1)], &none), Ok(()));
+        // The last phase counts, not the one that begins.
+        let later = |_: &str, _: &str, share: u16| share == 1000;
+        assert!(rollout.check_floors(&[at(0, counter + 1)], &later).is_err());
     }
 
     #[test]

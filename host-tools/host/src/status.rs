@@ -307,7 +307,7 @@ pub fn standing(
         .iter()
         .filter_map(|frame| Some((frame.received_ms, summary_of(&frame.raw)?)))
         .collect();
-    let rollout = store.rollouts(&device.fleet)?.into_iter().next();
+    let rollout = store.newest_rollout(&device.fleet)?;
     let gaps = store.gaps(&device.name)?;
     let missing = |(first, last): &(u64, u64)| last - first + 1;
     Ok(BoardStatus {

@@ -210,7 +210,7 @@ pub fn overview(store: &dyn Store, catalog: &Catalog, fleet: &str) -> Result<Ove
             device,
         });
     }
-    let rollout = match store.rollouts(fleet)?.into_iter().next() {
+    let rollout = match store.newest_rollout(fleet)? {
         Some(rollout) => {
             let counts = rollout.counts(&boards(store, fleet)?, &in_cohort);
             Some(serde_json::json!({ "rollout": rollout, "counts": counts }))

@@ -101,6 +101,11 @@ fn suite(store: &dyn Store) {
         store.enroll(&device("a", 2)),
         Err(StoreError::OtherKey { .. })
     ));
+    assert!(matches!(
+        store.enroll(&device("b", 1)),
+        Err(StoreError::SameKey { device, .. }) if device == "a"
+    ));
+    assert!(store.device("b").expect("read").is_none());
     store.enroll(&device("b", 2)).expect("enrolled");
 
     // Out of order, doubled, with a gap.

@@ -37,11 +37,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let mut changes = args.dry_run.changes();
     let v4 = free(args.address, args.port)?;
     let v5 = args.port_v5.map(|port| free(args.address, port));
+    let v5 = v5.transpose()?;
     let what = format!("listen on {v4} until it is stopped");
     let listening = changes.make(what, || Ok(start(&options)?))?;
     let (v4, v5) = match &listening {
         Some(listening) => (listening.v4, listening.v5),
-        None => (v4, v5.transpose()?),
+        None => (v4, v5),
     };
     let value = serde_json::json!({ "mqtt_3_1_1": v4, "mqtt_5": v5 });
     let ran = listening.is_some();

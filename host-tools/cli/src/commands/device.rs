@@ -19,7 +19,7 @@ use edgeward_host::keys::{hex, unhex};
 use edgeward_host::names::{class_name, slot_state_name};
 use edgeward_host::status::{self, BoardStatus, Running};
 use edgeward_host::store::sqlite::Sqlite;
-use edgeward_host::store::{Device, Epoch, FrameQuery, Store, StoreError, Unknown};
+use edgeward_host::store::{Device, Epoch, Store, StoreError, Unknown};
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -161,11 +161,8 @@ fn show_one(args: &ShowArgs, context: &Context) -> anyhow::Result<Exit> {
 fn forget(args: &ForgetArgs, context: &Context) -> anyhow::Result<Exit> {
     let (device, frames) = look(context, |store| {
         let device = find(store, &args.device)?;
-        let frames = store.frames(&FrameQuery {
-            device: Some(device.name.clone()),
-            ..FrameQuery::default()
-        })?;
-        Ok((device, frames.len()))
+        let frames = store.count_frames(&device.name)?;
+        Ok((device, frames))
     })?;
     let mut changes = args.dry_run.changes();
     let what = format!(
@@ -207,29 +204,11 @@ fn enroll(args: &EnrollArgs, context: &Context) -> anyhow::Result<Exit> {
         epoch: None,
         through: 0,
     };
-    let there = look_or_empty(context, |store| {
-        let there = store.device(&device.name)?;
-        let known = store.devices()?.into_iter();
-        let mut same = known.filter(|other| other.key == device.key && other.name != device.name);
-        Ok((there, store.unknown(&device.fleet)?, same.next()))
-    })?;
-    let (there, unknown, same_key) = there;
-    if let Some(other) = same_key {
-        let what = format!(
-            "{} of fleet {} is enrolled with this key, which is one board's alone",
-            other.name, other.fleet
-        );
-        return Err(Failure::new(Exit::Error, what)
-            .next(format!(
-                "give the key that {} itself prints, or `edgeward device forget {}` first if it was renamed",
-                device.name, other.name
-            ))
-            .into());
-    }
-    if there.as_ref().is_some_and(|there| there.key != device.key) {
-        let device = device.name;
-        return Err(StoreError::OtherKey { device }.into());
-    }
+    let look = look_or_empty(context, |store| {
+        store.check_key(&device)?;
+        Ok((store.device(&device.name)?, store.unknown(&device.fleet)?))
+    });
+    let (there, unknown) = look.map_err(advised)?;
     warn_of_another_key(&unknown, &device, context);
     let mut changes = args.dry_run.changes();
     if let Some(there) = there {
@@ -241,7 +220,9 @@ fn enroll(args: &EnrollArgs, context: &Context) -> anyhow::Result<Exit> {
     let what = format!("enroll {} in fleet {}", device.name, device.fleet);
     let enrolled = changes.make(what, || {
         let store = open(context)?;
-        store.enroll(&device)?;
+        store
+            .enroll(&device)
+            .map_err(|error| advised(error.into()))?;
         let detail = format!("{} {}", device.name, hex(&device.key.0));
         Ok(store.audit("device enroll", &detail, now_ms())?)
     })?;
@@ -249,6 +230,19 @@ fn enroll(args: &EnrollArgs, context: &Context) -> anyhow::Result<Exit> {
         context.out.say(format!("enrolled {}", device.name));
     }
     show(&device, &changes, context)
+}
+
+/// What to do about a key that is another board's.
+fn advised(error: anyhow::Error) -> anyhow::Error {
+    let Some(StoreError::SameKey { device, .. }) = error.downcast_ref() else {
+        return error;
+    };
+    let next = format!(
+        "give the key that the board itself prints, or `edgeward device forget {device}` first if it was renamed"
+    );
+    Failure::new(Exit::Error, error.to_string())
+        .next(next)
+        .into()
 }
 
 /// Enrolls a board that is enrolled: that changes nothing but the outbox that is taken next.

@@ -18,11 +18,19 @@ use std::time::Duration;
 /// The variable that may hold the password; no option does, since `ps` shows options to everybody.
 const PASSWORD: &str = "EDGEWARD_BROKER_PASSWORD";
 
+/// A name of a fleet or device.
+pub fn name(text: &str) -> Result<String, String> {
+    match is_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("no name: 1 to 32 letters, digits, `-` and `_`".to_owned()),
+    }
+}
+
 /// Where the fleet is.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Fleet {
     /// The fleet.
-    #[arg(long, default_value = "default", env = "EDGEWARD_FLEET")]
+    #[arg(long, default_value = "default", env = "EDGEWARD_FLEET", value_parser = name)]
     pub fleet: String,
     #[command(flatten)]
     line: Line,

@@ -40,6 +40,11 @@ enum Command {
         after_help = "Example:\n  edgeward keys revoke 5c1d0a9f3b2e4d6c --replace\n\nA running `edgeward serve` brings the new root to the boards by itself; without it, the next\n`edgeward rollout` command does."
     )]
     Revoke(RevokeArgs),
+    /// Sign a root that somebody else began with `--partial`, and put it in force once enough have.
+    #[command(
+        after_help = "Example:\n  edgeward keys rotate release --partial root-2.part      # Alice, who has one of two root keys\n  edgeward keys countersign root-2.part --dry-run         # Bob reads what would change\n  edgeward keys countersign root-2.part                   # Bob signs: it is in force for him\n  edgeward keys countersign root-2.part                   # Alice, with Bob's file: and for her\n\nWhoever signs answers for what changes: compare the keys with those who made them."
+    )]
+    Countersign(CountersignArgs),
     /// Print public keys, or write the signed root for boards to a file.
     #[command(
         after_help = "Example:\n  edgeward keys export --role release --pem\n  edgeward keys export --root root.cose"
@@ -70,6 +75,9 @@ struct RotateArgs {
     /// The role.
     #[arg(value_enum)]
     role: RoleArg,
+    /// Begin with the root keys at hand, into this file: others add theirs with `keys countersign`.
+    #[arg(long, value_name = "FILE")]
+    partial: Option<PathBuf>,
     #[command(flatten)]
     dry_run: DryRun,
 }
@@ -81,6 +89,17 @@ struct RevokeArgs {
     /// Make a new key in its place.
     #[arg(long)]
     replace: bool,
+    /// Begin with the root keys at hand, into this file: others add theirs with `keys countersign`.
+    #[arg(long, value_name = "FILE")]
+    partial: Option<PathBuf>,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+#[derive(Debug, clap::Args)]
+struct CountersignArgs {
+    /// The root on its way; it is written again with what was added.
+    file: PathBuf,
     #[command(flatten)]
     dry_run: DryRun,
 }
@@ -169,6 +188,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         Command::List => list(&store, context),
         Command::Rotate(args) => rotate(&args, &store, context),
         Command::Revoke(args) => revoke(&args, &store, context),
+        Command::Countersign(args) => countersign(&args, &store, context),
         Command::Export(args) => export(&args, &store, context),
     }
 }
@@ -292,7 +312,6 @@ fn key_row(key: &KeyInfo) -> KeyRow {
 fn rotate(args: &RotateArgs, store: &KeyStore, context: &Context) -> anyhow::Result<Exit> {
     let role = Role::from(args.role);
     let root = store.root()?;
-    store.signers(Role::Root)?;
     let keys = format!("{} {} keys", root.role(role).keys.len(), role_name(role));
     let ids = root.role(role).keys.iter().map(|key| hex(&key.id().0));
     let ids: Vec<String> = ids.collect();
@@ -302,8 +321,13 @@ fn rotate(args: &RotateArgs, store: &KeyStore, context: &Context) -> anyhow::Res
         "replace {keys} in root version {next} ({}): what only they signed is refused from then on",
         ids.join(", ")
     );
-    if changes.make(what, || Ok(store.rotate(role)?))?.is_some() {
-        let said = format!("replaced {keys} in root version {next}");
+    if let Some(file) = &args.partial {
+        let begin = || Ok(store.propose_rotation(role)?);
+        return propose(store, changes, context, (file, what), begin);
+    }
+    store.signers(Role::Root)?;
+    if let Some(root) = changes.make(what, || Ok(store.rotate(role)?))? {
+        let said = format!("replaced {keys} in root version {}", root.version);
         context.out.say(said);
         if role == Role::Release {
             context.out.say(
@@ -327,12 +351,129 @@ fn revoke(args: &RevokeArgs, store: &KeyStore, context: &Context) -> anyhow::Res
         true => format!("revoke {key} and make another in root version {next}"),
         false => format!("revoke {key} in root version {next}"),
     };
+    if let Some(file) = &args.partial {
+        let begin = || Ok(store.propose_revocation(id, args.replace)?);
+        return propose(store, changes, context, (file, what), begin);
+    }
+    store.signers(Role::Root)?;
     let revoke = || Ok(store.revoke(id, args.replace)?);
-    if changes.make(what, revoke)?.is_some() {
-        let said = format!("revoked {key} in root version {next}");
+    if let Some((_, root)) = changes.make(what, revoke)? {
+        let said = format!("revoked {key} in root version {}", root.version);
         context.out.say(said);
     }
     show(store, &changes, context)
+}
+
+/// Begins a root that others are to sign as well.
+fn propose(
+    store: &KeyStore,
+    mut changes: Changes,
+    context: &Context,
+    (file, what): (&Path, String),
+    begin: impl FnOnce() -> anyhow::Result<Vec<u8>>,
+) -> anyhow::Result<Exit> {
+    store.signers_at_hand(Role::Root)?;
+    release::check_target(file)?;
+    let what = format!("{what}; signed by the root keys at hand, not in force yet");
+    if let Some(bytes) = changes.make(what, begin)? {
+        release::write(&mut changes, file, &bytes)?;
+        context.out.say(format!(
+            "{} holds the new root; whoever has another root key goes on with `edgeward keys countersign`",
+            file.display()
+        ));
+    }
+    show(store, &changes, context)
+}
+
+/// What a root on its way changes. The field names are stable.
+#[derive(Serialize)]
+struct Countersigned {
+    root_version: u32,
+    added_signatures: usize,
+    valid_signatures: Option<u8>,
+    needed_signatures: Option<u8>,
+    in_force: bool,
+    differences: Vec<Difference>,
+}
+
+#[derive(Serialize)]
+struct Difference {
+    role: &'static str,
+    key: String,
+    change: &'static str,
+}
+
+/// Keys and thresholds in which two roots differ.
+fn differences(old: &Root, new: &Root) -> Vec<Difference> {
+    let mut found = Vec::new();
+    for role in Role::ALL {
+        let (before, after) = (old.role(role), new.role(role));
+        let gone = before.keys.iter().filter(|key| !after.keys.contains(key));
+        let come = after.keys.iter().filter(|key| !before.keys.contains(key));
+        let changes = gone.map(|key| (key, "revoked"));
+        for (key, change) in changes.chain(come.map(|key| (key, "new"))) {
+            let key = hex(&key.id().0);
+            found.push(Difference {
+                role: role_name(role),
+                key,
+                change,
+            });
+        }
+        if before.threshold != after.threshold {
+            let key = format!("{} must sign, not {}", after.threshold, before.threshold);
+            found.push(Difference {
+                role: role_name(role),
+                key,
+                change: "threshold",
+            });
+        }
+    }
+    found
+}
+
+fn countersign(
+    args: &CountersignArgs,
+    store: &KeyStore,
+    context: &Context,
+) -> anyhow::Result<Exit> {
+    let bytes = release::read(&args.file)?;
+    let countersigned = store.countersigned(&bytes).map_err(|error| {
+        let what = format!("{}: {}", args.file.display(), crate::exit::words(&error));
+        Failure::new(Exit::Error, what)
+            .next("a root on its way comes from `edgeward keys rotate` or `revoke` with --partial")
+    })?;
+    let mut changes = args.dry_run.changes();
+    release::write(&mut changes, &args.file, &countersigned.signed)?;
+    let in_force = countersigned.missing.is_none();
+    if in_force {
+        let what = format!("put root version {} in force", countersigned.next.version);
+        changes.make(what, || Ok(store.accept(&countersigned.signed)?))?;
+    }
+    let report = Countersigned {
+        root_version: countersigned.next.version,
+        added_signatures: countersigned.added,
+        valid_signatures: countersigned.missing.map(|(valid, _)| valid),
+        needed_signatures: countersigned.missing.map(|(_, needed)| needed),
+        in_force: in_force && !changes.are_only_said(),
+        differences: differences(&countersigned.old, &countersigned.next),
+    };
+    changes.emit(context, &report, |report, w| {
+        let mut table = Table::new(["role", "key", "change"]);
+        for difference in &report.differences {
+            let key = difference.key.clone();
+            table.row([difference.role.into(), key, difference.change.into()]);
+        }
+        table.write(w)?;
+        match countersigned.missing {
+            None => writeln!(w, "root version {}: enough signatures", report.root_version),
+            Some((valid, needed)) => writeln!(
+                w,
+                "root version {}: {valid} of {needed} signatures; pass the file on",
+                report.root_version
+            ),
+        }
+    })?;
+    Ok(Exit::Ok)
 }
 
 fn export(args: &ExportArgs, store: &KeyStore, context: &Context) -> anyhow::Result<Exit> {

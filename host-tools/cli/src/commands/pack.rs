@@ -135,6 +135,8 @@ pub struct VerifyArgs {
 struct Packed<'a> {
     bundle: String,
     written: bool,
+    #[serde(skip)]
+    dry_run: bool,
     signed_by: Vec<String>,
     #[serde(flatten)]
     report: &'a Report,
@@ -152,7 +154,7 @@ pub fn run(args: PackArgs, context: &Context) -> anyhow::Result<Exit> {
     release::check_target(&out)?;
     let store = KeyStore::at(&context.home);
     let signers = if args.sign {
-        store.signers(Role::Release)?
+        store.signers_at_hand(Role::Release)?
     } else {
         Vec::new()
     };
@@ -169,10 +171,14 @@ pub fn run(args: PackArgs, context: &Context) -> anyhow::Result<Exit> {
         signed_by.push(hex(&sign_bundle(&mut packed.bytes, signer)?.0));
     }
     let mut changes = args.dry_run.changes();
-    release::write(&mut changes, &out, &packed.bytes)?;
+    if args.sign {
+        let missing = release::missing_signatures(&packed.bytes, &store.root()?);
+        release::tell_missing(missing, context);
+    }
     let result = Packed {
         bundle: out.display().to_string(),
-        written: !changes.are_only_said(),
+        written: release::write(&mut changes, &out, &packed.bytes)?,
+        dry_run: changes.are_only_said(),
         signed_by,
         report: &packed.report,
     };
@@ -182,7 +188,11 @@ pub fn run(args: PackArgs, context: &Context) -> anyhow::Result<Exit> {
 
 fn print(packed: &Packed<'_>, w: &mut dyn Write) -> io::Result<()> {
     let report = packed.report;
-    let written = if packed.written { "" } else { " (not written)" };
+    let written = match (packed.written, packed.dry_run) {
+        (true, _) => "",
+        (false, true) => " (not written)",
+        (false, false) => " (as it was)",
+    };
     writeln!(w, "bundle    {}{written}", packed.bundle)?;
     writeln!(
         w,
@@ -312,7 +322,7 @@ pub fn run_profile(args: &ProfileArgs, context: &Context) -> anyhow::Result<Exit
 pub fn run_sign(args: &SignArgs, context: &Context) -> anyhow::Result<Exit> {
     let mut bytes = release::read(&args.bundle)?;
     let store = KeyStore::at(&context.home);
-    let signers = store.signers(Role::Release)?;
+    let signers = store.signers_at_hand(Role::Release)?;
     let mut signed_by = Vec::new();
     for signer in &signers {
         let key = sign_bundle(&mut bytes, signer).map_err(|error| {
@@ -322,18 +332,22 @@ pub fn run_sign(args: &SignArgs, context: &Context) -> anyhow::Result<Exit> {
         signed_by.push(hex(&key.0));
     }
     let mut changes = args.dry_run.changes();
-    release::write(&mut changes, &args.bundle, &bytes)?;
+    let written = release::write(&mut changes, &args.bundle, &bytes)?;
     #[derive(Serialize)]
     struct Signed {
         bundle: String,
         signed_by: Vec<String>,
         written: bool,
+        /// Valid signatures and how many it takes, while they are too few.
+        missing: Option<(u8, u8)>,
     }
     let report = Signed {
         bundle: args.bundle.display().to_string(),
         signed_by,
-        written: !changes.are_only_said(),
+        written,
+        missing: release::missing_signatures(&bytes, &store.root()?),
     };
+    release::tell_missing(report.missing, context);
     changes.emit(context, &report, |report, w| {
         let mut table = Table::new(["bundle", "signed by"]);
         for key in &report.signed_by {

@@ -4,7 +4,7 @@ use super::change::Changes;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, words};
 use anyhow::Context as _;
-use edgeward::trust::root::Root;
+use edgeward::trust::root::{Root, TrustError};
 use edgeward_host::data::{Columns, DataError, Samples};
 use edgeward_host::eval::{EvalError, Release};
 use edgeward_host::pack::{self, Options, PackError};
@@ -66,6 +66,25 @@ pub fn write(changes: &mut Changes, path: &Path, bytes: &[u8]) -> anyhow::Result
         write().with_context(|| format!("cannot write {}", path.display()))
     })?;
     Ok(written.is_some())
+}
+
+/// Valid release signatures of a bundle and how many it takes, where they are too few.
+pub fn missing_signatures(bytes: &[u8], root: &Root) -> Option<(u8, u8)> {
+    match edgeward_host::release::Release::open(bytes, root) {
+        Err(ReleaseError::Unsigned(TrustError::Threshold { valid, needed, .. })) => {
+            Some((valid, needed))
+        }
+        _ => None,
+    }
+}
+
+/// Says that a bundle still lacks signatures, if it does.
+pub fn tell_missing(missing: Option<(u8, u8)>, context: &Context) {
+    if let Some((valid, needed)) = missing {
+        context.out.say(format!(
+            "{valid} of {needed} signatures: pass it on to who has another release key, for `edgeward sign`"
+        ));
+    }
 }
 
 /// Checks a bundle as boards would; why they would refuse it, and what to do about it.

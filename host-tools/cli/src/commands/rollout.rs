@@ -1,5 +1,7 @@
 //! `edgeward rollout` and `edgeward rollback`.
 
+mod back;
+
 use super::change::{Changes, DryRun};
 use super::fleet::{Fleet, Wait, look, look_or_empty, seconds, store_path};
 use super::release;
@@ -7,7 +9,6 @@ use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::Table;
 use anyhow::{Context as _, Result};
-use edgeward::bundle::{Bundle, write};
 use edgeward::telemetry::{Id, Text};
 use edgeward::topic::is_name;
 use edgeward::trust::Role;
@@ -17,12 +18,14 @@ use edgeward_host::controller::{
 };
 use edgeward_host::keys::hex;
 use edgeward_host::mqtt::{Mqtt, Options};
-use edgeward_host::release::{Changes as ReleaseChanges, Release, repack};
+use edgeward_host::names::readable;
 use edgeward_host::rollout::{Counts, Plan, Rollout, State};
 use edgeward_host::store::{Store, StoreError};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+pub use back::{Rollback, rollback};
 
 /// Bring a release to the fleet in phases. `edgeward serve` advances a rollout and stops it when
 /// boards report harm; without it, a rollout stays in its first phase.
@@ -124,18 +127,6 @@ struct Publishing {
     no_wait: bool,
 }
 
-/// Send old content to the whole fleet, as a new release: no board goes below the counter that it
-/// confirmed, so the content is packed again under the next counter and signed.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  edgeward rollback --to motion-1.0.0.bundle")]
-pub struct Rollback {
-    /// The bundle that worked.
-    #[arg(long)]
-    to: PathBuf,
-    #[command(flatten)]
-    by: Changed,
-}
-
 /// A share such as `10%` or `2.5%`, in per mille.
 fn share(text: &str) -> Result<u16, String> {
     let number = text.trim().trim_end_matches('%').parse::<f64>();
@@ -207,34 +198,16 @@ fn start(args: &Start, context: &Context) -> Result<Exit> {
     begin(line, &files, &rollout)
 }
 
-/// Refuses a release whose counter is below what every board accepts that its last phase asks to run it:
-/// all of them would refuse it as a downgrade.
+/// Refuses a release that every board would refuse as a downgrade.
 fn check_floors(rollout: &Rollout, context: &Context) -> Result<()> {
-    let plan = &rollout.plan;
-    let last = Rollout {
-        phase: plan.phases.len().saturating_sub(1),
-        ..rollout.clone()
-    };
-    let boards = look_or_empty(context, |store| Ok(boards(store, &plan.fleet)?))?;
-    for target in &plan.targets {
-        let asked = boards.iter().filter(|board| board.class == target.class);
-        let asked = asked.filter(|board| last.asks(board, &in_cohort));
-        let floors: Vec<u32> = asked.map(|board| board.floor).collect();
-        let (Some(least), Some(wanted)) = (floors.iter().min(), floors.iter().max()) else {
-            continue;
-        };
-        if target.counter < *least {
-            let what = format!(
-                "version {} has counter {}, and every board that would get it accepts {least} at least",
-                target.version, target.counter
-            );
-            let next = format!(
-                "pack it again with counter = {wanted} or higher; `edgeward rollback --to BUNDLE` does so with old content"
-            );
-            return Err(Failure::new(Exit::Refused, what).next(next).into());
-        }
-    }
-    Ok(())
+    let boards = look_or_empty(context, |store| Ok(boards(store, &rollout.plan.fleet)?))?;
+    rollout.check_floors(&boards, &in_cohort).map_err(|refused| {
+        let next = format!(
+            "pack it again with counter = {} or higher; `edgeward rollback --to BUNDLE` does so with old content",
+            refused.wanted
+        );
+        Failure::new(Exit::Refused, refused.to_string()).next(next).into()
+    })
 }
 
 /// What a command needs that changes how the fleet's newest rollout stands.
@@ -356,7 +329,7 @@ fn default_id(version: &str, now_ms: u64) -> String {
 }
 
 fn newest(store: &dyn Store, fleet: &str) -> Result<Rollout> {
-    let newest = store.rollouts(fleet)?.into_iter().next();
+    let newest = store.newest_rollout(fleet)?;
     newest.ok_or_else(|| {
         Failure::new(Exit::Error, format!("fleet {fleet} has no rollout"))
             .next("start one with `edgeward rollout start BUNDLE`")
@@ -365,7 +338,8 @@ fn newest(store: &dyn Store, fleet: &str) -> Result<Rollout> {
 }
 
 fn show(context: &Context, changes: &Changes, rollout: &Rollout, counts: &Counts) -> Result<()> {
-    let value = serde_json::json!({ "rollout": rollout, "counts": counts });
+    let mut value = serde_json::json!({ "rollout": rollout, "counts": counts });
+    readable(&mut value);
     changes.emit_line(context, &value, |_, w| {
         let plan = &rollout.plan;
         writeln!(
@@ -481,89 +455,31 @@ fn history(args: &Named, context: &Context) -> Result<Exit> {
             rollout,
         })
         .collect();
-    context
-        .out
-        .emit(&serde_json::json!({ "rollouts": rollouts }), |_, w| {
-            let mut table = Table::new(["rollout", "version", "counter", "phase", "state"]);
-            for Past {
-                rollout,
-                superseded,
-            } in &rollouts
-            {
-                let state = match superseded {
-                    true => "superseded".to_owned(),
-                    false => state_words(&rollout.state),
-                };
-                let target = rollout.plan.targets.first();
-                table.row([
-                    rollout.plan.id.to_string(),
-                    target.map_or(String::new(), |target| target.version.to_string()),
-                    target.map_or(String::new(), |target| target.counter.to_string()),
-                    format!("{} of {}", rollout.phase + 1, rollout.plan.phases.len()),
-                    state,
-                ]);
-            }
-            table.write(w)
-        })?;
-    Ok(Exit::Ok)
-}
-
-/// Runs `edgeward rollback`.
-pub fn rollback(args: &Rollback, context: &Context) -> Result<Exit> {
-    let keys = args.by.fleet.keys(context);
-    let root = keys.root()?;
-    let old = release::read(&args.to)?;
-    release::open(&args.to, &old, &root)?;
-    let counter = look_or_empty(context, |store| {
-        next_counter(store, &args.by.fleet.fleet, &old)
+    let mut value = serde_json::json!({ "rollouts": rollouts });
+    readable(&mut value);
+    context.out.emit(&value, |_, w| {
+        let mut table = Table::new(["rollout", "version", "counter", "phase", "state"]);
+        for Past {
+            rollout,
+            superseded,
+        } in &rollouts
+        {
+            let state = match superseded {
+                true => "superseded".to_owned(),
+                false => state_words(&rollout.state),
+            };
+            let target = rollout.plan.targets.first();
+            table.row([
+                rollout.plan.id.to_string(),
+                target.map_or(String::new(), |target| target.version.to_string()),
+                target.map_or(String::new(), |target| target.counter.to_string()),
+                format!("{} of {}", rollout.phase + 1, rollout.plan.phases.len()),
+                state,
+            ]);
+        }
+        table.write(w)
     })?;
-    let mut bundle = repack(
-        &old,
-        &ReleaseChanges {
-            counter: Some(counter),
-            ..ReleaseChanges::default()
-        },
-    )?;
-    for signer in keys.signers(Role::Release)? {
-        write::sign(&mut bundle, &signer)?;
-    }
-    let release = Release::open(&bundle, &root)?;
-    let plan = Plan {
-        id: Id::try_from(default_id("rollback", now_ms()).as_str()).unwrap_or_default(),
-        fleet: Id::try_from(args.by.fleet.fleet.as_str()).unwrap_or_default(),
-        targets: vec![release.target().clone()],
-        tags: Vec::new(),
-        phases: vec![1000],
-        soak_ms: 0,
-        max_failures: u32::MAX,
-        deadline_ms: 0,
-        expires_after_s: 7 * 86_400,
-    };
-    let rollout = Rollout::start(plan, now_ms())?;
-    let line = Line::check(&args.by, context)?;
-    begin(line, &[bundle], &rollout)
-}
-
-/// One more than any counter that the host knows of.
-fn next_counter(store: &dyn Store, fleet: &str, old: &[u8]) -> Result<u32> {
-    let known = store.releases()?.into_iter().map(|release| release.counter);
-    let rolled = store
-        .rollouts(fleet)?
-        .into_iter()
-        .flat_map(|rollout| rollout.plan.targets);
-    let own = Bundle::open(old)?.manifest().counter;
-    let highest = known
-        .chain(rolled.map(|target| target.counter))
-        .chain([own])
-        .max();
-    highest
-        .and_then(|counter| counter.checked_add(1))
-        .with_context(|| {
-            format!(
-                "no counter is left for fleet {fleet} ({})",
-                hex(&own.to_be_bytes())
-            )
-        })
+    Ok(Exit::Ok)
 }
 
 #[cfg(test)]

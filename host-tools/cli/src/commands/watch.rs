@@ -10,9 +10,9 @@ use edgeward::telemetry::{Birth, Event, ReleaseId, SlotState};
 use edgeward_host::catalog::{Catalog, Explained};
 use edgeward_host::collector::now_ms;
 use edgeward_host::keys::hex;
-use edgeward_host::names::{reason_name, slot_state_name};
+use edgeward_host::names::{readable, reason_name, slot_state_name};
 use edgeward_host::status::{alarm_of, group, slot_letter, summary_of, window, words};
-use edgeward_host::store::{FrameQuery, Kind, StoredFrame};
+use edgeward_host::store::{FrameQuery, Kind, StoreError, StoredFrame};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// window that had alarms.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  edgeward watch\n  edgeward watch --device wrist-1 -o json | jq .alarm\n\nWith -o json each report is a line of its own, as it is stored. Changes nothing."
+    after_help = "Examples:\n  edgeward watch\n  edgeward watch --device wrist-1 -o json | jq .alarm\n\nWith -o json each report is a line of its own. Changes nothing."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -60,6 +60,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let start = Instant::now();
     let mut since_ms = now_ms().saturating_sub(args.since.saturating_mul(1000));
     let mut shown: BTreeSet<(String, u32, u64)> = BTreeSet::new();
+    if let Some(device) = &args.device {
+        let known = look(context, |store| Ok(store.device(device)?.is_some()))?;
+        if !known {
+            return Err(StoreError::NoDevice(device.clone()).into());
+        }
+    }
     loop {
         let events_only = json && !args.summaries;
         let query = FrameQuery {
@@ -100,9 +106,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
 
 /// A report as JSON: the stored frame, and an alarm in names. The field names are stable.
 #[derive(Serialize)]
-struct Row<'a> {
+struct Row {
     #[serde(flatten)]
-    frame: &'a StoredFrame,
+    frame: StoredFrame,
     #[serde(skip_serializing_if = "Option::is_none")]
     alarm: Option<Explained>,
 }
@@ -124,8 +130,10 @@ struct Lines {
 }
 
 impl Lines {
-    fn row<'a>(&self, frame: &'a StoredFrame) -> Row<'a> {
+    fn row(&self, frame: &StoredFrame) -> Row {
         let alarm = alarm_of(&frame.body).filter(|_| frame.kind == Kind::Event);
+        let mut frame = frame.clone();
+        readable(&mut frame.body);
         Row {
             frame,
             alarm: alarm.map(|(release, alarm)| self.catalog.explain(release, &alarm)),

@@ -5,6 +5,7 @@ use super::report::Report;
 use super::updates::start;
 use super::world::{PATIENCE, World, must, wait_until};
 use anyhow::{Context, Result};
+use edgeward::bundle::CHUNK_BYTES;
 use serde_json::json;
 use std::time::Duration;
 
@@ -15,6 +16,12 @@ const ASK: Duration = Duration::from_secs(5);
 pub fn killed(world: &mut World, report: &mut Report, fourth: &Damaged) -> Result<()> {
     let name = world.boards[0].name.clone();
     let after = world.newest(&name)?;
+    // Its refusal of the damaged chunk may come before the last of the others.
+    let chunks = fourth.bundle.len().div_ceil(CHUNK_BYTES);
+    let hangs = wait_until(PATIENCE, || {
+        Ok(world.boards[0].holds(&fourth.bundle)? + 1 == chunks)
+    })?;
+    must(hangs, "all chunks but the damaged one", world)?;
     world.boards[0].kill()?;
     world.boards[0].restart()?;
     let resumed = world.event(&name, after, |event| !event["Resumed"].is_null())?;

@@ -196,10 +196,16 @@ pub fn better_release(
         )?;
     }
     let after = all_slots(world)?;
+    let changes = world.boards.iter().map(|board| {
+        let words =
+            |slots: &serde_json::Value| slots[&board.name].as_str().unwrap_or("?").to_owned();
+        format!("{}: {} -> {}", board.name, words(&before), words(&after))
+    });
+    let changes = changes.collect::<Vec<_>>().join("; ");
     report.step(
         "release 2, a third and then all",
         "one board first, then all three",
-        format!("{first} first while {waiting} waited; after: {}", after[&first].as_str().unwrap_or("?")),
+        format!("{first} first while {waiting} waited; slots: {changes}"),
         waiting == 2,
         json!({ "before": before, "first phase": middle, "after": after, "rollout": newest(world)? }),
     );

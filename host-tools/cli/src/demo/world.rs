@@ -3,6 +3,7 @@
 
 use super::feeder::{Feeder, Recording, Stream};
 use anyhow::{Context, Result, bail};
+use edgeward::bundle::CHUNK_BYTES;
 use edgeward::bundle::write::sign;
 use edgeward::telemetry::{Birth, ReleaseId, SlotState};
 use edgeward::trust::Role;
@@ -132,6 +133,16 @@ impl Board {
             .context("starting a board")?;
         self.child = Some(child);
         Ok(())
+    }
+
+    /// Chunks of a bundle that are in the board's flash.
+    pub fn holds(&self, bundle: &[u8]) -> Result<usize> {
+        let flash = std::fs::read(self.folder.join("slots.flash"))?;
+        let there = |chunk: &&[u8]| {
+            let mut blocks = flash.chunks(CHUNK_BYTES);
+            blocks.any(|block| block.starts_with(chunk))
+        };
+        Ok(bundle.chunks(CHUNK_BYTES).filter(there).count())
     }
 
     /// SIGKILL: as when the power goes.

@@ -51,6 +51,90 @@ fn keys_are_made_listed_rotated_revoked_and_exported() {
     assert!(place.path("root.cose").exists());
 }
 
+/// Moves the second private half of a role, as `keys list` shows them, into another home; that has the
+/// public root as well.
+fn hand_over(place: &Place, listed: &serde_json::Value, role: &str, home: &str) {
+    let keys = listed["keys"].as_array().expect("keys").iter();
+    let second = keys.filter(|key| key["role"] == role).nth(1);
+    let id = second.and_then(|key| key["key"].as_str());
+    let name = format!("{role}-{}.p8", id.expect("an id"));
+    let (from, to) = (place.path(".edgeward/keys"), place.path(home).join("keys"));
+    std::fs::create_dir_all(&to).expect("a folder");
+    std::fs::rename(from.join(&name), to.join(&name)).expect("moved");
+    std::fs::copy(from.join("root.cose"), to.join("root.cose")).expect("copied");
+}
+
+#[test]
+fn several_people_sign_a_release_and_a_root_one_after_the_other() {
+    let place = Place::new();
+    let listed = place.json(&["keys", "init", "--root", "2/2", "--release", "2/2"], 0);
+    hand_over(&place, &listed, "root", "bob");
+    hand_over(&place, &listed, "release", "bob");
+    let bundle = ["pack", &crate::common::model("v1.toml"), "-f", "v1.bundle"];
+    let packed = place.json(&[&bundle[..], &["--sign"]].concat(), 0);
+    assert_eq!(packed["signed_by"].as_array().map(Vec::len), Some(1));
+    place.run(&["verify", "v1.bundle"], 3);
+    let again = place.json(&["sign", "v1.bundle"], 0);
+    assert_eq!(again["missing"], serde_json::json!([1, 2]));
+    let signed = place.json(&["--home", "bob", "sign", "v1.bundle"], 0);
+    assert_eq!(signed["missing"], serde_json::Value::Null);
+    place.run(&["verify", "v1.bundle"], 0);
+
+    let refused = place.run(&["keys", "rotate", "rollout"], 1);
+    assert!(text(&refused.stderr).contains("--partial"));
+    let begin = ["keys", "rotate", "rollout", "--partial", "next.part"];
+    place.json(&[&begin[..], &["--dry-run"]].concat(), 0);
+    assert!(!place.path("next.part").exists());
+    let begun = place.json(&begin, 0);
+    assert_eq!(begun["root_version"], 1, "nothing is in force");
+    let own = place.json(&["keys", "countersign", "next.part"], 0);
+    assert_eq!(
+        (
+            &own["in_force"],
+            &own["valid_signatures"],
+            &own["needed_signatures"]
+        ),
+        (&false.into(), &1.into(), &2.into())
+    );
+    let bob = ["--home", "bob", "keys", "countersign", "next.part"];
+    let looked = place.json(&[&bob[..], &["--dry-run"]].concat(), 0);
+    snapshot("keys-countersign", &looked);
+    let roles: Vec<_> = looked["differences"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|difference| (&difference["role"], &difference["change"]))
+        .collect();
+    let expected = ["revoked", "new"].map(serde_json::Value::from);
+    assert_eq!(
+        roles,
+        expected
+            .iter()
+            .map(|change| (&looked["differences"][0]["role"], change))
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(
+        place.json(&["--home", "bob", "keys", "list"], 0)["root_version"],
+        1
+    );
+    assert_eq!(place.json(&bob, 0)["in_force"], true);
+    assert_eq!(
+        place.json(&["keys", "countersign", "next.part"], 0)["in_force"],
+        true
+    );
+    for home in [".edgeward", "bob"] {
+        let listed = place.json(&["--home", home, "keys", "list"], 0);
+        assert_eq!(listed["root_version"], 2, "{home}");
+    }
+    let over = place.run(&["keys", "countersign", "next.part"], 1);
+    assert!(
+        text(&over.stderr).contains("version 3"),
+        "{}",
+        text(&over.stderr)
+    );
+    place.run(&["keys", "countersign", "v1.bundle"], 1);
+}
+
 #[test]
 fn devices_are_enrolled_and_forgotten() {
     let place = Place::new();

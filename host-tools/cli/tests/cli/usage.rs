@@ -200,3 +200,27 @@ fn completions_know_every_command() {
         }
     }
 }
+
+#[test]
+fn names_that_are_none_and_boards_that_nobody_enrolled_are_not_watched() {
+    let place = Place::new();
+    place.run(&["watch", "--fleet", "a/b"], 2);
+    place.run(&["rollout", "status", "--fleet", ""], 2);
+    let key = "19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1";
+    place.run(&["device", "enroll", "board-1", "--key", key], 0);
+    let refused = place.run(&["watch", "--device", "nope", "--timeout", "1"], 1);
+    assert!(text(&refused.stderr).contains("no device nope is enrolled"));
+    place.run(&["watch", "--device", "board-1", "--timeout", "1"], 0);
+}
+
+#[test]
+fn the_agent_is_a_command_like_the_others() {
+    let place = Place::new();
+    assert!(text(&place.run(&["--help"], 0).stdout).contains("\n  agent "));
+    assert!(text(&place.run(&["help", "agent"], 0).stdout).contains("agent.toml"));
+    for args in [&["agent", "--help"][..], &["-q", "agent", "--help"]] {
+        let help = place.run(args, 0);
+        assert!(text(&help.stdout).contains("--print-key"), "{args:?}");
+    }
+    place.run(&["-q", "agent", "--config", "absent.toml"], 1);
+}

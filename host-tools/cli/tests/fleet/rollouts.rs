@@ -7,6 +7,7 @@ use edgeward::bundle::CHUNK_BYTES;
 use edgeward::sync::RolloutState;
 use edgeward::telemetry::{Reason, SlotState};
 use edgeward::topic;
+use edgeward_host::keys::hex;
 use std::time::Instant;
 
 #[test]
@@ -87,12 +88,45 @@ fn a_rollout_is_started_paused_resumed_aborted_and_rolled_back() {
         "{names:?}"
     );
 
+    // Records are printed as people and other commands write them.
+    let target = &history["rollouts"][0]["plan"]["targets"][0];
+    assert_eq!(target["class"], "linux");
+    assert_eq!(target["digest"], hex(&last.targets[0].digest));
+
+    // Where the release key is elsewhere, the same is written for whoever has it to sign.
+    let keys = place.path(".edgeward/keys");
+    let away = place.path("away");
+    std::fs::create_dir(&away).expect("a folder");
+    let held: Vec<_> = std::fs::read_dir(&keys)
+        .expect("the keys")
+        .map(|entry| entry.expect("a key").file_name())
+        .filter(|name| name.to_string_lossy().starts_with("release-"))
+        .collect();
+    for name in &held {
+        std::fs::rename(keys.join(name), away.join(name)).expect("moved away");
+    }
+    place.error(&["rollback", "--to", "v1.bundle"], 1);
+    let out = ["rollback", "--to", "v1.bundle", "--out", "again.bundle"];
+    let written = place.json(&out, 0);
+    assert_eq!(
+        (&written["counter"], &written["missing"]),
+        (&3.into(), &serde_json::json!([0, 1]))
+    );
+    place.error(&["rollout", "start", "again.bundle"], 3);
+    for name in &held {
+        std::fs::rename(away.join(name), keys.join(name)).expect("moved back");
+    }
+    place.json(&["sign", "again.bundle"], 0);
+    let start = ["rollout", "start", "again.bundle", "--id", "r-2"];
+    place.json(&start, 0);
+    assert_eq!(place.desired().targets[0].counter, 3);
+
     // What had not ended when another began never will.
     place.json(&["rollout", "start", "v1.bundle", "--id", "r-3"], 0);
     let history = place.json(&["rollout", "history"], 0);
     let rollouts = history["rollouts"].as_array().expect("a list").iter();
     let superseded: Vec<_> = rollouts.map(|rollout| &rollout["superseded"]).collect();
-    assert_eq!(superseded, [false, true, false], "{history}");
+    assert_eq!(superseded, [false, true, true, false], "{history}");
 }
 
 #[test]

@@ -74,8 +74,11 @@ fn serve_collects_shows_and_drives_and_watch_follows() {
         (&seen[0]["device"], &seen[0]["kind"]),
         (&Board::NAME.into(), &"event".into())
     );
+    let key = "19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1";
+    place.json(&["device", "enroll", "board-2", "--key", key], 0);
     let others = ["watch", "--timeout", "1", "--device", "board-2"];
     assert_eq!(place.lines(&others, 0), [Value::Null; 0]);
+    place.json(&["device", "forget", "board-2"], 0);
 
     // It brings new roots to the broker by itself, and finishes what the boards confirmed.
     place.json(&["keys", "rotate", "rollout"], 0);

@@ -4,7 +4,9 @@
 //! each other, so that none does where recordings are long enough to hold windows: these are cut from
 //! each recording in turn.
 //!
-//! Recordings that are shorter than a window are put together, as they follow each other on a board.
+//! Where those are enough and hold most of the data, shorter recordings beside them are left out.
+//!
+//! Otherwise recordings that are shorter than a window are put together, as they follow each other on a board.
 //! Which of them come together is chance, so many windows are drawn at random; what is independent
 //! then are the recordings. This is subsampling of blocks (Politis, Romano and Wolf, Subsampling,
 //! 1999): under the hypothesis that nothing drifts, a draw and the rest of the recordings are
@@ -89,12 +91,21 @@ impl Replay {
         })
     }
 
+    /// Whether limits rest on windows inside of recordings, and on nothing else.
+    fn rests_inside(&self) -> bool {
+        let windows: usize = self.recordings.iter().map(|range| self.whole(range)).sum();
+        let all: usize = self.recordings.iter().map(Range::len).sum();
+        windows >= CALIBRATION_WINDOWS as usize && windows * self.length > all / 2
+    }
+
     /// Independent windows that the recordings are worth: Kish's effective size of the windows inside
     /// recordings and of the recordings that are too short for one.
     pub fn independent(&self) -> f64 {
         let (mut sum, mut squares) = (0.0, 0.0);
+        let inside = self.rests_inside();
         for recording in &self.recordings {
             let (pieces, length) = match self.whole(recording) {
+                0 if inside => continue,
                 0 => (1.0, recording.len() as f64),
                 pieces => (pieces as f64, self.length as f64),
             };
@@ -110,7 +121,8 @@ impl Replay {
 
     /// The windows. Always the same ones: what is drawn is drawn by a generator of fixed seed.
     pub fn windows(&self) -> Vec<Pieces> {
-        if self.recordings.iter().all(|range| self.whole(range) > 0) {
+        let none_is_short = || self.recordings.iter().all(|range| self.whole(range) > 0);
+        if self.rests_inside() || none_is_short() {
             return self.inside().collect();
         }
         let mut random = Random(1);
@@ -224,6 +236,20 @@ mod tests {
         assert_eq!(windows.len(), 30);
         assert!(windows.iter().all(|window| window.len() == 1));
         assert!(windows.iter().all(|window| window[0].start % 250 <= 100));
+    }
+
+    #[test]
+    fn a_short_recording_beside_long_ones_joins_nothing() {
+        let alone = replay(&[3000], 100, 0).windows();
+        let beside = replay(&[3000, 1], 100, 0);
+        assert_eq!(beside.windows(), alone);
+        assert!((beside.independent() - 30.0).abs() < 1e-9);
+        // Where most of the data is in short ones, these count.
+        let mut lengths = vec![50; 100];
+        lengths.push(3000);
+        let mixed = replay(&lengths, 100, 0);
+        assert!(mixed.windows().iter().any(|window| window.len() > 1));
+        assert!(mixed.independent() > 30.0);
     }
 
     #[test]

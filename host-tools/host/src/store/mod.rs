@@ -60,6 +60,14 @@ pub enum StoreError {
         /// The device.
         device: String,
     },
+    /// The key is another board's.
+    #[error("{device} of fleet {fleet} is enrolled with this key, which is one board's alone")]
+    SameKey {
+        /// That board.
+        device: String,
+        /// Its fleet.
+        fleet: String,
+    },
     /// No such device.
     #[error("no device {0} is enrolled")]
     NoDevice(String),
@@ -389,8 +397,13 @@ pub trait Store: Send + Sync {
     /// Enrolls a device; again with the same key changes nothing.
     ///
     /// # Errors
-    /// [`StoreError::OtherKey`] when the name is taken.
+    /// [`StoreError::OtherKey`] when the name is taken, [`StoreError::SameKey`] when the key is.
     fn enroll(&self, device: &Device) -> Result<(), StoreError>;
+    /// Whether name and key go together as far as is known: what [`Store::enroll`] would refuse.
+    ///
+    /// # Errors
+    /// As [`Store::enroll`].
+    fn check_key(&self, device: &Device) -> Result<(), StoreError>;
     /// The next epoch that a device begins is taken whatever its clock says, once: somebody knows
     /// that the board lost its outbox.
     ///
@@ -441,6 +454,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn frames(&self, query: &FrameQuery) -> Result<Vec<StoredFrame>, StoreError>;
+    /// How many frames of a device there are.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn count_frames(&self, device: &str) -> Result<u64, StoreError>;
     /// The epochs of a device, the oldest first.
     ///
     /// # Errors
@@ -524,6 +542,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn rollouts(&self, fleet: &str) -> Result<Vec<Rollout>, StoreError>;
+    /// The rollout of a fleet that was started last.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn newest_rollout(&self, fleet: &str) -> Result<Option<Rollout>, StoreError>;
     /// The next sequence number for a fleet's desired state; never the same twice.
     ///
     /// # Errors

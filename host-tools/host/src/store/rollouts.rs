@@ -23,15 +23,21 @@ pub(super) fn births(connection: &Connection, fleet: &str) -> Result<Vec<StoredF
 
 /// All rollouts of a fleet, the newest first.
 pub(super) fn all(connection: &Connection, fleet: &str) -> Result<Vec<Rollout>, StoreError> {
-    // By the order in which they were stored: the clock may have gone back since the last one.
-    let mut statement =
-        connection.prepare("SELECT record FROM rollouts WHERE fleet = ?1 ORDER BY rowid DESC")?;
-    let rows = statement.query_map([fleet], |row| row.get::<_, String>(0))?;
-    rows.map(|row| from_json(&row?)).collect()
+    newest_of(connection, fleet, -1)
 }
 
-fn newest(connection: &Connection, fleet: &str) -> Result<Option<Rollout>, StoreError> {
-    Ok(all(connection, fleet)?.into_iter().next())
+/// The rollout of a fleet that was started last.
+pub(super) fn newest(connection: &Connection, fleet: &str) -> Result<Option<Rollout>, StoreError> {
+    Ok(newest_of(connection, fleet, 1)?.pop())
+}
+
+/// At most so many rollouts, the newest first; all where `limit` is negative.
+fn newest_of(connection: &Connection, fleet: &str, limit: i64) -> Result<Vec<Rollout>, StoreError> {
+    // By the order in which they were stored: the clock may have gone back since the last one.
+    let mut statement = connection
+        .prepare("SELECT record FROM rollouts WHERE fleet = ?1 ORDER BY rowid DESC LIMIT ?2")?;
+    let rows = statement.query_map(params![fleet, limit], |row| row.get::<_, String>(0))?;
+    rows.map(|row| from_json(&row?)).collect()
 }
 
 pub(super) fn start(

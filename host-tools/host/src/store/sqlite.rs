@@ -11,7 +11,9 @@ use crate::names::class_name;
 use crate::rollout::Rollout;
 use edgeward::bundle::BoardClass;
 use edgeward::trust::{PublicKey, sha256};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, params};
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params,
+};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -100,7 +102,7 @@ impl Sqlite {
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut connection = self.lock();
-        let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let done = work(&tx)?;
         tx.commit()?;
         Ok(done)
@@ -211,10 +213,27 @@ fn chained(previous: &str, time_ms: u64, action: &str, detail: &str) -> String {
     ))
 }
 
+/// Whether a device's name has no other key, and its key no other name.
+fn check_key(connection: &Connection, asked: &Device) -> Result<(), StoreError> {
+    let mut enrolled = connection
+        .prepare("SELECT name, fleet FROM devices WHERE (name = ?1) <> (key = ?2)")?
+        .query_map(params![asked.name, asked.key.0], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect::<Result<Vec<(String, String)>, _>>()?;
+    match enrolled.pop() {
+        None => Ok(()),
+        Some((device, _)) if device == asked.name => Err(StoreError::OtherKey { device }),
+        Some((device, fleet)) => Err(StoreError::SameKey { device, fleet }),
+    }
+}
+
 impl Store for Sqlite {
     fn enroll(&self, device: &Device) -> Result<(), StoreError> {
-        let connection = self.lock();
-        connection.execute(
+        let mut connection = self.lock();
+        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        check_key(&tx, device)?;
+        tx.execute(
             "INSERT INTO devices (name, fleet, key, class, enrolled_ms)
              VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (name) DO NOTHING",
             params![
@@ -225,17 +244,11 @@ impl Store for Sqlite {
                 signed(device.enrolled_ms)
             ],
         )?;
-        let key: [u8; 32] = connection.query_row(
-            "SELECT key FROM devices WHERE name = ?1",
-            [&device.name],
-            |row| row.get(0),
-        )?;
-        if key != device.key.0 {
-            return Err(StoreError::OtherKey {
-                device: device.name.clone(),
-            });
-        }
-        Ok(())
+        Ok(tx.commit()?)
+    }
+
+    fn check_key(&self, device: &Device) -> Result<(), StoreError> {
+        check_key(&self.lock(), device)
     }
 
     fn expect_epoch(&self, name: &str) -> Result<(), StoreError> {
@@ -368,6 +381,12 @@ impl Store for Sqlite {
         Ok(found)
     }
 
+    fn count_frames(&self, device: &str) -> Result<u64, StoreError> {
+        let count = "SELECT count(*) FROM frames WHERE device = ?1";
+        let frames: i64 = self.lock().query_row(count, [device], |row| row.get(0))?;
+        Ok(frames.unsigned_abs())
+    }
+
     fn gaps(&self, device: &str) -> Result<Vec<(u64, u64)>, StoreError> {
         let connection = self.lock();
         let current: Option<(i64, u64)> = connection
@@ -489,6 +508,10 @@ impl Store for Sqlite {
 
     fn rollouts(&self, fleet: &str) -> Result<Vec<Rollout>, StoreError> {
         rollouts::all(&self.lock(), fleet)
+    }
+
+    fn newest_rollout(&self, fleet: &str) -> Result<Option<Rollout>, StoreError> {
+        rollouts::newest(&self.lock(), fleet)
     }
 
     fn next_desired(&self, fleet: &str) -> Result<u64, StoreError> {

@@ -187,6 +187,7 @@ fn releases(view: &Overview, text: &mut Text) {
                 ("model", running.model.as_deref().unwrap_or("")),
                 ("version", &running.version),
                 ("release", &running.release),
+                ("state", running.state),
             ];
             text.value(name, &labels, 1.0);
         }

@@ -11,11 +11,13 @@ pub(super) fn print(status: &BoardStatus, w: &mut dyn Write) -> io::Result<()> {
         let release = slot.release.as_ref().map_or(String::new(), |release| {
             format!(" {} ({release})", slot.version)
         });
-        let confirmed = slot.state == slot_state_name(SlotState::Confirmed);
+        let settled = [SlotState::Confirmed, SlotState::Revoked].map(slot_state_name);
         let running = status.running.as_ref().map(|running| running.slot);
         let why = match slot.reason {
             Some(why) => format!(": {why}"),
-            None if confirmed && running != Some(slot.slot) => ", does not run".to_owned(),
+            None if settled.contains(&slot.state) && running != Some(slot.slot) => {
+                ", does not run".to_owned()
+            }
             None => String::new(),
         };
         writeln!(w, "slot {}    {}{release}{why}", slot.slot, slot.state)?;
