@@ -289,12 +289,15 @@ struct Scan {
     blank: bool,
     /// Greatest sequence number in the header of a record that does not hold.
     torn: u32,
+    /// Where the first record that does not hold begins in the flash, and what is wrong with it; the
+    /// sector's start where nothing looks like a record.
+    fault: (u32, RecordError),
 }
 
 /// Something begins at an offset: a record, or what a cut left of one.
 enum Found {
     Nothing,
-    Torn { sequence: u32 },
+    Torn { sequence: u32, why: RecordError },
     Record { sequence: u32, total: usize },
 }
 
@@ -318,7 +321,10 @@ impl Journal {
             (Some(a_newest), _) => (a_newest, a.place),
             (None, Some(b_newest)) => (b_newest, b.place),
             (None, None) if blank => return Err(Error::Unprovisioned),
-            (None, None) => return Err(Error::Unreadable),
+            (None, None) => {
+                let (offset, why) = if a.blank { b.fault } else { a.fault };
+                return Err(Error::Unreadable { offset, why });
+            }
         };
         let (sequence, state) = newest;
         // A torn record may hold at one boot and not at the next; numbers continue after it, so
@@ -456,14 +462,18 @@ fn scan<S: NorFlash>(
         place: Place::start_of(sector),
         blank: false,
         torn: 0,
+        fault: (base, RecordError::Magic),
     };
     let mut at = 0;
     while at + RECORD_ALIGN as u32 <= sector_bytes {
         let left = (sector_bytes - at) as usize;
         let step = match read_record(flash, base + at, left, &mut buffer)? {
             Found::Nothing => RECORD_ALIGN,
-            Found::Torn { sequence } => {
+            Found::Torn { sequence, why } => {
                 found.torn = found.torn.max(sequence);
+                if found.fault.1 == RecordError::Magic {
+                    found.fault = (base + at, why);
+                }
                 RECORD_ALIGN
             }
             Found::Record { sequence, total } => {
@@ -509,7 +519,8 @@ fn read_record<S: NorFlash>(
     flash::read(flash, offset, record)?;
     Ok(match check(record) {
         Ok((sequence, total)) => Found::Record { sequence, total },
-        Err(_) => Found::Torn {
+        Err(why) => Found::Torn {
+            why,
             sequence: u32::from_le_bytes([header[8], header[9], header[10], header[11]]),
         },
     })

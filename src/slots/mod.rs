@@ -83,7 +83,12 @@ pub enum Error {
     Unprovisioned,
     /// The journal is not blank and no record in it holds. Never repaired silently: it holds the
     /// trust root.
-    Unreadable,
+    Unreadable {
+        /// Where the first record that does not hold begins in the flash.
+        offset: u32,
+        /// What is wrong with it; its offsets count from there.
+        why: RecordError,
+    },
     /// The board is provisioned already.
     Provisioned,
     /// A journal record that was written whole can't be understood (a newer format), or a state

@@ -460,9 +460,13 @@ fn provisioning_happens_once_and_damage_is_not_repaired_silently() {
     assert_eq!(again, Error::Provisioned);
     flash.bytes_mut()[40] ^= 1;
     let open = Slots::open(flash.clone(), layout).unwrap_err();
-    assert_eq!(open, Error::Unreadable);
+    let Error::Unreadable { offset, why } = open else {
+        panic!("{open:?}");
+    };
+    assert_eq!(offset, layout.journal[0]);
+    assert!(matches!(why, RecordError::Crc(_)), "{why:?}");
     let provision = Slots::provision(flash.clone(), layout, root(1)).unwrap_err();
-    assert_eq!(provision, Error::Unreadable);
+    assert_eq!(provision, open);
     Slots::format(&mut flash, layout).unwrap();
     let blank = Slots::open(flash.clone(), layout).unwrap_err();
     assert_eq!(blank, Error::Unprovisioned);

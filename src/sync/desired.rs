@@ -57,22 +57,60 @@ pub struct Verdict {
     pub plan: Plan,
 }
 
+/// A field of a desired state's payload, in the order in which they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DesiredField {
+    /// The fleet.
+    Fleet,
+    /// The sequence number.
+    Sequence,
+    /// When it stops to count.
+    Expires,
+    /// The rollout's name.
+    Rollout,
+    /// Whether it goes on.
+    State,
+    /// One release a board class.
+    Targets,
+    /// Tags that a board must have.
+    Tags,
+    /// The share of boards.
+    Share,
+}
+
 /// Why a desired state was refused; nothing changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
     /// Not signed by enough rollout keys, or not of the one signed shape.
     Trust(TrustError),
-    /// The payload is no desired state.
-    Undecodable,
-    /// Bytes follow it; how many.
-    Trailing(u32),
-    /// It is for another fleet.
+    /// A field of the payload is cut off, too long, or none.
+    Undecodable {
+        /// Which.
+        field: DesiredField,
+        /// Its offset in the payload.
+        offset: u32,
+    },
+    /// Bytes follow the last field; the offset is that of the first.
+    Trailing {
+        /// Offset in the payload.
+        offset: u32,
+    },
+    /// It is for another fleet (the field at offset 0).
     Fleet,
     /// The share is above 1000, or the sequence number is 0.
-    OutOfRange,
+    OutOfRange {
+        /// Which.
+        field: DesiredField,
+        /// Its offset in the payload.
+        offset: u32,
+    },
     /// Two targets of one class.
-    DuplicateClass,
+    DuplicateClass {
+        /// Offset of the targets in the payload.
+        offset: u32,
+    },
     /// Older than the one given here, which was accepted before, or another of the same number.
     Replay {
         /// The sequence number accepted.
@@ -131,16 +169,16 @@ pub fn evaluate<V: Verifier + ?Sized>(
     let payload = root
         .verify_threshold(Role::Rollout, ContentType::Desired, bytes, verifier)
         .map_err(Refusal::Trust)?;
-    let (desired, rest): (Desired, _) =
-        postcard::take_from_bytes(payload).map_err(|_| Refusal::Undecodable)?;
-    if !rest.is_empty() {
-        return Err(Refusal::Trailing(rest.len() as u32));
-    }
+    let (desired, at) = decode(payload)?;
     if desired.fleet != board.fleet {
         return Err(Refusal::Fleet);
     }
-    if desired.share_per_mille > 1000 || desired.sequence == 0 {
-        return Err(Refusal::OutOfRange);
+    let range = |field, offset| Err(Refusal::OutOfRange { field, offset });
+    if desired.sequence == 0 {
+        return range(DesiredField::Sequence, at.sequence);
+    }
+    if desired.share_per_mille > 1000 {
+        return range(DesiredField::Share, at.share);
     }
     let targets = &desired.targets;
     let twice = |(at, target): (usize, &Target)| {
@@ -150,7 +188,8 @@ pub fn evaluate<V: Verifier + ?Sized>(
             .any(|other| other.class == target.class)
     };
     if targets.iter().enumerate().any(twice) {
-        return Err(Refusal::DuplicateClass);
+        let offset = at.targets;
+        return Err(Refusal::DuplicateClass { offset });
     }
     let digest = sha256(payload);
     let again = desired.sequence == seen.sequence && digest == seen.digest;
@@ -168,6 +207,62 @@ pub fn evaluate<V: Verifier + ?Sized>(
         rollout: rollout_tag(&desired.rollout),
         plan: plan(&desired, board),
     })
+}
+
+/// Offsets of the fields whose values are looked at.
+struct Offsets {
+    sequence: u32,
+    targets: u32,
+    share: u32,
+}
+
+/// A payload, field by field, so that what is wrong with it can be named.
+fn decode(payload: &[u8]) -> Result<(Desired, Offsets), Refusal> {
+    let mut rest = payload;
+    let at = |rest: &[u8]| (payload.len() - rest.len()) as u32;
+    let fleet = take(&mut rest, payload, DesiredField::Fleet)?;
+    let sequence_at = at(rest);
+    let sequence = take(&mut rest, payload, DesiredField::Sequence)?;
+    let expires_s = take(&mut rest, payload, DesiredField::Expires)?;
+    let rollout = take(&mut rest, payload, DesiredField::Rollout)?;
+    let state = take(&mut rest, payload, DesiredField::State)?;
+    let targets_at = at(rest);
+    let targets = take(&mut rest, payload, DesiredField::Targets)?;
+    let tags = take(&mut rest, payload, DesiredField::Tags)?;
+    let share_at = at(rest);
+    let share_per_mille = take(&mut rest, payload, DesiredField::Share)?;
+    if !rest.is_empty() {
+        return Err(Refusal::Trailing { offset: at(rest) });
+    }
+    let desired = Desired {
+        fleet,
+        sequence,
+        expires_s,
+        rollout,
+        state,
+        targets,
+        tags,
+        share_per_mille,
+    };
+    let offsets = Offsets {
+        sequence: sequence_at,
+        targets: targets_at,
+        share: share_at,
+    };
+    Ok((desired, offsets))
+}
+
+/// The next field.
+fn take<'a, T: serde::Deserialize<'a>>(
+    rest: &mut &'a [u8],
+    payload: &[u8],
+    field: DesiredField,
+) -> Result<T, Refusal> {
+    let offset = (payload.len() - rest.len()) as u32;
+    let (value, left) =
+        postcard::take_from_bytes(rest).map_err(|_| Refusal::Undecodable { field, offset })?;
+    *rest = left;
+    Ok(value)
 }
 
 fn plan(desired: &Desired, board: &Board<'_>) -> Plan {

@@ -10,7 +10,7 @@ mod tests;
 mod window;
 
 pub use client::{Action, Config, UpdateClient};
-pub use desired::{Board, Plan, Refusal, Seen, Verdict, cohort_per_mille, evaluate};
+pub use desired::{Board, DesiredField, Plan, Refusal, Seen, Verdict, cohort_per_mille, evaluate};
 
 use crate::bundle::BoardClass;
 use crate::telemetry::{Id, Text};

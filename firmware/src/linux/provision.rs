@@ -66,8 +66,8 @@ pub(super) fn open_slots(config: &Config) -> Result<(Slots<FileFlash>, Layout)> 
     match Slots::open(open()?, layout) {
         Ok(slots) => return Ok((slots, layout)),
         Err(Error::Unprovisioned) => {}
-        Err(Error::Unreadable) => bail!(
-            "{}: the journal is damaged; it holds the trust root, so it is never repaired by \
+        Err(Error::Unreadable { offset, why }) => bail!(
+            "{}: the journal is damaged at byte {offset} ({why:?}); it holds the trust root, so it is never repaired by \
              itself. Remove the file to provision the board anew",
             path.display()
         ),

@@ -118,7 +118,8 @@ fn blank_damaged_and_fresh_are_told_apart() {
     assert_eq!(blank, Error::Unprovisioned);
     flash.write(64, &[0; 8]).unwrap();
     let damaged = Journal::open(&mut flash, SECTORS, SECTOR).unwrap_err();
-    assert_eq!(damaged, Error::Unreadable);
+    let why = RecordError::Magic;
+    assert_eq!(damaged, Error::Unreadable { offset: 0, why });
     let mut journal = Journal::fresh(SECTORS, SECTOR);
     journal.append(&mut flash, &state(1)).unwrap();
     let (_, seen) = Journal::open(&mut flash, SECTORS, SECTOR).unwrap();
@@ -236,7 +237,10 @@ proptest! {
         flash.bytes_mut()[at..at + len].copy_from_slice(&bytes[..len]);
         match Journal::open(&mut flash, SECTORS, SECTOR) {
             Ok((_, seen)) => prop_assert_eq!(&seen, &state(seen.floor)),
-            Err(error) => prop_assert_eq!(error, Error::Unreadable),
+            Err(error) => {
+                let unreadable = matches!(error, Error::Unreadable { .. });
+                prop_assert!(unreadable, "{:?}", error);
+            }
         }
     }
 }

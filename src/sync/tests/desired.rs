@@ -85,12 +85,21 @@ fn what_does_not_count_is_refused_by_name() {
     let mut long = payload.clone();
     long.push(0);
     let long = seal(ContentType::Desired, &long, 3);
-    assert_eq!(evaluate_here(&long, FIRST, None), Err(Refusal::Trailing(1)));
-    let short = seal(ContentType::Desired, &payload[..payload.len() - 1], 3);
-    assert_eq!(
-        evaluate_here(&short, FIRST, None),
-        Err(Refusal::Undecodable)
-    );
+    let offset = payload.len() as u32;
+    let trailing = Err(Refusal::Trailing { offset });
+    assert_eq!(evaluate_here(&long, FIRST, None), trailing);
+    // A share of 1000 takes two bytes; what is cut off is named, with where it begins.
+    let share = DesiredField::Share;
+    for (kept, field, offset) in [
+        (payload.len() - 1, share, payload.len() as u32 - 2),
+        (payload.len() - 2, share, payload.len() as u32 - 2),
+        (1, DesiredField::Fleet, 0),
+        (2, DesiredField::Sequence, 2),
+    ] {
+        let short = seal(ContentType::Desired, &payload[..kept], 3);
+        let seen = evaluate_here(&short, FIRST, None);
+        assert_eq!(seen, Err(Refusal::Undecodable { field, offset }), "{kept}");
+    }
     let refused = |desired: Desired| evaluate_here(&signed(&desired, 3), FIRST, None).unwrap_err();
     let fleet = Id::try_from("g").unwrap();
     assert_eq!(
@@ -106,19 +115,26 @@ fn what_does_not_count_is_refused_by_name() {
             share_per_mille,
             ..desired.clone()
         }),
-        Refusal::OutOfRange
+        Refusal::OutOfRange {
+            field: share,
+            offset: payload.len() as u32 - 2
+        }
     );
     assert_eq!(
         refused(Desired {
             sequence: 0,
             ..desired.clone()
         }),
-        Refusal::OutOfRange
+        Refusal::OutOfRange {
+            field: DesiredField::Sequence,
+            offset: 2
+        }
     );
     let targets = [target.clone(), target].into_iter().collect();
-    assert_eq!(
-        refused(Desired { targets, ..desired }),
-        Refusal::DuplicateClass
+    let twice = refused(Desired { targets, ..desired });
+    assert!(
+        matches!(twice, Refusal::DuplicateClass { offset: 4.. }),
+        "{twice:?}"
     );
 }
 
