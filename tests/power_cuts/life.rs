@@ -160,7 +160,7 @@ impl Simulation {
         world: &mut World,
     ) -> Result<Life, String> {
         let mut slots = match Slots::open(flash.clone(), self.layout) {
-            Err(Error::Unprovisioned | Error::Unreadable) if !world.provisioned => {
+            Err(Error::Unprovisioned | Error::Unreadable { .. }) if !world.provisioned => {
                 go!(flash, Slots::format(&mut flash.clone(), self.layout));
                 go!(flash, Slots::provision(flash.clone(), self.layout, root(1)))
             }
