@@ -13,8 +13,8 @@ mod output;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
-    broker, completions, device, eval, import, inspect, keys, pack, publish, quantize, rollout,
-    serve, watch,
+    broker, completions, device, eval, import, inspect, keys, pack, publish, quantize, record,
+    rollout, serve, watch,
 };
 use config::Config;
 use context::Context;
@@ -107,6 +107,10 @@ enum Command {
     Rollback(rollout::Rollback),
     /// Follow what boards report.
     Watch(watch::Args),
+    /// Pull and show flight records: the last inputs, outputs and events of a board.
+    Record(record::Args),
+    /// Run recorded inputs again on this machine, and compare every output with the board's.
+    Replay(record::ReplayArgs),
     /// Collect, acknowledge, drive rollouts, serve dashboard and metrics.
     Serve(serve::Args),
     /// Run the embedded MQTT broker.
@@ -138,6 +142,8 @@ fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
         Command::Run(args) => eval::run(&args, context),
         Command::Keys(args) => keys::run(args, context),
         Command::Device(args) => device::run(args, context),
+        Command::Record(args) => record::run(&args, context),
+        Command::Replay(args) => record::run_replay(&args, context),
         Command::Completions(args) => completions::run(&args, context),
     }?;
     Ok(exit.into())

@@ -55,6 +55,7 @@ fn check(report: &serde_json::Value) {
         "stale",
         "duplicate",
         "release 2",
+        "flight record",
         "release 3",
         "rollout stops",
         "forged",

@@ -98,14 +98,16 @@ fn the_access_lists_of_the_documentation_let_boards_do_what_they_must_and_no_mor
             "+/state",
             "+/up/summary",
             "+/up/event",
+            "+/up/record",
             "desired",
             "+/down/ack",
+            "+/down/cmd",
         ] {
             let granted = host.subscribe_and_wait(&format!("{base}/{topic}"), PATIENCE);
             granted.expect("the host may read all");
         }
         let desired = format!("{base}/desired");
-        for channel in ["birth", "state", "up/summary", "up/event"] {
+        for channel in ["birth", "state", "up/summary", "up/event", "up/record"] {
             let own = format!("{base}/press-03/{channel}");
             only_the_second(&board, &host, &desired, &own);
             if name == "per-board" {
@@ -117,7 +119,8 @@ fn the_access_lists_of_the_documentation_let_boards_do_what_they_must_and_no_mor
         let blob = format!("edgeward/v1/blob/{digest}/0");
         only_the_second(&board, &host, &blob, &format!("{base}/press-03/state"));
         let own = format!("{base}/press-03/down/ack");
-        for topic in [&desired, &own, &format!("{base}/root/2"), &blob] {
+        let commands = format!("{base}/press-03/down/cmd");
+        for topic in [&desired, &own, &commands, &format!("{base}/root/2"), &blob] {
             let granted = board.subscribe_and_wait(topic, PATIENCE);
             granted.expect("a board may read what is for it");
             only_the_second(&host, &board, "edgeward/v1/elsewhere", topic);

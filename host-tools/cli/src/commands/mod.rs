@@ -12,6 +12,7 @@ pub mod keys;
 pub mod pack;
 pub mod publish;
 pub mod quantize;
+pub mod record;
 pub mod release;
 pub mod rollout;
 pub mod serve;

@@ -4,6 +4,7 @@ mod attacks;
 mod failures;
 mod faults;
 mod feeder;
+mod flight;
 mod model;
 mod report;
 mod updates;
@@ -97,6 +98,8 @@ fn story(args: &Args, report: &mut Report) -> Result<()> {
     let hurt = faults::run(&world, report, releases.drift_window)?;
     report.title("release 2, to a third of the fleet and then to all");
     let second = updates::better_release(&world, report, releases.v2.clone(), hurt)?;
+    report.title("pulling a board's flight record and running it again");
+    flight::replayed(&world, report, second)?;
     report.title("release 3, which goes wrong on live data");
     updates::bad_release(&world, report, releases.bad.clone(), second)?;
     report.title("offering what must be refused");

@@ -3,8 +3,10 @@
 use crate::common::process::PATIENCE;
 use crate::site::{FLEET, Site, next_message};
 use edgeward::bundle::BoardClass;
+use edgeward::recorder::Recorder;
 use edgeward::sync::Desired;
 use edgeward::telemetry::codec::{decode_ack, max_frame_bytes, max_payload_bytes, sign_frame};
+use edgeward::telemetry::pull::{Order, Pull, decode_command};
 use edgeward::telemetry::{Birth, Body, Frame, Id, SlotReport, SlotState, Text};
 use edgeward::topic::{self, Channel};
 use edgeward::trust::cose::ContentType;
@@ -13,10 +15,12 @@ use edgeward::trust::root::Root;
 use edgeward::trust::{Role, Signer};
 use edgeward_host::keys::hex;
 use edgeward_host::mqtt::Mqtt;
+use std::thread::JoinHandle;
 
 /// A board without a runtime: a key, and what it reports.
 pub struct Board {
     name: &'static str,
+    seed: u8,
     key: RingSigner,
     mqtt: Mqtt,
     sequence: u64,
@@ -29,6 +33,7 @@ impl Board {
     pub fn stranger(place: &Site, seed: u8) -> Self {
         Self {
             name: Self::NAME,
+            seed,
             key: RingSigner::from_seed(&[seed; 32]).expect("a key"),
             mqtt: place.client("stranger"),
             sequence: 0,
@@ -49,6 +54,7 @@ impl Board {
         mqtt.subscribe_and_wait(&acks, PATIENCE).expect("granted");
         Self {
             name,
+            seed,
             key,
             mqtt,
             sequence: 0,
@@ -78,6 +84,43 @@ impl Board {
         let topic = topic::device(FLEET, name, channel);
         let retain = channel == Channel::Birth;
         self.mqtt.publish(&topic, &out[..len], retain);
+    }
+
+    /// Answers the next command, which must be sound, with what is recorded; ends then.
+    pub fn answers(&self, place: &Site, recorder: Recorder<Vec<u8>>) -> JoinHandle<()> {
+        let mqtt = place.client("flight");
+        let commands = topic::device(FLEET, self.name, Channel::Command);
+        mqtt.subscribe_and_wait(&commands, PATIENCE)
+            .expect("granted");
+        let (root, name, seed) = (place.root(), self.name, self.seed);
+        std::thread::spawn(move || {
+            let message = next_message(&mqtt);
+            let (role, content) = (Role::Collector, ContentType::Command);
+            let payload = root.verify_threshold(role, content, &message.payload, &RingVerifier);
+            let command = decode_command(payload.expect("signed by the collector"));
+            let command = command.expect("a command");
+            assert_eq!(
+                (command.fleet.as_str(), command.device.as_str()),
+                (FLEET, name)
+            );
+            assert_eq!(command.boot, 1, "the one that was reported");
+            let Order::PullRecord { pull } = command.order else {
+                panic!("{command:?}");
+            };
+            let key = RingSigner::from_seed(&[seed; 32]).expect("a key");
+            let topic = topic::device(FLEET, name, Channel::Record);
+            // What somebody else sends under this topic is no part of it.
+            mqtt.publish(&topic, b"noise", false);
+            let (mut payload, mut out) = (vec![0; 3000], vec![0; 3200]);
+            let mut pull = Pull::new(pull, 1, 5, &recorder, [3000, 3200]).expect("room");
+            while !pull.is_done() {
+                let device = &command.device;
+                let len = pull.sign_next(device, &recorder, &key, &mut payload, &mut out);
+                mqtt.publish(&topic, &out[..len.expect("room")], false);
+                pull.sent();
+            }
+            mqtt.flush(PATIENCE).expect("sent");
+        })
     }
 
     /// Waits until all that was sent is acknowledged by the collector of `root`.

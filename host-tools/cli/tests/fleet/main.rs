@@ -9,6 +9,7 @@ mod dry_run;
 mod looking;
 mod outbox;
 mod publish;
+mod record;
 mod rollouts;
 mod serve;
 mod site;
