@@ -269,6 +269,8 @@ fn a_board_that_lost_its_outbox_goes_on_under_the_same_key() {
     std::fs::remove_file(&board.config.flash.outbox_path).unwrap();
     board.start();
     host.until("a new epoch begins", |seen| seen.epochs().len() == 2);
+    // Samples that come while the release is still loaded are in no window.
+    board.until("the release runs", |stats| stats["mode"] == "confirmed");
     let mut feed = Feed::start(&board);
     feed.samples(1100);
     drop(feed);
