@@ -13,6 +13,8 @@ use embedded_storage::nor_flash::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::vec::Vec;
 
 /// Why an operation on a [`RamFlash`] failed.
@@ -26,6 +28,8 @@ pub enum RamError {
     WrittenTwice(u32),
     /// The power is off.
     PowerOff,
+    /// It takes nothing now; see [`RamFlash::with_refusal`].
+    Refused,
 }
 
 impl NorFlashError for RamError {
@@ -33,7 +37,7 @@ impl NorFlashError for RamError {
         match self {
             Self::NotAligned => NorFlashErrorKind::NotAligned,
             Self::OutOfBounds => NorFlashErrorKind::OutOfBounds,
-            Self::WrittenTwice(_) | Self::PowerOff => NorFlashErrorKind::Other,
+            Self::WrittenTwice(_) | Self::PowerOff | Self::Refused => NorFlashErrorKind::Other,
         }
     }
 }
@@ -111,6 +115,7 @@ pub struct RamFlash<const WRITE: usize, const ERASE: usize> {
     ops: Vec<Op>,
     cut: Option<Cut>,
     off: bool,
+    refuses: Option<Arc<AtomicBool>>,
     random: u64,
 }
 
@@ -133,6 +138,7 @@ impl<const WRITE: usize, const ERASE: usize> RamFlash<WRITE, ERASE> {
             ops: Vec::new(),
             cut: None,
             off: false,
+            refuses: None,
             random: 0,
         }
     }
@@ -145,6 +151,14 @@ impl<const WRITE: usize, const ERASE: usize> RamFlash<WRITE, ERASE> {
             barrier,
             dirty: BTreeMap::new(),
         });
+        self
+    }
+
+    /// The same, but it takes no write and no erase while `refuses` is set; reads go on. Copies share
+    /// the switch.
+    #[must_use]
+    pub fn with_refusal(mut self, refuses: Arc<AtomicBool>) -> Self {
+        self.refuses = Some(refuses);
         self
     }
 
@@ -260,6 +274,10 @@ impl<const WRITE: usize, const ERASE: usize> RamFlash<WRITE, ERASE> {
     fn run(&mut self, offset: u32, len: usize, data: Option<&[u8]>) -> Result<(), RamError> {
         if self.off {
             return Err(RamError::PowerOff);
+        }
+        let refuses = |switch: &Arc<AtomicBool>| switch.load(Ordering::Relaxed);
+        if self.refuses.as_ref().is_some_and(refuses) {
+            return Err(RamError::Refused);
         }
         let erase = data.is_none();
         let first = offset as usize / WRITE;

@@ -1,5 +1,6 @@
 //! The update client: from a signed desired state to a staged release, chunk by chunk.
 
+use super::again::Again;
 use super::window::{Timing, Todo, Window};
 use super::{Board, Target};
 use crate::bundle::Capabilities;
@@ -52,8 +53,11 @@ pub enum Action {
         /// The chunk.
         n: u32,
     },
-    /// Subscribe to the fleet's desired state again: the root changed, and with it who may say.
+    /// Subscribe to the fleet's desired state again: the root changed, and with it who may say, or the
+    /// flash did not take what came.
     AskDesired,
+    /// Subscribe again to the trust root after the one the board has: the flash did not take it.
+    AskRoot,
     /// Report this.
     Event(Event),
     /// Run the golden vectors of the release in this slot, all of whose chunks hold, and answer by
@@ -133,6 +137,9 @@ pub struct UpdateClient<'a, V, const W: usize> {
     pub(super) stop: [bool; 2],
     /// The desired state is to be asked for again; not queued either.
     pub(super) ask_desired: bool,
+    /// A desired state, and a root, that held and could not be stored.
+    pub(super) desired_again: Again,
+    pub(super) root_again: Again,
     /// The releases in the slots were not looked at since the start, or since the root changed.
     /// Nothing uses `head` while this is so.
     pub(super) review_due: bool,
@@ -158,6 +165,8 @@ impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
             reports: Deque::new(),
             stop: [false; 2],
             ask_desired: false,
+            desired_again: Again::default(),
+            root_again: Again::default(),
             review_due: true,
             revoked: [false; 2],
         }
@@ -183,11 +192,16 @@ impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
     /// When [`UpdateClient::poll`] has something to do next if nothing comes before; none if never.
     #[must_use]
     pub fn next_deadline_ms(&self) -> Option<u64> {
+        let head = match self.phase {
+            Phase::HeadAgain { at_ms } => Some(at_ms),
+            _ => None,
+        };
+        let again = [&self.desired_again, &self.root_again]
+            .into_iter()
+            .filter_map(Again::deadline)
+            .filter(|_| self.connected);
         let window = self.window.deadline().filter(|_| self.asking());
-        match self.phase {
-            Phase::HeadAgain { at_ms } => Some(window.map_or(at_ms, |ms| ms.min(at_ms))),
-            _ => window,
-        }
+        head.into_iter().chain(window).chain(again).min()
     }
 
     /// The next thing to do at `now_ms`, a clock that never goes back; none until something comes
@@ -200,15 +214,23 @@ impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
         now_ms: u64,
         slots: &mut Slots<S>,
     ) -> Result<Option<Action>, Error> {
+        let timing = self.timing();
+        self.desired_again.tick(now_ms, &timing);
+        self.root_again.tick(now_ms, &timing);
         if let Some(slot) = self.review(slots)? {
             return Ok(Some(Action::Stop(slot)));
+        }
+        if self.connected {
+            if self.root_again.take(now_ms) {
+                return Ok(Some(Action::AskRoot));
+            }
+            self.ask_desired |= self.desired_again.take(now_ms);
         }
         if let Some(action) = self.waiting() {
             return Ok(Some(action));
         }
         for _ in 0..STEPS {
             let digest = self.blob;
-            let timing = self.timing();
             match self.window.poll(now_ms, self.asking(), &timing) {
                 Some(Todo::Subscribe(n)) => return Ok(Some(Action::Subscribe { digest, n })),
                 Some(Todo::Unsubscribe(n)) => return Ok(Some(Action::Unsubscribe { digest, n })),

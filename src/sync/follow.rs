@@ -14,7 +14,8 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
     /// Returns why it was refused, if so; it has been reported then.
     ///
     /// # Errors
-    /// Those of the journal.
+    /// Those of the journal; it is asked for again then, ever later
+    /// ([`Action::AskDesired`](super::Action::AskDesired)).
     pub fn desired<S: NorFlash>(
         &mut self,
         bytes: &[u8],
@@ -33,8 +34,14 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
                 Ok(Some(refusal))
             }
             Ok(verdict) => {
-                slots.set_desired(verdict.sequence, verdict.digest)?;
-                self.follow(verdict, slots)?;
+                let stored = slots.set_desired(verdict.sequence, verdict.digest);
+                match stored.and_then(|()| self.follow(verdict, slots)) {
+                    Ok(()) => self.desired_again.stored(),
+                    Err(error) => {
+                        self.desired_again.failed();
+                        return Err(error);
+                    }
+                }
                 Ok(None)
             }
         }
@@ -46,7 +53,8 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
     /// delivered again before the client goes on.
     ///
     /// # Errors
-    /// Those of the journal.
+    /// Those of the journal; a root that could not be stored is asked for again then, ever later
+    /// ([`Action::AskRoot`](super::Action::AskRoot)), and one that is stored is followed by the next poll.
     pub fn root<S: NorFlash>(
         &mut self,
         bytes: &[u8],
@@ -62,7 +70,11 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
                 Ok(Some(error))
             }
             Ok(root) => {
-                slots.set_root(root)?;
+                if let Err(error) = slots.set_root(root) {
+                    self.root_again.failed();
+                    return Err(error);
+                }
+                self.root_again.stored();
                 self.halt();
                 self.ask_desired = true;
                 self.review_due = true;

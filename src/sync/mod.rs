@@ -1,5 +1,6 @@
 //! The update client: what should run, whether it concerns this board, and how it gets here.
 
+mod again;
 pub mod client;
 mod desired;
 mod fetch;

@@ -269,7 +269,7 @@ impl World {
                 slots.confirm(slot).unwrap();
             }
             Action::Stop(_) => self.stopped += 1,
-            Action::Start(_) | Action::More => {}
+            Action::AskRoot | Action::Start(_) | Action::More => {}
         }
     }
 

@@ -342,7 +342,8 @@ impl<
     }
 
     /// A message came. What is not meant for this board, or not signed by who may say it, changes
-    /// nothing; the latter is reported.
+    /// nothing; the latter is reported. What holds and could not be stored is asked for again, ever
+    /// later, by [`Control::poll`].
     ///
     /// # Errors
     /// Those of flash.
@@ -518,11 +519,8 @@ impl<
                 self.chunks.retain(|chunk| *chunk != (digest, n));
                 self.todo.unsubscribe(topic::blob(&digest, n));
             }
-            sync::Action::AskDesired => {
-                let desired = topic::desired(&self.setup.fleet);
-                self.todo.unsubscribe(desired.clone());
-                self.todo.subscribe(desired);
-            }
+            sync::Action::AskDesired => self.todo.ask(topic::desired(&self.setup.fleet)),
+            sync::Action::AskRoot => self.todo.ask(self.next_root()),
             sync::Action::Event(event) => self.event(&event, now)?,
             sync::Action::SelfTest(slot) => self.todo.load(slot, Purpose::SelfTest),
             sync::Action::Start(slot) => self.todo.load(slot, Purpose::Candidate),

@@ -2,6 +2,7 @@
 
 mod deaths;
 mod pull;
+mod refusals;
 mod strangers;
 mod telemetry;
 mod trust;

@@ -7,7 +7,8 @@ use edgeward::topic::Topic;
 use heapless::Deque;
 
 /// Subscriptions that may wait to be asked for or ended. Between two polls come at most the four of
-/// a boot, the chunks of a connection that ended, and two for each new trust root.
+/// a boot, the chunks of a connection that ended, two for each new trust root, and two for each of a
+/// desired state and a trust root that is asked for again.
 const TOPICS: usize = 24;
 
 /// What is to be done with a slot.
@@ -57,6 +58,12 @@ impl Todo {
     pub(super) fn unsubscribe(&mut self, topic: Topic) {
         // What is lost here comes unasked, and is ignored.
         let _ = self.topics.push_back((topic, false));
+    }
+
+    /// Has the broker deliver again what it retains.
+    pub(super) fn ask(&mut self, topic: Topic) {
+        self.unsubscribe(topic.clone());
+        self.subscribe(topic);
     }
 
     /// The next thing to do: first what ends, then what begins, the confirmed release before the one

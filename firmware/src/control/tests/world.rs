@@ -14,7 +14,8 @@ use edgeward::trust::cose::{ContentType, sign_embedded};
 use edgeward::trust::ring::{RingSigner, RingVerifier};
 use edgeward::trust::root::{RoleKeys, Root};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 const F: usize = 2;
 const C: usize = 2;
@@ -95,6 +96,10 @@ pub(super) struct World {
     /// Loads of this purpose are not answered but kept in `held`.
     pub(super) hold: Option<Purpose>,
     pub(super) held: Option<(Slot, Purpose)>,
+    /// Whether the flash of the slots takes nothing.
+    refuses: Arc<AtomicBool>,
+    /// When a message came that the board could not store.
+    pub(super) failures: std::vec::Vec<u64>,
 }
 
 /// A number that was never given before.
@@ -166,8 +171,10 @@ impl World {
             monotonic_ms: 0,
             unix_ms: Some(1_000_000),
         };
+        let refuses = Arc::new(AtomicBool::new(false));
+        let flash = Flash::new(SLOT_FLASH).with_refusal(refuses.clone());
         let mut world = Self {
-            head: head(Flash::new(SLOT_FLASH), blank_outbox(), now),
+            head: head(flash, blank_outbox(), now),
             now,
             retained: BTreeMap::new(),
             down: vec![],
@@ -181,6 +188,8 @@ impl World {
             self_test: Ok(()),
             hold: None,
             held: None,
+            refuses,
+            failures: vec![],
         };
         world.head.connected(false);
         world.run();
@@ -209,10 +218,28 @@ impl World {
                 return;
             }
             for (topic, payload) in std::mem::take(&mut self.down) {
-                self.head.message(&topic, &payload, self.now).unwrap();
+                let result = self.head.message(&topic, &payload, self.now);
+                if result.is_err() {
+                    assert!(self.refuses.load(Ordering::Relaxed), "{result:?}");
+                    self.failures.push(self.now.monotonic_ms);
+                }
             }
         }
         panic!("it never comes to rest");
+    }
+
+    /// The flash of the slots takes nothing from now on, or does again.
+    pub(super) fn refuse(&mut self, refuses: bool) {
+        self.refuses.store(refuses, Ordering::Relaxed);
+    }
+
+    /// Lets time pass until the board has nothing more to do by itself, or this time has come.
+    pub(super) fn until(&mut self, end_ms: u64) {
+        self.run();
+        while let Some(at_ms) = self.head.next_deadline_ms().filter(|&at| at <= end_ms) {
+            self.now.monotonic_ms = at_ms;
+            self.run();
+        }
     }
 
     fn turn(&mut self) -> bool {
@@ -267,6 +294,17 @@ impl World {
     }
 
     pub(super) fn desire(&mut self, sequence: u64, target: &Target, state: RolloutState, seed: u8) {
+        let message = Self::desired(sequence, target, state, seed);
+        self.down.push((topic::desired("f").to_string(), message));
+        self.run();
+    }
+
+    pub(super) fn desired(
+        sequence: u64,
+        target: &Target,
+        state: RolloutState,
+        seed: u8,
+    ) -> std::vec::Vec<u8> {
         let desired = Desired {
             fleet: Id::try_from("f").unwrap(),
             sequence,
@@ -279,8 +317,13 @@ impl World {
         };
         let mut bytes = [0; 512];
         let payload = postcard::to_slice(&desired, &mut bytes).unwrap();
-        let message = signed(seed, ContentType::Desired, payload);
-        self.down.push((topic::desired("f").to_string(), message));
+        signed(seed, ContentType::Desired, payload)
+    }
+
+    /// The broker retains a message and delivers it.
+    pub(super) fn retain(&mut self, topic: &str, message: std::vec::Vec<u8>) {
+        self.retained.insert(topic.to_owned(), message.clone());
+        self.down.push((topic.to_owned(), message));
         self.run();
     }
 
