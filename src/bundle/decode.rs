@@ -5,6 +5,9 @@ use crate::policy::Policy;
 use crate::profile::{FeatureProfile, OutputKind, OutputProfile, Profile};
 use serde::Deserialize;
 
+/// Longest drift window, in samples: the counts of a window have 16 bits.
+const MAX_DRIFT_WINDOW: u32 = 65_535;
+
 /// Decodes and checks the profile section for at most `F` features and `C` outputs.
 ///
 /// # Errors
@@ -96,7 +99,12 @@ fn limit(value: f32, field: Field) -> Result<(), BundleError> {
     check(value >= 0.0, field, Kind::OutOfRange)
 }
 
-fn check_profile<const F: usize, const C: usize>(
+/// Checks that a profile does not contradict itself. The one list of what its values may be: the
+/// decoder, the encoder and the runtime ask here.
+///
+/// # Errors
+/// Names the first field that does; it has no offset.
+pub fn check_profile<const F: usize, const C: usize>(
     profile: &Profile<F, C>,
 ) -> Result<(), BundleError> {
     let schema = &profile.schema;
@@ -117,7 +125,7 @@ fn check_profile<const F: usize, const C: usize>(
         }
     }
     check(
-        profile.drift_window > 0,
+        (1..=MAX_DRIFT_WINDOW).contains(&profile.drift_window),
         Field::DriftWindow,
         Kind::OutOfRange,
     )?;
@@ -190,6 +198,8 @@ fn check_output<const C: usize>(output: &OutputProfile<C>) -> Result<(), BundleE
         .iter()
         .try_fold(0_u32, |sum, count| sum.checked_add(*count));
     check(sum.is_some(), Field::OutputClassCounts, Kind::OutOfRange)?;
+    let judged = output.kind == OutputKind::Values || sum != Some(0);
+    check(judged, Field::OutputClassCounts, Kind::Empty)?;
     finite(output.score_mean, Field::OutputScoreMean)?;
     positive(output.score_sd, Field::OutputScoreSd)?;
     finite(output.score_p01, Field::OutputScoreP01)?;

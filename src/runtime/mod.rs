@@ -7,7 +7,7 @@ mod alarms;
 mod config;
 
 pub use alarms::MAX_ALARMS;
-pub use config::{ConfigError, ProfileField, validate};
+pub use config::ConfigError;
 
 use crate::contract::{
     Contract, Outcome, Sample, SampleCheck, SourceInfo, SourceViolation, Violation, ViolationSet,

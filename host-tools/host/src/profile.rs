@@ -672,7 +672,7 @@ mod tests {
     fn a_profile_is_valid_and_its_own_training_data_rarely_drifts() {
         let (profile, fit) =
             build(&spec(""), &samples(1000), &outputs(1000), None).expect("profile");
-        assert_eq!(edgeward::runtime::validate(&profile), Ok(()));
+        assert_eq!(edgeward::bundle::decode::check_profile(&profile), Ok(()));
         assert_eq!(
             profile.drift_window, 33,
             "the longest with 30 windows in 1000 samples"
@@ -802,7 +802,7 @@ mod tests {
         (0..600).for_each(|row| training.values[row * 2] = 7.0);
         let (profile, _) =
             build(&spec("period_ms = 10"), &training, &outputs(600), None).expect("profile");
-        assert_eq!(edgeward::runtime::validate(&profile), Ok(()));
+        assert_eq!(edgeward::bundle::decode::check_profile(&profile), Ok(()));
         let feature = &profile.features[0];
         assert_eq!((feature.min, feature.max, feature.stuck_run), (7.0, 7.0, 0));
         assert_eq!(feature.reference[BINS - 2], 600);

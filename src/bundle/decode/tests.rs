@@ -93,7 +93,7 @@ fn values_that_cannot_be_meant_are_named() {
         error.to_string()
     };
     type Case = (fn(&mut Small), &'static str);
-    let cases: [Case; 32] = [
+    let cases: [Case; 34] = [
         (
             |p| p.schema.window = 0,
             "profile.schema.window: out of range",
@@ -166,6 +166,10 @@ fn values_that_cannot_be_meant_are_named() {
             "profile.features[1].limits: out of range",
         ),
         (|p| p.drift_window = 0, "profile.drift_window: out of range"),
+        (
+            |p| p.drift_window = 65_536,
+            "profile.drift_window: out of range",
+        ),
         (|p| p.output.names.clear(), "profile.output.names: empty"),
         (
             |p| p.output.names[1] = Name::try_from("class0").unwrap(),
@@ -182,6 +186,10 @@ fn values_that_cannot_be_meant_are_named() {
         (
             |p| p.output.class_counts[0] = u32::MAX,
             "profile.output.class_counts: out of range",
+        ),
+        (
+            |p| p.output.class_counts.fill(0),
+            "profile.output.class_counts: empty",
         ),
         (
             |p| p.output.score_mean = f32::NAN,
