@@ -102,6 +102,8 @@ pub enum Error {
     OnTrial,
     /// The release counter is below the floor given here.
     BelowFloor(u32),
+    /// The release counter is that of the confirmed release, which is another one.
+    CounterTaken,
     /// The release was refused or reverted before, under the same rollout.
     Rejected(Reason),
     /// More bytes than a slot has, or sizes that make no bundle.
@@ -354,22 +356,41 @@ impl<S: NorFlash> Slots<S> {
         }
     }
 
+    /// Whether another release of this counter is confirmed. Counters order releases, and two of one
+    /// counter have no order: either could replace the other for ever, unseen by the floor.
+    #[must_use]
+    pub fn is_counter_taken(&self, counter: u32, digest: &Digest32) -> bool {
+        self.confirmed().is_some_and(|slot| {
+            let record = self.record(slot);
+            record.counter == counter && record.digest != *digest
+        })
+    }
+
+    /// Whether the counter of a release, and what it is of, let it run here.
+    fn check_counter(&self, counter: u32, digest: &Digest32) -> Result<(), Error> {
+        if counter < self.state.floor {
+            return Err(Error::BelowFloor(self.state.floor));
+        }
+        if self.is_counter_taken(counter, digest) {
+            return Err(Error::CounterTaken);
+        }
+        Ok(())
+    }
+
     /// Makes the idle slot ready for a release and returns it. What the slot holds stays until
     /// chunks overwrite it, so a release that is there already, whole or in part, is not lost: the
     /// caller hashes before it fetches.
     ///
     /// # Errors
-    /// [`Error::OnTrial`], [`Error::BelowFloor`], [`Error::Rejected`] (same release, same rollout),
-    /// [`Error::Size`], [`Error::Flash`], [`Error::Worn`].
+    /// [`Error::OnTrial`], [`Error::BelowFloor`], [`Error::CounterTaken`], [`Error::Rejected`] (same
+    /// release, same rollout), [`Error::Size`], [`Error::Flash`], [`Error::Worn`].
     pub fn begin_receive(&mut self, target: &Target, rollout: RolloutTag) -> Result<Slot, Error> {
         let slot = self.idle();
         let record = self.record(slot);
         if record.state == SlotState::Trial {
             return Err(Error::OnTrial);
         }
-        if target.counter < self.state.floor {
-            return Err(Error::BelowFloor(self.state.floor));
-        }
+        self.check_counter(target.counter, &target.digest)?;
         if let Some(reason) = self.rejection(&target.digest, rollout) {
             return Err(Error::Rejected(reason));
         }
@@ -415,13 +436,13 @@ impl<S: NorFlash> Slots<S> {
     /// as 1.
     ///
     /// # Errors
-    /// [`Error::State`] unless staged or in shadow, [`Error::BelowFloor`], [`Error::Content`] when
-    /// the slot no longer holds what was staged, [`Error::Flash`], [`Error::Worn`].
+    /// [`Error::State`] unless staged or in shadow, [`Error::BelowFloor`], [`Error::CounterTaken`],
+    /// [`Error::Content`] when the slot no longer holds what was staged, [`Error::Flash`],
+    /// [`Error::Worn`].
     pub fn begin_trial(&mut self, slot: Slot, max_boots: u8) -> Result<(), Error> {
         self.expect(slot, &[SlotState::Staged, SlotState::Shadow])?;
-        if self.record(slot).counter < self.state.floor {
-            return Err(Error::BelowFloor(self.state.floor));
-        }
+        let record = self.record(slot);
+        self.check_counter(record.counter, &record.digest)?;
         if !self.holds(slot) {
             return Err(Error::Content);
         }

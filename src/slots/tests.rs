@@ -386,6 +386,14 @@ fn sizes_counters_and_chunks_out_of_range_are_refused() {
         slots.begin_receive(&old.target, tag),
         Err(Error::BelowFloor(5))
     );
+    // Other content under the counter that is confirmed; the same content may come again.
+    let other = release(5, 6000);
+    assert_eq!(
+        slots.begin_receive(&other.target, tag),
+        Err(Error::CounterTaken)
+    );
+    assert!(slots.is_counter_taken(5, &other.target.digest));
+    assert!(!slots.is_counter_taken(5, &release(5, 5000).target.digest));
     let target = release(6, 5000).target;
     let bad = [
         Target {

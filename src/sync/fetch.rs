@@ -138,6 +138,9 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
         if target.counter < slots.state().floor {
             return self.refuse(Reason::Downgrade, slots);
         }
+        if slots.is_counter_taken(target.counter, &target.digest) {
+            return self.refuse(Reason::CounterTaken, slots);
+        }
         let whole = target.head_bytes > 0
             && target.head_bytes.is_multiple_of(CHUNK_BYTES as u32)
             && target.head_bytes < target.total_bytes;

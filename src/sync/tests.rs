@@ -43,6 +43,26 @@ fn bundle(
     bytes: usize,
     key: u8,
 ) -> std::vec::Vec<u8> {
+    holding(&data(counter, bytes), counter, class, min_runtime, key)
+}
+
+/// Bytes that nobody else has.
+fn data(seed: u32, bytes: usize) -> std::vec::Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
+fn holding(
+    data: &[u8],
+    counter: u32,
+    class: BoardClass,
+    min_runtime: u16,
+    key: u8,
+) -> std::vec::Vec<u8> {
     let mut writer = BundleWriter::new(Description {
         name: "m".into(),
         version: format!("{counter}.0"),
@@ -53,13 +73,6 @@ fn bundle(
         min_runtime,
     })
     .unwrap();
-    let mut state = counter;
-    let data: std::vec::Vec<u8> = (0..bytes)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 24) as u8
-        })
-        .collect();
     writer.section(SectionKind::TractModel, data).unwrap();
     let mut bytes = writer.finish().unwrap();
     sign(&mut bytes, &signer(key)).unwrap();

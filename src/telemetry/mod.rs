@@ -115,6 +115,8 @@ pub enum Reason {
     Revoked,
     /// What the board's source announces does not fit it: its contract rejects every sample.
     Source,
+    /// Another release of the same counter is confirmed.
+    CounterTaken,
 }
 
 /// One slot as reported.

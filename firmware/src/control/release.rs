@@ -200,7 +200,9 @@ impl<
                 self.slot_event(slot, now)?;
             }
             // Given up meanwhile, or overtaken by a higher floor: it does not run.
-            Err(slots::Error::State(_) | slots::Error::BelowFloor(_)) => {
+            Err(
+                slots::Error::State(_) | slots::Error::BelowFloor(_) | slots::Error::CounterTaken,
+            ) => {
                 self.todo.stop(slot);
             }
             Err(error) => {

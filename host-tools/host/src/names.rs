@@ -152,6 +152,7 @@ pub fn reason_name(reason: Reason) -> &'static str {
         Reason::Operator => "operator",
         Reason::Revoked => "revoked",
         Reason::Source => "source",
+        Reason::CounterTaken => "counter_taken",
         _ => "unknown",
     }
 }

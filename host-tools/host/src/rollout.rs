@@ -305,7 +305,8 @@ impl Rollout {
                     version: target.version.clone(),
                     counter: target.counter,
                     least,
-                    wanted,
+                    // The counter that a board has confirmed is taken.
+                    wanted: wanted.saturating_add(1),
                 });
             }
         }
@@ -629,7 +630,7 @@ mod tests {
         let all = |_: &str, _: &str, _: u16| true;
         let refused = rollout.check_floors(&[at(0, counter + 1), at(1, counter + 3)], &all);
         let refused = refused.expect_err("both refuse it");
-        assert_eq!((refused.least, refused.wanted), (counter + 1, counter + 3));
+        assert_eq!((refused.least, refused.wanted), (counter + 1, counter + 4));
         // One that takes it is enough, and boards that are not asked count for nothing.
         let one = [at(0, counter), at(1, counter + 3)];
         assert_eq!(rollout.check_floors(&one, &all), Ok(()));

@@ -22,18 +22,36 @@ fn a_release_is_fetched_once_and_confirmed() {
     let slots = world.run(50);
     world.holds(&slots, &bundle);
     assert_eq!(world.asked, asked);
-    // An old release that is still in the idle slot comes back without a fetch.
+    // The content of the release before is still in the idle slot: it comes back, under a counter of
+    // its own, for its head alone.
     world.keep(slots);
-    let next = good(1, 26_000);
+    let next = good(2, 26_000);
     let next_target = world.publish(&next);
     world.want(2, "s", RolloutState::Active, &next_target);
     let slots = world.run(200);
     world.holds(&slots, &next);
     world.keep(slots);
     let asked = world.asked;
-    world.want(3, "t", RolloutState::Active, &target);
+    let back = holding(&data(1, 30_000), 3, BoardClass::Linux, 1, 2);
+    let back_target = world.publish(&back);
+    world.want(3, "t", RolloutState::Active, &back_target);
     let slots = world.run(200);
-    world.holds(&slots, &bundle);
+    world.holds(&slots, &back);
+    assert_eq!(world.asked - asked, 1);
+    // A release that failed and is still in the idle slot comes again without a fetch.
+    world.keep(slots);
+    let last = good(4, 26_000);
+    let last_target = world.publish(&last);
+    world.self_test = Err(Reason::SelfTest);
+    world.want(4, "u", RolloutState::Active, &last_target);
+    let slots = world.run(200);
+    world.holds(&slots, &back);
+    world.keep(slots);
+    let asked = world.asked;
+    world.self_test = Ok(());
+    world.want(5, "v", RolloutState::Active, &last_target);
+    let slots = world.run(200);
+    world.holds(&slots, &last);
     assert_eq!(world.asked, asked);
 }
 
@@ -154,6 +172,7 @@ fn a_release_that_is_not_for_this_board_is_refused_by_name() {
     refused_for(Reason::Downgrade, &good(4, 9_000), |target| {
         target.counter = 6
     });
+    refused_for(Reason::CounterTaken, &good(5, 9_016), |_| {});
     refused_for(
         Reason::WrongClass,
         &bundle(6, BoardClass::Mcu, 1, 9_000, 2),
@@ -179,4 +198,32 @@ fn a_release_that_is_not_for_this_board_is_refused_by_name() {
         target.head_bytes = most + CHUNK_BYTES as u32;
         target.total_bytes += most;
     });
+}
+
+#[test]
+fn the_release_that_runs_may_be_offered_again_and_one_that_failed_takes_no_counter() {
+    let mut world = World::new();
+    let running = good(5, 9_000);
+    let target = world.publish(&running);
+    for (sequence, rollout) in [(1, "r"), (2, "s"), (3, "t")] {
+        world.want(sequence, rollout, RolloutState::Active, &target);
+        let slots = world.run(100);
+        world.holds(&slots, &running);
+        world.keep(slots);
+    }
+    // Two releases of the next counter: the first fails, so that the second may have it.
+    world.self_test = Err(Reason::SelfTest);
+    let failing = world.publish(&good(6, 9_000));
+    world.want(4, "u", RolloutState::Active, &failing);
+    let slots = world.run(100);
+    world.holds(&slots, &running);
+    world.keep(slots);
+    world.self_test = Ok(());
+    let next = good(6, 9_016);
+    let target = world.publish(&next);
+    world.want(5, "v", RolloutState::Active, &target);
+    let slots = world.run(100);
+    world.holds(&slots, &next);
+    let refused = |event: &Event| matches!(event, Event::Refused { .. });
+    assert!(!world.events.iter().any(refused), "{:?}", world.events);
 }
