@@ -2,6 +2,7 @@
 //! its roots, its desired state and its bundles on the broker.
 
 use crate::collector::now_ms;
+use crate::files;
 use crate::keys::{KeyError, KeyStore, hex};
 use crate::mqtt::{Mqtt, Options};
 use crate::release::{Release, ReleaseError, publish_roots, sign_desired_by};
@@ -311,11 +312,7 @@ pub fn keep_release(home: &Path, bytes: &[u8], root: &Root) -> Result<PathBuf, C
         why: error.to_string(),
     };
     std::fs::create_dir_all(&folder).map_err(failed)?;
-    // Written beside and renamed, so that a full disk leaves no half bundle under the name.
-    let part = path.with_extension("part");
-    std::fs::write(&part, bytes)
-        .and_then(|()| std::fs::rename(&part, &path))
-        .map_err(failed)?;
+    files::write_whole(&path, bytes, files::PUBLIC).map_err(failed)?;
     Ok(path)
 }
 

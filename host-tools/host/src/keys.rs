@@ -7,14 +7,15 @@
 
 mod partial;
 
+use crate::files;
 use edgeward::trust::cose::{self, ContentType};
 use edgeward::trust::ring::{KeyRejected, RingSigner, RingVerifier};
 use edgeward::trust::root::{MAX_KEYS, MAX_ROOT_BYTES, RoleKeys, Root, TrustError};
 use edgeward::trust::{KeyId, PublicKey, Role, Signer};
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 pub use partial::Countersigned;
@@ -484,7 +485,7 @@ impl KeyStore {
         let signer = RingSigner::from_pkcs8(&document).map_err(|_| KeyError::Random)?;
         let public = signer.public_key();
         let name = format!("{}-{}.p8", role_name(role), hex(&public.id().0));
-        write_atomically(&self.folder.join(name), &document, 0o600)?;
+        write(&self.folder.join(name), &document, files::PRIVATE)?;
         Ok(public)
     }
 
@@ -511,8 +512,8 @@ impl KeyStore {
 
     fn write_root(&self, root: &Root, signed: &[u8]) -> Result<(), KeyError> {
         let numbered = self.folder.join(format!("root-{}.cose", root.version));
-        write_atomically(&numbered, signed, 0o644)?;
-        write_atomically(&self.folder.join(ROOT_FILE), signed, 0o644)
+        write(&numbered, signed, files::PUBLIC)?;
+        write(&self.folder.join(ROOT_FILE), signed, files::PUBLIC)
     }
 
     fn root_fault(&self, fault: TrustError) -> KeyError {
@@ -565,37 +566,13 @@ fn role_keys(threshold: u8, keys: &[PublicKey]) -> RoleKeys {
     }
 }
 
+fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyError> {
+    files::write_whole(path, bytes, mode).map_err(fault("write", path))
+}
+
 fn fault(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
     let path = path.to_owned();
     move |source| KeyError::Io { verb, path, source }
-}
-
-/// Writes a file so that it is there as a whole or not at all, whatever happens in between.
-fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyError> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let write = || -> io::Result<()> {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .open(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&partial, path)?;
-        match path.parent() {
-            Some(folder) => fs::File::open(folder)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    write()
-        .inspect_err(|_| {
-            // The error is what there is to say; half a key is of use to nobody.
-            let _ = fs::remove_file(&partial);
-        })
-        .map_err(fault("write", path))
 }
 
 #[cfg(test)]

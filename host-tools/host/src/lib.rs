@@ -9,6 +9,7 @@ pub mod collector;
 pub mod controller;
 pub mod data;
 pub mod eval;
+pub mod files;
 pub mod flight;
 pub mod import;
 pub mod inspect;

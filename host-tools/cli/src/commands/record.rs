@@ -11,6 +11,7 @@ use edgeward::recorder::{Outcome, Record, Standing, What};
 use edgeward::telemetry::{Event, ReleaseId};
 use edgeward::trust::PublicKey;
 use edgeward_host::catalog::Catalog;
+use edgeward_host::files;
 use edgeward_host::flight::{FlightError, FlightRecord, Puller, file_name, records_folder};
 use edgeward_host::keys::{hex, unhex};
 use edgeward_host::mqtt::Mqtt;
@@ -208,10 +209,7 @@ fn keep(path: &Path, bytes: &[u8]) -> Result<()> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let mut part = path.as_os_str().to_owned();
-        part.push(".partial");
-        std::fs::write(&part, bytes)?;
-        std::fs::rename(&part, path)
+        files::write_whole(path, bytes, files::BY_MASK)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
 }

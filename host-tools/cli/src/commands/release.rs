@@ -7,11 +7,11 @@ use anyhow::Context as _;
 use edgeward::trust::root::{Root, TrustError};
 use edgeward_host::data::{Columns, DataError, Samples};
 use edgeward_host::eval::{EvalError, Release};
+use edgeward_host::files;
 use edgeward_host::pack::{self, Options, PackError};
 use edgeward_host::release::ReleaseError;
 use edgeward_host::spec::{Spec, SpecError};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What to do about a bundle that is damaged.
 pub const DAMAGED: &str = "copy or pack it again; a board refuses it as it is";
@@ -45,25 +45,11 @@ pub fn write(changes: &mut Changes, path: &Path, bytes: &[u8]) -> anyhow::Result
     if std::fs::read(path).is_ok_and(|there| there == bytes) {
         return Ok(false);
     }
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::File::create(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&partial, path)
-    };
-    let write = || {
-        write().inspect_err(|_| {
-            // The error is what there is to say; a part of a file is of use to nobody.
-            let _ = std::fs::remove_file(&partial);
-        })
-    };
     let verb = if path.exists() { "overwrite" } else { "write" };
     let what = format!("{verb} {} ({} bytes)", path.display(), bytes.len());
     let written = changes.make(what, || {
-        write().with_context(|| format!("cannot write {}", path.display()))
+        files::write_whole(path, bytes, files::BY_MASK)
+            .with_context(|| format!("cannot write {}", path.display()))
     })?;
     Ok(written.is_some())
 }
