@@ -4,7 +4,12 @@
 //! column of labels and one that names the recording a sample belongs to. An NPY file holds
 //! `[samples, features]`, or `[recordings, samples, features]`.
 
+mod bounded;
+
+pub use bounded::MAX_ROW_BYTES;
+
 use crate::npy::{Array, NpyError};
+use bounded::{Bounded, Limits};
 use edgeward::contract::MISSING;
 use std::collections::HashMap;
 use std::io::Read;
@@ -189,7 +194,7 @@ impl Samples {
     /// [`DataError`] says what is wrong and where.
     pub fn load(path: &Path, columns: Columns<'_>) -> Result<Self, DataError> {
         match extension(path).as_str() {
-            "csv" => Self::from_csv(open(path)?.take(MAX_FILE_BYTES), path, columns),
+            "csv" => Self::from_csv(open(path)?, path, columns),
             "npy" => Self::from_array(load_npy(path)?, path, columns.features.len()),
             _ => Err(DataError::Kind {
                 path: path.to_owned(),
@@ -197,20 +202,26 @@ impl Samples {
         }
     }
 
-    /// Reads CSV text; `path` names it in errors.
+    /// Reads CSV text; `path` names it in errors. Takes in at most [`MAX_FILE_BYTES`], and
+    /// [`MAX_ROW_BYTES`] in a row, however much the text goes on.
     ///
     /// # Errors
     /// [`DataError`] says what is wrong and where.
     pub fn from_csv(text: impl Read, path: &Path, columns: Columns<'_>) -> Result<Self, DataError> {
+        Self::from_rows(Rows::new(text, path, Limits::STANDARD), path, columns)
+    }
+
+    fn from_rows(
+        mut rows: Rows<'_, impl Read>,
+        path: &Path,
+        columns: Columns<'_>,
+    ) -> Result<Self, DataError> {
         if columns.features.is_empty() {
             return Err(DataError::Empty {
                 path: path.to_owned(),
             });
         }
-        let mut reader = csv::ReaderBuilder::new()
-            .trim(csv::Trim::All)
-            .from_reader(text);
-        let header = reader.headers().map_err(|e| csv_error(&e, path))?.clone();
+        let header = rows.header()?;
         let places = Places::find(&header, path, columns)?;
         let mut samples = Self {
             width: columns.features.len(),
@@ -219,10 +230,7 @@ impl Samples {
         };
         let mut recording: Option<String> = None;
         let mut record = csv::StringRecord::new();
-        while reader
-            .read_record(&mut record)
-            .map_err(|e| csv_error(&e, path))?
-        {
+        while rows.next(&mut record)? {
             let line = record.position().map_or(0, csv::Position::line);
             for (&at, name) in places.features.iter().zip(columns.features) {
                 let cell = record.get(at).unwrap_or_default();
@@ -339,19 +347,54 @@ fn parse_cell(cell: &str) -> Option<f32> {
     cell.parse().ok()
 }
 
-fn csv_error(error: &csv::Error, path: &Path) -> DataError {
-    let line = error.position().map_or(0, csv::Position::line);
-    let what = match error.kind() {
-        csv::ErrorKind::UnequalLengths {
-            expected_len, len, ..
-        } => format!("{len} cells, the header has {expected_len}"),
-        csv::ErrorKind::Utf8 { .. } => "the text is not UTF-8".to_owned(),
-        _ => error.to_string(),
-    };
-    DataError::Csv {
-        path: path.to_owned(),
-        line,
-        what,
+/// The rows of a CSV text.
+struct Rows<'a, R> {
+    reader: csv::Reader<Bounded<R>>,
+    path: &'a Path,
+}
+
+impl<'a, R: Read> Rows<'a, R> {
+    fn new(text: R, path: &'a Path, limits: Limits) -> Self {
+        let reader = csv::ReaderBuilder::new()
+            .trim(csv::Trim::All)
+            .from_reader(Bounded::new(text, limits));
+        Self { reader, path }
+    }
+
+    fn header(&mut self) -> Result<csv::StringRecord, DataError> {
+        match self.reader.headers() {
+            Ok(header) => Ok(header.clone()),
+            Err(error) => Err(self.error(&error, 1)),
+        }
+    }
+
+    /// Reads the next row; false at the end.
+    fn next(&mut self, record: &mut csv::StringRecord) -> Result<bool, DataError> {
+        let (byte, line) = {
+            let at = self.reader.position();
+            (at.byte(), at.line())
+        };
+        self.reader.get_mut().row_at(byte);
+        let read = self.reader.read_record(record);
+        read.map_err(|error| self.error(&error, line))
+    }
+
+    /// What is wrong with the row that begins at `line`.
+    fn error(&self, error: &csv::Error, line: u64) -> DataError {
+        let path = self.path.to_owned();
+        if let Some(what) = self.reader.get_ref().exceeded() {
+            let what = what.to_owned();
+            return DataError::Csv { path, line, what };
+        }
+        let line = error.position().map_or(0, csv::Position::line);
+        let what = match error.kind() {
+            csv::ErrorKind::UnequalLengths {
+                expected_len, len, ..
+            } => format!("{len} cells, the header has {expected_len}"),
+            csv::ErrorKind::Utf8 { .. } => "the text is not UTF-8".to_owned(),
+            _ => error.to_string(),
+        };
+        DataError::Csv { path, line, what }
     }
 }
 
@@ -446,6 +489,65 @@ mod tests {
             "x.csv: the header names the column `a` twice"
         );
         assert_eq!(message("a\n", &["a"]), "x.csv: there is no sample in it");
+    }
+
+    /// Text that goes on for ever, and of which no more may be taken in than this.
+    struct Endless {
+        left: usize,
+        text: &'static [u8],
+    }
+
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            assert!(self.left >= buffer.len(), "it reads on");
+            self.left -= buffer.len();
+            let text = self.text.iter().cycle();
+            buffer
+                .iter_mut()
+                .zip(text)
+                .for_each(|(to, &from)| *to = from);
+            Ok(buffer.len())
+        }
+    }
+
+    #[test]
+    fn a_row_without_an_end_is_refused_by_line_and_limit() {
+        let starts = ["", "a,b\n1,2\n\"1\n\",3\n", "a,b\n1,2\n3,4\n5,\""];
+        let texts = [&b"1,"[..], b"9", b"\n"];
+        // The second begins after two rows of three lines; the third opens a quote in the fourth line.
+        for ((start, text), line) in starts.into_iter().zip(texts).zip([1, 5, 4]) {
+            let left = MAX_ROW_BYTES as usize + (1 << 16);
+            let endless = start.as_bytes().chain(Endless { left, text });
+            let features = ["a".to_owned()];
+            let path = Path::new("stdin");
+            let error = Samples::from_csv(endless, path, Columns::of(&features)).expect_err(start);
+            let expected = format!(
+                "stdin, line {line}: the row is longer than 1048576 bytes; is a line end or a closing quote missing?"
+            );
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn rows_and_texts_end_at_their_limits_to_the_byte() {
+        let read = |text: &str, row, total| {
+            let path = Path::new("stdin");
+            let rows = Rows::new(text.as_bytes(), path, Limits { row, total });
+            let read = Samples::from_rows(rows, path, Columns::of(&["a".to_owned()]));
+            read.map(|samples| samples.len())
+                .map_err(|error| error.to_string())
+        };
+        let text = "a,bc\n1,22\n3,44\n";
+        assert_eq!(read(text, 5, 15), Ok(2));
+        assert_eq!(read("a\n1\n", 2, 100), Ok(1));
+        let row = "the row is longer than 4 bytes; is a line end or a closing quote missing?";
+        assert_eq!(read(text, 4, 15), Err(format!("stdin, line 1: {row}")));
+        assert_eq!(
+            read("a\n1\n22222\n", 4, 100),
+            Err(format!("stdin, line 3: {row}"))
+        );
+        let total = "stdin, line 3: there are more than 14 bytes in all";
+        assert_eq!(read(text, 5, 14), Err(total.to_owned()));
     }
 
     #[test]
