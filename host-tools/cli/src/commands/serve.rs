@@ -26,7 +26,8 @@ use std::sync::Arc;
 pub struct Args {
     #[command(flatten)]
     fleet: Fleet,
-    /// Run the embedded broker in this process as well, on the port of --broker.
+    /// Run the embedded broker in this process as well, on the port of --broker, which has to name this
+    /// machine's loopback.
     #[arg(long)]
     with_broker: bool,
     /// Where to serve the dashboard (/), /metrics and /api/fleet.
@@ -41,12 +42,8 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let mqtt = args.fleet.mqtt("collector")?;
-    if args.with_broker && (mqtt.tls.is_some() || mqtt.credentials.is_some()) {
-        let what = "the embedded broker knows neither TLS nor passwords";
-        let failure = Failure::new(Exit::Usage, what);
-        return Err(failure
-            .next("run Mosquitto, and serve without --with-broker")
-            .into());
+    if args.with_broker {
+        check_embedded(args.fleet.broker(), &mqtt)?;
     }
     let keys = args.fleet.keys(context);
     keys.signers(Role::Collector)?;
@@ -98,6 +95,26 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     }
 }
 
+/// Checks that the embedded broker can be the one that is asked for.
+fn check_embedded(broker: &str, mqtt: &Options) -> Result<()> {
+    let usage = |what: String, next: &str| Err(Failure::new(Exit::Usage, what).next(next).into());
+    if mqtt.tls.is_some() || mqtt.credentials.is_some() {
+        let what = "the embedded broker knows neither TLS nor passwords".to_owned();
+        return usage(what, "run Mosquitto, and serve without --with-broker");
+    }
+    let address = broker::Options::default().address;
+    let listens = mqtt.host.eq_ignore_ascii_case("localhost") || mqtt.host.parse() == Ok(address);
+    if !listens {
+        return usage(
+            format!(
+                "--with-broker runs a broker that listens on {address}, and --broker names another: {broker}"
+            ),
+            "leave --with-broker out to use that one, or --broker to use the embedded one",
+        );
+    }
+    Ok(())
+}
+
 fn described(args: &Args, http: SocketAddr) -> serde_json::Value {
     serde_json::json!({
         "fleet": args.fleet.fleet, "broker": args.fleet.broker(), "http": http,
@@ -125,4 +142,24 @@ fn check(args: &Args, mqtt: &Options, mut changes: Changes, context: &Context) -
     changes.make(format!("serve pages on {http}"), || Ok(()))?;
     changes.emit_line(context, &described(args, http), |_, _| Ok(()))?;
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_broker_goes_by_its_address_and_as_localhost() {
+        for (host, fits) in [
+            ("127.0.0.1", true),
+            ("localhost", true),
+            ("LocalHost", true),
+            ("127.0.0.2", false),
+            ("::1", false),
+            ("localhost.example", false),
+        ] {
+            let options = Options::new("c", host, 1883);
+            assert_eq!(check_embedded(host, &options).is_ok(), fits, "{host}");
+        }
+    }
 }

@@ -47,6 +47,28 @@ fn a_time_that_no_clock_counts_is_wrong_usage() {
 }
 
 #[test]
+fn the_embedded_broker_is_no_other() {
+    let place = Place::new();
+    place.run(&["keys", "init"], 0);
+    let serve = [
+        "serve",
+        "--with-broker",
+        "--http",
+        "127.0.0.1:0",
+        "--dry-run",
+    ];
+    for other in ["site-broker", "mqtt://192.0.2.7:1884", "127.0.0.2", "[::1]"] {
+        let error = place.error(&[&serve[..], &["--broker", other]].concat(), 2);
+        let said = error["error"].as_str().expect("a sentence");
+        assert!(said.contains("127.0.0.1") && said.contains(other), "{said}");
+        assert!(error["next"].is_string());
+        // Wherever it is named.
+        let mut command = place.command(&serve);
+        run(command.env("EDGEWARD_BROKER", other), 2);
+    }
+}
+
+#[test]
 fn settings_come_from_flag_then_environment_then_file() {
     let place = Place::new();
     std::fs::write(
