@@ -15,7 +15,7 @@ use crate::data::{self, Columns, DataError, Samples};
 use crate::keys::hex;
 use crate::model::{EngineChoice, Model, ModelError, Target};
 use crate::npy::Array;
-use crate::profile::{self, Fit, HeldOut, Outputs, ProfileError, Recall};
+use crate::profile::{self, Bound, Fit, HeldOut, Outputs, ProfileError, Recall};
 use crate::spec::{KindSpec, LayoutSpec, Spec};
 use edgeward::RUNTIME_VERSION;
 use edgeward::bundle::decode::{encode_policy, encode_profile};
@@ -116,6 +116,8 @@ pub struct ProfileReport {
     pub drift_window: u32,
     pub temperature: f32,
     pub temperature_fitted: bool,
+    /// The end that the fit ran into: the accuracy that boards estimate will mean nothing.
+    pub temperature_bound: Option<Bound>,
     pub accuracy: Option<f32>,
 }
 
@@ -318,6 +320,7 @@ impl<'a> Lab<'a> {
             drift_window: profile.drift_window,
             temperature: fit.temperature,
             temperature_fitted: fit.fitted,
+            temperature_bound: fit.bound,
             accuracy: fit.accuracy,
         }
     }

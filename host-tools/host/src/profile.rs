@@ -183,6 +183,16 @@ impl Outputs {
     }
 }
 
+/// An end of the search for the temperature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// No confidence is too high: (nearly) every answer is right.
+    Lowest,
+    /// No confidence is too low: it does not tell right answers from wrong ones.
+    Highest,
+}
+
 /// How confident the lab's outputs are, and how right.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fit {
@@ -190,6 +200,9 @@ pub struct Fit {
     pub temperature: f32,
     /// Whether it was fitted to the labels.
     pub fitted: bool,
+    /// The end of the search that explains the labels as well as what was found, if one does: then the
+    /// confidence is not calibrated, and the accuracy estimated from it means nothing.
+    pub bound: Option<Bound>,
     /// Share of the windows judged whose class is their label; none without labels.
     pub accuracy: Option<f32>,
     /// How well the classes are recognised; none with less than two labels.

@@ -11,6 +11,7 @@ use edgeward::trust::Role;
 use edgeward_host::keys::{KeyStore, hex};
 use edgeward_host::model::Target;
 use edgeward_host::pack::{self, Lab, Options, Report};
+use edgeward_host::profile::Bound;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -292,6 +293,21 @@ fn print_profile(profile: &pack::ProfileReport, w: &mut dyn Write) -> io::Result
         w,
         "outputs   temperature {}{fitted}{accuracy}",
         short(f64::from(profile.temperature))
+    )?;
+    let why = match profile.temperature_bound {
+        None => return Ok(()),
+        Some(Bound::Lowest) => {
+            "(nearly) every answer is right on the data it is measured on, so no confidence is too high"
+        }
+        Some(Bound::Highest) => {
+            "the model's confidence does not tell right answers from wrong ones"
+        }
+    };
+    writeln!(
+        w,
+        "warning   the temperature ran into its bound: {why}. The accuracy that boards estimate is not \
+         meaningful for this release; label data that the model was not trained on, and name it in \
+         `validation` of [data]"
     )
 }
 

@@ -1,7 +1,7 @@
 //! The predictions' part of a profile.
 
 use super::replay::Pieces;
-use super::{Fit, Outputs, ProfileError, Recall, mean_and_sd};
+use super::{Bound, Fit, Outputs, ProfileError, Recall, mean_and_sd};
 use crate::MAX_OUTPUTS;
 use crate::spec::Spec;
 use edgeward::drift::{Limit, calibration_samples, statistics};
@@ -45,7 +45,8 @@ pub(super) fn measure_all(
         (Some(_), _) | (None, None) => None,
         (None, Some(labels)) => Some(fit_temperature(profile.kind, outputs, labels)),
     };
-    profile.temperature = fitted.or(spec.output.temperature).unwrap_or(1.0);
+    let found = fitted.map(|(temperature, _)| temperature);
+    profile.temperature = found.or(spec.output.temperature).unwrap_or(1.0);
     let measured = measure(&mut profile, outputs)?;
     calibrate_outputs(&mut profile, outputs, (drift_window, replayed))?;
     let accuracy = labels.map(|labels| {
@@ -58,6 +59,7 @@ pub(super) fn measure_all(
     let fit = Fit {
         temperature: profile.temperature,
         fitted: fitted.is_some(),
+        bound: fitted.and_then(|(_, bound)| bound),
         accuracy,
         recall: labels.and_then(|labels| recall(labels, &measured, classes.len())),
     };
@@ -157,9 +159,14 @@ fn calibrate_outputs(
     Ok(())
 }
 
+/// Ends of the search for the temperature.
+const LOWEST: f64 = 0.05;
+const HIGHEST: f64 = 20.0;
+
 /// The temperature under which the labels are likeliest, found by golden-section search over its
-/// logarithm between 1/20 and 20 (the likelihood has one maximum in it; Guo and others, 2017).
-fn fit_temperature(kind: OutputKind, outputs: &Outputs, labels: &[usize]) -> f32 {
+/// logarithm between 1/20 and 20 (the likelihood has one maximum in it; Guo and others, 2017), and the
+/// end that it ran into.
+fn fit_temperature(kind: OutputKind, outputs: &Outputs, labels: &[usize]) -> (f32, Option<Bound>) {
     let logits: Vec<Vec<f64>> = outputs
         .rows()
         .map(|row| match kind {
@@ -186,7 +193,8 @@ fn fit_temperature(kind: OutputKind, outputs: &Outputs, labels: &[usize]) -> f32
             .sum()
     };
     let ratio = (5f64.sqrt() - 1.0) / 2.0;
-    let (mut low, mut high) = ((0.05f64).ln(), (20f64).ln());
+    let ends = [(LOWEST, Bound::Lowest), (HIGHEST, Bound::Highest)];
+    let (mut low, mut high) = (LOWEST.ln(), HIGHEST.ln());
     for _ in 0..60 {
         let a = high - ratio * (high - low);
         let b = low + ratio * (high - low);
@@ -196,7 +204,15 @@ fn fit_temperature(kind: OutputKind, outputs: &Outputs, labels: &[usize]) -> f32
             low = a;
         }
     }
-    ((low + high) / 2.0).exp() as f32
+    let found = (low + high) / 2.0;
+    // Where all labels are certain from some temperature on, the search ends at that one, and the end
+    // of the search is as good.
+    let reached = |&(end, _): &(f64, Bound)| {
+        let end = end.ln();
+        (found - end).abs() < 1e-6 || loss(end) <= loss(found)
+    };
+    let bound = ends.into_iter().find(reached).map(|(_, bound)| bound);
+    (found.exp() as f32, bound)
 }
 
 #[cfg(test)]
@@ -215,7 +231,28 @@ mod tests {
             values.extend([0.0, logit]);
             labels.push(usize::from(pair[1] < chance));
         }
-        let found = fit_temperature(OutputKind::Logits, &Outputs { width: 2, values }, &labels);
+        let (found, bound) =
+            fit_temperature(OutputKind::Logits, &Outputs { width: 2, values }, &labels);
         assert!((found - 2.5).abs() < 0.15, "{found}");
+        assert_eq!(bound, None);
+    }
+
+    #[test]
+    fn labels_that_fix_no_temperature_are_found() {
+        // The logit of the class that the model leans to is the greater one, by the margin.
+        let fit = |margin: f32, right: fn(usize) -> bool| {
+            let labels: Vec<usize> = (0..200).map(|row| row % 2).collect();
+            let logits = |(row, &label): (usize, &usize)| {
+                let leans = label ^ usize::from(!right(row));
+                [0, 1].map(|class| if class == leans { margin } else { 0.0 })
+            };
+            let values = labels.iter().enumerate().flat_map(logits).collect();
+            fit_temperature(OutputKind::Logits, &Outputs { width: 2, values }, &labels).1
+        };
+        assert_eq!(fit(3.0, |row| row % 10 != 0), None);
+        assert_eq!(fit(0.1, |_| true), Some(Bound::Lowest));
+        // Certain long before the end of the search.
+        assert_eq!(fit(20.0, |_| true), Some(Bound::Lowest));
+        assert_eq!(fit(3.0, |row| row % 4 < 2), Some(Bound::Highest));
     }
 }
