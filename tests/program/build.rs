@@ -66,11 +66,18 @@ impl Builder {
         at
     }
 
-    pub fn weights(&mut self, weights: &[u8]) -> u32 {
-        self.constant(weights, ALIGNMENT)
+    /// Weights, then their channels; where each begins.
+    pub fn constants(
+        &mut self,
+        layout: Layout,
+        weights: &[u8],
+        channels: &[Channel],
+    ) -> (u32, u32) {
+        let weights = self.constant(weights, ALIGNMENT);
+        (weights, self.channels(layout, channels))
     }
 
-    pub fn channels(&mut self, layout: Layout, channels: &[Channel]) -> u32 {
+    fn channels(&mut self, layout: Layout, channels: &[Channel]) -> u32 {
         let count = channel_count(layout, channels.len() as u16) as usize;
         let mut bytes = vec![0; count * Channel::BYTES];
         let mut writer = Writer::new(&mut bytes);

@@ -85,6 +85,12 @@ impl Padded {
     pub fn at(&self, y: usize, x: usize, c: usize) -> Option<i8> {
         self.values[(y * self.width + x) * self.channels + c]
     }
+
+    /// How far an element is from the zero point, which is what the padding holds.
+    pub fn centred(&self, y: usize, x: usize, c: usize, zero_point: i8) -> i64 {
+        let distance = |value| i64::from(value) - i64::from(zero_point);
+        self.at(y, x, c).map_or(0, distance)
+    }
 }
 
 /// Taps of a window at an output: tap's row and column, field's row and column.

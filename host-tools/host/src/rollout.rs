@@ -474,17 +474,18 @@ fn standing(board: &BoardView, release: ReleaseId, after: u64) -> Standing {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const OLD: ReleaseId = [1; 8];
     const NEW: ReleaseId = [2; 8];
 
-    fn plan(phases: &[u16]) -> Plan {
-        let text = |value: &str| Text::try_from(value).unwrap_or_default();
+    /// One release for Linux boards of the fleet `demo`.
+    pub(crate) fn plan(phases: &[u16]) -> Plan {
+        let text = |value: &str| Text::try_from(value).expect("short");
         Plan {
-            id: Id::try_from("r-1").unwrap_or_default(),
-            fleet: Id::try_from("demo").unwrap_or_default(),
+            id: Id::try_from("r-1").expect("short"),
+            fleet: Id::try_from("demo").expect("short"),
             targets: vec![Target {
                 class: BoardClass::Linux,
                 digest: [2; 32],

@@ -81,21 +81,15 @@ fn conv_parts(layout: Layout, size: u16, random: &mut Random) -> (Conv, Builder,
         }
     }
     layout::finish_conv(layout, &op, &mut stored);
+    let fold = folded(&constants, op.input_zero_point, &|o| sums[o]);
     let mut builder = Builder::default();
-    op.weights = builder.weights(&stored);
-    op.channels = builder.channels(
-        layout,
-        &folded(&constants, op.input_zero_point, &|o| sums[o]),
-    );
+    (op.weights, op.channels) = builder.constants(layout, &stored, &fold);
     let data = random.int8s(elements(&input));
     let field = Padded::new(&data, &input, &output, &window);
-    let zero_point = i64::from(op.input_zero_point);
     let expected = slide(&output, &window, &constants, &op.quantizer, |o, tap| {
         let [ky, kx, fy, fx] = tap;
         let product = |c: usize| {
-            let value = field.at(fy, fx, c);
-            let value = value.map_or(0, |value| i64::from(value) - zero_point);
-            value * i64::from(weight(o, ky, kx, c))
+            field.centred(fy, fx, c, op.input_zero_point) * i64::from(weight(o, ky, kx, c))
         };
         (0..depth).map(product).sum()
     });
@@ -175,19 +169,14 @@ pub fn depthwise(layout: Layout, size: u16, random: &mut Random) -> Draft {
     }
     let constants = channels(outs as u16, kh * kw, layout, random);
     layout::finish_depthwise(layout, &op, &mut stored);
+    let fold = folded(&constants, op.input_zero_point, &|o| sums[o]);
     let mut builder = Builder::default();
-    op.weights = builder.weights(&stored);
-    op.channels = builder.channels(
-        layout,
-        &folded(&constants, op.input_zero_point, &|o| sums[o]),
-    );
+    (op.weights, op.channels) = builder.constants(layout, &stored, &fold);
     let data = random.int8s(elements(&input));
     let field = Padded::new(&data, &input, &output, &window);
-    let zero_point = i64::from(op.input_zero_point);
     let expected = slide(&output, &window, &constants, &op.quantizer, |o, tap| {
         let [ky, kx, fy, fx] = tap;
-        let value = field.at(fy, fx, o / usize::from(multiplier));
-        let value = value.map_or(0, |value| i64::from(value) - zero_point);
+        let value = field.centred(fy, fx, o / usize::from(multiplier), op.input_zero_point);
         value * i64::from(weights[(ky * kw + kx) * outs + o])
     });
     Draft {
@@ -231,9 +220,9 @@ pub fn dense(layout: Layout, size: u16, random: &mut Random) -> Draft {
             .sum()
     };
     layout::finish_matrix(layout, &mut stored);
+    let fold = folded(&constants, zero_point, &row_sum);
     let mut builder = Builder::default();
-    op.weights = builder.weights(&stored);
-    op.channels = builder.channels(layout, &folded(&constants, zero_point, &row_sum));
+    (op.weights, op.channels) = builder.constants(layout, &stored, &fold);
     let data = random.int8s(width * usize::from(rows));
     let mut expected = Vec::new();
     for vector in data.chunks_exact(width) {

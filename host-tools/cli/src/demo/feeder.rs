@@ -20,9 +20,10 @@ pub struct Recording {
 }
 
 /// What goes wrong with the sensor, as it does in the field.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Fault {
     /// Nothing.
+    #[default]
     None,
     /// Every value multiplied: a changed full-scale range, an ageing amplifier.
     Gain(f32),
@@ -111,6 +112,7 @@ impl Labels {
 }
 
 /// What the feeding and the reading thread share with the demo.
+#[derive(Default)]
 struct Shared {
     stop: AtomicBool,
     fault: Mutex<Fault>,
@@ -149,15 +151,7 @@ const LATENCIES: usize = 1 << 20;
 impl Feeder {
     /// Starts to stream; goes on through restarts of the board until it is dropped.
     pub fn start(stream: Stream) -> Self {
-        let shared = Arc::new(Shared {
-            stop: AtomicBool::new(false),
-            fault: Mutex::new(Fault::None),
-            answers: Mutex::default(),
-            stats: Mutex::default(),
-            stats_changed: Condvar::new(),
-            stats_wanted: AtomicBool::new(false),
-            labels: Mutex::default(),
-        });
+        let shared = Arc::<Shared>::default();
         let thread = std::thread::spawn({
             let shared = Arc::clone(&shared);
             move || feed_until_stopped(&stream, &shared)
@@ -433,15 +427,7 @@ mod tests {
             rate: u32::MAX,
             classes: vec!["a".to_owned(), "b".to_owned()],
         };
-        let shared = Arc::new(Shared {
-            stop: AtomicBool::new(false),
-            fault: Mutex::new(Fault::None),
-            answers: Mutex::default(),
-            stats: Mutex::default(),
-            stats_changed: Condvar::new(),
-            stats_wanted: AtomicBool::new(false),
-            labels: Mutex::default(),
-        });
+        let shared = Arc::<Shared>::default();
         let feeding = std::thread::spawn({
             let shared = Arc::clone(&shared);
             move || {

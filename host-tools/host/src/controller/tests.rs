@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::rollout::Plan;
+use crate::rollout::tests::plan;
 use crate::store::sqlite::Sqlite;
 use crate::store::{Device, Kind};
 use edgeward::bundle::BoardClass;
-use edgeward::sync::Target;
 use edgeward::telemetry::{Id, Reason, SlotReport, SlotState, Text};
 use edgeward::trust::PublicKey;
 
@@ -19,20 +19,8 @@ fn rollout(id: &str, phases: &[u16]) -> Rollout {
     let plan = Plan {
         id: Id::try_from(id).expect("short"),
         fleet: Id::try_from(FLEET).expect("short"),
-        targets: vec![Target {
-            class: BoardClass::Linux,
-            digest: [2; 32],
-            counter: 2,
-            version: text("2.0.0"),
-            head_bytes: 4096,
-            total_bytes: 8192,
-        }],
-        tags: Vec::new(),
-        phases: phases.to_vec(),
         soak_ms: 0,
-        max_failures: 0,
-        deadline_ms: 0,
-        expires_after_s: 60,
+        ..plan(phases)
     };
     Rollout::start(plan, 0).expect("a plan")
 }
