@@ -2,7 +2,10 @@
 
 mod common;
 
-use common::{BoardProcess, Feed, Host, Proxy, broker, first_release, policy, slow_bundle};
+use common::{
+    BoardProcess, Feed, Host, Log, Proxy, broker, bundle, first_release, golden, policy,
+    slow_bundle,
+};
 use edgeward::telemetry::{Event, Reason, SlotState};
 use serde_json::Value;
 use std::io::Write;
@@ -174,6 +177,86 @@ fn a_self_test_that_hangs_takes_two_boots_with_it_and_is_left_at_the_third() {
         board.spawn(AGENT);
     }
     left_at_the_third_boot(&mut board, &host);
+}
+
+/// A board whose flash can be made to fail, with release 1 confirmed and reported.
+fn failing() -> (BoardProcess, Host, Log, TempDir) {
+    let (mut board, host, folder) = provisioned(broker());
+    let log = board.spawn_to_fail(AGENT);
+    host.roll_out(1, &first_release());
+    Feed::start(&board).until_confirmed(&board);
+    board.until_acknowledged();
+    (board, host, log, folder)
+}
+
+#[test]
+fn windows_that_the_flash_does_not_take_are_stored_later() {
+    let (mut board, host, log, _folder) = failing();
+    board.refuse_writes(true);
+    let stored = board.stats()["next_sequence"].clone();
+    // Many more windows than wait between the threads: those merge.
+    let mut feed = Feed::start(&board);
+    feed.samples(4000);
+    log.until("a window waits until it can be stored");
+    feed.samples(4000);
+    drop(feed);
+    assert_eq!(board.stats()["next_sequence"], stored, "none is stored");
+    board.refuse_writes(false);
+    let samples = board.stats()["samples"].as_u64().unwrap();
+    host.until("all windows but the open one came", |seen| {
+        seen.summarized() + 200 > samples
+    });
+    board.until_acknowledged();
+    assert!(board.terminate().success());
+    host.until("every sample is in one window", |seen| {
+        seen.summarized() == samples
+    });
+    let received = host.received();
+    assert!(received.is_gapless(), "{:?}", received.numbers());
+}
+
+#[test]
+fn a_verdict_that_the_flash_does_not_take_is_written_later() {
+    let (mut board, host, log, _folder) = failing();
+    host.roll_out(2, &bundle(2, &policy(0, 0), golden(1.0)));
+    board.until("release 2 is on trial", |stats| {
+        stats["mode"] == "trial" && stats["slot"] == 1
+    });
+    board.refuse_writes(true);
+    // The inference thread comes to its verdict, and says it once.
+    let mut feed = Feed::start(&board);
+    feed.until("the verdict is lost on the flash", || {
+        let lost = log.has("report error=slots");
+        if lost { Ok(()) } else { Err(board.stats()) }
+    });
+    assert_eq!(board.stats()["confirmed"], 0);
+    board.refuse_writes(false);
+    board.until("release 2 is confirmed", |stats| stats["confirmed"] == 1);
+    drop(feed);
+    board.until_acknowledged();
+    assert!(board.terminate().success());
+    let confirmed = |event: &Event| matches!(event, Event::Slot { slot: 1, state, .. } if *state == SlotState::Confirmed);
+    host.until("the host knows", |seen| seen.has_event(confirmed));
+}
+
+#[test]
+fn a_release_and_its_self_test_that_the_flash_does_not_take_go_on_later() {
+    let (mut board, host, log, _folder) = failing();
+    board.refuse_writes(true);
+    host.roll_out(2, &slow_bundle(2, &policy(0, 0)));
+    log.until("message error=slots");
+    assert_eq!(board.stats()["desired"], 1);
+    board.refuse_writes(false);
+    // Its golden vector takes seconds; all else is written by then.
+    log.until("purpose=SelfTest");
+    board.refuse_writes(true);
+    log.until("loaded error=slots");
+    assert_eq!(board.stats()["slots"][1]["state"], "Receiving");
+    board.refuse_writes(false);
+    board.until("release 2 is on trial", |stats| {
+        stats["slots"][1]["state"] == "Trial"
+    });
+    board.kill();
 }
 
 #[test]

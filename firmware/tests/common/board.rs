@@ -10,7 +10,7 @@ use edgeward_firmware::linux::flash::SECTOR_BYTES;
 use edgeward_firmware::linux::{Config, provision, run};
 use serde_json::Value;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, PipeReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
@@ -18,7 +18,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 /// A board: its configuration and the agent's thread.
 pub struct BoardProcess {
@@ -65,10 +67,33 @@ impl BoardProcess {
 
     /// Starts the agent as a process.
     pub fn spawn(&mut self, program: &str) {
-        let mut command = Command::new(program);
+        self.launch(Command::new(program));
+    }
+
+    fn launch(&mut self, mut command: Command) {
         command.arg("--config").arg(&self.path);
         self.child = Some(command.spawn().unwrap());
         self.until_it_listens();
+    }
+
+    /// Starts the agent as a process whose files can be made to fail; what it logs.
+    pub fn spawn_to_fail(&mut self, program: &str) -> Log {
+        // A write beyond a process's limit is an error only where the signal for it is ignored.
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", program]);
+        let (near, far) = std::io::pipe().unwrap();
+        command.stderr(far);
+        self.launch(command);
+        Log::of(near)
+    }
+
+    /// From now on no write of the process to any file succeeds, or all do again.
+    pub fn refuse_writes(&self, refuse: bool) {
+        let limit = if refuse { "0" } else { "unlimited" };
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args(["--pid", &self.child.as_ref().unwrap().id().to_string()]);
+        let status = prlimit.arg(format!("--fsize={limit}:unlimited")).status();
+        assert!(status.unwrap().success());
     }
 
     /// Has the agent take an inference for hung after so long; before it is spawned.
@@ -200,6 +225,40 @@ impl BoardProcess {
         self.until("everything is acknowledged", |stats| {
             stats["connected"] == true && stats["outbox_records"] == 0
         });
+    }
+}
+
+/// What a process logs, line by line.
+pub struct Log(Receiver<String>);
+
+impl Log {
+    fn of(pipe: PipeReader) -> Self {
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                // The pipe must be read until its end, also when nobody looks any more.
+                let _ = sender.send(line);
+            }
+        });
+        Self(lines)
+    }
+
+    /// Waits for a line that holds `text`.
+    pub fn until(&self, text: &str) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.0.recv_timeout(left) {
+                Ok(line) if line.contains(text) => return,
+                Ok(_) => {}
+                Err(error) => panic!("waited in vain for {text:?} in the log: {error}"),
+            }
+        }
+    }
+
+    /// Whether a line came that holds `text`.
+    pub fn has(&self, text: &str) -> bool {
+        self.0.try_iter().any(|line| line.contains(text))
     }
 }
 

@@ -10,7 +10,7 @@ mod proxy;
 mod release;
 mod wait;
 
-pub use board::BoardProcess;
+pub use board::{BoardProcess, Log};
 pub use broker::{broker, broker_v5};
 pub use feed::{Feed, SOURCE};
 pub use host::{Host, Received};
