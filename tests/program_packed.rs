@@ -240,7 +240,7 @@ fn wide(random: &mut Random) -> Draft {
     let taps = usize::from(kernel[0] * kernel[1]);
     let quantizer = drafts::quantizer(random);
     let mut constants = |builder: &mut Builder, weights: usize, outputs: u16| {
-        let weights = builder.weights(&bytes(&random.int8s(weights)));
+        let weights = bytes(&random.int8s(weights));
         let channel = Channel {
             bias: 0,
             multiplier: 1 << 30,
@@ -250,11 +250,8 @@ fn wide(random: &mut Random) -> Draft {
         for channel in &mut channels {
             channel.multiplier = random.between(1 << 30, i64::from(i32::MAX)) as i32;
         }
-        (
-            weights,
-            builder.channels(Layout::Natural, &channels),
-            random.below(3),
-        )
+        let (weights, channels) = builder.constants(Layout::Natural, &weights, &channels);
+        (weights, channels, random.below(3))
     };
     let weight_count = usize::from(channels_in) * usize::from(channels_out) * taps;
     let (weights, channels, kind) = constants(&mut builder, weight_count, 150);
@@ -391,14 +388,15 @@ fn chain(random: &mut Random) -> (Aligned<u8>, usize) {
         ..tensor
     };
     let weights = usize::from(channels) * usize::from(channels) * 9;
-    let weights = builder.weights(&bytes(&random.int8s(weights)));
+    let weights = bytes(&random.int8s(weights));
     let table = builder.constant(&bytes(&random.int8s(256)), 16);
     let channel = Channel {
         bias: random.between(-9000, 9000) as i32,
         multiplier: random.between(1 << 30, i64::from(i32::MAX)) as i32,
         shift: -8 - (f64::from(channels).sqrt().log2() as i32),
     };
-    let constants = builder.channels(Layout::Natural, &vec![channel; usize::from(channels)]);
+    let channels_of = vec![channel; usize::from(channels)];
+    let (weights, constants) = builder.constants(Layout::Natural, &weights, &channels_of);
     for _ in 0..2 + random.below(7) {
         let (from, to) = (random.below(slots), random.below(slots));
         let to = if from == to { (to + 1) % slots } else { to };

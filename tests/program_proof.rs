@@ -289,8 +289,8 @@ fn dense(inputs: u16, weights: &[&[i8]], shift: i32) -> (Aligned<u8>, Dense) {
         multiplier: 1 << 30,
         shift,
     };
-    op.weights = builder.weights(&stored);
-    op.channels = builder.channels(LAYOUT, &vec![channel; weights.len()]);
+    let channels = vec![channel; weights.len()];
+    (op.weights, op.channels) = builder.constants(LAYOUT, &stored, &channels);
     builder.op(Op::Dense(op));
     let program = builder.finish(LAYOUT, 8192, false);
     let Op::Dense(op) = first_op(&program) else {

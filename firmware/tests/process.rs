@@ -216,6 +216,26 @@ fn windows_that_the_flash_does_not_take_are_stored_later() {
 }
 
 #[test]
+fn windows_that_wait_at_the_end_are_stored_before_it() {
+    let (mut board, host, log, _folder) = failing();
+    board.refuse_writes(true);
+    let mut feed = Feed::start(&board);
+    feed.samples(4000);
+    log.until("a window waits until it can be stored");
+    drop(feed);
+    let samples = board.stats()["samples"].as_u64().unwrap();
+    // The agent would try again in a second; it has not so long.
+    board.refuse_writes(false);
+    assert!(board.terminate().success());
+    board.spawn(AGENT);
+    host.until("every sample is in one window", |seen| {
+        seen.summarized() == samples
+    });
+    board.until_acknowledged();
+    assert!(board.terminate().success());
+}
+
+#[test]
 fn a_verdict_that_the_flash_does_not_take_is_written_later() {
     let (mut board, host, log, _folder) = failing();
     host.roll_out(2, &bundle(2, &policy(0, 0), golden(1.0)));

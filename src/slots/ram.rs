@@ -28,7 +28,8 @@ pub enum RamError {
     WrittenTwice(u32),
     /// The power is off.
     PowerOff,
-    /// It takes nothing now; see [`RamFlash::with_refusal`].
+    /// It takes nothing now, or gives nothing; see [`RamFlash::with_refusal`] and
+    /// [`RamFlash::with_unreadable`].
     Refused,
 }
 
@@ -116,6 +117,7 @@ pub struct RamFlash<const WRITE: usize, const ERASE: usize> {
     cut: Option<Cut>,
     off: bool,
     refuses: Option<Arc<AtomicBool>>,
+    unreadable: Option<(Range<u32>, Arc<AtomicBool>)>,
     random: u64,
 }
 
@@ -139,6 +141,7 @@ impl<const WRITE: usize, const ERASE: usize> RamFlash<WRITE, ERASE> {
             cut: None,
             off: false,
             refuses: None,
+            unreadable: None,
             random: 0,
         }
     }
@@ -159,6 +162,13 @@ impl<const WRITE: usize, const ERASE: usize> RamFlash<WRITE, ERASE> {
     #[must_use]
     pub fn with_refusal(mut self, refuses: Arc<AtomicBool>) -> Self {
         self.refuses = Some(refuses);
+        self
+    }
+
+    /// The same, but these bytes can't be read while `unreadable` is set. Copies share the switch.
+    #[must_use]
+    pub fn with_unreadable(mut self, bytes: Range<u32>, unreadable: Arc<AtomicBool>) -> Self {
+        self.unreadable = Some((bytes, unreadable));
         self
     }
 
@@ -402,6 +412,12 @@ impl<const WRITE: usize, const ERASE: usize> ReadNorFlash for RamFlash<WRITE, ER
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), RamError> {
         if self.off {
             return Err(RamError::PowerOff);
+        }
+        if let Some((range, unreadable)) = &self.unreadable
+            && range.contains(&offset)
+            && unreadable.load(Ordering::Relaxed)
+        {
+            return Err(RamError::Refused);
         }
         self.check(offset, bytes.len(), 1)?;
         let start = offset as usize;

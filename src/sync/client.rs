@@ -143,6 +143,8 @@ pub struct UpdateClient<'a, V, const W: usize> {
     /// The releases in the slots were not looked at since the start, or since the root changed.
     /// Nothing uses `head` while this is so.
     pub(super) review_due: bool,
+    /// Times in a row that the head in each slot could not be read.
+    pub(super) unread: [u8; 2],
     /// Slots that were confirmed and whose release the root no longer trusts.
     pub(super) revoked: [bool; 2],
 }
@@ -168,6 +170,7 @@ impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
             desired_again: Again::default(),
             root_again: Again::default(),
             review_due: true,
+            unread: [0; 2],
             revoked: [false; 2],
         }
     }

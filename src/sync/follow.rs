@@ -9,6 +9,9 @@ use crate::trust::Verifier;
 use crate::trust::root::TrustError;
 use embedded_storage::nor_flash::NorFlash;
 
+/// Times in a row that the flash may refuse to be read before what it holds counts as lost.
+const READS: u8 = 8;
+
 impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
     /// A desired state came. `now_s` is the time in seconds since 1970, where the board knows it.
     /// Returns why it was refused, if so; it has been reported then.
@@ -120,7 +123,8 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
                 state,
                 SlotState::Staged | SlotState::Shadow | SlotState::Trial | SlotState::Confirmed
             );
-            let Some(fault) = held.then(|| self.fault(slot, slots)).flatten() else {
+            let fault = if held { self.fault(slot, slots)? } else { None };
+            let Some(fault) = fault else {
                 continue;
             };
             match (state, fault) {
@@ -143,8 +147,16 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
     }
 
     /// What speaks against the head in a slot under the root as it is now. Read twice before it says
-    /// so, for the answer costs a release; a flash that can't be read does not hold.
-    fn fault<S: NorFlash>(&mut self, slot: Slot, slots: &mut Slots<S>) -> Option<HeadFault> {
+    /// so, for the answer costs a release.
+    ///
+    /// # Errors
+    /// Those of a flash that can't be read, which says nothing of the release; one that can't be read
+    /// [`READS`] times in a row does not hold it.
+    fn fault<S: NorFlash>(
+        &mut self,
+        slot: Slot,
+        slots: &mut Slots<S>,
+    ) -> Result<Option<HeadFault>, Error> {
         let digest = slots.record(slot).digest;
         let mut fault = None;
         for _ in 0..2 {
@@ -153,15 +165,20 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
                     let root = &slots.state().root;
                     check_signatures(head, &digest, root, &self.verifier).err()
                 }
-                // Staged by a client that had more memory.
+                // Staged by a client that had more memory: whether it is signed can't be known.
                 Err(Error::Size) => Some(HeadFault::Refused(Reason::Unsupported)),
+                Err(error) if self.unread[slot as usize] < READS => {
+                    self.unread[slot as usize] += 1;
+                    return Err(error);
+                }
                 Err(_) => Some(HeadFault::Damaged),
             };
             if fault.is_none() {
                 break;
             }
         }
-        fault
+        self.unread[slot as usize] = 0;
+        Ok(fault)
     }
 
     /// Gives up what is ready in a slot, for its head does not hold, and says so.

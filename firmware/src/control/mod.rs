@@ -37,6 +37,9 @@ const REFUSALS: u32 = 16;
 /// How long it takes until one more refusal may be reported.
 const REFUSAL_MS: u64 = 10_000;
 
+/// How long a board waits before it loads its confirmed release again, at first and at most.
+const RELOAD_MS: [u64; 2] = [1_000, 60_000];
+
 /// Why something could not be done; what was there before is there still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -213,6 +216,17 @@ pub struct Control<
     spare_epoch: Option<NonZeroU32>,
     restarted: bool,
     pulls: Pulls,
+    /// The confirmed release could not be loaded.
+    reload: Option<Reload>,
+}
+
+/// When a confirmed release that could not be loaded is loaded again.
+#[derive(Debug, Clone, Copy)]
+struct Reload {
+    /// None while it is being loaded.
+    at_ms: Option<u64>,
+    /// How long it was waited last.
+    wait_ms: u64,
 }
 
 /// What [`Control::new`] is made of.
@@ -299,6 +313,7 @@ impl<
             spare_epoch: Some(parts.spare_epoch),
             restarted: false,
             pulls: Pulls::default(),
+            reload: None,
         };
         let fleet = control.setup.fleet.clone();
         control.todo.subscribe(topic::desired(&fleet));
@@ -481,6 +496,13 @@ impl<
     /// # Errors
     /// Those of flash; polling again tries again.
     pub fn poll(&mut self, now: Now) -> Result<Option<Action<'_>>, ControlError> {
+        self.reload(now);
+        // A journal that can't be written must not keep the confirmed release from answering.
+        match self.todo.next_sound() {
+            Some(Action::Load { slot, purpose }) => return self.load(slot, purpose, now).map(Some),
+            Some(action) => return Ok(Some(action)),
+            None => {}
+        }
         self.review()?;
         match self.todo.next() {
             Some(Action::Load { slot, purpose }) => return self.load(slot, purpose, now).map(Some),
@@ -578,6 +600,7 @@ impl<
             sending,
             self.client.next_deadline_ms(),
             self.pulls.deadline_ms(),
+            self.reload.and_then(|reload| reload.at_ms),
         ];
         all.into_iter().flatten().min()
     }

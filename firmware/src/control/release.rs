@@ -1,6 +1,6 @@
 //! From a received release to a confirmed one, or back.
 
-use super::{Action, Control, ControlError, Mode, Now, Purpose};
+use super::{Action, Control, ControlError, Mode, Now, Purpose, RELOAD_MS, Reload};
 use edgeward::guard::{ShadowVerdict, Verdict};
 use edgeward::policy::TrialPolicy;
 use edgeward::slots::{self, BootDecision, Slot};
@@ -129,8 +129,14 @@ impl<
             }
             Purpose::Confirmed => {
                 self.birth_due = true;
-                if outcome.is_ok() && self.slots.confirmed() == Some(slot) {
+                if self.slots.confirmed() != Some(slot) {
+                    return Ok(());
+                }
+                if outcome.is_ok() {
+                    self.reload = None;
                     self.run(slot, Mode::Confirmed);
+                } else {
+                    self.load_later(now);
                 }
                 Ok(())
             }
@@ -225,6 +231,31 @@ impl<
             self.stop(slot);
         }
         Ok(())
+    }
+
+    /// The confirmed release could not be loaded. It could once, so that a passing fault of flash or
+    /// memory is likelier than any other; a board without a model helps nobody.
+    fn load_later(&mut self, now: Now) {
+        let [first, most] = RELOAD_MS;
+        let wait_ms = self
+            .reload
+            .map_or(first, |last| most.min(last.wait_ms.saturating_mul(2)));
+        self.reload = Some(Reload {
+            at_ms: Some(now.monotonic_ms.saturating_add(wait_ms)),
+            wait_ms,
+        });
+    }
+
+    /// Has the confirmed release loaded again, when it is time.
+    pub(super) fn reload(&mut self, now: Now) {
+        let due = self.reload.as_mut().filter(|reload| {
+            let at_ms = reload.at_ms;
+            at_ms.is_some_and(|at_ms| at_ms <= now.monotonic_ms)
+        });
+        if let (Some(reload), Some(slot)) = (due, self.slots.confirmed()) {
+            reload.at_ms = None;
+            self.todo.load(slot, Purpose::Confirmed);
+        }
     }
 
     /// What became of the trial of a release.

@@ -66,6 +66,26 @@ impl Todo {
         self.subscribe(topic);
     }
 
+    /// What is to be done whatever else is wrong: what ends, and what the confirmed release needs to
+    /// answer.
+    pub(super) fn next_sound(&mut self) -> Option<Action<'static>> {
+        for slot in Slot::ALL {
+            let work = &mut self.slots[slot as usize];
+            if core::mem::take(&mut work.stop) {
+                return Some(Action::Stop(slot));
+            }
+            if work.load == Some(Purpose::Confirmed) {
+                let purpose = work.load.take()?;
+                return Some(Action::Load { slot, purpose });
+            }
+            if work.load.is_none() && work.run == Some(Mode::Confirmed) {
+                let mode = work.run.take()?;
+                return Some(Action::Run { slot, mode });
+            }
+        }
+        None
+    }
+
     /// The next thing to do: first what ends, then what begins, the confirmed release before the one
     /// that may have to go back to it.
     pub(super) fn next(&mut self) -> Option<Action<'static>> {

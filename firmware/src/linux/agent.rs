@@ -540,6 +540,7 @@ impl Agent<'_> {
             }
         }
         while self.reports() {}
+        self.store_the_last();
         let deadline = Instant::now() + FAREWELL;
         while self.connected && Instant::now() < deadline {
             let busy = self.turn();

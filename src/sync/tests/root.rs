@@ -1,7 +1,10 @@
 //! What a new trust root does to what was trusted before.
 
 use super::*;
+use crate::slots::Error;
 use crate::slots::ram::{Cut, Edge, Tear};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
 fn a_new_root_asks_for_the_desired_state_again() {
@@ -268,6 +271,37 @@ fn a_trial_goes_on_under_a_root_that_trusts_it() {
     world.turn(&mut client, &mut slots);
     assert_eq!(slots.on_trial(), Some(Slot::B));
     assert_eq!((world.stopped, world.events.as_slice()), (0, &[][..]));
+}
+
+#[test]
+fn a_flash_that_can_not_be_read_for_a_moment_ends_no_trial() {
+    let (mut world, _, slots) = on_trial();
+    let unreadable = Arc::new(AtomicBool::new(false));
+    let slot = slots.layout().slot(Slot::B);
+    let flash = slots.into_flash();
+    let flash = flash.with_unreadable(slot, unreadable.clone());
+    let mut slots = Slots::open(flash, world.layout).unwrap();
+    let mut head = [0; HEAD];
+    let mut client = Client::new(config(), RingVerifier, &mut head);
+    unreadable.store(true, Ordering::Relaxed);
+    for _ in 0..8 {
+        let seen = client.review(&mut slots);
+        assert!(matches!(seen, Err(Error::Flash(_))), "{seen:?}");
+    }
+    unreadable.store(false, Ordering::Relaxed);
+    assert_eq!(client.review(&mut slots), Ok(None));
+    world.turn(&mut client, &mut slots);
+    assert_eq!(slots.on_trial(), Some(Slot::B));
+    assert!(world.events.is_empty(), "{:?}", world.events);
+
+    // One that stays so holds nothing.
+    let mut client = Client::new(config(), RingVerifier, &mut head);
+    unreadable.store(true, Ordering::Relaxed);
+    let looks = (0..9).map(|_| client.review(&mut slots));
+    let looks: std::vec::Vec<_> = looks.collect();
+    assert!(looks[8].is_ok(), "{looks:?}");
+    let lost = SlotState::Rejected(Reason::Corrupt);
+    assert_eq!(slots.record(Slot::B).state, lost);
 }
 
 #[test]

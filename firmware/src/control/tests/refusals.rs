@@ -81,3 +81,36 @@ fn without_a_connection_nothing_is_asked_for_and_the_next_one_brings_it() {
     world.retain(&topic::desired("f"), message);
     assert_eq!(world.head.slots.on_trial(), Some(first.other()));
 }
+
+#[test]
+fn a_confirmed_release_that_can_not_be_loaded_is_loaded_again_ever_later() {
+    let (mut world, first) = World::confirmed(1);
+    world.loads.clear();
+    world.self_test = Err(Reason::Corrupt);
+    let mut world = world.restart();
+    assert_eq!(world.head.running(), None);
+    let mut loads = vec![];
+    let end_ms = world.now.monotonic_ms + 10_000;
+    let begun = world.now.monotonic_ms;
+    while let Some(at_ms) = world.head.next_deadline_ms().filter(|&at| at <= end_ms) {
+        let before = world.loads.len();
+        world.now.monotonic_ms = at_ms;
+        world.run();
+        if world.loads.len() > before {
+            loads.push(at_ms - begun);
+        }
+    }
+    assert_eq!(loads, [1000, 3000, 7000]);
+    assert!(
+        world
+            .loads
+            .iter()
+            .all(|load| *load == (first, Purpose::Confirmed))
+    );
+    world.self_test = Ok(());
+    world.until(begun + 15_000);
+    assert_eq!(world.head.running(), Some(first));
+    let loads = world.loads.len();
+    world.until(begun + 300_000);
+    assert_eq!(world.loads.len(), loads);
+}

@@ -122,6 +122,27 @@ fn a_power_cut_after_the_new_root_does_not_load_a_revoked_trial_again() {
 }
 
 #[test]
+fn a_journal_that_can_not_be_written_keeps_no_confirmed_release_from_answering() {
+    let (mut world, first) = World::confirmed(1);
+    let second = world.install(2);
+    let mut next = root(2);
+    next.roles[Role::Release as usize] = root(2).roles[Role::Root as usize].clone();
+    world.head.slots.set_root(next).unwrap();
+    world.loads.clear();
+    world.runs.clear();
+    // The trial can't be taken back, and is not begun again.
+    let mut world = world.restart_and_refuse();
+    assert_eq!(world.loads, [(first, Purpose::Confirmed)]);
+    assert_eq!(world.runs, [(first, Mode::Confirmed)]);
+    assert_eq!(world.head.running(), Some(first));
+    world.refuse(false);
+    world.run();
+    let rejected = SlotState::Rejected(Reason::Revoked);
+    assert_eq!(world.head.slots.record(second).state, rejected);
+    assert_eq!(world.head.running(), Some(first));
+}
+
+#[test]
 fn a_shadow_that_the_new_root_trusts_begins_anew_with_the_desired_state() {
     let (mut world, first) = World::confirmed(1);
     world.shadow = 100;

@@ -242,9 +242,23 @@ impl World {
         }
     }
 
+    /// The power goes and comes back, and from then on the flash of the slots takes nothing.
+    pub(super) fn restart_and_refuse(mut self) -> Self {
+        let slots = self.head.slots.into_flash();
+        let outbox = self.head.outbox.into_flash();
+        self.head = head(slots, outbox, self.now);
+        self.refuse(true);
+        while self.try_turn().is_ok_and(|busy| busy) {}
+        self
+    }
+
     fn turn(&mut self) -> bool {
-        let Some(action) = self.head.poll(self.now).unwrap() else {
-            return false;
+        self.try_turn().unwrap()
+    }
+
+    fn try_turn(&mut self) -> Result<bool, ControlError> {
+        let Some(action) = self.head.poll(self.now)? else {
+            return Ok(false);
         };
         match action {
             Action::Subscribe(topic) => {
@@ -272,7 +286,7 @@ impl World {
             Action::Pull => self.pulls += 1,
             Action::Unsubscribe(_) | Action::More => {}
         }
-        true
+        Ok(true)
     }
 
     pub(super) fn publish(&mut self, counter: u32) -> Target {

@@ -1,6 +1,6 @@
 //! What the inference thread reports, written down.
 
-use super::{Agent, TROUBLE};
+use super::{Agent, TROUBLE, now};
 use crate::control::{Action, ControlError, Now, Purpose};
 use crate::linux::inference::{Command, Report};
 use crate::linux::stats::hex;
@@ -12,7 +12,8 @@ use edgeward::recorder::Recorder;
 use edgeward::slots::{self, Slot};
 use edgeward::telemetry::outbox::OutboxError;
 use edgeward::telemetry::{Reason, ReleaseId};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// What loading a release came to.
 #[derive(Debug, Clone, Copy)]
@@ -147,7 +148,33 @@ impl Agent<'_> {
             self.unstored = Some((summary, Instant::now() + TROUBLE));
         }
     }
+
+    /// Stores the windows that are left at the end: what could not be stored is tried again at once, and
+    /// what can't be until [`LAST`] is counted as lost.
+    pub(super) fn store_the_last(&mut self) {
+        let deadline = Instant::now() + LAST;
+        loop {
+            if let Some((_, at)) = &mut self.unstored {
+                *at = Instant::now();
+            }
+            self.summaries(now(self.begun));
+            if self.unstored.is_none() {
+                return;
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            thread::park_timeout(Duration::from_millis(50));
+        }
+        let waiting = std::iter::from_fn(|| self.threads.summaries.try_recv().ok());
+        let lost = waiting.count() as u64 + u64::from(self.unstored.take().is_some());
+        tracing::error!(lost, "windows are lost: the flash takes none");
+        self.stats.counters().windows_lost += lost;
+    }
 }
+
+/// How long the last windows may take to be stored.
+const LAST: Duration = Duration::from_secs(3);
 
 /// Whether the flash of the slots failed, in which case nothing was written and another try may end
 /// otherwise.
