@@ -11,6 +11,7 @@
 
 pub mod compile;
 pub mod flash;
+pub mod programs;
 pub mod release;
 pub mod telemetry;
 
