@@ -13,7 +13,7 @@ use edgeward::program::op::{
     Add, AddScale, Channel, Conv, Dense, Depthwise, Fill, Lookup, Op, Operand, Plane, Pool,
     Softmax, Window,
 };
-use edgeward::program::{Aligned, HEADER_BYTES, Header, Layout, Portable, Program};
+use edgeward::program::{Aligned, ArenaError, HEADER_BYTES, Header, Layout, Portable, Program};
 use edgeward::recorder::{Recorder, Records, Snapshot, Stamp, What};
 use program::build::{Builder, Case, Draft, Place, Random};
 use program::drafts;
@@ -501,6 +501,59 @@ fn chains_equal_the_portable_kernels() {
             "{packed} packed, {portable} not"
         );
     }
+}
+
+#[test]
+fn a_bad_arena_is_an_error() {
+    let (mut needed, mut idle) = (0, 0);
+    let single = |seed| {
+        let mut random = Random(seed);
+        let mut case = wide(&mut random).place(Layout::Natural, Place::Disjoint);
+        tame(&mut case.program, false, &mut random);
+        let (offset, values) = &case.inputs[0];
+        let (input, output) = ([*offset, values.len() as u32], output_len(&case) as u32);
+        set_border(&mut case.program, input, [case.output, output]);
+        case.program
+    };
+    let chains = (0..20).map(|seed| chain(&mut Random(seed)).0);
+    let programs: Vec<Aligned<u8>> = chains.chain((0..20).map(single)).collect();
+    for isa in Isa::available() {
+        for bytes in &programs {
+            let program = Program::verify(bytes.as_ref()).expect("a program");
+            let header = *program.header();
+            let len = header.arena_bytes as usize;
+            let input = vec![1; header.input_len as usize];
+            let mut output = vec![0; header.output_len as usize];
+            let mut packed = Packed::new(&program, isa).expect("the instruction set is here");
+            let mut arena = Aligned::<i8>::zeros(len + 1);
+            let mut run = |arena: &mut [i8]| packed.run(&program, arena, &input, &mut output).err();
+            assert_eq!(run(arena.as_mut()), None);
+            let wrong = [
+                run(&mut arena.as_mut()[..0]),
+                run(&mut arena.as_mut()[..len - 1]),
+                run(&mut arena.as_mut()[1..]),
+            ];
+            let short = ArenaError::Short {
+                needed: header.arena_bytes,
+            };
+            match wrong {
+                [None, None, None] => idle += 1,
+                all => {
+                    assert_eq!(
+                        all,
+                        [Some(short), Some(short), Some(ArenaError::Misaligned)]
+                    );
+                    needed += 1;
+                }
+            }
+        }
+    }
+    // Some run packed all through, and some do not.
+    let tried = needed > 0 && idle > 0;
+    assert!(
+        tried || Isa::available().next().is_none(),
+        "{needed} and {idle}"
+    );
 }
 
 #[test]

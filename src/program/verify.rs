@@ -115,7 +115,7 @@ pub enum Field {
     Stride,
     /// A dilation of zero, or a pool's that is not one.
     Dilation,
-    /// Padding that is as large as the kernel.
+    /// Padding beyond the reach of the kernel: more than `(kernel - 1) * dilation`.
     Padding,
     /// A least output above the greatest.
     Quantizer,

@@ -222,8 +222,11 @@ pub(super) fn build(program: &Program<'_>, isa: Isa) -> Packed {
         let elements = place.rows() * place.pitch();
         memory.fill(builder.shape, place.start, elements, zero);
     }
+    let touches = |step: &Step| matches!(step, Step::Load(_) | Step::Store(_) | Step::Portable(_));
+    let border = flow.input_in_arena || flow.output.is_none();
     Packed {
         isa,
+        arena: border || builder.steps.iter().any(touches),
         memory,
         constants: Memory::of(&builder.constants.0),
         steps: builder.steps,

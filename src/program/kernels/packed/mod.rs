@@ -32,6 +32,8 @@ pub struct Packed {
     output_in_arena: bool,
     /// Whether the arena must hold the input when the first step runs.
     input_in_arena: bool,
+    /// Whether some step reads or writes the arena.
+    arena: bool,
 }
 
 /// One step of a packed program.

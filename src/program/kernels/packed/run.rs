@@ -46,7 +46,8 @@ impl Packed {
     /// Runs one inference of the program that was packed. Allocates nothing.
     ///
     /// # Errors
-    /// When the arena is too short or not aligned, and an operator needs it.
+    /// When some operator needs the arena and it is shorter than the program states, or not aligned;
+    /// nothing has run then.
     ///
     /// # Panics
     /// When the input or output has another length than the program's, or the program is not the one
@@ -61,13 +62,12 @@ impl Packed {
         let header = program.header();
         assert_eq!(input.len(), header.input_len as usize);
         assert_eq!(output.len(), header.output_len as usize);
+        if self.arena {
+            // The same test that the portable kernels make.
+            Run::new(*program, arena)?;
+        }
         if self.input_in_arena {
-            let needed = header.arena_bytes;
-            arena
-                .get_mut(header.input as usize..)
-                .and_then(|it| it.get_mut(..input.len()))
-                .ok_or(ArenaError::Short { needed })?
-                .copy_from_slice(input);
+            arena[header.input as usize..][..input.len()].copy_from_slice(input);
         }
         for step in 0..self.steps.len() {
             self.step(step, program, arena, input, output)?;
