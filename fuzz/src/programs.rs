@@ -70,10 +70,7 @@ fn layer(builder: &mut Builder, weights: usize, outputs: u16) -> (u32, u32) {
         shift: -9,
     };
     let channels = vec![channel; usize::from(outputs)];
-    (
-        builder.weights(&data),
-        builder.channels(Layout::Natural, &channels),
-    )
+    builder.constants(Layout::Natural, &data, &channels)
 }
 
 /// Two dense layers and a softmax over `rows` vectors.
