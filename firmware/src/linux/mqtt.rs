@@ -91,7 +91,8 @@ pub fn options(config: &Config) -> Result<Options> {
         _ => None,
     };
     let state = topic::device(&config.fleet, &config.device, Channel::State);
-    let client_id = format!("edgeward-{}-{}", config.fleet, config.device);
+    // No name has a dot, so no two boards have the same one.
+    let client_id = format!("edgeward.{}.{}", config.fleet, config.device);
     let tls = broker.tls.as_ref().map(load_tls).transpose();
     Ok(Options {
         line: Line {

@@ -325,6 +325,30 @@ fn chunks(port: u16) {
 }
 
 #[test]
+fn who_is_thrown_off_again_and_again_comes_back_ever_later() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let _mqtt = Mqtt::connect(&Options {
+        protocol: Protocol::V4,
+        ..Options::new("twin", "127.0.0.1", port)
+    });
+    let mut begun = None;
+    for _ in 0..6 {
+        let (mut stream, _) = listener.accept().expect("it comes again");
+        let begun = begun.get_or_insert_with(Instant::now);
+        let mut bytes = [0; 4096];
+        assert!(stream.read(&mut bytes).expect("a packet") > 0);
+        stream.write_all(&[0x20, 2, 0, 0]).expect("accepted");
+        // What a broker does when another client of that name comes.
+        drop(stream);
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    // Pauses of at least half of 100, 200, 400, 800 and 1600 ms.
+    let took = begun.expect("it came").elapsed();
+    assert!(took >= Duration::from_millis(1550), "{took:?}");
+}
+
+#[test]
 fn a_taken_port_is_an_error_that_says_so() {
     let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = holder.local_addr().expect("bound").port();

@@ -14,6 +14,21 @@ fn options(port: u16) -> Options {
     }
 }
 
+#[test]
+fn no_two_boards_have_the_same_name_at_the_broker() {
+    let id = |fleet: &str, device: &str| {
+        let text = format!(
+            "fleet = \"{fleet}\"\ndevice = \"{device}\"\nbroker = {{ host = \"localhost\" }}\n\
+             source = {{ listen = \"samples.sock\" }}"
+        );
+        let config = Config::parse(&text, std::path::Path::new("/x")).unwrap();
+        super::options(&config).unwrap().line.client_id
+    };
+    assert_eq!(id("plant-7", "press-03"), "edgeward.plant-7.press-03");
+    assert_ne!(id("a-b", "c"), id("a", "b-c"));
+    assert_ne!(id("a_b", "c"), id("a", "b_c"));
+}
+
 /// Polls until `ended` says so; what is new unparks this thread.
 fn poll_until(
     mqtt: &mut Mqtt,

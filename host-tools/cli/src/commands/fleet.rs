@@ -10,6 +10,7 @@ use edgeward_host::mqtt::{
 };
 use edgeward_host::store::Store;
 use edgeward_host::store::sqlite::Sqlite;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -187,11 +188,7 @@ impl Fleet {
             protocol: self.line.broker_protocol,
             credentials: self.line.credentials()?,
             tls: self.line.tls(&address)?,
-            ..Options::new(
-                format!("edgeward-{role}-{}", std::process::id()),
-                address.host.clone(),
-                address.port,
-            )
+            ..Options::new(client_id(role), address.host.clone(), address.port)
         };
         if options.credentials.is_some() && options.tls.is_none() && !is_here(&address.host) {
             tracing::warn!(broker = %address, "the password crosses the network unencrypted; use mqtts://");
@@ -237,6 +234,14 @@ pub fn look_or_empty<T>(
         Some(seen) => Ok(seen),
         None => look(&Sqlite::in_memory()?),
     }
+}
+
+/// A name at the broker that no other process has: one of its own throws off whoever has it already.
+/// Numbers of processes would not do, since each container counts its own from 1.
+fn client_id(role: &str) -> String {
+    // The system seeds RandomState, which is all the randomness that is needed here.
+    let random = RandomState::new().hash_one(std::process::id());
+    format!("edgeward-{role}-{random:016x}")
 }
 
 /// Whether a host is this machine.
@@ -291,6 +296,14 @@ mod tests {
         assert!(said.contains("no user name"), "{said}");
         let said = error(&["--broker-user", "ali", "--broker-password-file", "absent"]);
         assert!(said.contains("absent"), "{said}");
+    }
+
+    #[test]
+    fn each_client_has_a_name_of_its_own() {
+        // As two processes of the same number have, in a container each.
+        let names = [(); 2].map(|()| options(&[]).expect("options").client_id);
+        assert_ne!(names[0], names[1]);
+        assert!(names.iter().all(|name| name.starts_with("edgeward-test-")));
     }
 
     #[test]

@@ -152,7 +152,7 @@ fn a_board_and_its_host_work_over_tls_with_passwords() {
     // Mosquitto's own word for who came how: p5 is MQTT 5.
     let log = site.mosquitto.said();
     for (client, user) in [
-        ("edgeward-default-board-1", "board"),
+        ("edgeward.default.board-1", "board"),
         ("edgeward-collector", "host"),
     ] {
         let came = log.lines().any(|line| {

@@ -18,6 +18,9 @@ const MAX_PACKET: u32 = crate::broker::MAX_PAYLOAD_BYTES as u32 + 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Shortest and longest pause between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// A connection that stood for so long proves that broker and name are all right: the next pause is the
+/// shortest again. Two clients of one name, who throw each other off, never get there.
+const STABLE: Duration = Duration::from_secs(5);
 /// Shortest and longest pause before a refused subscription is asked for again.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// An acknowledgement that takes longer than this means that the connection is wedged.
@@ -62,6 +65,8 @@ struct Refusal {
 pub(super) struct Status {
     client: Option<(Client, Version)>,
     connections: u64,
+    /// Since when the present one stands.
+    since: Option<Instant>,
     /// What the last connection failed of, until there is another.
     failure: Option<Failure>,
     /// Topic of a message that the broker refused, and why; the first that nobody was told of.
@@ -129,6 +134,7 @@ impl Status {
     /// A connection was made: what the broker may have lost goes out again.
     fn connected(&mut self, client: Client, version: Version) {
         self.client = Some((client, version));
+        self.since = Some(Instant::now());
         self.failure = None;
         if self.connections > 0 {
             // The last message for a topic that is queued anyway is the one that must stay.
@@ -156,6 +162,7 @@ impl Status {
     /// Forgets everything that belonged to the last connection.
     fn lose(&mut self, failure: Failure) {
         self.client = None;
+        self.since = None;
         self.failure = Some(failure);
         self.unnumbered.clear();
         self.numbered.clear();
@@ -414,11 +421,13 @@ async fn connections(
         let End::Lost(failure) = end else {
             return;
         };
-        let stood = session.read(|status| status.connections) > before;
+        let (accepted, since) = session.read(|status| (status.connections > before, status.since));
         tracing::debug!(client = options.client_id, %version, %failure, "connection lost");
-        if stood {
+        if accepted {
             negotiation.connected();
-            backoff.reset();
+            if since.is_some_and(|since| since.elapsed() >= STABLE) {
+                backoff.reset();
+            }
         } else if negotiation.failed(&failure) {
             continue;
         }
