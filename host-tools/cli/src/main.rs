@@ -10,6 +10,7 @@ mod context;
 mod demo;
 mod exit;
 mod output;
+mod stop;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{

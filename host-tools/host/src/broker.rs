@@ -127,6 +127,12 @@ impl Broker {
     pub fn listening(&self) -> Listening {
         self.listening
     }
+
+    /// Whether the thread ended by itself, as it never should.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
 }
 
 impl Drop for Broker {

@@ -95,6 +95,12 @@ impl Collector {
             thread: Some(thread),
         })
     }
+
+    /// Whether the thread ended by itself, as it never should.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
 }
 
 impl Drop for Collector {

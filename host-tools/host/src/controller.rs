@@ -282,6 +282,14 @@ pub struct ControllerHandle {
     thread: Option<JoinHandle<()>>,
 }
 
+impl ControllerHandle {
+    /// Whether the thread ended by itself, as it never should.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
 impl Drop for ControllerHandle {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);

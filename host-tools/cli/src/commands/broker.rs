@@ -3,12 +3,13 @@
 use super::change::DryRun;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
+use crate::stop;
 use anyhow::Result;
-use edgeward_host::broker::{Options, start};
+use edgeward_host::broker::{Broker, Options};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
-/// Run the embedded MQTT broker until it is stopped. It keeps everything in memory; a site runs
-/// Mosquitto.
+/// Run the embedded MQTT broker until it is stopped (SIGINT, SIGTERM). It keeps everything in memory;
+/// a site runs Mosquitto.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  edgeward broker\n  edgeward broker --port 0 -o json   # a free port, printed"
@@ -39,13 +40,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let v5 = args.port_v5.map(|port| free(args.address, port));
     let v5 = v5.transpose()?;
     let what = format!("listen on {v4} until it is stopped");
-    let listening = changes.make(what, || Ok(start(&options)?))?;
-    let (v4, v5) = match &listening {
-        Some(listening) => (listening.v4, listening.v5),
-        None => (v4, v5),
-    };
+    let stop = stop::flag()?;
+    let broker = changes.make(what, || Ok(Broker::start(&options)?))?;
+    let (v4, v5) = broker.as_ref().map_or((v4, v5), |broker| {
+        let listening = broker.listening();
+        (listening.v4, listening.v5)
+    });
     let value = serde_json::json!({ "mqtt_3_1_1": v4, "mqtt_5": v5 });
-    let ran = listening.is_some();
+    let ran = broker.is_some();
     changes.emit(context, &value, |_, w| {
         if !ran {
             return Ok(());
@@ -56,12 +58,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         }
         writeln!(w)
     })?;
-    if !ran {
-        return Ok(Exit::Ok);
+    if let Some(broker) = broker {
+        stop::wait(&stop, &[("broker", &|| broker.has_ended())])?;
     }
-    loop {
-        std::thread::park();
-    }
+    Ok(Exit::Ok)
 }
 
 /// Checks that a port can be listened on, and lets go of it.

@@ -5,9 +5,10 @@ use super::change::{Changes, DryRun};
 use super::fleet::{Fleet, Wait, look_if_any, store_path};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
+use crate::stop;
 use anyhow::Result;
 use edgeward::trust::Role;
-use edgeward_host::broker;
+use edgeward_host::broker::{self, Broker};
 use edgeward_host::catalog::Catalog;
 use edgeward_host::collector::Collector;
 use edgeward_host::controller::Controller;
@@ -18,10 +19,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Collect what boards report, acknowledge it, drive rollouts, and show the fleet on a page and as
-/// Prometheus metrics. Runs until it is stopped; stopping it loses nothing.
+/// Prometheus metrics. Runs until it is stopped (SIGINT, SIGTERM), which loses nothing, or until a part of
+/// it fails (exit code 1).
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  edgeward serve --with-broker\n  edgeward serve --broker mqtts://site-broker --broker-ca ca.pem --http 0.0.0.0:9464"
+    after_help = "Examples:\n  edgeward serve --with-broker\n  edgeward serve --broker mqtts://site-broker --broker-ca ca.pem --http 127.0.0.1:9470"
 )]
 pub struct Args {
     #[command(flatten)]
@@ -30,7 +32,8 @@ pub struct Args {
     /// machine's loopback.
     #[arg(long)]
     with_broker: bool,
-    /// Where to serve the dashboard (/), /metrics and /api/fleet.
+    /// Where to serve the dashboard (/), /metrics and /api/fleet. None of them has a password: other
+    /// machines belong behind a proxy that has one.
     #[arg(long, default_value = "127.0.0.1:9464", env = "EDGEWARD_HTTP")]
     http: SocketAddr,
     #[command(flatten)]
@@ -54,45 +57,68 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         }
         signers => drop(signers?),
     }
+    if !args.http.ip().is_loopback() {
+        tracing::warn!(
+            address = %args.http,
+            "the dashboard has no password, and every machine that reaches this address sees it; \
+             serve it on loopback, behind a proxy that has one"
+        );
+    }
     let changes = args.dry_run.changes();
     if changes.are_only_said() {
         return check(args, &mqtt, changes, context);
     }
-    if args.with_broker {
-        broker::start(&broker::Options {
-            port: mqtt.port,
-            ..broker::Options::default()
-        })?;
-    }
+    serve(args, &mqtt, context)
+}
+
+/// Runs all of it until a signal comes, or a part ends by itself.
+fn serve(args: &Args, mqtt: &Options, context: &Context) -> Result<Exit> {
+    let (fleet, keys) = (&args.fleet.fleet, args.fleet.keys(context));
+    let stop = stop::flag()?;
+    let options = broker::Options {
+        port: mqtt.port,
+        ..broker::Options::default()
+    };
+    let broker = args.with_broker.then(|| Broker::start(&options));
+    let broker = broker.transpose()?;
     let store = args.fleet.store(context)?;
-    let _collector = Collector::start(&mqtt, Arc::clone(&store), &keys, &args.fleet.fleet)?;
+    let collector = Collector::start(mqtt, Arc::clone(&store), &keys, fleet)?;
     let controller = Controller::new(
         &args.fleet.mqtt("controller")?,
         Arc::clone(&store),
         &context.home,
-        &args.fleet.fleet,
+        fleet,
     );
-    let _controller = controller.spawn();
-    let server = web::Server::start(
-        args.http,
-        store,
-        Catalog::at(&context.home),
-        &args.fleet.fleet,
-    )?;
+    let controller = controller.spawn();
+    let server = web::Server::start(args.http, store, Catalog::at(&context.home), fleet)?;
     let value = described(args, server.address());
     context.out.emit_line(&value, |_, w| {
         writeln!(
             w,
-            "collecting fleet {} from {}; dashboard http://{}/, metrics http://{}/metrics",
-            args.fleet.fleet,
+            "collecting fleet {fleet} from {}; dashboard http://{}/, metrics http://{}/metrics",
             args.fleet.broker(),
             server.address(),
             server.address()
         )
     })?;
-    loop {
-        std::thread::park();
-    }
+    let ended = stop::wait(
+        &stop,
+        &[
+            ("collector", &|| collector.has_ended()),
+            ("rollout controller", &|| controller.has_ended()),
+            ("web server", &|| server.has_ended()),
+            ("embedded broker", &|| {
+                broker.as_ref().is_some_and(Broker::has_ended)
+            }),
+        ],
+    );
+    // Each waits for its thread, and the broker is there until the last has said goodbye.
+    drop(server);
+    drop(controller);
+    drop(collector);
+    drop(broker);
+    ended?;
+    Ok(Exit::Ok)
 }
 
 /// Checks that the embedded broker can be the one that is asked for.

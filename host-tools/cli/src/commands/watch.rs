@@ -4,6 +4,7 @@ use super::fleet::{Fleet, look, seconds};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{Format, colour};
+use crate::stop;
 use anyhow::Result;
 use edgeward::policy::Severity;
 use edgeward::telemetry::{Birth, Event, ReleaseId, SlotState};
@@ -16,6 +17,7 @@ use edgeward_host::store::{FrameQuery, Kind, StoreError, StoredFrame};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Follow what boards report, as `edgeward serve` stores it: what happened, and one line for each
@@ -36,7 +38,7 @@ pub struct Args {
     /// Begin with the reports of the last so many seconds.
     #[arg(long, default_value_t = 60, value_parser = seconds(0))]
     since: u64,
-    /// End after so many seconds; 0 follows until it is stopped.
+    /// End after so many seconds; 0 follows until it is stopped (SIGINT, SIGTERM).
     #[arg(long, default_value_t = 0, value_parser = seconds(0))]
     timeout: u64,
 }
@@ -57,6 +59,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         colour: colour(&io::stdout()),
         open: BTreeMap::new(),
     };
+    let stop = stop::flag()?;
     let start = Instant::now();
     let mut since_ms = now_ms().saturating_sub(args.since.saturating_mul(1000));
     let mut shown: BTreeSet<(String, u32, u64)> = BTreeSet::new();
@@ -90,7 +93,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         }
         shown = seen;
         since_ms = since_ms.max(looked_ms.saturating_sub(OVERLAP_MS));
-        let over = args.timeout > 0 && start.elapsed() >= Duration::from_secs(args.timeout);
+        let timeout = Duration::from_secs(args.timeout);
+        let over = stop.load(Ordering::Acquire) || (args.timeout > 0 && start.elapsed() >= timeout);
         let before_ms = if over {
             u64::MAX
         } else {

@@ -110,6 +110,14 @@ impl Running {
         })
     }
 
+    /// Asks it to end, as a supervisor does.
+    pub fn terminate(&self) {
+        let asked = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status();
+        assert!(asked.expect("kill runs").success());
+    }
+
     /// Waits for its end.
     pub fn end(mut self) -> Output {
         let ended = |said: &Said| {

@@ -1,7 +1,7 @@
 //! `edgeward serve`, its pages, and what an operator sees.
 
 use crate::board::Board;
-use crate::common::process::{PATIENCE, wait_until};
+use crate::common::process::{PATIENCE, free_ports, text, wait_until};
 use crate::common::snapshot;
 use crate::site::{FLEET, Site};
 use edgeward::telemetry::{
@@ -130,6 +130,64 @@ fn telemetry_is_collected_without_the_rollout_key_and_rollouts_wait_for_it() {
     let ended = place.lines(&["rollout", "status", "--watch", "--timeout", "50"], 0);
     let last = ended.last().expect("a line");
     assert_eq!(last["rollout"]["state"], "Done");
+}
+
+#[test]
+fn what_runs_until_it_is_stopped_ends_well_on_sigterm() {
+    let place = Site::new();
+    let serve = place.serve();
+    let mut board = Board::enrolled(&place);
+    let what = Refused::Ack;
+    board.send(Channel::Event, Body::Event(BoardEvent::Refused { what }));
+    board.acknowledged(&place.root());
+    let watch = place.start(&["watch"]);
+    assert_eq!(watch.first_json()["device"], Board::NAME);
+    let broker = place.start(&["broker", "--port", "0"]);
+    broker.first_json();
+    let all = [
+        "serve",
+        "--with-broker",
+        "--http",
+        "127.0.0.1:0",
+        "--broker",
+        &format!("127.0.0.1:{}", free_ports::<1>()[0]),
+    ];
+    let whole = place.start(&all);
+    whole.first_json();
+    for (name, running) in [
+        ("watch", watch),
+        ("broker", broker),
+        ("serve", serve),
+        ("serve --with-broker", whole),
+    ] {
+        running.terminate();
+        let output = running.end();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{name}: {said}");
+        assert!(!said.contains("panicked"), "{name}: {said}");
+    }
+    // What the collector had in memory is written at its end.
+    let listed = place.json(&["device", "list"], 0);
+    assert!(listed[0]["seen_ms"].is_u64(), "{listed}");
+}
+
+#[test]
+fn pages_for_other_machines_come_with_a_warning_and_no_example_makes_them() {
+    let place = Site::new();
+    let serve = ["serve", "--dry-run", "--http"];
+    let said = |address: &str| {
+        let output = place.run(&[&serve[..], &[address]].concat(), 0);
+        text(&output.stderr)
+    };
+    let open = said("0.0.0.0:0");
+    assert!(open.contains("no password"), "{open}");
+    let here = said("127.0.0.1:0");
+    assert!(!here.contains("no password"), "{here}");
+    let help = text(&place.run(&["serve", "--help"], 0).stdout);
+    assert!(
+        help.contains("--http 127.0.0.1") && !help.contains("0.0.0.0"),
+        "{help}"
+    );
 }
 
 #[test]
