@@ -84,6 +84,7 @@ impl Collector {
             told: None,
             fleet: fleet.to_owned(),
             devices: BTreeMap::new(),
+            retained: BTreeSet::new(),
             notes: Notes::default(),
         };
         let thread = std::thread::spawn({
@@ -126,6 +127,8 @@ struct Work {
     fleet: String,
     /// Enrolled devices as last read; read again for a name or a signature that does not fit.
     devices: BTreeMap<String, Device>,
+    /// Frames of the batch that the broker had kept, by device, epoch and number: old news.
+    retained: BTreeSet<(String, u32, u64)>,
     notes: Notes,
 }
 
@@ -143,6 +146,7 @@ impl Work {
                 match self.store.ingest(&batch) {
                     Ok(counts) => {
                         batch.clear();
+                        self.heard(&counts.stored);
                         self.left_out(&counts.left_out);
                         begun(&counts.begun);
                     }
@@ -225,6 +229,15 @@ impl Work {
         }
     }
 
+    /// A frame that was not stored before is the only sign of life of a board: whatever else comes in its
+    /// name, anybody could have sent or sent again.
+    fn heard(&mut self, stored: &[(String, u32, u64)]) {
+        let retained = std::mem::take(&mut self.retained);
+        for frame in stored.iter().filter(|frame| !retained.contains(*frame)) {
+            self.notes.heard(&frame.0);
+        }
+    }
+
     /// Signed by the device, and not what it has to say now.
     fn left_out(&mut self, frames: &[LeftOut]) {
         for frame in frames {
@@ -275,8 +288,11 @@ impl Work {
             let detail = format!("{} signed it, on the topic of {device}", frame.device);
             return Err(Refused("device", detail));
         }
+        if message.retain {
+            let key = (device.to_owned(), frame.epoch, frame.sequence);
+            self.retained.insert(key);
+        }
         let received_ms = now_ms();
-        self.notes.seen(device, None, message.retain);
         let body = json_body(&frame)?;
         Ok(Some(StoredFrame {
             device: device.to_owned(),
@@ -294,7 +310,7 @@ impl Work {
     }
 
     /// What the broker says of a device's connection. Anyone may send it, so names that are not
-    /// enrolled leave nothing behind.
+    /// enrolled leave nothing behind, and it is no sign of life.
     fn state(&mut self, device: &str, message: &Message) {
         let online = match message.payload.as_slice() {
             b"online" => true,
@@ -310,7 +326,7 @@ impl Work {
                 }
             };
         if known {
-            self.notes.seen(device, Some(online), message.retain);
+            self.notes.online(device, online);
         }
     }
 

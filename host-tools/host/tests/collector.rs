@@ -13,7 +13,7 @@ use edgeward::trust::ring::{RingSigner, RingVerifier};
 use edgeward::trust::root::Root;
 use edgeward::trust::{Role, Signer};
 use edgeward_host::broker::{Broker, Options as BrokerOptions};
-use edgeward_host::collector::Collector;
+use edgeward_host::collector::{Collector, now_ms};
 use edgeward_host::keys::{KeyStore, Quorum};
 use edgeward_host::mqtt::{Event, Mqtt, Options};
 use edgeward_host::store::sqlite::Sqlite;
@@ -536,5 +536,76 @@ fn what_the_broker_kept_of_a_board_is_no_sign_of_life() {
     assert_eq!(device().seen_ms, None);
     board.mqtt.publish(&state, b"offline", true);
     until("the new state", || !device().online);
-    assert!(device().seen_ms.is_some());
+    assert_eq!(device().seen_ms, None, "anybody may say so");
+}
+
+#[test]
+fn only_what_a_board_signed_and_nobody_sent_before_is_a_sign_of_its_life() {
+    let world = world();
+    let broker = broker(0);
+    let port = broker.listening().v4.port();
+    let mut boards = [
+        Board::new("a", 1, &world.root, port),
+        Board::new("b", 2, &world.root, port),
+    ];
+    for board in &boards {
+        enroll(world.store.as_ref(), &board.name, &board.key);
+    }
+    // What the broker kept is news here, and yet of a time that nobody knows.
+    boards[1].work(1);
+    let mut payload = [0; max_payload_bytes(2, 2)];
+    let mut kept = [0; max_frame_bytes(2, 2)];
+    let record = boards[1].outbox.peek_after(0).expect("reads");
+    let record = record.expect("it waits");
+    let len = sign_record(
+        &boards[1].name,
+        &record,
+        &boards[1].key,
+        &mut payload,
+        &mut kept,
+    );
+    let summary = topic::device(FLEET, "b", Channel::Summary);
+    let kept = &kept[..len.expect("fits")];
+    boards[1].mqtt.publish(&summary, kept, true);
+    boards[1].mqtt.flush(PATIENCE).expect("acknowledged");
+    let collector = world.collector(port);
+    boards[0].work(1);
+    until("the first frames", || {
+        boards[0].step();
+        boards[0].outbox.is_empty() && world.through("b") == 1
+    });
+    // What is in memory when the collector stops is written then.
+    drop(collector);
+    let seen = |name| {
+        let device = world.store.device(name).expect("read");
+        device.expect("enrolled").seen_ms
+    };
+    let first = seen("a").expect("it was heard of");
+    assert_eq!(seen("b"), None);
+
+    // Whoever listened says all of it again, and that the board is there; a millisecond later at least.
+    let collector = world.collector(port);
+    let attacker = Mqtt::connect(&options("attacker", port));
+    let frames = world.frames("a");
+    let witness = acknowledgements(port, "a");
+    until("a later time", || now_ms() > first);
+    let summary = topic::device(FLEET, "a", Channel::Summary);
+    attacker.publish(&summary, &frames[0].raw, false);
+    let state = topic::device(FLEET, "a", Channel::State);
+    attacker.publish(&state, b"online", false);
+    until("the acknowledgement of the replay", || {
+        let event = witness.recv_timeout(Duration::from_millis(50));
+        matches!(event, Some(Event::Message(_)))
+    });
+    let device = || world.store.device("a").expect("read").expect("there");
+    until("the state", || device().online);
+    drop(collector);
+    assert_eq!(seen("a"), Some(first));
+
+    let _collector = world.collector(port);
+    boards[0].work(2);
+    until("the next frame", || {
+        boards[0].step();
+        seen("a") > Some(first)
+    });
 }

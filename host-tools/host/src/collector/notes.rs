@@ -24,18 +24,23 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    /// An enrolled device was heard of, just now unless the message is `old`; and perhaps whether it is
-    /// connected. Old is what was retained: it says nothing of when the board was last alive.
-    pub(super) fn seen(&mut self, device: &str, online: Option<bool>, old: bool) {
-        let seen = self.seen.entry(device.to_owned()).or_insert_with(|| Seen {
+    /// An enrolled device sent something new, just now.
+    pub(super) fn heard(&mut self, device: &str) {
+        let seen = self.of(device);
+        seen.time_ms = seen.time_ms.max(Some(now_ms()));
+    }
+
+    /// Somebody says whether an enrolled device is connected.
+    pub(super) fn online(&mut self, device: &str, online: bool) {
+        self.of(device).online = Some(online);
+    }
+
+    fn of(&mut self, device: &str) -> &mut Seen {
+        self.seen.entry(device.to_owned()).or_insert_with(|| Seen {
             device: device.to_owned(),
             online: None,
             time_ms: None,
-        });
-        seen.online = online.or(seen.online);
-        if !old {
-            seen.time_ms = seen.time_ms.max(Some(now_ms()));
-        }
+        })
     }
 
     /// A board that nobody enrolled sent something signed by the key of this id, or so it says.

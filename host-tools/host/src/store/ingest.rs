@@ -193,6 +193,8 @@ fn in_current(
     }
     insert(tx, frame, now.place)?;
     counts.new += 1;
+    let stored = (frame.device.clone(), frame.epoch, frame.sequence);
+    counts.stored.push(stored);
     Ok(())
 }
 

@@ -93,7 +93,8 @@ pub struct Device {
     pub class: BoardClass,
     /// When it was enrolled, in milliseconds since 1970.
     pub enrolled_ms: u64,
-    /// When its last message came.
+    /// When a frame that it signed, and that was not stored before, came last. Neither what is not
+    /// signed nor what anybody can send again counts.
     pub seen_ms: Option<u64>,
     /// Whether the broker says that it is connected.
     pub online: bool,
@@ -217,6 +218,8 @@ pub struct Ingested {
     pub begun: Vec<Begun>,
     /// Stored frames that a merged frame took the place of.
     pub replaced: u32,
+    /// The frames that were stored: device, epoch and number of each.
+    pub stored: Vec<(String, u32, u64)>,
 }
 
 /// A frame that is signed by its device and left out all the same.
@@ -300,14 +303,15 @@ pub struct Begun {
     pub before: Option<Epoch>,
 }
 
-/// A sign of life of a device, or of its end.
+/// A sign of life of a device, or word of its connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// The device; one that is not enrolled is left out.
     pub device: String,
     /// Whether it is connected (`None`: as it was).
     pub online: Option<bool>,
-    /// When it was heard of, in milliseconds since 1970; none when only others spoke of it.
+    /// When it was heard of, in milliseconds since 1970; none when others spoke of it, or somebody who
+    /// can't be told from others.
     pub time_ms: Option<u64>,
 }
 
