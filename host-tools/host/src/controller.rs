@@ -5,16 +5,16 @@ use crate::collector::now_ms;
 use crate::files;
 use crate::keys::{KeyError, KeyStore, hex};
 use crate::mqtt::{Mqtt, Options};
-use crate::release::{Release, ReleaseError, publish_roots, sign_desired_by};
+use crate::release::{Release, ReleaseError, needed, publish_roots, sign_desired_by, withdraw};
 use crate::rollout::{BoardView, Counts, Decision, PlanError, Rollout, State};
-use crate::store::{Store, StoreError, StoredFrame};
+use crate::store::{Member, Store, StoreError};
 use edgeward::sync::cohort_per_mille;
 use edgeward::telemetry::Birth;
 use edgeward::topic;
-use edgeward::trust::Role;
 use edgeward::trust::ring::RingSigner;
 use edgeward::trust::root::Root;
-use std::collections::BTreeSet;
+use edgeward::trust::{Digest32, Role};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,43 +55,38 @@ pub fn in_cohort(rollout: &str, device: &str, share: u16) -> bool {
     cohort_per_mille(rollout, device) < share
 }
 
-/// The boards of a fleet as their newest births describe them; boards that never reported are left
-/// out.
+/// The boards that are enrolled in a fleet, as their newest births describe them, or as nobody has
+/// described them yet.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn boards(store: &dyn Store, fleet: &str) -> Result<Vec<BoardView>, StoreError> {
-    views(store.births(fleet)?)
+    views(store.members(fleet)?)
 }
 
-fn views(births: Vec<StoredFrame>) -> Result<Vec<BoardView>, StoreError> {
-    let view = |frame: StoredFrame| {
+fn views(members: Vec<Member>) -> Result<Vec<BoardView>, StoreError> {
+    let view = |Member { device, birth }| {
+        let Some(frame) = birth else {
+            return Ok(BoardView::unheard(&device.name, device.class));
+        };
         let birth: Birth = serde_json::from_value(frame.body)
-            .map_err(|error| StoreError::Corrupt(format!("birth of {}: {error}", frame.device)))?;
-        Ok(BoardView::of(&frame.device, &birth))
+            .map_err(|error| StoreError::Corrupt(format!("birth of {}: {error}", device.name)))?;
+        Ok(BoardView {
+            heard_ms: frame.received_ms.max(device.seen_ms.unwrap_or(0)),
+            ..BoardView::of(&device.name, &birth)
+        })
     };
-    births.into_iter().map(view).collect()
+    members.into_iter().map(view).collect()
 }
 
-/// Brings the fleet's newest rollout one step forward; its standing then, what the boards did, and
-/// what follows from it. `None` without a rollout.
+/// A rollout a step further, what the boards did, and what follows from it.
+type Step = (Rollout, Counts, Decision);
+
+/// The fleet's newest rollout a step further, and whether that step changes it; nothing is stored. `None`
+/// without a rollout.
 ///
 /// # Errors
 /// [`StoreError`].
-fn advance(store: &dyn Store, fleet: &str, now: u64) -> Result<Option<Step>, StoreError> {
-    match look(store, fleet, now)? {
-        // A failure that was reported meanwhile must count before anything is decided, and what somebody
-        // did by hand stands: so what would change the rollout is worked out again, on what holds while
-        // nobody else can write. This happens seldom, and the look several times a second.
-        Some((_, true)) => act(store, fleet, now),
-        Some((seen, false)) => Ok(Some(seen)),
-        None => Ok(None),
-    }
-}
-
-/// A rollout a step further, and whether that step changes it.
-type Step = (Rollout, Counts, Decision);
-
 fn look(store: &dyn Store, fleet: &str, now: u64) -> Result<Option<(Step, bool)>, StoreError> {
     let Some(before) = store.newest_rollout(fleet)? else {
         return Ok(None);
@@ -102,11 +97,18 @@ fn look(store: &dyn Store, fleet: &str, now: u64) -> Result<Option<(Step, bool)>
     Ok(Some(((after, counts, decision), changes)))
 }
 
+/// Brings the fleet's newest rollout a step forward. A failure that was reported since [`look`] must
+/// count before anything is decided, and what somebody did by hand stands: so what changes the rollout
+/// is worked out again, on what holds while nobody else can write. This happens seldom, and the look
+/// several times a second.
+///
+/// # Errors
+/// [`StoreError`].
 fn act(store: &dyn Store, fleet: &str, now: u64) -> Result<Option<Step>, StoreError> {
     let mut stepped = None;
-    store.decide(fleet, &mut |before, births| {
+    store.decide(fleet, &mut |before, members| {
         let mut after = before.clone();
-        let (counts, decision) = after.step(&views(births)?, &in_cohort, now);
+        let (counts, decision) = after.step(&views(members)?, &in_cohort, now);
         stepped = Some((after.clone(), counts, decision));
         Ok((after != *before).then_some(after))
     })?;
@@ -120,8 +122,8 @@ pub struct Controller {
     releases: PathBuf,
     fleet: String,
     mqtt: Mqtt,
-    /// Bundles whose chunks this process keeps on the broker.
-    kept: BTreeSet<String>,
+    /// Bundles whose chunks this process keeps on the broker, and how many bytes each has.
+    kept: BTreeMap<Digest32, u32>,
     /// The newest root that is on the broker, with all before it; empty for none yet.
     root: Vec<u8>,
     /// The rollout standing published last, and until when it holds.
@@ -138,7 +140,7 @@ impl Controller {
             releases: releases_folder(home),
             fleet: fleet.to_owned(),
             mqtt: Mqtt::connect(broker),
-            kept: BTreeSet::new(),
+            kept: BTreeMap::new(),
             root: Vec::new(),
             published: None,
         }
@@ -157,14 +159,27 @@ impl Controller {
     /// [`ControlError`]; the next call tries again.
     pub fn step(&mut self) -> Result<Option<(Rollout, Counts)>, ControlError> {
         self.keep_roots()?;
-        if self.store.newest_rollout(&self.fleet)?.is_none() {
+        let now = now_ms();
+        let Some((seen, changes)) = look(self.store.as_ref(), &self.fleet, now)? else {
             return Ok(None);
+        };
+        if !changes && self.is_published(&seen.0, now) {
+            self.let_go(&seen.0)?;
+            return Ok(Some((seen.0, seen.1)));
         }
         // Nothing is decided that can't be signed: the store never runs ahead of what boards are told.
-        let signers = self.keys.signers(Role::Rollout)?;
-        let now = now_ms();
-        let advanced = advance(self.store.as_ref(), &self.fleet, now)?;
-        let Some((rollout, counts, decision)) = advanced else {
+        let signers = match self.keys.signers(Role::Rollout) {
+            // It has ended, and whoever holds the key has published that.
+            Err(KeyError::TooFew { .. }) if !changes && seen.0.state == State::Done => {
+                return Ok(Some((seen.0, seen.1)));
+            }
+            signers => signers?,
+        };
+        let step = match changes {
+            true => act(self.store.as_ref(), &self.fleet, now)?,
+            false => Some(seen),
+        };
+        let Some((rollout, counts, decision)) = step else {
             return Ok(None);
         };
         if decision != Decision::Wait {
@@ -174,6 +189,18 @@ impl Controller {
         }
         self.publish(&rollout, &signers, now)?;
         Ok(Some((rollout, counts)))
+    }
+
+    /// Whether this process has published how the rollout stands, and that holds for long enough.
+    fn is_published(&self, rollout: &Rollout, now: u64) -> bool {
+        self.published
+            .as_ref()
+            .is_some_and(|(published, renew_ms)| {
+                published.plan == rollout.plan
+                    && published.phase == rollout.phase
+                    && published.state == rollout.state
+                    && now < *renew_ms
+            })
     }
 
     /// Keeps all roots on the broker, whether or not there is a rollout.
@@ -196,19 +223,11 @@ impl Controller {
         signers: &[RingSigner],
         now: u64,
     ) -> Result<(), ControlError> {
-        let same = |published: &Rollout| {
-            published.plan == rollout.plan
-                && published.phase == rollout.phase
-                && published.state == rollout.state
-        };
-        if let Some((published, renew_ms)) = &self.published
-            && same(published)
-            && now < *renew_ms
-        {
+        if self.is_published(rollout, now) {
             return Ok(());
         }
         for target in &rollout.plan.targets {
-            self.keep(&hex(&target.digest))?;
+            self.keep(&target.digest)?;
         }
         // A number is drawn last: this is tried several times a second, and where a bundle is missing,
         // say, each try would use one up.
@@ -229,11 +248,11 @@ impl Controller {
     }
 
     /// Keeps a published bundle's chunks on the broker, also after the broker forgot them.
-    fn keep(&mut self, digest: &str) -> Result<(), ControlError> {
-        if self.kept.contains(digest) {
+    fn keep(&mut self, digest: &Digest32) -> Result<(), ControlError> {
+        if self.kept.contains_key(digest) {
             return Ok(());
         }
-        let path = self.releases.join(format!("{digest}.bundle"));
+        let path = self.releases.join(format!("{}.bundle", hex(digest)));
         let failed = |why: String| ControlError::File {
             path: path.clone(),
             why,
@@ -245,11 +264,30 @@ impl Controller {
         })?;
         let release = Release::open_unchecked(&bytes)?;
         release.publish(&self.mqtt, |_| {});
-        self.kept.insert(digest.to_owned());
+        self.kept.insert(*digest, release.target().total_bytes);
         Ok(())
     }
 
-    /// Drives the rollouts on a thread of its own until the handle is dropped.
+    /// Takes bundles off the broker that were kept for earlier rollouts, once the newest one is done and
+    /// nobody fetches them any more.
+    fn let_go(&mut self, rollout: &Rollout) -> Result<(), ControlError> {
+        if rollout.state != State::Done || self.kept.len() <= rollout.plan.targets.len() {
+            return Ok(());
+        }
+        for (digest, total_bytes) in self.kept.clone() {
+            if needed(self.store.as_ref(), &self.fleet, &digest)?.is_none() {
+                withdraw(&self.mqtt, &digest, total_bytes);
+                self.kept.remove(&digest);
+                let digest = hex(&digest);
+                self.store.audit("withdraw", &digest, now_ms())?;
+                tracing::info!(digest, "no rollout names it any more; withdrawn");
+            }
+        }
+        Ok(())
+    }
+
+    /// Drives the rollouts on a thread of its own until the handle is dropped; it says goodbye to the
+    /// broker then.
     #[must_use]
     pub fn spawn(mut self) -> ControllerHandle {
         let stop = Arc::new(AtomicBool::new(false));

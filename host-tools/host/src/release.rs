@@ -1,18 +1,21 @@
 //! A signed release on its way to the boards: its chunks on the broker, and the desired state that
 //! names it.
 
+use crate::controller::boards;
 use crate::keys::{KeyError, KeyStore, sign_all};
 use crate::mqtt::Mqtt;
+use crate::store::{Store, StoreError};
 use edgeward::bundle::{
     BoardClass, Bundle, BundleError, BundleWriter, CHUNK_BYTES, Description, WriteError,
 };
 use edgeward::sync::{Desired, Target};
-use edgeward::telemetry::Text;
+use edgeward::telemetry::{ReleaseId, SlotState, Text, release_id};
 use edgeward::topic;
 use edgeward::trust::cose::ContentType;
 use edgeward::trust::ring::{RingSigner, RingVerifier};
 use edgeward::trust::root::{Root, TrustError};
 use edgeward::trust::{Digest32, Role};
+use std::collections::BTreeSet;
 
 /// Why a release can't go out.
 #[derive(Debug, thiserror::Error)]
@@ -96,16 +99,58 @@ impl<'a> Release<'a> {
             each(index + 1);
         }
     }
+}
 
-    /// Removes the chunks from the broker.
-    pub fn withdraw(&self, mqtt: &Mqtt) {
-        for index in 0..self.chunks().len() {
-            mqtt.clear(&topic::blob(
-                self.digest(),
-                u32::try_from(index).unwrap_or(u32::MAX),
-            ));
+/// Chunks of a bundle of so many bytes.
+#[must_use]
+pub fn chunks(total_bytes: u32) -> u32 {
+    // A chunk has 4096 bytes.
+    total_bytes.div_ceil(CHUNK_BYTES as u32)
+}
+
+/// Removes the chunks of a bundle of so many bytes from the broker, and keeps them there no longer.
+/// [`needed`] says whether anybody still wants them.
+pub fn withdraw(mqtt: &Mqtt, digest: &Digest32, total_bytes: u32) {
+    for number in 0..chunks(total_bytes) {
+        mqtt.clear(&topic::blob(digest, number));
+    }
+}
+
+/// Who may still fetch a release, of `fleet` and of all fleets that have devices in the store; `None`
+/// when it can go from the broker. The newest rollout of a fleet may, however it stands, and boards
+/// that have begun and are not done.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn needed(
+    store: &dyn Store,
+    fleet: &str,
+    digest: &Digest32,
+) -> Result<Option<String>, StoreError> {
+    let devices = store.devices()?.into_iter();
+    let mut fleets: BTreeSet<String> = devices.map(|device| device.fleet).collect();
+    fleets.insert(fleet.to_owned());
+    let release = release_id(digest);
+    for fleet in &fleets {
+        if let Some(rollout) = store.newest_rollout(fleet)? {
+            let mut targets = rollout.plan.targets.iter();
+            if targets.any(|target| target.digest == *digest) {
+                let id = rollout.plan.id;
+                return Ok(Some(format!("{id}, the newest rollout of fleet {fleet}")));
+            }
+        }
+        for board in boards(store, fleet)? {
+            let busy = |(held, state): &(ReleaseId, SlotState)| {
+                use SlotState::{Confirmed, Empty, Rejected, Revoked};
+                let done = matches!(state, Empty | Confirmed | Revoked | Rejected(_));
+                *held == release && !done
+            };
+            if board.slots.iter().any(busy) {
+                return Ok(Some(format!("{}, which has begun with it", board.device)));
+            }
         }
     }
+    Ok(None)
 }
 
 fn target(bundle: &Bundle<'_>) -> Target {

@@ -27,10 +27,15 @@ pub struct Plan {
     pub soak_ms: u64,
     /// Boards that may revert or reject the release before the rollout stops.
     pub max_failures: u32,
-    /// Time a phase may take, in milliseconds; a board that is silent for so long is late, and late
-    /// boards don't hold up the next phase. 0 waits for ever. A pause does not count, and the phase
-    /// has all of its time after it.
+    /// Time a phase may take, in milliseconds, and as long again where boards have begun; what is not
+    /// done then is late, and late boards don't hold up the next phase once enough others confirmed. A
+    /// board that began and was silent for so long counts as failed. 0 waits for ever. A pause does not
+    /// count, and the phase has all of its time after it.
     pub deadline_ms: u64,
+    /// Least share of a phase's boards in per mille that must have confirmed before a late phase gives
+    /// way to the next; one board must in any case.
+    #[serde(default)]
+    pub min_confirmed_per_mille: u16,
     /// Seconds that a desired state holds.
     pub expires_after_s: u64,
 }
@@ -40,7 +45,7 @@ pub struct Plan {
 pub enum State {
     /// It goes on.
     Running,
-    /// An operator paused it.
+    /// It is paused: by an operator, or by itself, as [`Rollout::paused_why`] tells.
     Paused,
     /// It stopped; boards that had not confirmed the release gave it up.
     Aborted {
@@ -68,13 +73,21 @@ pub struct Rollout {
     /// number failed, it failed in an earlier rollout; it tries again in this one.
     #[serde(default)]
     pub after_sequence: u64,
+    /// Why it paused by itself, for people; none when it did not.
+    #[serde(default)]
+    pub paused_why: Option<String>,
 }
 
-/// A board as its last birth and events describe it.
+/// An enrolled board as its last birth and events describe it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BoardView {
     /// Its name.
     pub device: Id,
+    /// Whether it ever described itself. If not, its class is known from its enrolment, and nothing
+    /// else.
+    pub reported: bool,
+    /// When something new of it came last, in milliseconds since 1970; 0 for never.
+    pub heard_ms: u64,
     /// Its class.
     pub class: BoardClass,
     /// Its tags.
@@ -98,6 +111,8 @@ impl BoardView {
         let slots = birth.slots.each_ref();
         Self {
             device: Id::try_from(device).unwrap_or_default(),
+            reported: true,
+            heard_ms: 0,
             class: birth.class,
             tags: birth.tags.to_vec(),
             slots: slots.map(|slot| (slot.release, slot.state)),
@@ -105,6 +120,23 @@ impl BoardView {
             running: birth.running,
             desired: birth.desired,
             floor: birth.floor,
+        }
+    }
+
+    /// An enrolled board that was never heard of.
+    #[must_use]
+    pub fn unheard(device: &str, class: BoardClass) -> Self {
+        Self {
+            device: Id::try_from(device).unwrap_or_default(),
+            reported: false,
+            heard_ms: 0,
+            class,
+            tags: Vec::new(),
+            slots: [([0; 8], SlotState::Empty); 2],
+            last_failure: None,
+            running: None,
+            desired: 0,
+            floor: 0,
         }
     }
 }
@@ -118,9 +150,11 @@ pub struct Counts {
     pub confirmed: u32,
     /// Downloading, staged, in shadow or on trial.
     pub busy: u32,
-    /// Refused or reverted the release.
+    /// Refused or reverted the release, or fell silent over it.
     pub failed: u32,
-    /// Not begun.
+    /// Those of the failed that began, and were silent for the plan's deadline since.
+    pub silent: u32,
+    /// Not begun, or never heard of.
     pub waiting: u32,
 }
 
@@ -131,6 +165,11 @@ pub enum Decision {
     Wait,
     /// Publish the next phase.
     Advance,
+    /// Hold until somebody has had a look, and say why.
+    Pause {
+        /// Why, for people.
+        why: String,
+    },
     /// Stop, and say why.
     Abort {
         /// Why, for people.
@@ -200,6 +239,7 @@ impl Rollout {
             phase_from_ms: now_ms,
             settled_ms: None,
             after_sequence: 0,
+            paused_why: None,
         };
         // What does not fit into the message is wrong before the rollout begins.
         rollout.desired(0, 0)?;
@@ -247,12 +287,13 @@ impl Rollout {
         Some(release_id(&target.digest))
     }
 
-    /// Counts the boards of the present phase. `in_cohort` is the boards' own rule
-    /// ([`edgeward::sync`]), given the rollout's name, the device's name and the share.
+    /// Counts the boards of the present phase as they stand at `now_ms`. `in_cohort` is the boards' own
+    /// rule ([`edgeward::sync`]), given the rollout's name, the device's name and the share.
     pub fn counts(
         &self,
         boards: &[BoardView],
         in_cohort: &dyn Fn(&str, &str, u16) -> bool,
+        now_ms: u64,
     ) -> Counts {
         let mut counts = Counts::default();
         for board in boards {
@@ -262,6 +303,10 @@ impl Rollout {
             counts.targeted += 1;
             match self.standing(board) {
                 Standing::Confirmed => counts.confirmed += 1,
+                Standing::Busy if self.is_silent(board, now_ms) => {
+                    counts.failed += 1;
+                    counts.silent += 1;
+                }
                 Standing::Busy => counts.busy += 1,
                 Standing::Failed => counts.failed += 1,
                 Standing::Waiting => counts.waiting += 1,
@@ -270,16 +315,27 @@ impl Rollout {
         counts
     }
 
-    /// Whether the present phase asks this board to run a release.
+    /// Whether a board that has begun was silent for so long that the release has likely stopped it.
+    /// Neither the time before the phase counts nor a pause.
+    fn is_silent(&self, board: &BoardView, now_ms: u64) -> bool {
+        let since_ms = board.heard_ms.max(self.phase_from_ms);
+        self.state != State::Paused
+            && self.plan.deadline_ms > 0
+            && now_ms.saturating_sub(since_ms) > self.plan.deadline_ms
+    }
+
+    /// Whether the present phase asks this board to run a release. One whose tags are not known yet
+    /// counts as asked: it may have them.
     #[must_use]
     pub fn asks(&self, board: &BoardView, in_cohort: &dyn Fn(&str, &str, u16) -> bool) -> bool {
+        let tagged = |tag| !board.reported || board.tags.contains(tag);
         self.release_for(board.class).is_some()
-            && self.plan.tags.iter().all(|tag| board.tags.contains(tag))
+            && self.plan.tags.iter().all(tagged)
             && in_cohort(&self.plan.id, &board.device, self.share())
     }
 
     /// Refuses a release whose counter is below what every board accepts that the last phase asks to
-    /// run it.
+    /// run it, as far as they have reported.
     ///
     /// # Errors
     /// [`Downgrade`] for the first such release.
@@ -295,7 +351,7 @@ impl Rollout {
         for target in &self.plan.targets {
             let asked = boards.iter().filter(|board| board.class == target.class);
             let floors = asked
-                .filter(|board| last.asks(board, in_cohort))
+                .filter(|board| board.reported && last.asks(board, in_cohort))
                 .map(|board| board.floor);
             let (least, wanted) = (floors.clone().min(), floors.max());
             if let (Some(least), Some(wanted)) = (least, wanted)
@@ -330,7 +386,7 @@ impl Rollout {
         in_cohort: &dyn Fn(&str, &str, u16) -> bool,
         now_ms: u64,
     ) -> (Counts, Decision) {
-        let counts = self.counts(boards, in_cohort);
+        let counts = self.counts(boards, in_cohort, now_ms);
         // Boards that are told to wait are neither late nor done.
         if self.state == State::Running {
             self.observe(&counts, now_ms);
@@ -348,6 +404,7 @@ impl Rollout {
             self.settled_ms = None;
         }
         self.state = state;
+        self.paused_why = None;
     }
 
     /// Says what to do next; [`Rollout::apply`] does it.
@@ -357,18 +414,35 @@ impl Rollout {
             return Decision::Wait;
         }
         if counts.failed > self.plan.max_failures {
+            let silent = match counts.silent {
+                0 => String::new(),
+                silent => format!(", {silent} of them by falling silent over it"),
+            };
             let why = format!(
-                "{} of {} boards refused or reverted the release (at most {} may)",
+                "{} of {} boards refused or reverted the release{silent} (at most {} may)",
                 counts.failed, counts.targeted, self.plan.max_failures
             );
             return Decision::Abort { why };
         }
-        let late = self.plan.deadline_ms > 0
-            && now_ms.saturating_sub(self.phase_from_ms) > self.plan.deadline_ms;
+        let late = self.is_late(counts, now_ms);
         let settled = counts.targeted > 0 && counts.busy + counts.waiting == 0;
-        // A phase in which no board lies (a small share of a small fleet) holds nothing up.
+        // A phase in which no enrolled board lies (a small share of a small fleet) holds nothing up.
         if !(settled || late || counts.targeted == 0) {
             return Decision::Wait;
+        }
+        let last = self.phase + 1 >= self.plan.phases.len();
+        let needed = self.needed(counts);
+        if counts.targeted > 0 && !settled && !last && counts.confirmed < needed {
+            let why = format!(
+                "phase {} is late with {} of its {} boards confirmed, of which {needed} must be: \
+                 {} have not begun, {} are busy",
+                self.phase + 1,
+                counts.confirmed,
+                counts.targeted,
+                counts.waiting,
+                counts.busy
+            );
+            return Decision::Pause { why };
         }
         let soaked = self
             .settled_ms
@@ -376,7 +450,7 @@ impl Rollout {
         if !soaked {
             return Decision::Wait;
         }
-        if self.phase + 1 < self.plan.phases.len() {
+        if !last {
             Decision::Advance
         } else if settled {
             Decision::Finish
@@ -385,12 +459,25 @@ impl Rollout {
         }
     }
 
+    /// Whether the phase has had its time. One in which boards have begun has as much again, after
+    /// which each of them was either heard of or counts as failed.
+    fn is_late(&self, counts: &Counts, now_ms: u64) -> bool {
+        let times = if counts.busy > 0 { 2 } else { 1 };
+        let deadline_ms = self.plan.deadline_ms.saturating_mul(times);
+        deadline_ms > 0 && now_ms.saturating_sub(self.phase_from_ms) > deadline_ms
+    }
+
+    /// Boards that must have confirmed before a late phase gives way to the next.
+    fn needed(&self, counts: &Counts) -> u32 {
+        let share = u64::from(self.plan.min_confirmed_per_mille.min(1000));
+        let share = (u64::from(counts.targeted) * share).div_ceil(1000);
+        u32::try_from(share).unwrap_or(u32::MAX).max(1)
+    }
+
     /// Notes when the phase settled, so that the soak can be measured. Call before `assess`.
     pub fn observe(&mut self, counts: &Counts, now_ms: u64) {
         let quiet = counts.busy + counts.waiting == 0;
-        let late = self.plan.deadline_ms > 0
-            && now_ms.saturating_sub(self.phase_from_ms) > self.plan.deadline_ms;
-        if quiet || late {
+        if quiet || self.is_late(counts, now_ms) {
             self.settled_ms.get_or_insert(now_ms);
         } else {
             self.settled_ms = None;
@@ -405,6 +492,11 @@ impl Rollout {
                 self.phase += 1;
                 self.phase_from_ms = now_ms;
                 self.settled_ms = None;
+                true
+            }
+            Decision::Pause { why } => {
+                self.state = State::Paused;
+                self.paused_why = Some(why);
                 true
             }
             Decision::Abort { why } => {
@@ -499,6 +591,7 @@ pub(crate) mod tests {
             soak_ms: 100,
             max_failures: 0,
             deadline_ms: 0,
+            min_confirmed_per_mille: 0,
             expires_after_s: 60,
         }
     }
@@ -506,6 +599,8 @@ pub(crate) mod tests {
     fn board(number: u8, state: SlotState) -> BoardView {
         BoardView {
             device: Id::try_from(format!("b{number}").as_str()).unwrap_or_default(),
+            reported: true,
+            heard_ms: 0,
             class: BoardClass::Linux,
             tags: Vec::new(),
             slots: [(OLD, SlotState::Confirmed), (NEW, state)],
@@ -527,13 +622,13 @@ pub(crate) mod tests {
     fn a_phase_waits_for_confirmations_and_its_soak() {
         let mut rollout = Rollout::start(plan(&[300, 1000]), 0).expect("plan");
         let mut boards: Vec<_> = (0..10).map(|n| board(n, SlotState::Empty)).collect();
-        let counts = rollout.counts(&boards, &tenths);
+        let counts = rollout.counts(&boards, &tenths, 0);
         assert_eq!((counts.targeted, counts.waiting), (3, 3));
         assert_eq!(rollout.assess(&counts, 1000), Decision::Wait);
         for board in &mut boards[..3] {
             board.slots[1].1 = SlotState::Confirmed;
         }
-        let counts = rollout.counts(&boards, &tenths);
+        let counts = rollout.counts(&boards, &tenths, 0);
         rollout.observe(&counts, 1000);
         assert_eq!(rollout.assess(&counts, 1099), Decision::Wait);
         assert_eq!(rollout.assess(&counts, 1100), Decision::Advance);
@@ -542,14 +637,14 @@ pub(crate) mod tests {
             rollout.desired(7, 10).expect("desired").share_per_mille,
             1000
         );
-        assert_eq!(rollout.counts(&boards, &tenths).waiting, 7);
+        assert_eq!(rollout.counts(&boards, &tenths, 0).waiting, 7);
     }
 
     #[test]
     fn what_was_confirmed_before_and_does_not_run_is_not_confirmed() {
         let rollout = Rollout::start(plan(&[1000]), 0).expect("plan");
         let mut board = board(0, SlotState::Confirmed);
-        let counts = |board: &BoardView| rollout.counts(std::slice::from_ref(board), &tenths);
+        let counts = |board: &BoardView| rollout.counts(std::slice::from_ref(board), &tenths, 0);
         assert_eq!(counts(&board).confirmed, 1);
         board.running = Some(1);
         assert_eq!(counts(&board).confirmed, 1);
@@ -571,13 +666,13 @@ pub(crate) mod tests {
         let mut boards: Vec<_> = (0..3).map(|n| board(n, SlotState::Trial)).collect();
         boards[1].slots[1] = ([0; 8], SlotState::Empty);
         boards[1].last_failure = Some((NEW, Reason::PredictionDrift));
-        let counts = rollout.counts(&boards, &tenths);
+        let counts = rollout.counts(&boards, &tenths, 0);
         assert_eq!((counts.busy, counts.failed), (2, 1));
         rollout.after_sequence = 5;
-        let again = rollout.counts(&boards, &tenths);
+        let again = rollout.counts(&boards, &tenths, 0);
         assert_eq!((again.waiting, again.failed), (1, 0), "it failed before");
         boards[1].desired = 6;
-        assert_eq!(rollout.counts(&boards, &tenths), counts);
+        assert_eq!(rollout.counts(&boards, &tenths, 0), counts);
         let decision = rollout.assess(&counts, 1);
         assert!(matches!(decision, Decision::Abort { .. }));
         assert!(rollout.apply(decision, 1));
@@ -586,27 +681,153 @@ pub(crate) mod tests {
         assert_eq!(rollout.assess(&counts, 9999), Decision::Wait);
     }
 
+    /// The phases 30 % and 100 %, with half a second for each.
+    fn hasty() -> Plan {
+        Plan {
+            deadline_ms: 500,
+            ..plan(&[300, 1000])
+        }
+    }
+
     #[test]
     fn late_boards_do_not_hold_up_the_next_phase_but_the_last_one_waits_for_them() {
-        let mut late = plan(&[300, 1000]);
-        late.deadline_ms = 500;
-        let mut rollout = Rollout::start(late, 0).expect("plan");
-        let boards: Vec<_> = (0..10).map(|n| board(n, SlotState::Empty)).collect();
-        let counts = rollout.counts(&boards, &tenths);
-        rollout.observe(&counts, 501);
-        assert_eq!(rollout.assess(&counts, 601), Decision::Advance);
-        rollout.apply(Decision::Advance, 601);
-        let counts = rollout.counts(&boards, &tenths);
-        rollout.observe(&counts, 1200);
-        assert_eq!(rollout.assess(&counts, 9000), Decision::Wait);
+        let mut rollout = Rollout::start(hasty(), 0).expect("plan");
+        let mut boards: Vec<_> = (0..10).map(|n| board(n, SlotState::Empty)).collect();
+        boards[0].slots[1].1 = SlotState::Confirmed;
+        let step = |rollout: &mut Rollout, now_ms| rollout.step(&boards, &tenths, now_ms).1;
+        for (now_ms, decision) in [
+            (500, Decision::Wait),
+            (501, Decision::Wait),
+            (601, Decision::Advance),
+            (1200, Decision::Wait),
+            (9000, Decision::Wait),
+        ] {
+            assert_eq!(step(&mut rollout, now_ms), decision, "{now_ms}");
+        }
+        assert_eq!(rollout.state, State::Running);
+    }
+
+    #[test]
+    fn a_late_phase_that_too_few_boards_confirmed_pauses_and_says_why() {
+        // The share that must confirm, of three boards; how many did; whether it goes on.
+        for (share, confirmed, goes_on) in [
+            (0, 0, false),
+            (0, 1, true),
+            (333, 1, true),
+            (334, 1, false),
+            (500, 2, true),
+        ] {
+            let plan = Plan {
+                min_confirmed_per_mille: share,
+                ..hasty()
+            };
+            let mut rollout = Rollout::start(plan, 0).expect("plan");
+            let boards: Vec<_> = (0..10)
+                .map(|n| match n < confirmed {
+                    true => board(n, SlotState::Confirmed),
+                    false => board(n, SlotState::Empty),
+                })
+                .collect();
+            rollout.step(&boards, &tenths, 501);
+            rollout.step(&boards, &tenths, 601);
+            let case = format!("{confirmed} confirmed of {share}: {rollout:?}");
+            assert_eq!(rollout.phase, usize::from(goes_on), "{case}");
+            assert_eq!(rollout.state == State::Running, goes_on, "{case}");
+            assert_eq!(rollout.paused_why.is_none(), goes_on, "{case}");
+            if goes_on {
+                continue;
+            }
+            let why = rollout.paused_why.clone().expect("a sentence");
+            assert!(why.contains(&format!("{confirmed} of its 3")), "{why}");
+            let desired = rollout.desired(7, 10).expect("desired");
+            assert_eq!(desired.state, RolloutState::Paused);
+            // Whoever lets it go on has had a look: it has all of its time again.
+            rollout.set_state(State::Running, 700);
+            assert_eq!(rollout.paused_why, None);
+            assert_eq!(rollout.step(&boards, &tenths, 1200).1, Decision::Wait);
+            let again = rollout.step(&boards, &tenths, 1201).1;
+            assert!(matches!(again, Decision::Pause { .. }), "{again:?}");
+        }
+    }
+
+    #[test]
+    fn boards_that_fall_silent_over_a_release_count_as_failed() {
+        let at = |number, state, heard_ms| BoardView {
+            heard_ms,
+            ..board(number, state)
+        };
+        let boards = [
+            at(0, SlotState::Confirmed, 0),
+            at(1, SlotState::Trial, 100),
+            at(2, SlotState::Trial, 650),
+        ];
+        let mut rollout = Rollout::start(hasty(), 0).expect("plan");
+        // Both have begun, so the phase is not late when its time is over.
+        for now_ms in [501, 600] {
+            assert_eq!(rollout.step(&boards, &tenths, now_ms).1, Decision::Wait);
+        }
+        let before = rollout.clone();
+        let (counts, decision) = rollout.step(&boards, &tenths, 601);
+        assert_eq!((counts.busy, counts.failed, counts.silent), (1, 1, 1));
+        let Decision::Abort { why } = decision else {
+            panic!("{decision:?}");
+        };
+        assert!(why.contains("1 of 3") && why.contains("silent"), "{why}");
+
+        // Where one may fail, the other one is waited for, and so is its silence.
+        let mut rollout = before;
+        rollout.plan.max_failures = 1;
+        for now_ms in [601, 1000, 1001, 1100] {
+            assert_eq!(rollout.step(&boards, &tenths, now_ms).1, Decision::Wait);
+        }
+        let mut heard = boards.clone();
+        heard[2].heard_ms = 1100;
+        let advanced = rollout.clone().step(&heard, &tenths, 1151);
+        assert_eq!(advanced.1, Decision::Advance, "late, and not silent");
+        let (counts, decision) = rollout.step(&boards, &tenths, 1151);
+        assert_eq!(counts.silent, 2);
+        assert!(matches!(decision, Decision::Abort { .. }), "{decision:?}");
+    }
+
+    #[test]
+    fn silence_before_the_phase_or_in_a_pause_is_no_failure() {
+        let trial = [board(0, SlotState::Trial)];
+        let mut rollout = Rollout::start(hasty(), 10_000).expect("plan");
+        assert_eq!(rollout.counts(&trial, &tenths, 10_500).silent, 0);
+        assert_eq!(rollout.counts(&trial, &tenths, 10_501).silent, 1);
+        rollout.set_state(State::Paused, 10_400);
+        assert_eq!(rollout.counts(&trial, &tenths, 20_000).busy, 1);
+        rollout.set_state(State::Running, 20_000);
+        assert_eq!(rollout.counts(&trial, &tenths, 20_500).busy, 1);
+    }
+
+    #[test]
+    fn enrolled_boards_that_were_never_heard_of_are_waited_for() {
+        let mut tagged = plan(&[300, 1000]);
+        tagged.soak_ms = 0;
+        tagged.tags = vec![Text::try_from("site-a").expect("short")];
+        let mut rollout = Rollout::start(tagged, 0).expect("plan");
+        let unheard = |n: u8| BoardView::unheard(&format!("b{n}"), BoardClass::Linux);
+        let boards: Vec<_> = (0..10).map(unheard).collect();
+        let (counts, decision) = rollout.step(&boards, &tenths, 1);
+        assert_eq!((counts.targeted, counts.waiting), (3, 3));
+        assert_eq!(decision, Decision::Wait);
+        // One that has reported is known not to have the tag; one of another class was never asked.
+        let others = [
+            board(0, SlotState::Empty),
+            BoardView::unheard("b1", BoardClass::Mcu),
+        ];
+        let (counts, decision) = rollout.step(&others, &tenths, 2);
+        assert_eq!((counts.targeted, decision), (0, Decision::Advance));
+        // What is not known of a board does not make a downgrade of a release.
+        assert_eq!(rollout.check_floors(&boards, &tenths), Ok(()));
     }
 
     #[test]
     fn a_pause_makes_no_board_late() {
-        let mut hasty = plan(&[300, 1000]);
-        hasty.deadline_ms = 500;
-        let mut rollout = Rollout::start(hasty, 0).expect("plan");
-        let boards: Vec<_> = (0..10).map(|n| board(n, SlotState::Empty)).collect();
+        let mut rollout = Rollout::start(hasty(), 0).expect("plan");
+        let mut boards: Vec<_> = (0..10).map(|n| board(n, SlotState::Empty)).collect();
+        boards[0].slots[1].1 = SlotState::Confirmed;
         let step = |rollout: &mut Rollout, now_ms| rollout.step(&boards, &tenths, now_ms).1;
         rollout.set_state(State::Paused, 100);
         for now_ms in [200, 600, 9000] {

@@ -4,7 +4,7 @@ use crate::catalog::{Catalog, Explained};
 use crate::controller::in_cohort;
 use crate::keys::hex;
 use crate::names::{reason_name, severity_name, slot_state_name, statistic_name};
-use crate::rollout::{BoardView, Rollout, Standing, State};
+use crate::rollout::{BoardView, Rollout, State};
 use crate::store::{Device, FrameQuery, Kind, Store, StoreError, StoredFrame};
 use crate::{MAX_FEATURES, MAX_OUTPUTS};
 use edgeward::contract::ViolationKind;
@@ -382,7 +382,10 @@ fn slots(birth: &Birth) -> Vec<SlotStatus> {
 }
 
 fn rollout_status(rollout: &Rollout, device: &Device, birth: Option<&Birth>) -> RolloutStatus {
-    let view = birth.map(|birth| BoardView::of(&device.name, birth));
+    let view = birth.map_or_else(
+        || BoardView::unheard(&device.name, device.class),
+        |birth| BoardView::of(&device.name, birth),
+    );
     RolloutStatus {
         id: rollout.plan.id.as_str().to_owned(),
         state: match rollout.state {
@@ -391,12 +394,8 @@ fn rollout_status(rollout: &Rollout, device: &Device, birth: Option<&Birth>) -> 
             State::Aborted { .. } => "aborted",
             State::Done => "done",
         },
-        in_cohort: view
-            .as_ref()
-            .is_some_and(|view| rollout.asks(view, &in_cohort)),
-        board: view
-            .map_or(Standing::Waiting, |view| rollout.standing(&view))
-            .name(),
+        in_cohort: rollout.asks(&view, &in_cohort),
+        board: rollout.standing(&view).name(),
     }
 }
 
@@ -621,6 +620,7 @@ mod tests {
             soak_ms: 0,
             max_failures: 0,
             deadline_ms: 0,
+            min_confirmed_per_mille: 0,
             expires_after_s: 60,
         }
     }
@@ -687,7 +687,7 @@ mod tests {
             "rejected",
             "as the rollout counts it"
         );
-        assert_eq!((of(None).board, of(None).in_cohort), ("waiting", false));
+        assert_eq!((of(None).board, of(None).in_cohort), ("waiting", true));
     }
 
     #[test]

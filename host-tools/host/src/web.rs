@@ -218,7 +218,7 @@ pub fn overview(store: &dyn Store, catalog: &Catalog, fleet: &str) -> Result<Ove
     }
     let rollout = match store.newest_rollout(fleet)? {
         Some(rollout) => {
-            let counts = rollout.counts(&boards(store, fleet)?, &in_cohort);
+            let counts = rollout.counts(&boards(store, fleet)?, &in_cohort, now_ms());
             Some(serde_json::json!({ "rollout": rollout, "counts": counts }))
         }
         None => None,
@@ -403,7 +403,7 @@ mod tests {
             let enrolled = store.enroll(&Device {
                 name: name.to_owned(),
                 fleet: fleet.to_owned(),
-                key: edgeward::trust::PublicKey([1; 32]),
+                key: edgeward::trust::PublicKey([name.as_bytes()[0]; 32]),
                 class: edgeward::bundle::BoardClass::Linux,
                 enrolled_ms: 0,
                 seen_ms: None,

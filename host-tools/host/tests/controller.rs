@@ -2,21 +2,21 @@
 
 use edgeward::bundle::{BoardClass, BundleWriter, Description, SectionKind};
 use edgeward::sync::Desired;
-use edgeward::telemetry::Id;
+use edgeward::telemetry::{Birth, Id, SlotReport, SlotState, Text, release_id};
 use edgeward::topic;
-use edgeward::trust::Role;
 use edgeward::trust::cose::ContentType;
 use edgeward::trust::ring::RingVerifier;
 use edgeward::trust::root::Root;
+use edgeward::trust::{Digest32, PublicKey, Role};
 use edgeward_host::broker::{self, Options as BrokerOptions};
 use edgeward_host::collector::now_ms;
-use edgeward_host::controller::{Controller, releases_folder};
+use edgeward_host::controller::{Controller, releases_folder, set_state};
 use edgeward_host::keys::{KeyStore, Quorum, hex};
 use edgeward_host::mqtt::{Event, Mqtt, Options};
 use edgeward_host::release::Release;
-use edgeward_host::rollout::{Plan, Rollout};
-use edgeward_host::store::Store;
+use edgeward_host::rollout::{Plan, Rollout, State};
 use edgeward_host::store::sqlite::Sqlite;
+use edgeward_host::store::{Device, Kind, Store, StoredFrame};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -94,15 +94,20 @@ fn rollout(release: &Release<'_>) -> Rollout {
         soak_ms: 3_600_000,
         max_failures: 0,
         deadline_ms: 0,
+        min_confirmed_per_mille: 0,
         expires_after_s: 86_400,
     };
     Rollout::start(plan, now_ms()).expect("a plan")
 }
 
 fn bundle() -> Vec<u8> {
+    bundle_of("1")
+}
+
+fn bundle_of(version: &str) -> Vec<u8> {
     let mut writer = BundleWriter::new(Description {
         name: "m".to_owned(),
-        version: "1".to_owned(),
+        version: version.to_owned(),
         counter: 1,
         class: BoardClass::Linux,
         kernels: "plain".to_owned(),
@@ -189,4 +194,183 @@ fn boards_get_every_root_and_a_standing_that_the_newest_root_vouches_for() {
         after.sequence + 2,
         "one number for the standing published at last"
     );
+}
+
+/// A store, a broker and keys.
+struct World {
+    home: tempfile::TempDir,
+    store: Arc<dyn Store>,
+    broker: Options,
+}
+
+impl World {
+    fn new() -> Self {
+        let home = tempfile::tempdir().expect("a folder");
+        let quorum = |_| Quorum {
+            threshold: 1,
+            keys: 1,
+        };
+        KeyStore::at(home.path()).init(quorum).expect("keys");
+        let store = Sqlite::open(&home.path().join("store.db")).expect("a store");
+        let listening = broker::start(&BrokerOptions {
+            port: 0,
+            ..BrokerOptions::default()
+        });
+        let port = listening.expect("a broker").v4.port();
+        Self {
+            home,
+            store: Arc::new(store),
+            broker: options("controller", port),
+        }
+    }
+
+    fn controller(&self) -> Controller {
+        let store = Arc::clone(&self.store);
+        Controller::new(&self.broker, store, self.home.path(), FLEET)
+    }
+
+    /// Starts a rollout of a bundle of this version; its digest.
+    fn start(&self, id: &str, version: &str) -> Digest32 {
+        let bytes = bundle_of(version);
+        let release = Release::open_unchecked(&bytes).expect("a bundle");
+        let folder = releases_folder(self.home.path());
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join(format!("{}.bundle", hex(release.digest())));
+        std::fs::write(path, &bytes).expect("written");
+        let mut rollout = rollout(&release);
+        rollout.plan.id = Id::try_from(id).expect("short");
+        self.store.start_rollout(&rollout, now_ms()).expect("saved");
+        *release.digest()
+    }
+
+    fn is_done(&self) {
+        let done = set_state(self.store.as_ref(), FLEET, |_| Some(State::Done));
+        done.expect("changed").expect("a rollout");
+    }
+
+    /// An enrolled board reports how a slot stands that holds this release.
+    fn reports(&self, sequence: u64, digest: &Digest32, state: SlotState) {
+        let slot = |release, state| SlotReport {
+            state,
+            release,
+            counter: 1,
+            version: Text::new(),
+        };
+        let birth = Birth {
+            class: BoardClass::Linux,
+            firmware: Text::new(),
+            slots: [
+                slot(release_id(digest), state),
+                slot([0; 8], SlotState::Empty),
+            ],
+            running: None,
+            floor: 0,
+            root_version: 1,
+            desired: 1,
+            tags: Default::default(),
+            last_failure: None,
+        };
+        let frame = StoredFrame {
+            device: "b".to_owned(),
+            epoch: 1,
+            acknowledged: 0,
+            boot: 1,
+            first_sequence: sequence,
+            sequence,
+            time_ms: sequence,
+            received_ms: sequence,
+            kind: Kind::Birth,
+            body: serde_json::to_value(birth).expect("JSON"),
+            raw: vec![1],
+        };
+        assert_eq!(self.store.ingest(&[frame]).expect("stored").new, 1);
+    }
+
+    /// Whether the broker holds the first chunk of a release; `other` is one that it holds.
+    fn holds(&self, digest: &Digest32, other: &Digest32) -> bool {
+        let mqtt = Mqtt::connect(&Options {
+            client_id: "reader".to_owned(),
+            ..self.broker.clone()
+        });
+        for digest in [digest, other] {
+            let topic = topic::blob(digest, 0);
+            mqtt.subscribe_and_wait(&topic, PATIENCE).expect("granted");
+        }
+        loop {
+            if let Some(Event::Message(message)) = mqtt.recv_timeout(PATIENCE) {
+                return message.topic == topic::blob(digest, 0).as_str();
+            }
+        }
+    }
+}
+
+#[test]
+fn keys_are_asked_for_only_when_something_is_to_be_signed() {
+    let world = World::new();
+    let mut controller = world.controller();
+    world.start("r-1", "1");
+    controller.step().expect("a step").expect("a rollout");
+    let keys = KeyStore::at(world.home.path());
+    for entry in std::fs::read_dir(keys.folder()).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy();
+        if name.starts_with("rollout-") {
+            std::fs::remove_file(&path).expect("removed");
+        }
+    }
+    // What stands is published, and nothing follows from it.
+    controller.step().expect("a step").expect("a rollout");
+    assert!(
+        world.controller().step().is_err(),
+        "this one published nothing"
+    );
+    // A rollout that ended waits for no key.
+    world.is_done();
+    world
+        .controller()
+        .step()
+        .expect("a step")
+        .expect("a rollout");
+}
+
+#[test]
+fn releases_leave_the_broker_when_no_rollout_and_no_board_wants_them() {
+    let world = World::new();
+    let device = Device {
+        name: "b".to_owned(),
+        fleet: FLEET.to_owned(),
+        key: PublicKey([7; 32]),
+        class: BoardClass::Linux,
+        enrolled_ms: 0,
+        seen_ms: None,
+        online: false,
+        epoch: None,
+        through: 0,
+    };
+    world.store.enroll(&device).expect("enrolled");
+    let mut controller = world.controller();
+    let mut step = || {
+        controller.step().expect("a step").expect("a rollout");
+        // Once more, now that the standing is published.
+        controller.step().expect("a step").expect("a rollout");
+        controller.mqtt().flush(PATIENCE).expect("acknowledged");
+    };
+    let first = world.start("r-1", "1");
+    world.is_done();
+    step();
+    let second = world.start("r-2", "2");
+    step();
+    assert!(world.holds(&first, &second), "the second is not through");
+    world.reports(1, &first, SlotState::Staged);
+    world.is_done();
+    step();
+    assert!(world.holds(&first, &second), "a board is at it");
+    world.reports(2, &first, SlotState::Confirmed);
+    step();
+    assert!(!world.holds(&first, &second));
+    assert!(world.holds(&second, &second), "the newest stays");
+    // It comes back when it is wanted again.
+    assert_eq!(world.start("r-3", "1"), first);
+    step();
+    assert!(world.holds(&first, &second));
 }

@@ -72,12 +72,19 @@ pub struct Start {
     /// Seconds between the last confirmation of a phase and the next phase.
     #[arg(long, default_value_t = 3600, value_parser = seconds(0))]
     soak: u64,
-    /// Boards that may refuse or revert the release before the rollout stops.
+    /// Boards that may refuse or revert the release, or fall silent over it, before the rollout stops.
     #[arg(long, default_value_t = 0)]
     max_failures: u32,
-    /// Seconds after which silent boards no longer hold up the next phase; 0 waits for ever.
+    /// Seconds after which a phase is late: boards that have not begun no longer hold up the next one,
+    /// provided that --min-confirmed have confirmed; else the rollout pauses, and `rollout status` says
+    /// why. Boards that have begun get as long again, and one that is silent for so long counts as
+    /// failed. The last phase waits for its boards. 0 waits for ever.
     #[arg(long, default_value_t = 86_400, value_parser = seconds(0))]
     deadline: u64,
+    /// Share of a phase's boards that must have confirmed the release before a late phase gives way to
+    /// the next [default: one board].
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    min_confirmed: Option<u16>,
     /// Seconds that each signed desired state holds; `edgeward serve` renews it.
     #[arg(long, default_value_t = 7 * 86_400, value_parser = seconds(1))]
     expires: u64,
@@ -189,6 +196,7 @@ fn start(args: &Start, context: &Context) -> Result<Exit> {
         soak_ms: args.soak * 1000,
         max_failures: args.max_failures,
         deadline_ms: args.deadline * 1000,
+        min_confirmed_per_mille: args.min_confirmed.unwrap_or(0),
         expires_after_s: args.expires,
     };
     let rollout = Rollout::start(plan, now_ms())
@@ -261,7 +269,8 @@ impl<'a> Line<'a> {
 
     fn show(&self, rollout: &Rollout) -> Result<Exit> {
         let counts = look_or_empty(self.context, |store| {
-            Ok(rollout.counts(&boards(store, &rollout.plan.fleet)?, &in_cohort))
+            let boards = boards(store, &rollout.plan.fleet)?;
+            Ok(rollout.counts(&boards, &in_cohort, now_ms()))
         })?;
         show(self.context, &self.changes, rollout, &counts)?;
         Ok(Exit::Ok)
@@ -352,24 +361,34 @@ fn show(context: &Context, changes: &Changes, rollout: &Rollout, counts: &Counts
             rollout.phase + 1,
             plan.phases.len(),
             f64::from(rollout.share()) / 10.0,
-            state_words(&rollout.state)
+            state_words(rollout)
         )?;
         writeln!(
             w,
             "boards in this phase: {} ({} confirmed, {} busy, {} waiting, {} failed)",
             counts.targeted, counts.confirmed, counts.busy, counts.waiting, counts.failed
         )?;
+        if counts.silent > 0 {
+            writeln!(
+                w,
+                "of the failed {} fell silent over the release",
+                counts.silent
+            )?;
+        }
         if counts.targeted == 0 {
-            writeln!(w, "no enrolled board that has reported is in it yet")?;
+            writeln!(w, "no enrolled board is in it")?;
         }
         Ok(())
     })
 }
 
-fn state_words(state: &State) -> String {
-    match state {
+fn state_words(rollout: &Rollout) -> String {
+    match &rollout.state {
         State::Running => "running".to_owned(),
-        State::Paused => "paused".to_owned(),
+        State::Paused => match &rollout.paused_why {
+            Some(why) => format!("paused: {why}; `edgeward rollout resume` or `abort`"),
+            None => "paused".to_owned(),
+        },
         State::Aborted { why } => format!("aborted: {why}"),
         State::Done => "done".to_owned(),
     }
@@ -381,7 +400,8 @@ fn status(args: &Status, context: &Context) -> Result<Exit> {
     loop {
         let (rollout, counts) = look(context, |store| {
             let rollout = newest(store, &args.fleet.fleet)?;
-            let counts = rollout.counts(&boards(store, &args.fleet.fleet)?, &in_cohort);
+            let boards = boards(store, &args.fleet.fleet)?;
+            let counts = rollout.counts(&boards, &in_cohort, now_ms());
             Ok((rollout, counts))
         })?;
         let failed = counts.failed;
@@ -413,7 +433,7 @@ fn change(
     let fleet = &args.fleet.fleet;
     let before = look(context, |store| newest(store, fleet))?;
     let impossible = |rollout: &Rollout| {
-        let state = state_words(&rollout.state);
+        let state = state_words(rollout);
         let what = format!("{} is {state}; it can't be {verb}", rollout.plan.id);
         Failure::new(Exit::Error, what).next("`edgeward rollout history` shows all rollouts")
     };
@@ -466,7 +486,7 @@ fn history(args: &Named, context: &Context) -> Result<Exit> {
         {
             let state = match superseded {
                 true => "superseded".to_owned(),
-                false => state_words(&rollout.state),
+                false => state_words(rollout),
             };
             let target = rollout.plan.targets.first();
             table.row([

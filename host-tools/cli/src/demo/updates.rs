@@ -49,6 +49,7 @@ pub fn start(world: &World, id: &str, bundle: &[u8], phases: &[u16]) -> Result<R
         soak_ms: 300,
         max_failures: 0,
         deadline_ms: 0,
+        min_confirmed_per_mille: 0,
         expires_after_s: 3600,
     };
     let rollout = Rollout::start(plan, now_ms())?;

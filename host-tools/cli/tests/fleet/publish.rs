@@ -1,11 +1,53 @@
 //! Bundles on the broker.
 
+use crate::common::process::PATIENCE;
 use crate::common::snapshot;
-use crate::site::Site;
+use crate::site::{Site, next_message};
 use edgeward::bundle::CHUNK_BYTES;
 use edgeward::topic;
 use edgeward::trust::Digest32;
 use edgeward_host::keys::unhex;
+
+/// Withdraws a published release, which is refused while a rollout names it.
+fn goes_again(place: &Site, name: &str, digest: &Digest32, chunks: usize) {
+    let withdraw = ["publish", "--withdraw", name];
+    place.json(&["rollout", "start", "v1.bundle", "--id", "r-1"], 0);
+    let error = place.error(&withdraw, 3);
+    let said = error["error"].as_str().expect("a sentence");
+    assert!(said.contains("r-1, the newest rollout"), "{said}");
+    // Another one takes its place, with the same content under another digest.
+    let next = place.json(&["rollback", "--to", "v1.bundle"], 0);
+    let target = &next["rollout"]["plan"]["targets"][0]["digest"];
+    let dry = place.json(&[&withdraw[..], &["--dry-run"]].concat(), 0);
+    assert_eq!(
+        (&dry["chunks"], &dry["dry_run"]),
+        (&chunks.into(), &true.into())
+    );
+    place.retained(&topic::blob(digest, 0));
+
+    let gone = place.json(&withdraw, 0);
+    assert_eq!(
+        (&gone["chunks"], &gone["digest"]),
+        (&chunks.into(), &name.into())
+    );
+    let reader = place.client("reader");
+    let other: Digest32 = target.as_str().and_then(unhex).expect("a digest");
+    for n in 0..chunks {
+        let chunk = topic::blob(digest, u32::try_from(n).expect("few"));
+        reader
+            .subscribe_and_wait(&chunk, PATIENCE)
+            .expect("granted");
+    }
+    let kept = topic::blob(&other, 0);
+    reader.subscribe_and_wait(&kept, PATIENCE).expect("granted");
+    assert_eq!(next_message(&reader).topic, kept.as_str());
+
+    let unknown = "00".repeat(32);
+    place.error(&["publish", "--withdraw", &unknown], 1);
+    place.error(&["publish", "--withdraw", "00"], 2);
+    place.error(&["publish", "v1.bundle", "--withdraw", name], 2);
+    place.error(&["publish"], 2);
+}
 
 #[test]
 fn a_signed_bundle_is_published_and_an_unsigned_one_is_refused() {
@@ -34,6 +76,9 @@ fn a_signed_bundle_is_published_and_an_unsigned_one_is_refused() {
         let topic = topic::blob(&digest, u32::try_from(n).expect("few"));
         assert_eq!(place.retained(&topic), chunks[n], "chunk {n}");
     }
+
+    let name = published["digest"].as_str().expect("a digest");
+    goes_again(&place, name, &digest, chunks.len());
 
     // What is wrong with a bundle is said once, with where it is and what to do.
     std::fs::write(place.path("torn.bundle"), &bytes[..bytes.len() - 1]).expect("written");

@@ -4,7 +4,7 @@ use super::*;
 use crate::rollout::Plan;
 use crate::rollout::tests::plan;
 use crate::store::sqlite::Sqlite;
-use crate::store::{Device, Kind};
+use crate::store::{Device, Kind, StoredFrame};
 use edgeward::bundle::BoardClass;
 use edgeward::telemetry::{Id, Reason, SlotReport, SlotState, Text};
 use edgeward::trust::PublicKey;
@@ -32,7 +32,7 @@ fn fleet() -> Sqlite {
         let device = Device {
             name: name.to_owned(),
             fleet: FLEET.to_owned(),
-            key: PublicKey([7; 32]),
+            key: PublicKey([name.as_bytes()[0]; 32]),
             class: BoardClass::Linux,
             enrolled_ms: 0,
             seen_ms: None,
@@ -81,6 +81,55 @@ fn reports(store: &dyn Store, device: &str, sequence: u64, state: SlotState, des
     assert_eq!(store.ingest(&[frame]).expect("stored").new, 1);
 }
 
+/// Looks and acts as a controller does.
+fn advance(store: &dyn Store, now: u64) -> Step {
+    match look(store, FLEET, now).expect("read").expect("a rollout") {
+        (_, true) => act(store, FLEET, now).expect("done").expect("a rollout"),
+        (seen, false) => seen,
+    }
+}
+
+#[test]
+fn a_phase_is_of_the_enrolled_boards_and_waits_for_those_that_were_never_heard_of() {
+    let store = fleet();
+    let started = store
+        .start_rollout(&rollout("r-1", &[999, 1000]), 0)
+        .expect("new");
+    for now in 1..5 {
+        let (rollout, counts, decision) = advance(&store, now);
+        assert_eq!((counts.targeted, counts.waiting), (2, 2));
+        assert_eq!((rollout.phase, decision), (0, Decision::Wait));
+    }
+    let seen = started.after_sequence + 1;
+    reports(&store, "a", 1, SlotState::Confirmed, seen);
+    let (_, counts, decision) = advance(&store, 6);
+    assert_eq!((counts.confirmed, counts.waiting), (1, 1));
+    assert_eq!(decision, Decision::Wait);
+    reports(&store, "b", 1, SlotState::Confirmed, seen);
+    assert_eq!(advance(&store, 7).2, Decision::Advance);
+}
+
+#[test]
+fn a_board_is_heard_of_when_something_new_of_it_comes() {
+    let store = fleet();
+    reports(&store, "a", 1, SlotState::Trial, 1);
+    let heard = || {
+        let boards = boards(&store, FLEET).expect("read");
+        boards
+            .iter()
+            .map(|b| (b.reported, b.heard_ms))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(heard(), [(true, 1), (false, 0)]);
+    let seen = crate::store::Seen {
+        device: "a".to_owned(),
+        online: None,
+        time_ms: Some(9),
+    };
+    store.seen(&[seen]).expect("noted");
+    assert_eq!(heard(), [(true, 9), (false, 0)]);
+}
+
 const FAILED: SlotState = SlotState::Rejected(Reason::PredictionDrift);
 
 #[test]
@@ -121,7 +170,7 @@ fn nothing_is_written_between_what_a_decision_sees_and_what_it_stores() {
     let (asks, asked) = std::sync::mpsc::channel();
     let other = std::thread::scope(|scope| {
         let mut thread = None;
-        let mut decided = |before: &Rollout, _: Vec<StoredFrame>| {
+        let mut decided = |before: &Rollout, _: Vec<Member>| {
             thread = Some(scope.spawn(|| {
                 let store = Sqlite::open(&path)?;
                 asks.send(()).expect("somebody waits");
@@ -197,14 +246,14 @@ fn failures_of_earlier_attempts_do_not_count_whatever_was_published_meanwhile() 
         .expect("drawn")
         .expect("it stands");
     assert_eq!(number, second.after_sequence + 1);
-    let (_, counts, decision) = advance(&store, FLEET, 2).expect("done").expect("a rollout");
+    let (_, counts, decision) = advance(&store, 2);
     assert_eq!(
         (counts.waiting, counts.failed, decision),
-        (1, 0, Decision::Wait)
+        (2, 0, Decision::Wait)
     );
     // It saw the second, and failed again.
     reports(&store, "a", 2, FAILED, number);
-    let (_, counts, decision) = advance(&store, FLEET, 3).expect("done").expect("a rollout");
+    let (_, counts, decision) = advance(&store, 3);
     assert_eq!(counts.failed, 1);
     assert!(matches!(decision, Decision::Abort { .. }), "{decision:?}");
 

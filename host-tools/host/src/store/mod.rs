@@ -392,9 +392,17 @@ pub struct ReleaseRecord {
     pub published_ms: u64,
 }
 
-/// What follows from a rollout's standing and the newest births of its fleet; `None` for nothing.
-pub type Decide<'a> =
-    dyn FnMut(&Rollout, Vec<StoredFrame>) -> Result<Option<Rollout>, StoreError> + 'a;
+/// An enrolled device and what it said of itself last.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    /// The device.
+    pub device: Device,
+    /// Its newest birth; none as long as it never sent one.
+    pub birth: Option<StoredFrame>,
+}
+
+/// What follows from a rollout's standing and the members of its fleet; `None` for nothing.
+pub type Decide<'a> = dyn FnMut(&Rollout, Vec<Member>) -> Result<Option<Rollout>, StoreError> + 'a;
 
 /// The host's memory. All methods are atomic: what they return an error for did not happen.
 pub trait Store: Send + Sync {
@@ -521,11 +529,11 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     fn releases(&self) -> Result<Vec<ReleaseRecord>, StoreError>;
 
-    /// The newest birth of each board of a fleet, by name; of a board without one, nothing.
+    /// Every device that is enrolled in a fleet, by name, with its newest birth.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn births(&self, fleet: &str) -> Result<Vec<StoredFrame>, StoreError>;
+    fn members(&self, fleet: &str) -> Result<Vec<Member>, StoreError>;
 
     /// Stores a new rollout and draws the number that its desired states come after, in one
     /// transaction: no number in between is drawn for another. The rollout as it is stored.
@@ -533,7 +541,7 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::RolloutExists`] when the fleet had one of its name.
     fn start_rollout(&self, rollout: &Rollout, time_ms: u64) -> Result<Rollout, StoreError>;
-    /// Shows `decide` the fleet's newest rollout and the [`births`](Self::births), and stores the
+    /// Shows `decide` the fleet's newest rollout and the [`members`](Self::members), and stores the
     /// rollout that it returns in the place of that one: all in one transaction, so that no report of a
     /// board and no other decision comes in between. `decide` must not use the store; without a rollout
     /// it is not called.

@@ -1,12 +1,28 @@
-//! Rollouts in the SQLite store, and the births that decisions about them rest on.
+//! Rollouts in the SQLite store, and the devices and births that decisions about them rest on.
 
-use super::sqlite::{FRAME, frame, from_json, json, signed, unsigned};
-use super::{StoreError, StoredFrame};
+use super::sqlite::{DEVICE, FRAME, device, frame, from_json, json, signed, unsigned};
+use super::{Device, Member, StoreError, StoredFrame};
 use crate::rollout::Rollout;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use std::collections::BTreeMap;
+
+/// The devices of a fleet, by name, each with its newest birth.
+pub(super) fn members(connection: &Connection, fleet: &str) -> Result<Vec<Member>, StoreError> {
+    let births = births(connection, fleet)?.into_iter();
+    let mut births: BTreeMap<String, StoredFrame> =
+        births.map(|birth| (birth.device.clone(), birth)).collect();
+    let mut statement = connection.prepare(&format!("{DEVICE} WHERE fleet = ?1 ORDER BY name"))?;
+    let devices = statement.query_map([fleet], device)?;
+    let member = |device: rusqlite::Result<Device>| {
+        let device = device?;
+        let birth = births.remove(&device.name);
+        Ok(Member { device, birth })
+    };
+    devices.map(member).collect()
+}
 
 /// Of each board of a fleet the newest birth, by name.
-pub(super) fn births(connection: &Connection, fleet: &str) -> Result<Vec<StoredFrame>, StoreError> {
+fn births(connection: &Connection, fleet: &str) -> Result<Vec<StoredFrame>, StoreError> {
     let sql = format!(
         "{FRAME} WHERE frames.rowid IN
          (SELECT (SELECT f.rowid FROM frames f WHERE f.device = d.name AND f.kind = 'birth'
@@ -70,7 +86,7 @@ pub(super) fn decide(
     let Some(before) = newest(tx, fleet)? else {
         return Ok(());
     };
-    if let Some(after) = decide(&before, births(tx, fleet)?)? {
+    if let Some(after) = decide(&before, members(tx, fleet)?)? {
         tx.execute(
             "UPDATE rollouts SET record = ?3 WHERE fleet = ?1 AND id = ?2",
             params![fleet, before.plan.id.as_str(), json(&after)?],

@@ -3,7 +3,7 @@
 
 use super::schema::SCHEMA;
 use super::{
-    AlarmTotal, AuditEntry, Decide, Device, Epoch, FrameQuery, Ingested, Kind, Refusal,
+    AlarmTotal, AuditEntry, Decide, Device, Epoch, FrameQuery, Ingested, Kind, Member, Refusal,
     ReleaseRecord, Seen, Store, StoreError, StoredFrame, Unknown, boards, ingest, rollouts,
 };
 use crate::keys::hex;
@@ -159,11 +159,12 @@ pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     Ok(u64::try_from(value).unwrap_or(0))
 }
 
-const DEVICE: &str = "SELECT name, fleet, key, class, enrolled_ms, seen_ms, online, through,
-     (SELECT e.epoch FROM epochs e WHERE e.device = name AND e.place = devices.place)
+/// Devices, in the columns that [`device`] reads.
+pub(super) const DEVICE: &str = "SELECT name, fleet, key, class, enrolled_ms, seen_ms, online,
+     through, (SELECT e.epoch FROM epochs e WHERE e.device = name AND e.place = devices.place)
      FROM devices";
 
-fn device(row: &Row<'_>) -> rusqlite::Result<Device> {
+pub(super) fn device(row: &Row<'_>) -> rusqlite::Result<Device> {
     let class: String = row.get(3)?;
     let seen: Option<i64> = row.get(5)?;
     Ok(Device {
@@ -494,8 +495,8 @@ impl Store for Sqlite {
         rows.map(|row| from_json(&row?)).collect()
     }
 
-    fn births(&self, fleet: &str) -> Result<Vec<StoredFrame>, StoreError> {
-        rollouts::births(&self.lock(), fleet)
+    fn members(&self, fleet: &str) -> Result<Vec<Member>, StoreError> {
+        rollouts::members(&self.lock(), fleet)
     }
 
     fn start_rollout(&self, rollout: &Rollout, time_ms: u64) -> Result<Rollout, StoreError> {

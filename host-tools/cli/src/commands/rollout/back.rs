@@ -65,6 +65,7 @@ pub fn rollback(args: &Rollback, context: &Context) -> Result<Exit> {
         soak_ms: 0,
         max_failures: u32::MAX,
         deadline_ms: 0,
+        min_confirmed_per_mille: 0,
         expires_after_s: 7 * 86_400,
     };
     let rollout = Rollout::start(plan, now_ms())?;
