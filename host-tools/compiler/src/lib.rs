@@ -11,6 +11,7 @@ pub mod emit;
 mod error;
 pub mod graph;
 pub mod listing;
+pub mod memory;
 pub mod onnx;
 pub mod plan;
 mod report;

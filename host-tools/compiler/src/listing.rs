@@ -1,16 +1,19 @@
 //! A program as text that people read: what `edgeward inspect` prints.
 
 use crate::cost::predict;
-use edgeward::program::op::{Op, Operand, Plane, Window};
+use crate::memory::{input_shape, memory, output_shape};
+use edgeward::program::op::{Op, Operand, Window};
 use edgeward::program::work::{multiplications, work};
 use edgeward::program::{Layout, Program};
 use std::fmt;
 
 /// Prints a program: what goes in and out, then an operator a line.
 ///
-/// Columns: index, kind, shape of the output, window where there is one, the places of input and
-/// output in the arena in bytes, the multiplications by weights (MACs), and the instructions that a
-/// Cortex-M4 is predicted to take ([`mod@crate::cost`]). A last line sums up.
+/// Columns: index, kind, shapes of input and output, window where there is one, the places of input
+/// and output in the arena in bytes, and the multiplications by weights (MACs). Of a program that is
+/// laid out for Cortex-M, the instructions that a Cortex-M4 is predicted to take, too
+/// ([`mod@crate::cost`]); kernels of other layouts take others. Lines at the end sum up and say which
+/// tensors set the arena's size ([`mod@crate::memory`]).
 #[derive(Debug, Clone, Copy)]
 pub struct Listing<'a>(pub &'a Program<'a>);
 
@@ -43,16 +46,34 @@ impl fmt::Display for Listing<'_> {
             "output  {:>6} elements at {:<6} scale {} zero point {}",
             head.output_len, head.output, head.output_scale, head.output_zero_point
         )?;
+        self.operators(f)?;
+        self.arena(f)
+    }
+}
+
+impl Listing<'_> {
+    /// A line an operator, and their sums.
+    fn operators(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = rows(self.0);
+        let input = shown.iter().map(|row| row.input.len()).max();
+        let input = input.unwrap_or(0).max(15);
+        let instructions = |told: &str| match self.0.layout() {
+            Layout::CortexM => format!(" {told:>12}"),
+            Layout::Natural => String::new(),
+        };
+        let last = instructions("instructions");
         writeln!(
             f,
-            "{:>4}  {:<10} {:<15} {:<26} {:<25} {:>10} {:>12}",
-            "op", "kind", "output", "window", "arena", "MACs", "instructions"
+            "{:>4}  {:<10} {:<input$} {:<15} {:<26} {:<25} {:>10}{last}",
+            "op", "kind", "input", "output", "window", "arena", "MACs",
         )?;
-        for row in rows(self.0) {
+        for row in &shown {
+            let predicted = row.instructions.map(|it| it.to_string());
+            let predicted = instructions(&predicted.unwrap_or_default());
             writeln!(
                 f,
-                "{:>4}  {:<10} {:<15} {:<26} {:<25} {:>10} {:>12}",
-                row.index, row.kind, row.output, row.detail, row.arena, row.macs, row.instructions,
+                "{:>4}  {:<10} {:<input$} {:<15} {:<26} {:<25} {:>10}{predicted}",
+                row.index, row.kind, row.input, row.output, row.detail, row.arena, row.macs,
             )?;
         }
         let (macs, steps) = self.0.ops().fold((0_u64, 0_u64), |(macs, steps), op| {
@@ -61,10 +82,28 @@ impl fmt::Display for Listing<'_> {
                 steps.saturating_add(work(&op)),
             )
         });
-        let count = head.op_count;
-        let instructions: u64 = self.0.ops().map(|op| predict(self.0, &op)).sum();
+        let count = shown.len();
         writeln!(f, "{count} operators, {macs} MACs, {steps} steps in all")?;
-        writeln!(f, "{instructions} instructions predicted on a Cortex-M4")
+        let predicted: Option<u64> = shown.iter().map(|row| row.instructions).sum();
+        match predicted.filter(|_| count > 0) {
+            Some(sum) => writeln!(f, "{sum} instructions predicted on a Cortex-M4"),
+            None => Ok(()),
+        }
+    }
+
+    /// How full the arena is, and with what.
+    fn arena(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let memory = memory(self.0);
+        let (bytes, bound, live) = (memory.arena_bytes, memory.bound_bytes, memory.live_bytes);
+        let above = memory.above_percent();
+        writeln!(
+            f,
+            "arena {bytes} bytes, {above:.1} % above the {bound} that no plan can do without; {live} are \
+             alive at once without overlaps"
+        )?;
+        let tensors = memory.peak.iter().map(ToString::to_string);
+        let (at, tensors) = (memory.peak_operator, tensors.collect::<Vec<_>>().join(", "));
+        writeln!(f, "peak at operator {at}: {tensors}")
     }
 }
 
@@ -75,6 +114,8 @@ pub struct Row {
     pub index: usize,
     /// Its kind.
     pub kind: &'static str,
+    /// Extents of its main input, and of the other where it has one.
+    pub input: String,
     /// Extents of its output.
     pub output: String,
     /// The window, or what else tells it from others of its kind.
@@ -83,8 +124,8 @@ pub struct Row {
     pub arena: String,
     /// Multiplications by weights.
     pub macs: u64,
-    /// Instructions that a Cortex-M4 is predicted to take.
-    pub instructions: u64,
+    /// Instructions that a Cortex-M4 is predicted to take; none in another layout than its own.
+    pub instructions: Option<u64>,
 }
 
 /// The operators of a program.
@@ -92,36 +133,14 @@ pub fn rows(program: &Program<'_>) -> Vec<Row> {
     let row = |(index, op): (usize, Op)| Row {
         index,
         kind: op.name(),
-        output: shape(&op),
+        input: input_shape(&op),
+        output: output_shape(&op),
         detail: detail(&op),
         arena: places(&op),
         macs: multiplications(&op),
-        instructions: predict(program, &op),
+        instructions: (program.layout() == Layout::CortexM).then(|| predict(program, &op)),
     };
     program.ops().enumerate().map(row).collect()
-}
-
-/// The extents of the output.
-fn shape(op: &Op) -> String {
-    match op {
-        Op::Conv(op) => extents(&op.output),
-        Op::ConvAdd(op) => extents(&op.conv.output),
-        Op::Depthwise(op) => extents(&op.output),
-        Op::Pool(op) => extents(&op.output),
-        Op::Dense(op) => format!("{}x{}", op.rows, op.outputs),
-        Op::Mean(op) => format!("1x1x{}", op.input.channels),
-        Op::Softmax(op) => format!("{}x{}", op.rows, op.columns),
-        Op::Add(op) => op.len.to_string(),
-        Op::Mul(op) => op.len.to_string(),
-        Op::Lookup(op) => op.len.to_string(),
-        Op::Fill(op) => op.len.to_string(),
-        Op::Copy(op) => op.shape.map(|extent| extent.to_string()).join("x"),
-        _ => String::new(),
-    }
-}
-
-fn extents(plane: &Plane) -> String {
-    format!("{}x{}x{}", plane.height, plane.width, plane.channels)
 }
 
 /// What else tells an operator from others of its kind.
@@ -189,11 +208,11 @@ fn places(op: &Op) -> String {
 mod tests {
     use super::*;
     use edgeward::program::codec::{Field, Writer};
-    use edgeward::program::op::{Fill, Pool, Softmax};
+    use edgeward::program::op::{Fill, Plane, Pool, Softmax};
     use edgeward::program::{Aligned, Header, MAGIC, VERSION};
 
-    #[test]
-    fn a_line_an_operator() {
+    /// A fill, a pool and a softmax.
+    fn program(layout: Layout) -> Aligned<u8> {
         let plane = |offset, height, width| Plane {
             offset,
             height,
@@ -239,7 +258,7 @@ mod tests {
         let header = Header {
             magic: MAGIC,
             version: VERSION,
-            layout: 0,
+            layout: layout as u8,
             flags: 0,
             bytes: total,
             op_bytes: total - 64,
@@ -261,23 +280,45 @@ mod tests {
         };
         header.write(&mut writer).unwrap();
         ops.iter().for_each(|op| op.write(&mut writer).unwrap());
-        let program = Program::verify(bytes.as_ref()).unwrap();
-        let [fill, pool, softmax] = [0, 1, 2].map(|at| predict(&program, &ops[at]));
-        assert!(fill > 0 && pool > fill && softmax > fill);
-        let sum = fill + pool + softmax;
-        let expected = format!(
-            "\
+        bytes
+    }
+
+    #[test]
+    fn a_line_an_operator() {
+        let bytes = program(Layout::Natural);
+        let expected = "\
 141 bytes, weights natural, arena 2416 bytes
 input     2400 elements at 0      scale 0.5 zero point 83
 output      12 elements at 2400   scale 0.00390625 zero point -128
-  op  kind       output          window                     arena                           MACs instructions
-   0  Fill       2400            with -128                  -> 0                               0 {fill:>12}
-   1  Pool       1x1x12          average 24x8 / 2x1 pad 1,0 0 -> 2400                          0 {pool:>12}
-   2  Softmax    1x12                                       2400 -> 2400                       0 {softmax:>12}
+  op  kind       input           output          window                     arena                           MACs
+   0  Fill                       2400            with -128                  -> 0                               0
+   1  Pool       25x8x12         1x1x12          average 24x8 / 2x1 pad 1,0 0 -> 2400                          0
+   2  Softmax    1x12            1x12                                       2400 -> 2400                       0
 3 operators, 0 MACs, 4716 steps in all
-{sum} instructions predicted on a Cortex-M4
-"
-        );
+arena 2416 bytes, 0.2 % above the 2412 that no plan can do without; 2412 are alive at once without overlaps
+peak at operator 1: output of 0 2400 (2400 bytes), output of 1 1x1x12 (12 bytes)
+";
+        let program = Program::verify(bytes.as_ref()).unwrap();
         assert_eq!(Listing(&program).to_string(), expected);
+    }
+
+    /// Other kernels take other numbers of instructions, so only those of the layout's own are told.
+    #[test]
+    fn instructions_are_told_for_cortex_m() {
+        let bytes = program(Layout::CortexM);
+        let program = Program::verify(bytes.as_ref()).unwrap();
+        let predicted: Vec<u64> = program.ops().map(|op| predict(&program, &op)).collect();
+        let [fill, pool, softmax] = predicted[..] else {
+            panic!("{predicted:?}");
+        };
+        assert!(fill > 0 && pool > fill && softmax > fill);
+        let text = Listing(&program).to_string();
+        for (kind, instructions) in [("Fill", fill), ("Pool", pool), ("Softmax", softmax)] {
+            let line = text.lines().find(|line| line.contains(kind)).unwrap();
+            assert!(line.ends_with(&format!(" {instructions}")), "{line}");
+        }
+        let sum = fill + pool + softmax;
+        let line = format!("{sum} instructions predicted on a Cortex-M4");
+        assert!(text.lines().any(|it| it == line), "{text}");
     }
 }

@@ -11,6 +11,7 @@
 //! gives the same plan.
 
 use crate::emit::{Lowered, Step};
+use crate::memory::Tensor;
 
 /// Orders that are tried in a round.
 const TRIES: usize = 1500;
@@ -39,8 +40,8 @@ pub struct Plan {
     pub greedy_bytes: u64,
     /// The busiest step.
     pub peak_step: usize,
-    /// Regions alive there with their bytes, the largest first; scratch has no name of its own.
-    pub peak: Vec<(String, u64)>,
+    /// Tensors alive there, the largest first; scratch has no name of its own.
+    pub peak: Vec<Tensor>,
 }
 
 /// How a thing may lie towards another one that is alive at the same time.
@@ -77,17 +78,22 @@ pub fn plan(lowered: &Lowered, disjoint: bool, alignment: u64) -> Plan {
     }
     .run();
     let regions = lowered.regions.len();
-    let mut peak: Vec<(String, u64)> = Vec::new();
+    let mut peak: Vec<Tensor> = Vec::new();
     for (index, item) in items.iter().enumerate() {
         if item.bytes > 0 && (item.first..=item.last).contains(&(peak_step + 1)) {
-            let name = lowered
-                .regions
-                .get(index)
-                .map_or("(scratch)", |region| &region.name);
-            peak.push((name.to_owned(), item.bytes));
+            let (name, shape) = match lowered.regions.get(index) {
+                Some(region) => (&*region.name, &region.shape[..]),
+                None => ("(scratch)", &[item.bytes as usize][..]),
+            };
+            let extents: Vec<String> = shape.iter().map(ToString::to_string).collect();
+            peak.push(Tensor {
+                name: name.to_owned(),
+                shape: extents.join("x"),
+                bytes: item.bytes,
+            });
         }
     }
-    peak.sort_by_key(|&(_, bytes)| core::cmp::Reverse(bytes));
+    peak.sort_by_key(|tensor| core::cmp::Reverse(tensor.bytes));
     Plan {
         regions: offsets[..regions].to_vec(),
         scratch: offsets[regions..].to_vec(),

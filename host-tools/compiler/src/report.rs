@@ -82,8 +82,9 @@ impl fmt::Display for Report {
             plan.arena_bytes, plan.bound_bytes, plan.live_bytes, plan.greedy_bytes
         )?;
         write!(f, "peak, at operator {}:", plan.peak_step)?;
-        for (name, bytes) in &plan.peak {
-            write!(f, " \"{}\" {bytes};", short(name))?;
+        for tensor in &plan.peak {
+            let (name, shape, bytes) = (short(&tensor.name), &tensor.shape, tensor.bytes);
+            write!(f, " \"{name}\" {shape}, {bytes};")?;
         }
         writeln!(f)
     }

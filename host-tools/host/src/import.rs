@@ -1,12 +1,14 @@
 //! What a model is, and which boards can run it.
 
+use crate::inspect::program::{self, OperatorSection};
 use crate::model::{EngineChoice, Model, ModelError};
+use crate::pack::ProgramReport;
 use edgeward::engine::Engine;
 use edgeward::engine::onnx::{Description, TensorInfo};
 use edgeward::engine::tract::LoadError;
-use edgeward::program::Layout;
+use edgeward::program::{Layout, OwnedProgram};
 use edgeward_compiler::graph::{Graph, Kind, TensorId};
-use edgeward_compiler::{CompileError, Format, Options, compile, tflite};
+use edgeward_compiler::{CompileError, Compiled, Format, Options, compile, tflite};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -69,6 +71,33 @@ pub struct BoardReport {
     pub why: String,
     /// What to do about it.
     pub next: Option<String>,
+    /// The program that it runs, if it does so by one.
+    pub program: Option<BoardProgram>,
+}
+
+/// The program that a class of boards runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BoardProgram {
+    /// What it costs, how far its plan is from what no plan can do without, and what sets its memory,
+    /// by the names of the model.
+    #[serde(flatten)]
+    pub report: ProgramReport,
+    /// A line an operator.
+    pub listing: Vec<String>,
+    /// Its operators.
+    pub operators: Vec<OperatorSection>,
+}
+
+impl BoardProgram {
+    fn of(compiled: &Compiled) -> Option<Self> {
+        let program = OwnedProgram::new(&compiled.program).ok()?;
+        let program = program.program();
+        Some(Self {
+            report: ProgramReport::of(compiled),
+            listing: program::lines(&program),
+            operators: program::operators(&program),
+        })
+    }
 }
 
 impl Import {
@@ -100,22 +129,40 @@ impl fmt::Display for ImportError {
 
 impl std::error::Error for ImportError {}
 
+impl ImportError {
+    /// What to do about it.
+    #[must_use]
+    pub fn next(&self) -> &'static str {
+        match self {
+            Self::Onnx(error) => advice(error),
+            Self::Tflite(_) => "export the model again, as one TFLite or ONNX file",
+        }
+    }
+}
+
 /// Reads a model and tries it.
 ///
 /// # Errors
-/// [`ImportError`] when it can't be read at all; a model that can be read and doesn't run is no error.
+/// [`ImportError`] when it can't be read at all, or is a TFLite file that contradicts itself; a sound
+/// model that doesn't run is no error.
 pub fn import(model: &[u8]) -> Result<Import, ImportError> {
-    let boards = vec![linux(model), microcontroller(model)];
+    let compiled = compile(model, &Options::mcu(Layout::CortexM));
+    let boards = || vec![linux(model), microcontroller(&compiled)];
     match Format::of(model) {
         Format::Onnx => {
+            let boards = boards();
             let description = Description::read(model).map_err(ImportError::Onnx)?;
             Ok(of_onnx(description, boards))
         }
-        Format::Tflite => match tflite::read(model) {
-            Ok(graph) => Ok(of_graph(&graph, boards)),
+        Format::Tflite => match (tflite::read(model), &compiled) {
+            // It reads well, and contradicts itself.
+            (_, Err(error @ CompileError::Inconsistent { .. })) => {
+                Err(ImportError::Tflite(error.clone()))
+            }
+            (Ok(graph), _) => Ok(of_graph(&graph, boards())),
             // Sound, and no program can be made of it: the boards say why.
-            Err(CompileError::Refused(_)) => Ok(of_graph(&Graph::default(), boards)),
-            Err(error) => Err(ImportError::Tflite(error)),
+            (Err(CompileError::Refused(_)), _) => Ok(of_graph(&Graph::default(), boards())),
+            (Err(error), _) => Err(ImportError::Tflite(error)),
         },
     }
 }
@@ -198,12 +245,13 @@ fn operators(counts: &BTreeMap<String, usize>) -> Vec<OperatorReport> {
 }
 
 fn linux(bytes: &[u8]) -> BoardReport {
-    let report = |engine, runs, why, next| BoardReport {
+    let report = |engine, runs, why, next, program| BoardReport {
         class: "linux",
         engine,
         runs,
         why,
         next,
+        program,
     };
     match Model::load(bytes, EngineChoice::Auto) {
         Ok(model) => {
@@ -211,7 +259,8 @@ fn linux(bytes: &[u8]) -> BoardReport {
             let (inputs, outputs) = (engine.input_len(), engine.output_len());
             // Why there is no program is what the line of microcontrollers says.
             let why = format!("{inputs} values in, {outputs} out; {engine}");
-            report(engine.name(), true, why, None)
+            let program = model.program.as_ref().and_then(BoardProgram::of);
+            report(engine.name(), true, why, None, program)
         }
         Err(error) => {
             let (engine, next) = match &error {
@@ -220,7 +269,7 @@ fn linux(bytes: &[u8]) -> BoardReport {
                 // The compiler's refusals end with what to do.
                 _ => ("program", None),
             };
-            report(engine, false, error.to_string(), next)
+            report(engine, false, error.to_string(), next, None)
         }
     }
 }
@@ -244,16 +293,15 @@ fn advice(error: &LoadError) -> &'static str {
     }
 }
 
-fn microcontroller(bytes: &[u8]) -> BoardReport {
-    let compiled = compile(bytes, &Options::mcu(Layout::CortexM));
-    let (runs, why) = match compiled {
+fn microcontroller(compiled: &Result<Compiled, CompileError>) -> BoardReport {
+    let (runs, why, program) = match compiled {
         Ok(compiled) => {
-            let (report, flash) = (compiled.report, compiled.program.len());
+            let (report, flash) = (&compiled.report, compiled.program.len());
             let (macs, arena) = (report.macs, report.plan.arena_bytes);
             let why = format!("{macs} multiplications; {flash} bytes of flash, {arena} of RAM");
-            (true, why)
+            (true, why, BoardProgram::of(compiled))
         }
-        Err(error) => (false, error.to_string()),
+        Err(error) => (false, error.to_string(), None),
     };
     BoardReport {
         class: "mcu",
@@ -261,5 +309,6 @@ fn microcontroller(bytes: &[u8]) -> BoardReport {
         runs,
         why,
         next: None,
+        program,
     }
 }

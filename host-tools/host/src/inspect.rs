@@ -1,5 +1,7 @@
 //! What a bundle holds, who signed it, and why a board would refuse it.
 
+pub(crate) mod program;
+
 use crate::keys::{hex, role_name};
 use crate::names::{
     action_name, class_name, kind_name, layout_name, missing_name, section_name, severity_name,
@@ -18,8 +20,9 @@ use edgeward::trust::Role;
 use edgeward::trust::cose;
 use edgeward::trust::ring::RingVerifier;
 use edgeward::trust::root::Root;
-use edgeward_compiler::listing::{Listing, rows};
 use serde::Serialize;
+
+pub use program::{MemorySection, OperatorSection};
 
 /// The board that a bundle is held against.
 #[derive(Debug, Clone)]
@@ -54,6 +57,8 @@ pub struct Inspection {
     pub program: Option<Vec<String>>,
     /// The program's operators; none in a bundle for tract.
     pub operators: Option<Vec<OperatorSection>>,
+    /// What the program's arena holds; none in a bundle for tract.
+    pub memory: Option<MemorySection>,
     pub signatures: Vec<SignatureReport>,
     pub golden: Option<GoldenSection>,
     pub profile: Option<ProfileSection>,
@@ -62,19 +67,6 @@ pub struct Inspection {
     pub refusals: Vec<Refusal>,
     /// Whether signatures were held against a root.
     pub judged_by_root: Option<u32>,
-}
-
-/// One operator of a program.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the columns of the listing, under their names")]
-pub struct OperatorSection {
-    pub kind: &'static str,
-    pub output: String,
-    pub detail: String,
-    pub arena: String,
-    pub macs: u64,
-    /// What a Cortex-M4 is predicted to take.
-    pub predicted_instructions: u64,
 }
 
 /// One section.
@@ -219,7 +211,8 @@ pub fn inspect(bytes: &[u8], board: &Board) -> Result<Inspection, BundleError> {
     let policy = policy.map_err(|error| read("policy", error)).ok();
     let golden = bundle.require(SectionKind::Golden).and_then(Golden::parse);
     let golden = golden.map_err(|error| read("golden", error)).ok();
-    let (program, operators) = listing(&bundle, &mut refusals).unzip();
+    let (program, parts) = listing(&bundle, &mut refusals).unzip();
+    let (operators, memory) = parts.unzip();
     Ok(Inspection {
         name: manifest.name.to_owned(),
         version: manifest.version.to_owned(),
@@ -244,6 +237,7 @@ pub fn inspect(bytes: &[u8], board: &Board) -> Result<Inspection, BundleError> {
             .collect(),
         program,
         operators,
+        memory,
         signatures: signatures(&bundle, board.root.as_ref()),
         golden: golden.map(|golden| GoldenSection {
             vectors: golden.count(),
@@ -262,7 +256,7 @@ pub fn inspect(bytes: &[u8], board: &Board) -> Result<Inspection, BundleError> {
 fn listing(
     bundle: &Bundle<'_>,
     refusals: &mut Vec<Refusal>,
-) -> Option<(Vec<String>, Vec<OperatorSection>)> {
+) -> Option<(Vec<String>, (Vec<OperatorSection>, MemorySection))> {
     let program = OwnedProgram::new(bundle.section(SectionKind::Program)?);
     match program {
         Ok(program) => {
@@ -284,18 +278,10 @@ fn listing(
                     why,
                 });
             }
-            let listing = Listing(&program.program()).to_string();
-            let operators = rows(&program.program()).into_iter();
-            let operators = operators.map(|row| OperatorSection {
-                kind: row.kind,
-                output: row.output,
-                detail: row.detail,
-                arena: row.arena,
-                macs: row.macs,
-                predicted_instructions: row.instructions,
-            });
-            let lines = listing.lines().map(str::to_owned).collect();
-            Some((lines, operators.collect()))
+            let program = program.program();
+            let operators = program::operators(&program);
+            let memory = MemorySection::of(&program);
+            Some((program::lines(&program), (operators, memory)))
         }
         Err(error) => {
             let why = format!("the program is not sound: {error:?}");

@@ -1,5 +1,6 @@
 //! `edgeward import`.
 
+use super::pack::print_program;
 use super::release;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -22,8 +23,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> anyhow::Result<Exit> {
     let model = release::read(&args.model)?;
     let import = edgeward_host::import::import(&model).map_err(|error| {
-        Failure::new(Exit::Error, format!("{}: {error}", args.model.display()))
-            .next("export the model as one ONNX or TFLite file, with its weights inside")
+        Failure::new(Exit::Error, format!("{}: {error}", args.model.display())).next(error.next())
     })?;
     context.out.emit(&import, print)?;
     Ok(if import.runs() {
@@ -81,6 +81,16 @@ fn print(import: &Import, w: &mut dyn Write) -> io::Result<()> {
     for board in &import.boards {
         if let Some(next) = &board.next {
             writeln!(w, "{}: {next}", board.class)?;
+        }
+    }
+    for board in &import.boards {
+        let Some(program) = &board.program else {
+            continue;
+        };
+        writeln!(w, "\nprogram for {} boards", board.class)?;
+        print_program(&program.report, w)?;
+        for line in &program.listing {
+            writeln!(w, "  {line}")?;
         }
     }
     Ok(())

@@ -253,7 +253,8 @@ fn print(packed: &Packed<'_>, w: &mut dyn Write) -> io::Result<()> {
     }
 }
 
-fn print_program(program: &pack::ProgramReport, w: &mut dyn Write) -> io::Result<()> {
+/// A program in a few lines: its size, its arena, and the tensors that set it.
+pub(super) fn print_program(program: &pack::ProgramReport, w: &mut dyn Write) -> io::Result<()> {
     writeln!(
         w,
         "program   {} bytes, {} multiplications an inference",
@@ -261,13 +262,17 @@ fn print_program(program: &pack::ProgramReport, w: &mut dyn Write) -> io::Result
     )?;
     writeln!(
         w,
-        "arena     {} bytes; no plan needs less than {}, without overlaps {} are alive at once, and a \
-         greedy plan takes {}",
-        program.arena_bytes, program.bound_bytes, program.live_bytes, program.greedy_bytes
+        "arena     {} bytes, {:.1} % above the {} that no plan can do without; without overlaps {} are \
+         alive at once, and a greedy plan takes {}",
+        program.arena_bytes,
+        program.above_percent(),
+        program.bound_bytes,
+        program.live_bytes,
+        program.greedy_bytes
     )?;
     let peak = program.peak.iter().map(|tensor| {
         let name: String = tensor.name.chars().take(40).collect();
-        format!("{name} {}", tensor.bytes)
+        format!("{name} {} ({} bytes)", tensor.shape, tensor.bytes)
     });
     let peak: Vec<_> = peak.collect();
     let at = program.peak_operator;

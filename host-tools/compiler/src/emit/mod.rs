@@ -31,6 +31,8 @@ use scale::Scale;
 pub struct Region {
     /// The first of its tensors.
     pub name: String,
+    /// That one's extents.
+    pub shape: Vec<usize>,
     /// Its size.
     pub bytes: u64,
 }
@@ -193,6 +195,7 @@ impl Emitter<'_> {
         let tensor = self.graph.tensor(id);
         self.out.regions.push(Region {
             name: tensor.name.clone(),
+            shape: tensor.shape.clone(),
             bytes: tensor.elements() as u64,
         });
         let region = self.out.regions.len() - 1;

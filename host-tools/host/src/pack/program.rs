@@ -30,6 +30,8 @@ pub struct ProgramReport {
 pub struct PeakTensor {
     /// Its name in the model; scratch has none of its own.
     pub name: String,
+    /// Its extents.
+    pub shape: String,
     /// Its bytes.
     pub bytes: u64,
 }
@@ -42,12 +44,15 @@ pub(super) fn output_step(compiled: &Compiled) -> Option<f32> {
 }
 
 impl ProgramReport {
-    pub(super) fn of(compiled: &Compiled) -> Self {
+    /// How far the plan of its arena is above what no plan can do without.
+    #[must_use]
+    pub fn above_percent(&self) -> f64 {
+        let above = self.arena_bytes.saturating_sub(self.bound_bytes);
+        above as f64 / self.bound_bytes.max(1) as f64 * 100.0
+    }
+
+    pub(crate) fn of(compiled: &Compiled) -> Self {
         let (report, plan) = (&compiled.report, &compiled.report.plan);
-        let peak = plan.peak.iter().map(|(name, bytes)| PeakTensor {
-            name: name.clone(),
-            bytes: *bytes,
-        });
         Self {
             bytes: report.program_bytes,
             macs: report.macs,
@@ -56,7 +61,7 @@ impl ProgramReport {
             live_bytes: plan.live_bytes,
             greedy_bytes: plan.greedy_bytes,
             peak_operator: plan.peak_step,
-            peak: peak.collect(),
+            peak: plan.peak.iter().map(PeakTensor::of).collect(),
         }
     }
 }
