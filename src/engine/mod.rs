@@ -17,6 +17,10 @@ pub mod pool;
 #[cfg(feature = "std")]
 pub mod program;
 #[cfg(feature = "tract")]
+mod quiet;
+#[cfg(feature = "tract")]
+mod sound;
+#[cfg(feature = "tract")]
 pub mod tract;
 #[cfg(feature = "std")]
 pub mod wire;

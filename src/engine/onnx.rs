@@ -13,7 +13,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::prelude::Framework;
 
 use super::tract::LoadError;
-use super::wire;
+use super::{sound, wire};
 
 /// One extent of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,6 +212,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<pb::ModelProto, LoadError> {
         })?;
     if let Some(graph) = &model.graph {
         check_tensors(graph)?;
+        sound::check(graph)?;
     }
     Ok(model)
 }
@@ -390,7 +391,7 @@ fn settle<'a>(
     answer
 }
 
-fn name_node(node: &pb::NodeProto) -> String {
+pub(super) fn name_node(node: &pb::NodeProto) -> String {
     let name = if node.name.is_empty() {
         node.output.first()
     } else {

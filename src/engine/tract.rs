@@ -19,7 +19,6 @@
 
 use core::fmt;
 use std::format;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::string::{String, ToString};
 use std::vec::Vec;
 use tract_onnx::prelude::{Framework, InferenceModelExt, Tensor, TypedModel};
@@ -29,7 +28,7 @@ use super::bound;
 use super::fence::fence;
 use super::onnx::{self, Description};
 use super::wire::WireError;
-use super::{Engine, EngineError, pool};
+use super::{Engine, EngineError, pool, quiet};
 
 /// Most elements of an input or output tensor: a bound on what a file can make the engine reserve.
 pub const MAX_ELEMENTS: usize = 1 << 24;
@@ -260,15 +259,11 @@ impl TractEngine {
     /// [`LoadError`], which names the operator, tensor or extent.
     pub fn load(bytes: &[u8], spec: &ModelSpec) -> Result<Self, LoadError> {
         // tract panics on some malformed graphs; a bad file must not take the program down.
-        catch_unwind(AssertUnwindSafe(|| Self::load_unguarded(bytes, spec))).unwrap_or_else(
-            |panic| {
-                let said = panic.downcast_ref::<String>().map(String::as_str);
-                let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
-                Err(LoadError::Build {
-                    reason: format!("panic: {}", said.unwrap_or("no message")),
-                })
-            },
-        )
+        quiet::caught(|| Self::load_unguarded(bytes, spec)).unwrap_or_else(|said| {
+            Err(LoadError::Build {
+                reason: format!("panic: {said}"),
+            })
+        })
     }
 
     fn load_unguarded(bytes: &[u8], spec: &ModelSpec) -> Result<Self, LoadError> {

@@ -42,18 +42,18 @@ pub fn check(graph: &Graph) -> Result<(), CompileError> {
                     "it reads \"{}\" before it is written",
                     graph.tensor(input).name
                 );
-                return Err(broken(&node.name, why));
+                return Err(broken(&place_of(graph, node), why));
             }
         }
         let &[output] = node.outputs.as_slice() else {
             return Err(broken(
-                &node.name,
+                &place_of(graph, node),
                 format!("it has {} outputs", node.outputs.len()),
             ));
         };
         if core::mem::replace(&mut written[output.0], true) {
             let why = format!("it writes \"{}\" a second time", graph.tensor(output).name);
-            return Err(broken(&node.name, why));
+            return Err(broken(&place_of(graph, node), why));
         }
         Checking { graph, node, index }.check(output)?;
     }
@@ -63,6 +63,14 @@ pub fn check(graph: &Graph) -> Result<(), CompileError> {
         }
     }
     Ok(())
+}
+
+/// A node and the tensor that it makes.
+fn place_of(graph: &Graph, node: &Node) -> String {
+    match node.outputs.first() {
+        Some(&output) => format!("{}, tensor \"{}\"", node.name, graph.tensor(output).name),
+        None => node.name.clone(),
+    }
 }
 
 fn broken(place: &str, why: impl Into<String>) -> CompileError {
@@ -132,7 +140,7 @@ impl<'a> Checking<'a> {
     }
 
     fn broken(&self, why: impl Into<String>) -> CompileError {
-        broken(&self.node.name, why)
+        broken(&place_of(self.graph, self.node), why)
     }
 
     fn input(&self, place: usize) -> Result<&'a Tensor, CompileError> {

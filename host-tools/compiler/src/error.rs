@@ -10,7 +10,7 @@ use crate::onnx::OnnxError;
 #[non_exhaustive]
 pub enum CompileError {
     /// The bytes are no file of the format.
-    #[error("not a {format} file: {why}")]
+    #[error("not a {format} file: {why}; give a TFLite or an ONNX file")]
     NotThisFormat {
         /// The format.
         format: &'static str,
@@ -18,7 +18,7 @@ pub enum CompileError {
         why: &'static str,
     },
     /// The file contradicts its own schema.
-    #[error("broken {format} file: {table}.{field} at byte {at}: {why}")]
+    #[error("broken {format} file: {table}.{field} at byte {at}: {why}; export the model again")]
     Malformed {
         /// The format.
         format: &'static str,
@@ -32,7 +32,7 @@ pub enum CompileError {
         why: String,
     },
     /// The file reads well, and its content contradicts itself.
-    #[error("inconsistent model: {place}: {why}")]
+    #[error("inconsistent model: {place}: {why}; export the model again, or ask whoever wrote it")]
     Inconsistent {
         /// A tensor or operator by name.
         place: String,
@@ -51,7 +51,9 @@ pub enum CompileError {
     )]
     Rejected(edgeward::program::ProgramError),
     /// A number is beyond what a program can hold.
-    #[error("{place}: {what} is {value}, and a program holds at most {limit}")]
+    #[error(
+        "{place}: {what} is {value}, and a program holds at most {limit}; make the model smaller"
+    )]
     TooLarge {
         /// A tensor or operator by name.
         place: String,

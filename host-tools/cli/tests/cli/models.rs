@@ -5,6 +5,10 @@ use crate::common::process::text;
 use crate::common::{Place, model, snapshot};
 use serde_json::Value;
 
+#[path = "../../../../models/broken/files.rs"]
+#[allow(dead_code, reason = "what each is told is for tests of the libraries")]
+mod files;
+
 #[test]
 fn a_model_is_understood() {
     let place = Place::new();
@@ -159,4 +163,53 @@ fn held_out_data_measures_the_predictions() {
         with["profile"]["features"][0]["mean"],
         without["profile"]["features"][0]["mean"]
     );
+}
+
+/// A file that can't be read at all ends with 1, a model that no board runs with 3; either says why and
+/// what to do, and nothing else: a panic of a library that was caught is not reported.
+#[test]
+fn broken_models_are_refused() {
+    let place = Place::new();
+    files::write(place.folder()).expect("the models are written");
+    let unreadable = [
+        ("half-a-file.onnx", "not an ONNX model"),
+        ("half-a-file.tflite", "broken TFLite file"),
+        ("a-cycle-of-two.tflite", "before it is written"),
+        ("a-missing-buffer.tflite", "buffer 77"),
+        ("a-huge-image.tflite", "make the model smaller"),
+        ("data-in-another-file.onnx", "lies in another file"),
+        (
+            "a-scale-at-the-input-that-is-no-number.onnx",
+            "the scale NaN",
+        ),
+        ("a-kernel-that-its-weights-do-not-have.onnx", "[1, 3]"),
+    ];
+    for (file, why) in unreadable {
+        let output = place.run(&["import", file], 1);
+        let said = text(&output.stderr);
+        assert!(
+            said.contains(why) && said.contains("next: "),
+            "{file}: {said}"
+        );
+        assert!(
+            !said.contains("panicked") && output.stdout.is_empty(),
+            "{said}"
+        );
+    }
+    let refused = [
+        ("sparse-weights.tflite", "dense weights"),
+        (
+            "an-operator-from-elsewhere.tflite",
+            "operator 1 RANK, tensor \"classes\"",
+        ),
+        ("a-multiplier-that-overflows.tflite", "quantize again"),
+        ("an-unknown-operator.onnx", "Warp (the Warp), tensor \"z\""),
+        ("a-cycle.onnx", "no earlier node"),
+    ];
+    for (file, why) in refused {
+        let output = place.run(&["import", file], 3);
+        let said = text(&output.stdout);
+        assert!(said.contains(why), "{file}: {said}");
+        assert!(output.stderr.is_empty(), "{file}: {}", text(&output.stderr));
+    }
 }

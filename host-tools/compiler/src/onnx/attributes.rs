@@ -1,6 +1,6 @@
 //! Attributes of a node, with their defaults.
 
-use super::error::Result;
+use super::error::{EXPORT, Result};
 use super::lower::Context;
 use super::proto;
 use crate::graph::Window;
@@ -45,7 +45,7 @@ impl Context<'_> {
         wrapped
             .and_then(|axis| usize::try_from(axis).ok())
             .filter(|&axis| axis < rank)
-            .ok_or_else(|| self.error(format!("axis {axis} is not one of {rank}"), ""))
+            .ok_or_else(|| self.error(format!("axis {axis} is not one of {rank}"), EXPORT))
     }
 
     /// The window of a convolution or pooling over `spatial` (one or two axes), as two axes; the
@@ -61,7 +61,10 @@ impl Context<'_> {
                 given.iter().map(|&it| usize::try_from(it).ok()).collect();
             all.filter(|all| all.len() == count && all.iter().all(|&it| it < 1 << 16))
                 .ok_or_else(|| {
-                    self.error(format!("its {name} {given:?} do not fit {rank} axes"), "")
+                    self.error(
+                        format!("its {name} {given:?} do not fit {rank} axes"),
+                        EXPORT,
+                    )
                 })
         };
         let stride = per_axis("strides", 1, rank)?;
@@ -73,7 +76,10 @@ impl Context<'_> {
             .any(|&it| it == 0)
             || kernel.len() != rank
         {
-            return Err(self.error("its kernel, strides or dilations do not fit its input", ""));
+            return Err(self.error(
+                "its kernel, strides or dilations do not fit its input",
+                EXPORT,
+            ));
         }
         if self.int("ceil_mode", 0) != 0 {
             return Err(self.error("ceil_mode is not supported", "pad explicitly"));
@@ -97,7 +103,7 @@ impl Context<'_> {
                 }
                 pads
             }
-            Some(_) => return Err(self.error("its auto_pad is unknown", "")),
+            Some(_) => return Err(self.error("its auto_pad is unknown", EXPORT)),
         };
         let two = |all: &[usize], fill: usize| [all[0], all.get(1).copied().unwrap_or(fill)];
         let (before, after) = (two(&padding[..rank], 0), two(&padding[rank..], 0));
@@ -120,7 +126,7 @@ impl Context<'_> {
                     "its window of {reach} does not fit the {padded} elements of axis {}",
                     axis + 2
                 );
-                return Err(self.error(why, ""));
+                return Err(self.error(why, EXPORT));
             };
             extents.push(room / window.stride[axis] + 1);
         }

@@ -2,11 +2,11 @@
 
 /// A refusal: where, what, why, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {why}{}{advice}", if advice.is_empty() { "" } else { "; " })]
+#[error("{place}{}: {why}; {advice}", tensor_of(tensor))]
 pub struct OnnxError {
     /// Operator and node, as `Conv (conv1)`, or the part of the file.
     pub place: String,
-    /// The tensor that it is about; empty where it is about none.
+    /// The tensor that it is about: of a node its output; empty where it is about none.
     pub tensor: String,
     /// What is wrong.
     pub why: String,
@@ -14,6 +14,15 @@ pub struct OnnxError {
     pub advice: String,
 }
 
+fn tensor_of(name: &str) -> String {
+    match name {
+        "" => String::new(),
+        name => format!(", tensor \"{name}\""),
+    }
+}
+
+/// What to do with a file that contradicts itself or the standard.
+pub(super) const EXPORT: &str = "check the file (onnx.checker) and export it again";
 /// What to do with a graph that is not quantized all through.
 pub(super) const QUANTIZE: &str = "quantize it so that this value lies between QuantizeLinear and \
     DequantizeLinear, or run the model under tract on a Linux board";

@@ -2,7 +2,7 @@
 //! Runtime's quantizer writes (domain com.microsoft).
 
 use super::Importer;
-use super::error::{Result, USE_TRACT};
+use super::error::{EXPORT, Result, USE_TRACT};
 use super::lower::Context;
 use super::value::{Form, Pending, Value};
 use super::weights::Weights;
@@ -27,11 +27,11 @@ impl Importer {
                 Ok((tensor, form))
             }
             Value::Int { .. } => {
-                Err(context.error("its zero point has another type than its input", ""))
+                Err(context.error("its zero point has another type than its input", EXPORT))
             }
             _ => Err(context.error(
                 format!("its input {} is not quantized", context.name(index)),
-                "",
+                EXPORT,
             )),
         }
     }
@@ -101,7 +101,7 @@ impl Importer {
         };
         if let Value::Constant(constant) = self.value(context, index)? {
             if constant.ints().is_none() {
-                return Err(context.error(format!("its bias {name} is not int32"), ""));
+                return Err(context.error(format!("its bias {name} is not int32"), EXPORT));
             }
             let value = Value::RealConstant(constant.clone(), implied);
             self.values.insert(name, value);
@@ -151,7 +151,7 @@ impl Importer {
             "QLinearConcat" => {
                 let count = context.node.inputs.len();
                 if count < 5 || !(count - 2).is_multiple_of(3) {
-                    return Err(context.error("its inputs do not come in threes", ""));
+                    return Err(context.error("its inputs do not come in threes", EXPORT));
                 }
                 let mut values = Vec::new();
                 for index in (2..count).step_by(3) {
@@ -168,7 +168,7 @@ impl Importer {
     fn qlinear_unary(&mut self, context: &Context<'_>, function: Unary) -> Result<Value> {
         self.scaled_input(context, 0, 1)?;
         let Value::Pending(pending) = self.unary(context, function)? else {
-            return Err(context.error("its input is not quantized", ""));
+            return Err(context.error("its input is not quantized", EXPORT));
         };
         self.finished(context, pending, 3)
     }
@@ -185,7 +185,7 @@ impl Importer {
                     let (quantization, dtype) = self.scale(context, scale, scale + 1)?;
                     if dtype == DType::I32 {
                         return Err(
-                            context.error("a constant operand is neither int8 nor uint8", "")
+                            context.error("a constant operand is neither int8 nor uint8", EXPORT)
                         );
                     }
                     Value::RealConstant(constant, quantization)

@@ -1,7 +1,7 @@
 //! Convolutions and products of matrices, with their weights and biases.
 
 use super::Importer;
-use super::error::{OnnxError, QUANTIZE, Result, USE_TRACT};
+use super::error::{EXPORT, OnnxError, QUANTIZE, Result, USE_TRACT};
 use super::lower::Context;
 use super::value::{Form, Pending, Value};
 use super::weights::{SYMMETRIC, Weights, in_turn};
@@ -30,6 +30,11 @@ impl Importer {
             return Err(misfit(context, &weights, &form));
         }
         let (outputs, depth, kernel) = (weights.shape[0], weights.shape[1], &weights.shape[2..]);
+        let said = context.ints("kernel_shape").unwrap_or_default();
+        if !said.is_empty() && !said.iter().copied().eq(kernel.iter().map(|&it| it as i64)) {
+            let why = format!("its kernel_shape {said:?} is not that of its weights, {kernel:?}");
+            return Err(context.error(why, EXPORT));
+        }
         let (channels, spatial) = (form.dims[1], &form.dims[2..]);
         let window = context.window(kernel, spatial)?;
         let mut dims = vec![1, outputs];
@@ -106,7 +111,7 @@ impl Importer {
                     "its bias {name} has {} elements for {outputs} outputs",
                     reals.len()
                 ),
-                "",
+                EXPORT,
             ));
         }
         self.bias_of(context, &name, &reals, input, &weights.scales, outputs)
@@ -119,10 +124,10 @@ impl Importer {
         match self.value(context, index)? {
             Value::Constant(constant) => match constant.floats() {
                 Some(floats) => Ok(floats.iter().map(|&x| f64::from(x)).collect()),
-                None => Err(context.error(format!("{name} is not float"), "")),
+                None => Err(context.error(format!("{name} is not float"), EXPORT)),
             },
             Value::RealConstant(constant, quantization) => Ok(constant.reals(quantization)),
-            _ => Err(context.error(format!("{name} must be a constant"), "")),
+            _ => Err(context.error(format!("{name} must be a constant"), EXPORT)),
         }
     }
 
@@ -277,7 +282,10 @@ impl Importer {
         let outputs = self.graph.tensor(weights).shape[0];
         let reals = self.reals(context, constant)?;
         if reals.len() != outputs && reals.len() != 1 {
-            return Err(context.error(format!("{} biases for {outputs} outputs", reals.len()), ""));
+            return Err(context.error(
+                format!("{} biases for {outputs} outputs", reals.len()),
+                EXPORT,
+            ));
         }
         let scales = self
             .graph
@@ -295,7 +303,7 @@ fn misfit(context: &Context<'_>, weights: &Weights, form: &Form) -> OnnxError {
     let (weights, input) = (&weights.shape, &form.dims);
     context.error(
         format!("its weights {weights:?} do not fit its input {input:?}"),
-        "",
+        EXPORT,
     )
 }
 

@@ -1,7 +1,7 @@
 //! Operators that only move elements, and the order of axes.
 
 use super::Importer;
-use super::error::{OnnxError, QUANTIZE, Result, USE_TRACT};
+use super::error::{EXPORT, OnnxError, QUANTIZE, Result, USE_TRACT};
 use super::lower::Context;
 use super::value::{Form, Pending, Value};
 use crate::graph::{Kind, Node, TensorId};
@@ -178,7 +178,7 @@ impl Importer {
             .iter()
             .try_fold(1_usize, |all, &extent| all.checked_mul(extent));
         if elements != Some(form.elements()) {
-            return Err(context.error(format!("{old:?} does not become {dims:?}"), ""));
+            return Err(context.error(format!("{old:?} does not become {dims:?}"), EXPORT));
         }
         Ok(dims)
     }
@@ -224,7 +224,7 @@ impl Importer {
         if sorted != (0..rank).collect::<Vec<_>>() {
             return Err(context.error(
                 format!("{permutation:?} is not an order of {rank} axes"),
-                "",
+                EXPORT,
             ));
         }
         let tensor = self.channels_first(tensor, &form, context.place)?;
@@ -267,7 +267,7 @@ impl Importer {
             let (tensor, its) = self.operand(context, value, rank, last)?;
             let fits = its.len() == rank && (0..rank).all(|at| at == axis || its[at] == dims[at]);
             if !fits {
-                return Err(context.error(format!("{its:?} does not fit beside {dims:?}"), ""));
+                return Err(context.error(format!("{its:?} does not fit beside {dims:?}"), EXPORT));
             }
             dims[axis] += its[axis];
             inputs.push(Some(tensor));
@@ -355,7 +355,7 @@ impl Importer {
             vec![1; starts.len()]
         };
         if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
-            return Err(context.error("starts, ends, axes and steps differ in number", ""));
+            return Err(context.error("starts, ends, axes and steps differ in number", EXPORT));
         }
         let (mut begin, mut stride) = (vec![0; form.shape().len()], vec![1; form.shape().len()]);
         let mut dims = form.dims.clone();

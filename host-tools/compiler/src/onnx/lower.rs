@@ -1,7 +1,7 @@
 //! Operators in the QDQ form: real inputs, a real result that waits for its QuantizeLinear.
 
 use super::constant::Constant;
-use super::error::{OnnxError, QUANTIZE, Result, USE_TRACT};
+use super::error::{EXPORT, OnnxError, QUANTIZE, Result, USE_TRACT};
 use super::value::{Form, Value};
 use super::{Importer, proto};
 use crate::graph::{DType, Kind, Node, Quantization, Tensor, TensorId, Unary};
@@ -14,7 +14,9 @@ pub(super) struct Context<'a> {
 
 impl Context<'_> {
     pub(super) fn error(&self, why: impl Into<String>, advice: &str) -> OnnxError {
-        let tensor = self.node.outputs.first().map_or("", |name| name);
+        let (outputs, inputs) = (self.node.outputs.iter(), self.node.inputs.iter());
+        let tensor = outputs.chain(inputs).find(|name| !name.is_empty());
+        let tensor = tensor.map_or("", |name| name);
         OnnxError::new(self.place, tensor, why, advice)
     }
 
@@ -84,7 +86,7 @@ impl Importer {
             } else {
                 format!("its input {name} is made by no earlier node")
             };
-            context.error(why, "")
+            context.error(why, EXPORT)
         })
     }
 
@@ -108,7 +110,7 @@ impl Importer {
         ints.ok_or_else(|| {
             context.error(
                 format!("its input {} must hold integers", context.name(index)),
-                "",
+                EXPORT,
             )
         })
     }
@@ -157,10 +159,10 @@ impl Importer {
             "Constant" => {
                 let tensor = context
                     .value()
-                    .ok_or_else(|| context.error("it has no tensor value", ""))?;
+                    .ok_or_else(|| context.error("it has no tensor value", EXPORT))?;
                 Constant::read(tensor)
                     .map(Value::Constant)
-                    .map_err(|why| context.error(why, ""))
+                    .map_err(|why| context.error(why, EXPORT))
             }
             "Identity" | "Dropout" => self.value(context, 0).cloned(),
             "QuantizeLinear" => self.quantize(context),

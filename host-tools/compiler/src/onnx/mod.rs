@@ -32,7 +32,7 @@ pub use error::OnnxError;
 
 use crate::graph::{Graph, Kind};
 use constant::Constant;
-use error::{FIX_SHAPES, QUANTIZE, Result, USE_TRACT};
+use error::{EXPORT, FIX_SHAPES, QUANTIZE, Result, USE_TRACT};
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use value::{Form, Value};
@@ -44,10 +44,15 @@ use value::{Form, Value};
 /// names operator, node and tensor, and says what to do.
 pub fn import(bytes: &[u8]) -> Result<Graph> {
     let model = proto::Model::decode(bytes).map_err(|error| {
-        OnnxError::new("the file", "", format!("not an ONNX model: {error}"), "")
+        OnnxError::new(
+            "the file",
+            "",
+            format!("not an ONNX model: {error}"),
+            EXPORT,
+        )
     })?;
     let Some(graph) = &model.graph else {
-        return Err(OnnxError::new("the file", "", "it holds no graph", ""));
+        return Err(OnnxError::new("the file", "", "it holds no graph", EXPORT));
     };
     if !graph.sparse.is_empty() {
         return Err(OnnxError::new(
@@ -110,21 +115,15 @@ struct Importer {
 impl Importer {
     fn constants(&mut self, graph: &proto::Graph) -> Result<()> {
         for tensor in &graph.initializers {
-            let constant = Constant::read(tensor).map_err(|why| {
-                OnnxError::new(
-                    "an initializer",
-                    &tensor.name,
-                    format!("{}: {why}", tensor.name),
-                    "",
-                )
-            })?;
+            let constant = Constant::read(tensor)
+                .map_err(|why| OnnxError::new("an initializer", &tensor.name, why, EXPORT))?;
             if self
                 .values
                 .insert(tensor.name.clone(), Value::Constant(constant))
                 .is_some()
             {
-                let why = format!("{} is there twice", tensor.name);
-                return Err(OnnxError::new("an initializer", &tensor.name, why, ""));
+                let why = "it is there twice";
+                return Err(OnnxError::new("an initializer", &tensor.name, why, EXPORT));
             }
         }
         Ok(())
@@ -145,7 +144,7 @@ impl Importer {
             OnnxError::new(
                 "the graph's input",
                 &input.name,
-                format!("{} {why}", input.name),
+                format!("it {why}"),
                 FIX_SHAPES,
             )
         };
@@ -184,12 +183,7 @@ impl Importer {
         };
         let place = "the graph's output";
         let refuse = |why: &str, advice: &str| {
-            OnnxError::new(
-                place,
-                &output.name,
-                format!("{} {why}", output.name),
-                advice,
-            )
+            OnnxError::new(place, &output.name, format!("it {why}"), advice)
         };
         let (tensor, form) = match self.values.get(&output.name).cloned() {
             Some(Value::Int { tensor, form, .. } | Value::Real { tensor, form }) => (tensor, form),
@@ -200,7 +194,7 @@ impl Importer {
                     QUANTIZE,
                 ));
             }
-            None => return Err(refuse("is made by no node", "")),
+            None => return Err(refuse("is made by no node", EXPORT)),
         };
         let tensor = self.channels_first(tensor, &form, place)?;
         if self.graph.tensor(tensor).quantization.is_none() {
@@ -214,7 +208,7 @@ impl Importer {
         {
             return Err(OnnxError::new(
                 "the graph's input",
-                "",
+                &self.graph.tensor(self.graph.inputs[0]).name,
                 "no operator says what scale it has",
                 QUANTIZE,
             ));
@@ -308,7 +302,7 @@ impl Importer {
             }
         };
         let Some(name) = node.outputs.first().filter(|name| !name.is_empty()) else {
-            return Err(context.error("it has no output", ""));
+            return Err(context.error("it has no output", EXPORT));
         };
         for extra in node
             .outputs
@@ -322,7 +316,7 @@ impl Importer {
         }
         self.within_limits(&context, &value, known)?;
         if self.values.insert(name.clone(), value).is_some() {
-            return Err(context.error(format!("its output {name} is made twice"), ""));
+            return Err(context.error(format!("its output {name} is made twice"), EXPORT));
         }
         Ok(())
     }
@@ -354,7 +348,7 @@ impl Importer {
                 Some(..=MAX_ELEMENTS) => {}
                 _ => {
                     let why = format!("its output's shape {shape:?} is too large");
-                    return Err(context.error(why, ""));
+                    return Err(context.error(why, EXPORT));
                 }
             }
         }

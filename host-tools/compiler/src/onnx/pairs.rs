@@ -2,7 +2,7 @@
 
 use super::Importer;
 use super::constant::{Constant, Elements};
-use super::error::{QUANTIZE, Result, USE_TRACT};
+use super::error::{EXPORT, QUANTIZE, Result, USE_TRACT};
 use super::layers::{bytes, permuted};
 use super::lower::Context;
 use super::value::{Affine, Form, Pending, Value};
@@ -16,7 +16,7 @@ impl Importer {
                 return limit
                     .first()
                     .map(|&it| it as f32)
-                    .ok_or_else(|| context.error("a limit is empty", ""));
+                    .ok_or_else(|| context.error("a limit is empty", EXPORT));
             }
             Ok(context.float(name, default))
         };
@@ -130,14 +130,15 @@ impl Importer {
         let mut dims = Vec::with_capacity(rank);
         for (&a, &b) in a_dims.iter().zip(&b_dims) {
             if a != b && a != 1 && b != 1 {
-                return Err(
-                    context.error(format!("{a_dims:?} and {b_dims:?} do not go together"), "")
-                );
+                return Err(context.error(
+                    format!("{a_dims:?} and {b_dims:?} do not go together"),
+                    EXPORT,
+                ));
             }
             dims.push(a.max(b));
         }
         if a_dims.len() != rank || b_dims.len() != rank {
-            return Err(context.error("a constant has more axes than its other operand", ""));
+            return Err(context.error("a constant has more axes than its other operand", EXPORT));
         }
         Ok(Pending {
             name: context.place.into(),
@@ -217,10 +218,10 @@ impl Importer {
 fn quantized(context: &Context<'_>, constant: &Constant) -> Result<(Vec<i8>, Quantization)> {
     let floats = constant
         .floats()
-        .ok_or_else(|| context.error("a constant operand is not float", ""))?;
+        .ok_or_else(|| context.error("a constant operand is not float", EXPORT))?;
     let largest = floats.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
     if !largest.is_finite() {
-        return Err(context.error("a constant operand is not finite", ""));
+        return Err(context.error("a constant operand is not finite", EXPORT));
     }
     let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
     let ints = floats.iter().map(|x| (x / scale).round() as i8).collect();
@@ -253,7 +254,7 @@ pub(super) fn scaled(
 ) -> Result<Affine> {
     let floats = constant
         .floats()
-        .ok_or_else(|| context.error("its constant is not float", ""))?;
+        .ok_or_else(|| context.error("its constant is not float", EXPORT))?;
     let rank = affine.dims.len();
     // The axis along which the constant differs, counted in the input's axes.
     let lead = rank.checked_sub(constant.shape.len());
@@ -302,7 +303,7 @@ pub(super) fn scaled(
     }) {
         return Err(context.error(
             "it scales the input by zero or by a number that is not finite",
-            "",
+            EXPORT,
         ));
     }
     Ok(Affine {

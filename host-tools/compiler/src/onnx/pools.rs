@@ -1,7 +1,7 @@
 //! Pooling, means and softmax.
 
 use super::Importer;
-use super::error::{Result, USE_TRACT};
+use super::error::{EXPORT, Result, USE_TRACT};
 use super::lower::Context;
 use super::value::{Form, Pending, Value};
 use crate::graph::{Activation, Kind, Quantization, TensorId, Window};
@@ -30,7 +30,7 @@ impl Importer {
         let kernel: Option<Vec<usize>> = context
             .ints("kernel_shape")
             .and_then(|all| all.iter().map(|&it| usize::try_from(it).ok()).collect());
-        let kernel = kernel.ok_or_else(|| context.error("it has no kernel_shape", ""))?;
+        let kernel = kernel.ok_or_else(|| context.error("it has no kernel_shape", EXPORT))?;
         let window = context.window(&kernel, &form.dims[2..])?;
         if window.dilation != [1, 1] {
             return Err(context.error("a dilated pooling is not supported", USE_TRACT));

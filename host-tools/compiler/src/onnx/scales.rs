@@ -2,7 +2,7 @@
 
 use super::Importer;
 use super::constant::{Constant, Elements};
-use super::error::{QUANTIZE, Result};
+use super::error::{EXPORT, QUANTIZE, Result};
 use super::lower::Context;
 use super::value::{Form, Pending, Value};
 use crate::graph::{DType, Kind, Quantization, TensorId, Unary};
@@ -16,7 +16,7 @@ impl Importer {
         zero: usize,
     ) -> Result<(Quantization, DType)> {
         let name = context.name(scale).to_owned();
-        let wrong = |why: &str| context.error(format!("its scale {name} {why}"), "");
+        let wrong = |why: &str| context.error(format!("its scale {name} {why}"), EXPORT);
         let scales = self.constant(context, scale)?;
         if scales.shape.len() > 1 {
             return Err(wrong(
@@ -112,7 +112,7 @@ impl Importer {
                 let form = pending.form.clone();
                 (self.finish(pending, quantization, output), form)
             }
-            _ => return Err(context.error("its input is not float", "")),
+            _ => return Err(context.error("its input is not float", EXPORT)),
         };
         Ok(Value::Int {
             tensor,
@@ -126,7 +126,7 @@ impl Importer {
         let (quantization, dtype) = self.scale(context, 1, 2)?;
         let floats = constant
             .floats()
-            .ok_or_else(|| context.error("its input is not float", ""))?;
+            .ok_or_else(|| context.error("its input is not float", EXPORT))?;
         let axis = context.int("axis", 1);
         let (low, high) = if dtype == DType::U8 {
             (0.0, 255.0)
@@ -168,7 +168,7 @@ impl Importer {
                         context.axis(context.int("axis", 1), constant.shape.len())?;
                     if constant.shape[quantization.axis] != quantization.scales.len() {
                         return Err(
-                            context.error("it has another number of scales than channels", "")
+                            context.error("it has another number of scales than channels", EXPORT)
                         );
                     }
                 }
@@ -181,12 +181,14 @@ impl Importer {
             } => {
                 let (quantization, declared) = self.activation_scale(context, 1, 2)?;
                 if declared != unsigned {
-                    return Err(context.error("its zero point has another type than its input", ""));
+                    return Err(
+                        context.error("its zero point has another type than its input", EXPORT)
+                    );
                 }
                 self.agree(context, tensor, quantization)?;
                 Ok(Value::Real { tensor, form })
             }
-            _ => Err(context.error("its input is not quantized", "")),
+            _ => Err(context.error("its input is not quantized", EXPORT)),
         }
     }
 

@@ -45,6 +45,8 @@ struct Raw<'a> {
     code: i32,
     name: String,
     index: usize,
+    /// Name of the tensor that it makes; empty where it makes none.
+    makes: &'a str,
     inputs: Vec<i32>,
     outputs: Vec<i32>,
 }
@@ -54,14 +56,14 @@ impl Raw<'_> {
         CompileError::Refused(Box::new(Refusal {
             operator: self.name.clone(),
             index: self.index,
-            tensor: tensor.map(Into::into),
+            tensor: Some(tensor.unwrap_or(self.makes).into()),
             reason,
         }))
     }
 
     fn broken(&self, why: impl Into<String>) -> CompileError {
         CompileError::Inconsistent {
-            place: self.label(),
+            place: format!("{}, tensor \"{}\"", self.label(), self.makes),
             why: why.into(),
         }
     }
@@ -140,6 +142,7 @@ fn raw_operators<'a>(
         .transpose()?
         .unwrap_or_default();
     at_most("the number of its operators", tables.len(), OPERATORS_MAX)?;
+    let tensors = subgraph.tensors()?;
     let mut operands = 0;
     let mut raw = Vec::with_capacity(tables.len());
     for (index, table) in tables.into_iter().enumerate() {
@@ -150,8 +153,20 @@ fn raw_operators<'a>(
         let number = code
             .builtin_code()?
             .max(i32::from(code.deprecated_builtin_code()?));
+        let outputs = table.outputs()?;
+        let outputs = outputs.map(schema::List::all).transpose()?;
+        let outputs: Vec<i32> = outputs.unwrap_or_default();
+        let first = outputs.first().and_then(|&at| usize::try_from(at).ok());
+        let made = match (tensors, first) {
+            (Some(tensors), Some(at)) => tensors.get(at)?,
+            _ => None,
+        };
         let one = Raw {
             table,
+            makes: match made {
+                Some(tensor) => tensor.name()?,
+                None => "",
+            },
             code: number,
             name: names::builtin_name(number),
             index,
@@ -160,11 +175,7 @@ fn raw_operators<'a>(
                 .map(schema::List::all)
                 .transpose()?
                 .unwrap_or_default(),
-            outputs: table
-                .outputs()?
-                .map(schema::List::all)
-                .transpose()?
-                .unwrap_or_default(),
+            outputs,
         };
         operands += one.inputs.len() + one.outputs.len();
         at_most("the number of all operands", operands, OPERANDS_MAX)?;

@@ -1,16 +1,10 @@
-//! Broken and unsupported TFLite models, one change away from a sound one each: the error is of the
-//! kind that fits, and names what is wrong.
+//! TFLite models, one change away from a sound one each.
 
-#[path = "common/tflite.rs"]
-mod tflite;
-
-use edgeward::program::Layout;
-use edgeward_compiler::{CompileError, Options, Reason, compile};
-use tflite::{Flat, Model, byte, int};
+use super::flat::{Flat, Model, byte, int};
 
 /// A kind of error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Is {
+pub enum Is {
     NotThisFormat,
     Malformed,
     Inconsistent,
@@ -30,37 +24,12 @@ enum Is {
     Other,
 }
 
-fn kind(error: &CompileError) -> Is {
-    match error {
-        CompileError::NotThisFormat { .. } => Is::NotThisFormat,
-        CompileError::Malformed { .. } => Is::Malformed,
-        CompileError::Inconsistent { .. } => Is::Inconsistent,
-        CompileError::TooLarge { .. } => Is::TooLarge,
-        CompileError::Refused(refusal) => match refusal.reason {
-            Reason::Operator => Is::Operator,
-            Reason::Custom(_) => Is::Custom,
-            Reason::Type { .. } => Is::Type,
-            Reason::Setting { .. } => Is::Setting,
-            Reason::Shape { .. } => Is::Shape,
-            Reason::Quantization(_) => Is::Quantization,
-            Reason::NotConstant => Is::NotConstant,
-            Reason::DynamicShape => Is::DynamicShape,
-            Reason::Border(_) => Is::Border,
-            Reason::State => Is::State,
-            Reason::Sparse => Is::Sparse,
-            Reason::External => Is::External,
-            _ => Is::Other,
-        },
-        _ => Is::Other,
-    }
-}
-
-/// What is changed, how, and what comes of it: a kind and words of the message.
-type Case = (&'static str, fn(&mut Model), Is, &'static [&'static str]);
+/// What is wrong, how it comes about, and what is said of it: a kind of error and words of its message.
+pub type Case = (&'static str, fn(&mut Model), Is, &'static [&'static str]);
 
 /// Graphs whose parts do not fit together.
 #[rustfmt::skip]
-const INCONSISTENT: &[Case] = &[
+pub const INCONSISTENT: &[Case] = &[
     ("an operator reads its own output", |m| m.operators[0].inputs[0] = 3, Is::Inconsistent,
         &["CONV_2D", "features", "before it is written"]),
     ("a cycle of two", |m| m.operators[0].inputs[0] = 4, Is::Inconsistent,
@@ -111,7 +80,7 @@ const INCONSISTENT: &[Case] = &[
 
 /// Sound models that ask for what programs do not have.
 #[rustfmt::skip]
-const UNSUPPORTED: &[Case] = &[
+pub const UNSUPPORTED: &[Case] = &[
     ("an operator from elsewhere", |m| m.codes[1].0 = 110, Is::Operator, &["operator 1 RANK", "tract"]),
     ("an operator of the future", |m| m.codes[1].0 = 30_000, Is::Operator, &["operator 1", "30000"]),
     ("a custom operator", |m| m.codes[1] = (32, Some("Warp".into())), Is::Custom, &["Warp"]),
@@ -158,7 +127,7 @@ const UNSUPPORTED: &[Case] = &[
 
 /// Numbers that nothing can hold.
 #[rustfmt::skip]
-const HUGE: &[Case] = &[
+pub const HUGE: &[Case] = &[
     ("a huge image", |m| m.tensors[0].shape = vec![1, i32::MAX, i32::MAX, 2], Is::TooLarge,
         &["image", "elements"]),
     ("a product beyond 64 bits", |m| m.tensors[3].shape = vec![i32::MAX; 8], Is::TooLarge,
@@ -197,45 +166,3 @@ const HUGE: &[Case] = &[
         m.tensors[1].more = vec![(7, Flat::Numbers(usize::MAX, vec![]))];
     }, Is::Malformed, &["Tensor", "byte"]),
 ];
-
-#[test]
-fn the_sound_one_compiles() {
-    for options in [Options::linux(), Options::mcu(Layout::CortexM)] {
-        let compiled = compile(&Model::sound().bytes(), &options);
-        let compiled = compiled.unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(compiled.report.operators.len(), 2);
-    }
-}
-
-#[test]
-fn each_change_is_an_error_that_says_so() {
-    let mut wrong = Vec::new();
-    for (what, change, expected, words) in [INCONSISTENT, UNSUPPORTED, HUGE].concat() {
-        let mut model = Model::sound();
-        change(&mut model);
-        let said = match compile(&model.bytes(), &Options::linux()) {
-            Ok(_) => "it compiles".into(),
-            Err(error) => {
-                let text = error.to_string();
-                if kind(&error) == expected && words.iter().all(|word| text.contains(word)) {
-                    continue;
-                }
-                format!("{:?}: {text}", kind(&error))
-            }
-        };
-        wrong.push(format!(
-            "{what}: {said}\n    expected {expected:?} with {words:?}"
-        ));
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-/// At no length does a file that was cut compile to something, or end anything.
-#[test]
-fn cut_files_are_errors() {
-    let bytes = Model::sound().bytes();
-    for len in 0..bytes.len() - 1 {
-        let error = compile(&bytes[..len], &Options::linux());
-        assert!(error.is_err(), "{len} of {} bytes", bytes.len());
-    }
-}
