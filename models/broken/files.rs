@@ -45,6 +45,7 @@ pub fn all() -> Vec<File> {
     let mut files = Vec::new();
     for (cases, contradicts) in [
         (onnx::BROKEN, true),
+        (onnx::LENIENT, false),
         (onnx::UNSUPPORTED, false),
         (onnx::HUGE, false),
     ] {

@@ -1,7 +1,8 @@
 //! What an ONNX graph must keep to that tract does not ask for.
 //!
 //! tract divides by any scale and takes a convolution's kernel from its weights, so that a file which
-//! contradicts itself would run there and give numbers that mean nothing. Only what constants say is
+//! contradicts itself would run there and give numbers that mean nothing; and it works for ever on a
+//! padding of 2^63. Only what constants say is
 //! looked at; scales that a graph computes are the graph's own business.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,7 @@ pub(super) fn check(graph: &GraphProto) -> Result<(), LoadError> {
         }
     }
     for node in &graph.node {
+        window(node)?;
         scales(node, &constants)?;
         kernel(node, &constants)?;
     }
@@ -67,6 +69,33 @@ fn scales(node: &NodeProto, constants: &BTreeMap<&str, &TensorProto>) -> Result<
         if let Some(scale) = scales.and_then(|all| all.into_iter().find(wrong)) {
             let place = name_node(node);
             return Err(refuse(name, format!("the scale {scale} of {place}")));
+        }
+    }
+    Ok(())
+}
+
+/// Greatest extent, padding, stride and dilation of a window. tract goes through a padding element by
+/// element before it knows how large the output is, so that a greater one would keep it busy forever.
+const MAX_EXTENT: i64 = 1 << 24;
+
+/// A window that slides has extents that a tensor could have.
+fn window(node: &NodeProto) -> Result<(), LoadError> {
+    let slides = ["Conv", "ConvTranspose", "ConvInteger", "QLinearConv"];
+    if !slides.contains(&&*node.op_type) && !node.op_type.ends_with("Pool") {
+        return Ok(());
+    }
+    let names = ["kernel_shape", "pads", "strides", "dilations"];
+    let given = node
+        .attribute
+        .iter()
+        .filter(|it| names.contains(&&*it.name));
+    for attribute in given {
+        let wrong = |extent: &&i64| !(0..=MAX_EXTENT).contains(*extent);
+        if let Some(extent) = attribute.ints.iter().find(wrong) {
+            let (name, place) = (&attribute.name, name_node(node));
+            let output = node.output.first().map_or("", |output| output);
+            let reason = format!("{extent} among the {name} of {place}");
+            return Err(refuse(output, reason));
         }
     }
     Ok(())

@@ -29,6 +29,9 @@ pub struct Options {
     /// Python with `ai-edge-litert`, `onnxruntime` and `numpy`.
     #[arg(long, default_value = "target/venv-peers/bin/python")]
     python: PathBuf,
+    /// Writes `benches/linux.txt`: needs the peers, and the models of the corpus.
+    #[arg(long)]
+    save: bool,
 }
 
 /// Median and least microseconds of each engine, by model.
@@ -46,6 +49,11 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
              target/venv-peers/bin/pip install ai-edge-litert onnxruntime numpy"
         );
     }
+    ensure!(
+        python.exists() || !options.save,
+        "figures are saved beside those of the peers"
+    );
+    let before = load()?;
     let mut best = Times::new();
     for _ in 0..options.rounds {
         merge(&mut best, turn(&ours, &[], &folder, options)?);
@@ -56,7 +64,56 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         }
     }
     print!("{}", table(&best));
+    if options.save {
+        let about = about(&python, options, &before)?;
+        std::fs::write(root.join("benches/linux.txt"), about + &table(&best))?;
+    }
     Ok(())
+}
+
+/// The machine's load averages over 1, 5 and 15 minutes.
+fn load() -> Result<String> {
+    let all = std::fs::read_to_string("/proc/loadavg").context("/proc/loadavg")?;
+    let three: Vec<&str> = all.split_whitespace().take(3).collect();
+    Ok(three.join(" "))
+}
+
+/// What a command prints, in one line.
+fn said(program: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.with_context(|| format!("cannot start {program}"))?;
+    ensure!(output.status.success(), "{program} {arguments:?} failed");
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// When, where and how the figures were taken: what a reader needs to doubt them.
+fn about(python: &Path, options: &Options, before: &str) -> Result<String> {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").context("/proc/cpuinfo")?;
+    let field = |name: &str| {
+        let line = cpus.lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.split_once(':'));
+        value
+            .map_or("unknown", |(_, value)| value.trim())
+            .to_owned()
+    };
+    let model = [field("model name"), field("cpu family"), field("model")];
+    let cores = cpus.lines().filter(|it| it.starts_with("processor"));
+    let (cores, date) = (cores.count(), said("date", &["-u", "+%Y-%m-%d"])?);
+    let peers = "import importlib.metadata as m; \
+        print(', '.join(f'{it} {m.version(it)}' for it in ('ai-edge-litert', 'onnxruntime')))";
+    let peers = said(&python.to_string_lossy(), &["-c", peers])?;
+    let (rustc, after) = (said("rustc", &["--version"])?, load()?);
+    let (rounds, runs) = (options.rounds, options.runs);
+    let [name, family, number] = model;
+    Ok(format!(
+        "# One inference on one core; of each engine the round with the least median.\n\
+         # Written by `cargo xtask bench-linux --save` on {date}: all engines in turns, {rounds} rounds \
+         of {runs} inferences\n\
+         # (portable kernels a fiftieth of that).\n\
+         # Machine: {name} (family {family}, model {number}), {cores} cores. Load average before \
+         {before}, after {after}.\n\
+         # Versions: {rustc}; {peers}.\n"
+    ))
 }
 
 /// Builds an example and gives its path. With the features that the tests have, since tract takes ten

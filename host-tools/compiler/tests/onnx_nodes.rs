@@ -69,7 +69,7 @@ fn half(bits: u16) -> f32 {
     if bits >> 15 == 0 { size } else { -size }
 }
 
-/// The elements of a tensor of float, uint8, int8 or float16.
+/// The elements of a tensor of float, uint8, int8, float16, or integers of four or two bits.
 fn elements(tensor: &Tensor) -> Vec<f32> {
     let narrow = |int: i32| match tensor.data_type {
         2 => f32::from(int as u8),
@@ -87,6 +87,20 @@ fn elements(tensor: &Tensor) -> Vec<f32> {
         }
         (2 | 3, true) => tensor.ints.iter().map(|&int| narrow(int)).collect(),
         (2 | 3, false) => tensor.raw.iter().map(|&it| narrow(i32::from(it))).collect(),
+        (21 | 22 | 25 | 26, true) => {
+            let (bits, signed) = (
+                if tensor.data_type < 25 { 4 } else { 2 },
+                tensor.data_type % 4 == 2,
+            );
+            let count: i64 = tensor.dims.iter().product();
+            let element = |at: i64| {
+                let (byte, place) = (at * bits / 8, at * bits % 8);
+                let value = tensor.ints[byte as usize] >> place & ((1 << bits) - 1);
+                let negative = signed && value >= 1 << (bits - 1);
+                (if negative { value - (1 << bits) } else { value }) as f32
+            };
+            (0..count).map(element).collect()
+        }
         (other, _) => panic!("{}: element type {other}", tensor.name),
     }
 }
@@ -99,7 +113,13 @@ fn run(program: &Program<'_>, input: &[f32], [from, to]: [i32; 2]) -> Vec<f32> {
     let arena = arena.as_mut();
     let place = &mut arena[header.input as usize..][..input.len()];
     // uint8 crosses the border of a program as int8, 128 less.
-    let offset = |element| if element == 2 { 128.0 } else { 0.0 };
+    let offset = |element| {
+        if matches!(element, 2 | 21 | 25) {
+            128.0
+        } else {
+            0.0
+        }
+    };
     if from == 1 {
         program.quantize(input, place);
     } else {

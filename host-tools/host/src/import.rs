@@ -135,7 +135,9 @@ impl ImportError {
     pub fn next(&self) -> &'static str {
         match self {
             Self::Onnx(error) => advice(error),
-            Self::Tflite(_) => "export the model again, as one TFLite or ONNX file",
+            Self::Tflite(_) => {
+                "give the file as its converter wrote it, TFLite or ONNX, with its weights inside"
+            }
         }
     }
 }

@@ -211,8 +211,12 @@ pub fn inspect(bytes: &[u8], board: &Board) -> Result<Inspection, BundleError> {
     let policy = policy.map_err(|error| read("policy", error)).ok();
     let golden = bundle.require(SectionKind::Golden).and_then(Golden::parse);
     let golden = golden.map_err(|error| read("golden", error)).ok();
-    let (program, parts) = listing(&bundle, &mut refusals).unzip();
-    let (operators, memory) = parts.unzip();
+    let (mut program, mut operators, mut memory) = (None, None, None);
+    if let Some(parts) = listing(&bundle, &mut refusals) {
+        program = Some(parts.lines);
+        operators = Some(parts.operators);
+        memory = Some(parts.memory);
+    }
     Ok(Inspection {
         name: manifest.name.to_owned(),
         version: manifest.version.to_owned(),
@@ -252,11 +256,15 @@ pub fn inspect(bytes: &[u8], board: &Board) -> Result<Inspection, BundleError> {
     })
 }
 
+/// A program, readable in three ways.
+struct Parts {
+    lines: Vec<String>,
+    operators: Vec<OperatorSection>,
+    memory: MemorySection,
+}
+
 /// The bundle's program, readable; one that is not sound is a refusal.
-fn listing(
-    bundle: &Bundle<'_>,
-    refusals: &mut Vec<Refusal>,
-) -> Option<(Vec<String>, (Vec<OperatorSection>, MemorySection))> {
+fn listing(bundle: &Bundle<'_>, refusals: &mut Vec<Refusal>) -> Option<Parts> {
     let program = OwnedProgram::new(bundle.section(SectionKind::Program)?);
     match program {
         Ok(program) => {
@@ -279,9 +287,11 @@ fn listing(
                 });
             }
             let program = program.program();
-            let operators = program::operators(&program);
-            let memory = MemorySection::of(&program);
-            Some((program::lines(&program), (operators, memory)))
+            Some(Parts {
+                lines: program::lines(&program),
+                operators: program::operators(&program),
+                memory: MemorySection::of(&program),
+            })
         }
         Err(error) => {
             let why = format!("the program is not sound: {error:?}");

@@ -7,7 +7,8 @@ mod files;
 
 use edgeward_compiler::{CompileError, Options, compile};
 use edgeward_host::import::{BoardReport, Import, ImportError, import};
-use files::{Expected, File};
+use edgeward_host::model::{EngineChoice, Model};
+use files::{Expected, File, flat, onnx};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -49,6 +50,24 @@ fn judged(file: &File, bytes: &[u8], import: &Import, said: &mut String) -> Opti
         return Some("an error: it contradicts itself");
     }
     lack
+}
+
+/// Nothing else than the change is wrong with a file: without it every engine takes the model.
+#[test]
+fn the_sound_ones_run() {
+    let (onnx, tflite) = (onnx::bytes(onnx::sound()), flat::Model::sound().bytes());
+    for bytes in [&onnx, &tflite] {
+        let import = import(bytes).unwrap_or_else(|error| panic!("{error}"));
+        assert!(
+            import
+                .boards
+                .iter()
+                .all(|it| it.runs && it.engine == "program")
+        );
+    }
+    if let Err(error) = Model::load(&onnx, EngineChoice::Tract) {
+        panic!("{error}");
+    }
 }
 
 #[test]

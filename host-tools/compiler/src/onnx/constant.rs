@@ -1,5 +1,6 @@
 //! Constants of an ONNX graph.
 
+use super::error::{EXPORT, QUANTIZE_CONSTANTS};
 use super::proto;
 use crate::graph::{DType, Quantization};
 
@@ -8,6 +9,19 @@ use crate::graph::{DType, Quantization};
 pub(super) struct Constant {
     pub(super) shape: Vec<usize>,
     pub(super) elements: Elements,
+    /// Bits of an element whose type is narrower than the int8 or uint8 that holds it.
+    pub(super) narrow: Option<u32>,
+}
+
+/// Bits of an element type of less than eight, and whether it has a sign.
+pub(super) const fn narrow(code: i32) -> Option<(u32, bool)> {
+    match code {
+        21 => Some((4, false)),
+        22 => Some((4, true)),
+        25 => Some((2, false)),
+        26 => Some((2, true)),
+        _ => None,
+    }
 }
 
 /// Elements, widened where that loses nothing.
@@ -18,11 +32,27 @@ pub(super) enum Elements {
     Int(Vec<i64>, DType),
 }
 
+/// Why a constant is not read, and what to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unread {
+    pub(super) why: String,
+    pub(super) advice: &'static str,
+}
+
+impl From<String> for Unread {
+    fn from(why: String) -> Self {
+        let advice = EXPORT;
+        Self { why, advice }
+    }
+}
+
 impl Constant {
     /// Reads a tensor; the error says what is wrong with it.
-    pub(super) fn read(tensor: &proto::Tensor) -> Result<Self, String> {
+    pub(super) fn read(tensor: &proto::Tensor) -> Result<Self, Unread> {
         if tensor.location == 1 {
-            return Err("its elements lie in another file; save the model as one file".into());
+            let why = "its elements lie in another file".into();
+            let advice = "save the model as one file";
+            return Err(Unread { why, advice });
         }
         let extent = |&dim: &i64| usize::try_from(dim).ok();
         let shape: Option<Vec<usize>> = tensor.dims.iter().map(extent).collect();
@@ -31,7 +61,13 @@ impl Constant {
             .iter()
             .try_fold(1_usize, |count, &extent| count.checked_mul(extent))
             .ok_or_else(|| format!("its shape {shape:?} is too large"))?;
+        let narrow = narrow(tensor.data_type);
         let elements = match tensor.data_type {
+            21 | 22 | 25 | 26 => {
+                let (bits, signed) = narrow.unwrap_or((8, true));
+                let dtype = if signed { DType::I8 } else { DType::U8 };
+                Elements::Int(unpacked(tensor, count, bits, signed)?, dtype)
+            }
             1 => Elements::Float(if tensor.raw.is_empty() {
                 tensor.floats.clone()
             } else {
@@ -67,10 +103,10 @@ impl Constant {
                 })
             }
             other => {
-                return Err(format!(
-                    "its element type {} is not one that programs use",
-                    element_type(other)
-                ));
+                let kind = element_type(other);
+                let why = format!("its element type {kind} is not one that programs use");
+                let advice = QUANTIZE_CONSTANTS;
+                return Err(Unread { why, advice });
             }
         };
         let found = match &elements {
@@ -78,11 +114,15 @@ impl Constant {
             Elements::Int(all, _) => all.len(),
         };
         if found != count {
-            return Err(format!(
-                "its shape {shape:?} wants {count} elements, it has {found}"
-            ));
+            let why = format!("its shape {shape:?} wants {count} elements, it has {found}");
+            return Err(why.into());
         }
-        Ok(Self { shape, elements })
+        let narrow = narrow.map(|(bits, _)| bits);
+        Ok(Self {
+            shape,
+            elements,
+            narrow,
+        })
     }
 
     pub(super) fn elements(&self) -> usize {
@@ -118,6 +158,7 @@ impl Constant {
         Self {
             shape: self.shape.clone(),
             elements,
+            narrow: None,
         }
     }
 
@@ -212,9 +253,62 @@ fn small<const N: usize>(
     }
 }
 
+/// Elements of two or four bits, the first of a byte in its lowest ones.
+fn unpacked(
+    tensor: &proto::Tensor,
+    count: usize,
+    bits: u32,
+    signed: bool,
+) -> Result<Vec<i64>, String> {
+    let each = 8 / bits;
+    let bytes: Vec<u8> = match tensor.raw.is_empty() {
+        true => tensor.ints.iter().map(|&byte| byte as u8).collect(),
+        false => tensor.raw.clone(),
+    };
+    if bytes.len() != count.div_ceil(each as usize) {
+        let (found, shape) = (bytes.len(), &tensor.dims);
+        return Err(format!(
+            "its shape {shape:?} wants {count} elements of {bits} bits, it has {found} bytes"
+        ));
+    }
+    let element = |byte: u8, at: u32| {
+        // To the upper end of the byte, which brings the sign along, and down again.
+        let upper = byte << (8 - bits * (at + 1));
+        match signed {
+            true => i64::from(upper.cast_signed() >> (8 - bits)),
+            false => i64::from(upper >> (8 - bits)),
+        }
+    };
+    let all = bytes
+        .iter()
+        .flat_map(|&byte| (0..each).map(move |at| element(byte, at)));
+    Ok(all.take(count).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn narrow_integers_are_unpacked() {
+        let read = |data_type, len: i64, raw: &[u8]| {
+            let tensor = proto::Tensor {
+                dims: vec![len],
+                data_type,
+                raw: raw.to_vec(),
+                ..Default::default()
+            };
+            Constant::read(&tensor).map(|it| it.ints().unwrap_or_default().to_vec())
+        };
+        assert_eq!(read(22, 5, &[0x10, 0xc7, 0x08]), Ok(vec![0, 1, 7, -4, -8]));
+        assert_eq!(read(21, 5, &[0x10, 0xa7, 0x0f]), Ok(vec![0, 1, 7, 10, 15]));
+        assert_eq!(read(26, 4, &[0b1011_0100]), Ok(vec![0, 1, -1, -2]));
+        assert_eq!(read(25, 3, &[0b0010_0100]), Ok(vec![0, 1, 2]));
+        for (data_type, len) in [(22, 7), (22, 4), (25, 17), (26, i64::MAX)] {
+            let error = read(data_type, len, &[0; 3]).expect_err("a wrong length");
+            assert!(error.why.contains("bits"), "{error:?}");
+        }
+    }
 
     #[test]
     fn halves_are_exact() {

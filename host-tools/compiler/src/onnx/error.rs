@@ -23,6 +23,9 @@ fn tensor_of(name: &str) -> String {
 
 /// What to do with a file that contradicts itself or the standard.
 pub(super) const EXPORT: &str = "check the file (onnx.checker) and export it again";
+/// What to do with constants of a type that programs do not have.
+pub(super) const QUANTIZE_CONSTANTS: &str = "quantize weights and zero points to int8 or uint8 and \
+    biases to int32, or run the model under tract on a Linux board";
 /// What to do with a graph that is not quantized all through.
 pub(super) const QUANTIZE: &str = "quantize it so that this value lies between QuantizeLinear and \
     DequantizeLinear, or run the model under tract on a Linux board";

@@ -162,7 +162,7 @@ impl Importer {
                     .ok_or_else(|| context.error("it has no tensor value", EXPORT))?;
                 Constant::read(tensor)
                     .map(Value::Constant)
-                    .map_err(|why| context.error(why, EXPORT))
+                    .map_err(|it| context.error(it.why, it.advice))
             }
             "Identity" | "Dropout" => self.value(context, 0).cloned(),
             "QuantizeLinear" => self.quantize(context),

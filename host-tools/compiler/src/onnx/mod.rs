@@ -116,7 +116,7 @@ impl Importer {
     fn constants(&mut self, graph: &proto::Graph) -> Result<()> {
         for tensor in &graph.initializers {
             let constant = Constant::read(tensor)
-                .map_err(|why| OnnxError::new("an initializer", &tensor.name, why, EXPORT))?;
+                .map_err(|it| OnnxError::new("an initializer", &tensor.name, it.why, it.advice))?;
             if self
                 .values
                 .insert(tensor.name.clone(), Value::Constant(constant))
@@ -153,8 +153,9 @@ impl Importer {
         let dims = extents(tensor).map_err(refuse)?;
         let value = match tensor.element {
             1 => Value::Input(value::Affine::new(dims)),
-            2 | 3 => {
-                let unsigned = tensor.element == 2;
+            // A narrower integer comes in a byte of its own.
+            2 | 3 | 21 | 22 | 25 | 26 => {
+                let unsigned = matches!(tensor.element, 2 | 21 | 25);
                 let form = Form::plain(dims);
                 let tensor = self.tensor(&input.name, &form, None);
                 self.graph.inputs.push(tensor);
@@ -166,7 +167,7 @@ impl Importer {
             }
             other => {
                 return Err(refuse(&format!(
-                    "has the element type {}, not float, int8 or uint8",
+                    "has the element type {}, not float or an integer of 8, 4 or 2 bits",
                     constant::element_type(other)
                 )));
             }

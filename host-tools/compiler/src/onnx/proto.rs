@@ -92,6 +92,9 @@ pub struct Attribute {
     /// Integers.
     #[prost(int64, repeated, tag = "8")]
     pub ints: Vec<i64>,
+    /// Which of them it is, by `AttributeProto.AttributeType`: other readers ask for it.
+    #[prost(int32, tag = "20")]
+    pub kind: i32,
 }
 
 /// `TensorProto`.

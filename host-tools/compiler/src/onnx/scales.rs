@@ -36,7 +36,14 @@ impl Importer {
                 Elements::Float(_) => return Err(wrong("has a float zero point")),
             }
         } else {
-            (vec![0; scales.len()], DType::U8)
+            // An attribute may name the type that QuantizeLinear makes.
+            let quantizes = context.node.operator == "QuantizeLinear";
+            match context.int("output_dtype", 0) {
+                3 if quantizes => (vec![0; scales.len()], DType::I8),
+                0 | 2 => (vec![0; scales.len()], DType::U8),
+                _ if !quantizes => (vec![0; scales.len()], DType::U8),
+                _ => return Err(wrong("is for a type other than int8 or uint8")),
+            }
         };
         if zeros.len() != scales.len() {
             return Err(wrong("has another number of zero points"));
@@ -90,6 +97,10 @@ impl Importer {
             return self.folded(context, constant.clone());
         }
         let (quantization, unsigned) = self.activation_scale(context, 1, 2)?;
+        if let Some(bits) = self.narrow(context, 2) {
+            let why = format!("it makes an activation of {bits} bits");
+            return Err(context.error(why, "quantize activations to int8 or uint8"));
+        }
         let output = context.node.outputs.first().map_or("", |name| name);
         let (tensor, form) = match self.value(context, 0)?.clone() {
             Value::Input(affine) => {
@@ -128,10 +139,11 @@ impl Importer {
             .floats()
             .ok_or_else(|| context.error("its input is not float", EXPORT))?;
         let axis = context.int("axis", 1);
-        let (low, high) = if dtype == DType::U8 {
-            (0.0, 255.0)
-        } else {
-            (-128.0, 127.0)
+        let narrow = self.narrow(context, 2);
+        let most = 2_f32.powi(narrow.unwrap_or(8) as i32);
+        let (low, high) = match dtype {
+            DType::U8 => (0.0, most - 1.0),
+            _ => (-most / 2.0, most / 2.0 - 1.0),
         };
         let inner = match quantization.scales.len() {
             1 => constant.elements(),
@@ -146,7 +158,16 @@ impl Importer {
         Ok(Value::Constant(Constant {
             shape: constant.shape,
             elements,
+            narrow,
         }))
+    }
+
+    /// Bits of a zero point's type, if they are less than eight.
+    fn narrow(&self, context: &Context<'_>, zero: usize) -> Option<u32> {
+        match self.values.get(context.name(zero)) {
+            Some(Value::Constant(constant)) => constant.narrow,
+            _ => None,
+        }
     }
 
     pub(super) fn dequantize(&mut self, context: &Context<'_>) -> Result<Value> {
@@ -179,7 +200,12 @@ impl Importer {
                 form,
                 unsigned,
             } => {
-                let (quantization, declared) = self.activation_scale(context, 1, 2)?;
+                let (mut quantization, mut declared) = self.activation_scale(context, 1, 2)?;
+                if !self.given(context, 2) {
+                    // It is 0 then, in the type of the input.
+                    quantization.zero_points[0] = if unsigned { -128 } else { 0 };
+                    declared = unsigned;
+                }
                 if declared != unsigned {
                     return Err(
                         context.error("its zero point has another type than its input", EXPORT)

@@ -326,6 +326,69 @@ fn weights_that_do_not_fit_int8_are_sums_of_such_that_do() {
 }
 
 #[test]
+fn a_zero_point_that_is_not_given_is_zero_of_the_type() {
+    for (output_dtype, zero) in [(0, -128), (2, -128), (3, 0)] {
+        let bytes = Builder::new(&[1, 4])
+            .node("QuantizeLinear", &["x", "s"], "q")
+            .ints("output_dtype", &[output_dtype])
+            .node("DequantizeLinear", &["q", "s"], "y")
+            .bytes();
+        let graph = import(&bytes).expect("zero points may be left out");
+        let input = graph.tensor(graph.inputs[0]).quantization.as_ref();
+        assert_eq!(
+            input.expect("it has a scale").zero_points,
+            [zero],
+            "{output_dtype}"
+        );
+    }
+    let wide = Builder::new(&[1, 4])
+        .node("QuantizeLinear", &["x", "s"], "y")
+        .ints("output_dtype", &[5]);
+    let error = import(&wide.bytes()).expect_err("int16 is no type of programs");
+    assert!(error.to_string().contains("int8 or uint8"), "{error}");
+}
+
+#[test]
+fn weights_of_four_bits_are_weights() {
+    let mut built = Builder::new(&[1, 2])
+        .edge("x", "real")
+        .node("DequantizeLinear", &["w", "s"], "weights")
+        .node("MatMul", &["real", "weights"], "product")
+        .edge("product", "y");
+    built.0.initializers.push(Tensor {
+        name: "w".into(),
+        dims: vec![2, 2],
+        data_type: 22,
+        raw: vec![0x71, 0x8f],
+        ..Tensor::default()
+    });
+    let graph = import(&built.bytes()).expect("they fit int8");
+    let dense = graph
+        .nodes
+        .iter()
+        .find(|it| matches!(it.kind, Kind::Dense { .. }));
+    let weights = dense
+        .and_then(|it| it.inputs[1])
+        .expect("a layer with weights");
+    // Columns of the file are rows of the graph.
+    let expected = [1_i8, -1, 7, -8].map(i8::cast_unsigned);
+    assert_eq!(graph.tensor(weights).data.as_deref(), Some(&expected[..]));
+    let activation = Builder::new(&[1, 4]).node("QuantizeLinear", &["x", "s", "z"], "y");
+    let mut activation = activation;
+    activation.0.initializers.push(Tensor {
+        name: "z".into(),
+        data_type: 21,
+        raw: vec![1],
+        ..Tensor::default()
+    });
+    let error = import(&activation.bytes()).expect_err("activations have eight bits");
+    assert!(
+        error.to_string().contains("activation of 4 bits"),
+        "{error}"
+    );
+}
+
+#[test]
 fn refusals_name_node_and_remedy() {
     let weights = |zero: i8| {
         Builder::new(&[1, 2, 3, 4])

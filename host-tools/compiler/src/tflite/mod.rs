@@ -423,7 +423,9 @@ fn read_quantization(
         0 => Some(vec![0; scales.len()]),
         _ => zeros.iter().map(|&zero| i32::try_from(zero).ok()).collect(),
     };
-    let zero_points = zero_points
+    let zero_points =
+        zero_points.ok_or_else(|| broken("a zero point does not fit 32 bits".into()))?;
+    let zero_points = Some(zero_points)
         .filter(|zeros| zeros.len() == scales.len())
         .ok_or_else(|| {
             broken(format!(
