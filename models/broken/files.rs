@@ -80,84 +80,51 @@ pub fn all() -> Vec<File> {
 fn cut() -> Vec<File> {
     let (onnx, tflite) = (onnx::bytes(onnx::sound()), flat::Model::sound().bytes());
     let no_file = Expected::Onnx("the file");
-    let said: &[&str] = &["not an ONNX model"];
+    let said: &'static [&'static str] = &["not an ONNX model"];
     let malformed = Expected::Tflite(Is::Malformed);
-    let none: &[&str] = &["byte"];
-    let quarter = |bytes: &[u8], quarters: usize| bytes[..bytes.len() * quarters / 4].to_vec();
-    vec![
-        file(
-            "an empty file",
-            "onnx",
-            Vec::new(),
-            true,
-            no_file,
-            &["no graph"],
-        ),
-        file(
+    let none: &'static [&'static str] = &["byte"];
+    fn quarter(bytes: &[u8], quarters: usize) -> &[u8] {
+        &bytes[..bytes.len() * quarters / 4]
+    }
+    let cases: [(&str, &str, &[u8], Expected, &'static [&'static str]); 9] = [
+        ("an empty file", "onnx", &[], no_file, &["no graph"]),
+        (
             "a quarter of a file",
             "onnx",
             quarter(&onnx, 1),
-            true,
             no_file,
             said,
         ),
-        file(
-            "half a file",
-            "onnx",
-            quarter(&onnx, 2),
-            true,
-            no_file,
-            said,
-        ),
-        file(
-            "three quarters",
-            "onnx",
-            quarter(&onnx, 3),
-            true,
-            no_file,
-            said,
-        ),
-        file(
-            "a text",
-            "onnx",
-            b"a model it is not".to_vec(),
-            true,
-            no_file,
-            said,
-        ),
-        file(
-            "the head alone",
-            "tflite",
-            tflite[..8].to_vec(),
-            true,
-            malformed,
-            none,
-        ),
-        file(
+        ("half a file", "onnx", quarter(&onnx, 2), no_file, said),
+        ("three quarters", "onnx", quarter(&onnx, 3), no_file, said),
+        ("a text", "onnx", b"a model it is not", no_file, said),
+        ("the head alone", "tflite", &tflite[..8], malformed, none),
+        (
             "a quarter of a file",
             "tflite",
             quarter(&tflite, 1),
-            true,
             malformed,
             none,
         ),
-        file(
+        (
             "half a file",
             "tflite",
             quarter(&tflite, 2),
-            true,
             malformed,
             none,
         ),
-        file(
+        (
             "three quarters",
             "tflite",
             quarter(&tflite, 3),
-            true,
             malformed,
             none,
         ),
-    ]
+    ];
+    let file = |(what, kind, bytes, expected, words): (_, _, &[u8], _, _)| {
+        file(what, kind, bytes.to_vec(), true, expected, words)
+    };
+    cases.into_iter().map(file).collect()
 }
 
 fn file(

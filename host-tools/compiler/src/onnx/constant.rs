@@ -62,53 +62,7 @@ impl Constant {
             .try_fold(1_usize, |count, &extent| count.checked_mul(extent))
             .ok_or_else(|| format!("its shape {shape:?} is too large"))?;
         let narrow = narrow(tensor.data_type);
-        let elements = match tensor.data_type {
-            21 | 22 | 25 | 26 => {
-                let (bits, signed) = narrow.unwrap_or((8, true));
-                let dtype = if signed { DType::I8 } else { DType::U8 };
-                Elements::Int(unpacked(tensor, count, bits, signed)?, dtype)
-            }
-            1 => Elements::Float(if tensor.raw.is_empty() {
-                tensor.floats.clone()
-            } else {
-                raw(tensor, count, f32::from_le_bytes)?
-            }),
-            2 => Elements::Int(small(tensor, count, |[b]: [u8; 1]| b.into())?, DType::U8),
-            3 => {
-                let signed = |[b]: [u8; 1]| i64::from(b.cast_signed());
-                Elements::Int(small(tensor, count, signed)?, DType::I8)
-            }
-            5 => {
-                let wide = |bytes| i64::from(i16::from_le_bytes(bytes));
-                Elements::Int(small(tensor, count, wide)?, DType::I16)
-            }
-            6 => {
-                let wide = |bytes| i64::from(i32::from_le_bytes(bytes));
-                Elements::Int(small(tensor, count, wide)?, DType::I32)
-            }
-            7 => {
-                let longs = if tensor.raw.is_empty() {
-                    tensor.longs.clone()
-                } else {
-                    raw(tensor, count, i64::from_le_bytes)?
-                };
-                Elements::Int(longs, DType::I64)
-            }
-            10 => {
-                let real = half;
-                Elements::Float(if tensor.raw.is_empty() {
-                    tensor.ints.iter().map(|&bits| real(bits as u16)).collect()
-                } else {
-                    raw(tensor, count, |bytes| real(u16::from_le_bytes(bytes)))?
-                })
-            }
-            other => {
-                let kind = element_type(other);
-                let why = format!("its element type {kind} is not one that programs use");
-                let advice = QUANTIZE_CONSTANTS;
-                return Err(Unread { why, advice });
-            }
-        };
+        let elements = elements(tensor, count)?;
         let found = match &elements {
             Elements::Float(all) => all.len(),
             Elements::Int(all, _) => all.len(),
@@ -177,6 +131,58 @@ impl Constant {
             Elements::Int(..) => None,
         }
     }
+}
+
+/// The elements of a tensor of `count`, by its type.
+fn elements(tensor: &proto::Tensor, count: usize) -> Result<Elements, Unread> {
+    let narrow = narrow(tensor.data_type);
+    Ok(match tensor.data_type {
+        21 | 22 | 25 | 26 => {
+            let (bits, signed) = narrow.unwrap_or((8, true));
+            let dtype = if signed { DType::I8 } else { DType::U8 };
+            Elements::Int(unpacked(tensor, count, bits, signed)?, dtype)
+        }
+        1 => Elements::Float(if tensor.raw.is_empty() {
+            tensor.floats.clone()
+        } else {
+            raw(tensor, count, f32::from_le_bytes)?
+        }),
+        2 => Elements::Int(small(tensor, count, |[b]: [u8; 1]| b.into())?, DType::U8),
+        3 => {
+            let signed = |[b]: [u8; 1]| i64::from(b.cast_signed());
+            Elements::Int(small(tensor, count, signed)?, DType::I8)
+        }
+        5 => {
+            let wide = |bytes| i64::from(i16::from_le_bytes(bytes));
+            Elements::Int(small(tensor, count, wide)?, DType::I16)
+        }
+        6 => {
+            let wide = |bytes| i64::from(i32::from_le_bytes(bytes));
+            Elements::Int(small(tensor, count, wide)?, DType::I32)
+        }
+        7 => {
+            let longs = if tensor.raw.is_empty() {
+                tensor.longs.clone()
+            } else {
+                raw(tensor, count, i64::from_le_bytes)?
+            };
+            Elements::Int(longs, DType::I64)
+        }
+        10 => {
+            let real = half;
+            Elements::Float(if tensor.raw.is_empty() {
+                tensor.ints.iter().map(|&bits| real(bits as u16)).collect()
+            } else {
+                raw(tensor, count, |bytes| real(u16::from_le_bytes(bytes)))?
+            })
+        }
+        other => {
+            let kind = element_type(other);
+            let why = format!("its element type {kind} is not one that programs use");
+            let advice = QUANTIZE_CONSTANTS;
+            return Err(Unread { why, advice });
+        }
+    })
 }
 
 /// A float16 as a float32, which holds each of them exactly.
