@@ -6,6 +6,7 @@ use edgeward::profile::{
     BINS, DType, DriftLimits, EDGES, FeatureProfile, Layout, MissingPolicy, Name, OutputKind,
     OutputProfile, Profile, Schema,
 };
+use edgeward::recorder::{Records, Snapshot, Standing, What};
 use std::sync::mpsc::sync_channel;
 
 /// Answers class 0.
@@ -117,7 +118,8 @@ impl Bench {
             std::thread::current(),
             stats.clone(),
             Beat::default(),
-        );
+        )
+        .recorded(Recorder::new(vec![0; 1 << 20]));
         let mut answers = Answers::default();
         let header = b"edgeward-source schema=1 dtype=f32 features=x";
         inference.line(header, &mut answers);
@@ -213,5 +215,48 @@ fn a_verdict_is_reported_once_and_the_trial_ends_when_the_journal_knows() {
             .collect();
         assert_eq!(releases, [[1u8; 8]], "nobody goes back to it any more");
         assert!(bench.verdicts(300).is_empty());
+    });
+}
+
+/// Roles of the inferences that are recorded, the oldest first.
+fn roles(bench: &mut Bench) -> Vec<(ReleaseId, Standing)> {
+    bench.told(Command::Record(Recorder::new(vec![0; 1 << 20])));
+    let copy = bench.reports.try_iter().find_map(|report| match report {
+        Report::Record(copy) => Some(copy),
+        _ => None,
+    });
+    let copy = copy.expect("a copy");
+    let mut bytes = vec![0; copy.len()];
+    copy.read(0, &mut bytes);
+    Records::new(&bytes)
+        .map(|record| record.expect("sound"))
+        .filter(|record| matches!(record.what, What::Inference(_)))
+        .map(|record| (record.release, record.standing))
+        .collect()
+}
+
+#[test]
+fn what_is_recorded_says_in_which_role_a_release_answered() {
+    with_room(|| {
+        let mut bench = Bench::on_trial();
+        assert_eq!(bench.verdicts(300), [Verdict::Confirm]);
+        let tried = vec![([2; 8], Standing::Trial); 300];
+        assert_eq!(roles(&mut bench), tried);
+        bench.told(Command::Confirmed(Slot::B));
+        assert!(bench.verdicts(2).is_empty());
+        let confirmed = vec![([2; 8], Standing::Confirmed); 2];
+        assert_eq!(roles(&mut bench), [tried, confirmed].concat());
+    });
+}
+
+#[test]
+fn a_release_that_is_gone_back_to_is_recorded_as_confirmed() {
+    with_room(|| {
+        let mut bench = Bench::on_trial();
+        bench.verdicts(1);
+        bench.told(Command::Stop(Slot::B));
+        bench.verdicts(1);
+        let expected = [([2; 8], Standing::Trial), ([1; 8], Standing::Confirmed)];
+        assert_eq!(roles(&mut bench), expected);
     });
 }

@@ -55,8 +55,8 @@ impl KeyStore {
     pub fn countersigned(&self, bytes: &[u8]) -> Result<Countersigned, KeyError> {
         let old = self.root()?;
         let payload = signed_payload(ContentType::Root, bytes);
-        let payload = payload.map_err(|fault| on_its_way(fault))?;
-        let next = Root::decode(payload).map_err(|fault| on_its_way(fault))?;
+        let payload = payload.map_err(on_its_way)?;
+        let next = Root::decode(payload).map_err(on_its_way)?;
         let expected = old.version.saturating_add(1);
         if next.version != expected {
             return Err(KeyError::NotNext {
@@ -97,7 +97,7 @@ impl KeyStore {
     pub fn accept(&self, signed: &[u8]) -> Result<Root, KeyError> {
         let _alone = self.alone()?;
         let accepted = self.root()?.accept_next(signed, &RingVerifier);
-        let next = accepted.map_err(|fault| on_its_way(fault))?;
+        let next = accepted.map_err(on_its_way)?;
         self.write_root(&next, signed)?;
         Ok(next)
     }
