@@ -1,6 +1,8 @@
 //! Trust: keys, roles, thresholds, and the one signature shape that everything uses.
 
 pub mod cose;
+#[cfg(any(test, feature = "dalek"))]
+pub mod dalek;
 #[cfg(any(test, feature = "std"))]
 mod display;
 #[cfg(feature = "ring")]

@@ -112,4 +112,4 @@ impl Signer for RingSigner {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,6 +1,6 @@
 use super::*;
 
-fn bytes<const N: usize>(hex: &str) -> [u8; N] {
+pub fn bytes<const N: usize>(hex: &str) -> [u8; N] {
     assert_eq!(hex.len(), 2 * N);
     core::array::from_fn(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("hex digits"))
 }
@@ -20,7 +20,7 @@ fn strict_and_ring(key: &str, message: &str, signature: &str) -> (bool, bool) {
 /// The twelve vectors of Chalkias, Garillot and Nikolaenko, "Taming the many EdDSAs" (2020),
 /// table 5, as published at <https://github.com/novifinancial/ed25519-speccheck>: message, key,
 /// signature, whether we accept, whether `ring` alone does.
-const EDGE_CASES: [(&str, &str, &str, bool, bool); 12] = [
+pub const EDGE_CASES: [(&str, &str, &str, bool, bool); 12] = [
     // 0: key and R of small order, S is 0.
     (
         "8c93255d71dcab10e8f379c26200f3c7bd5f09d9bc3068d3ef4edeb4853022b6",
