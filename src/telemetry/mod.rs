@@ -329,6 +329,25 @@ pub enum Event {
         /// Chunks in all.
         total: u32,
     },
+    /// The firmware ended itself, and the board started again.
+    Crashed {
+        /// How.
+        how: Crash,
+        /// Where: the line of a panic, the address of the instruction otherwise.
+        at: u32,
+    },
+}
+
+/// How firmware ends itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Crash {
+    /// An assertion did not hold.
+    Panic,
+    /// The processor could not go on.
+    Fault,
+    /// The inference loop stood still for too long.
+    Watchdog,
 }
 
 /// What a board refused.

@@ -21,7 +21,7 @@ use edgeward::slots::{self, BootDecision, Slot, Slots};
 use edgeward::sync::{self, UpdateClient};
 use edgeward::telemetry::codec::sign_record;
 use edgeward::telemetry::outbox::{Outbox, OutboxError, RecordKind};
-use edgeward::telemetry::{Alarm, Body, Event, Id, Refused, ReleaseId, Summary, Text};
+use edgeward::telemetry::{Alarm, Body, Crash, Event, Id, Refused, ReleaseId, Summary, Text};
 use edgeward::topic::{self, Channel, Parsed, Topic};
 use edgeward::trust::{Digest32, Signer, Verifier};
 use embedded_storage::nor_flash::NorFlash;
@@ -445,6 +445,14 @@ impl<
         now: Now,
     ) -> Result<(), ControlError> {
         self.event(&Event::Alarm { release, alarm }, now)
+    }
+
+    /// The boot before this one ended in a crash.
+    ///
+    /// # Errors
+    /// Those of the outbox; the event is lost then.
+    pub fn crashed(&mut self, how: Crash, at: u32, now: Now) -> Result<(), ControlError> {
+        self.event(&Event::Crashed { how, at }, now)
     }
 
     /// Stores an event, unless it is one refusal too many.

@@ -7,7 +7,7 @@ use crate::output::{Format, colour};
 use crate::stop;
 use anyhow::Result;
 use edgeward::policy::Severity;
-use edgeward::telemetry::{Birth, Event, ReleaseId, SlotState};
+use edgeward::telemetry::{Birth, Crash, Event, ReleaseId, SlotState};
 use edgeward_host::catalog::{Catalog, Explained};
 use edgeward_host::collector::now_ms;
 use edgeward_host::keys::hex;
@@ -280,6 +280,14 @@ impl Lines {
                 "download of {} goes on, {kept} of {total} chunks are here",
                 self.release(release)
             ),
+            Event::Crashed { how, at } => match how {
+                Crash::Panic => format!("the firmware panicked at line {at}, and started again"),
+                Crash::Fault => format!("the firmware faulted at {at:#010x}, and started again"),
+                Crash::Watchdog => {
+                    format!("the watchdog ended an inference loop that stood at {at:#010x}")
+                }
+                other => format!("the firmware ended: {other:?} at {at:#x}"),
+            },
             other => format!("{other:?}"),
         }
     }
