@@ -1,30 +1,20 @@
 //! From a source's columns to a profile's features.
 
-use super::BoardRuntime;
-use crate::MAX_FEATURES as F;
-use crate::lines::Header;
-use edgeward::contract::{MISSING, SourceInfo};
-use edgeward::engine::Engine;
+use edgeward::contract::MISSING;
+use edgeward::profile::Profile;
 
-/// Where each feature of a runtime is in the source's lines; nothing where it is not.
-pub(super) type Columns = [Option<u16>; F];
+/// Where each feature of a profile is in the source's samples; nothing where it is not.
+pub type Columns<const F: usize> = [Option<u16>; F];
 
-/// The source's announcement as the core takes it.
-pub(super) fn info<'a>(header: &'a Header<'a, F>) -> SourceInfo<'a> {
-    SourceInfo {
-        schema_version: header.schema,
-        dtype: header.dtype,
-        feature_version: header.feature_version,
-        features: &header.features,
-    }
-}
-
-/// Where the source has each feature of a runtime.
-pub(super) fn columns<E: Engine>(runtime: &BoardRuntime<E>, header: &Header<'_, F>) -> Columns {
+/// Where a source that delivers `offered` has each feature of a profile.
+#[must_use]
+pub fn columns<const F: usize, const C: usize>(
+    profile: &Profile<F, C>,
+    offered: &[&str],
+) -> Columns<F> {
     let mut columns = [None; F];
-    for (column, feature) in columns.iter_mut().zip(&runtime.profile().features) {
-        let at = header
-            .features
+    for (column, feature) in columns.iter_mut().zip(&profile.features) {
+        let at = offered
             .iter()
             .position(|name| *name == feature.name.as_str());
         *column = at.and_then(|at| u16::try_from(at).ok());
@@ -32,8 +22,13 @@ pub(super) fn columns<E: Engine>(runtime: &BoardRuntime<E>, header: &Header<'_, 
     columns
 }
 
-/// Brings the values of a line into the order of a profile; what is not there is missing.
-pub(super) fn order(given: &[f32], columns: &Columns, features: usize, out: &mut [f32; F]) {
+/// Brings the values of a sample into the order of a profile; what is not there is missing.
+pub fn order<const F: usize>(
+    given: &[f32],
+    columns: &Columns<F>,
+    features: usize,
+    out: &mut [f32; F],
+) {
     for (value, column) in out.iter_mut().zip(columns).take(features) {
         *value = column
             .and_then(|at| given.get(usize::from(at)))

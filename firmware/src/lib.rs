@@ -6,8 +6,10 @@
 // What fails is returned; an assertion says what can't be.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod columns;
 pub mod control;
 pub mod lines;
+pub mod provisioning;
 pub mod transport;
 
 #[cfg(feature = "linux")]

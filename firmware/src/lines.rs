@@ -11,7 +11,7 @@
 //! column.
 
 use core::fmt;
-use edgeward::contract::MISSING;
+use edgeward::contract::{MISSING, SourceInfo};
 use edgeward::profile::DType;
 use heapless::Vec;
 
@@ -31,6 +31,19 @@ pub struct Header<'a, const F: usize> {
     pub feature_version: u32,
     /// Names of the features, in the order of the values in its lines.
     pub features: Vec<&'a str, F>,
+}
+
+impl<const F: usize> Header<'_, F> {
+    /// The announcement as the core takes it.
+    #[must_use]
+    pub fn info(&self) -> SourceInfo<'_> {
+        SourceInfo {
+            schema_version: self.schema,
+            dtype: self.dtype,
+            feature_version: self.feature_version,
+            features: &self.features,
+        }
+    }
 }
 
 /// One line.

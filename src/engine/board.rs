@@ -16,9 +16,9 @@ use std::string::String;
 /// Layouts of weights, by the kernels' names in a manifest, that hosts and Linux boards run.
 pub const KERNELS: [&str; 2] = [NATURAL_KERNELS, TRACT_KERNELS];
 /// Name of [`crate::program::Layout::Natural`].
-pub const NATURAL_KERNELS: &str = "natural";
+pub const NATURAL_KERNELS: &str = Layout::Natural.kernels();
 /// Name of [`crate::program::Layout::CortexM`].
-pub const CORTEX_M_KERNELS: &str = "cortex-m";
+pub const CORTEX_M_KERNELS: &str = Layout::CortexM.kernels();
 /// What a manifest says when there is only a model for tract.
 pub const TRACT_KERNELS: &str = "tract";
 /// Those that a microcontroller with the DSP extension runs.
@@ -26,10 +26,7 @@ pub const CORTEX_M_BOARD_KERNELS: [&str; 2] = [NATURAL_KERNELS, CORTEX_M_KERNELS
 
 /// What a manifest says of a program's kernels.
 pub const fn kernels_of(layout: Layout) -> &'static str {
-    match layout {
-        Layout::Natural => NATURAL_KERNELS,
-        Layout::CortexM => CORTEX_M_KERNELS,
-    }
+    layout.kernels()
 }
 
 /// A release's model, loaded by the engine that it wants.

@@ -116,6 +116,14 @@ impl Layout {
             _ => None,
         }
     }
+
+    /// What a manifest calls the kernels that it is for.
+    pub const fn kernels(self) -> &'static str {
+        match self {
+            Self::Natural => "natural",
+            Self::CortexM => "cortex-m",
+        }
+    }
 }
 
 /// A program that was verified: [`Program::verify`] is the only way to one.

@@ -134,7 +134,9 @@ fn example(root: &Path, name: &str, folder: &Path) -> Command {
 fn build(root: &Path) -> Result<PathBuf> {
     let target = root.join("target/boards");
     let mut command = bare_metal::board_cargo(&root.join("boards"))?;
-    command.args(["--locked", "--target-dir"]).arg(&target);
+    command
+        .args(["--locked", "-p", "edgeward-bench", "--target-dir"])
+        .arg(&target);
     step("bench firmware", &mut command)?;
     Ok(target.join(bare_metal::TARGET).join("release"))
 }

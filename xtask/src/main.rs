@@ -4,8 +4,10 @@ mod aarch64;
 mod bare_metal;
 mod bench_linux;
 mod bench_mcu;
+mod boards;
 mod fuzz;
 mod setup;
+mod size;
 mod tally;
 mod test;
 mod tidy;
@@ -38,6 +40,13 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Proves that the core builds without std and alloc for a Cortex-M4.
     BareMetal,
+    /// Builds the firmware of a board and prints where it is.
+    BoardImage {
+        /// The board's folder in `boards/`.
+        board: String,
+    },
+    /// Shows what a board's firmware takes of flash and RAM by part, and holds it to its budget.
+    Size(size::Options),
     /// Times programs on this machine: ours, tract, and LiteRT and ONNX Runtime where Python has them.
     BenchLinux(bench_linux::Options),
     /// Counts the instructions of programs on a Cortex-M4 in QEMU, exactly, and checks their outputs
@@ -58,6 +67,11 @@ fn main() -> Result<()> {
         Task::Setup => setup::run(&root).map(|_| ()),
         Task::Fuzz(options) => fuzz::run(&root, &options),
         Task::BareMetal => bare_metal::check(&root),
+        Task::BoardImage { board } => {
+            println!("{}", boards::image(&root, &board)?.display());
+            Ok(())
+        }
+        Task::Size(options) => size::run(&root, &options),
         Task::BenchLinux(options) => bench_linux::run(&root, &options),
         Task::BenchMcu(options) => bench_mcu::run(&root, &options),
         Task::TestAarch64 => test::aarch64_alone(&root),

@@ -1,7 +1,9 @@
 //! Everything that must hold before a change lands.
 
 use crate::tally::{self, Tally};
-use crate::{aarch64, bare_metal, bench_mcu, cargo, fuzz, print_stages, setup, step, tidy};
+use crate::{
+    aarch64, bare_metal, bench_mcu, boards, cargo, fuzz, print_stages, setup, size, step, tidy,
+};
 use anyhow::Result;
 use clap::Args;
 use std::path::Path;
@@ -69,11 +71,11 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
             "warnings",
         ]),
     )?;
-    tally.add(tally::run(
-        "tests",
-        with_tools(tests(root), &found),
-        &root.join("target/test.log"),
-    )?);
+    let image = boards::image(root, boards::TESTED)?;
+    size::run(root, &size::Options::check())?;
+    let mut tests = with_tools(tests(root), &found);
+    tests.env("EDGEWARD_MCU_IMAGE", image);
+    tally.add(tally::run("tests", tests, &root.join("target/test.log"))?);
     step(
         "documentation",
         cargo(root).env("RUSTDOCFLAGS", "-D warnings").args([

@@ -29,7 +29,9 @@ impl Credentials {
         Ok(Self::new(username, text.lines().next().unwrap_or_default()))
     }
 
-    pub(crate) fn password(&self) -> &str {
+    /// The password, to be given to a broker or a board and to nobody else.
+    #[must_use]
+    pub fn password(&self) -> &str {
         &self.password
     }
 }

@@ -5,7 +5,6 @@
 //! is counted (alarms) or merged (summaries), never waited for.
 
 mod answers;
-mod columns;
 mod reports;
 mod roles;
 mod shadow;
@@ -15,11 +14,11 @@ mod tests;
 pub use answers::{ANSWER_BYTES, ANSWER_ROOM, Answers};
 
 use answers::{answer, field_name, tell};
-use columns::{Columns, columns, info, order};
 use shadow::Shadow;
 
 use super::stats::{Stats, WARM_UP};
 use super::watchdog::Beat;
+use crate::columns::{Columns, columns, order};
 use crate::control::Mode;
 use crate::lines::{Header, Line, LineError, parse};
 use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
@@ -79,7 +78,7 @@ pub enum Report<E> {
 
 struct Live<E> {
     loaded: Loaded<E>,
-    columns: Columns,
+    columns: Columns<F>,
     trial: Option<TrialMonitor>,
     /// The trial's verdict was reported.
     told: bool,
@@ -225,9 +224,9 @@ impl<E: Engine> Inference<E> {
     /// A source says what it delivers: each release that runs compares it with its profile.
     fn announce(&mut self, header: &Header<'_, F>, answers: &mut Answers) {
         if let Some(live) = &mut self.live {
-            live.columns = columns(&live.loaded.runtime, header);
+            live.columns = columns(live.loaded.runtime.profile(), &header.features);
             let runtime = &mut live.loaded.runtime;
-            runtime.announce(&info(header), |violation| {
+            runtime.announce(&header.info(), |violation| {
                 let name = violation.name.unwrap_or("-");
                 let _ = writeln!(
                     answers.text,
@@ -240,9 +239,9 @@ impl<E: Engine> Inference<E> {
             }
         }
         if let Some(shadow) = &mut self.shadow {
-            shadow.columns = columns(&shadow.loaded.runtime, header);
+            shadow.columns = columns(shadow.loaded.runtime.profile(), &header.features);
             let runtime = &mut shadow.loaded.runtime;
-            runtime.announce(&info(header), |_| {});
+            runtime.announce(&header.info(), |_| {});
             shadow.monitor.on_source(runtime.source_action());
         }
         self.reset();

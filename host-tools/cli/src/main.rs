@@ -4,6 +4,7 @@
 //! `run(args, &Context) -> anyhow::Result<Exit>`, a variant in [`Command`], a line in [`dispatch`].
 
 mod agent;
+mod boards;
 mod commands;
 mod config;
 mod context;
@@ -14,8 +15,8 @@ mod stop;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
-    broker, completions, device, eval, import, inspect, keys, pack, publish, quantize, record,
-    rollout, serve, watch,
+    broker, completions, device, eval, flash, import, inspect, keys, pack, publish, quantize,
+    record, rollout, serve, watch,
 };
 use config::Config;
 use context::Context;
@@ -99,6 +100,8 @@ enum Command {
     Keys(keys::Args),
     /// Enroll, list, show and forget boards.
     Device(device::Args),
+    /// Build a microcontroller board's firmware, provision the board, and start it.
+    Flash(flash::Args),
     /// Put a signed bundle's chunks onto the broker.
     Publish(publish::Args),
     /// Bring a release to the fleet in phases, and see how far it is.
@@ -126,6 +129,7 @@ fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
     let exit = match command {
         Command::Agent(args) => return Ok(agent::run(args)),
         Command::Demo(args) => demo::run(&args, context),
+        Command::Flash(args) => flash::run(&args, context),
         Command::Publish(args) => publish::run(&args, context),
         Command::Rollout(command) => rollout::run(&command, context),
         Command::Rollback(args) => rollout::rollback(&args, context),

@@ -1,8 +1,8 @@
 //! Who answers, who runs beside, and who waits to take over again.
 
-use super::columns::{Columns, columns, info};
 use super::shadow::Shadow;
 use super::{BoardRuntime, Command, F, Inference, Live, Loaded, Report, unix_ms};
+use crate::columns::{Columns, columns};
 use crate::control::Mode;
 use crate::lines::{Line, parse};
 use edgeward::engine::Engine;
@@ -85,7 +85,7 @@ impl<E: Engine> Inference<E> {
         }
     }
 
-    pub(super) fn prepare(&mut self, runtime: &mut BoardRuntime<E>) -> Columns {
+    pub(super) fn prepare(&mut self, runtime: &mut BoardRuntime<E>) -> Columns<F> {
         runtime.reset_window();
         // What it counted in another role is not part of any report.
         let _ = runtime.take_summary(unix_ms());
@@ -97,8 +97,8 @@ impl<E: Engine> Inference<E> {
             .map(|text| parse::<F>(text.as_bytes(), &mut scratch))
         {
             Some(Ok(Line::Header(header))) => {
-                runtime.announce(&info(&header), |_| {});
-                columns(runtime, &header)
+                runtime.announce(&header.info(), |_| {});
+                columns(runtime.profile(), &header.features)
             }
             _ => [None; F],
         }

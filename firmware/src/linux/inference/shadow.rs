@@ -1,7 +1,7 @@
 //! A release beside the one that answers, on the same samples.
 
-use super::columns::{Columns, order};
-use super::{Inference, Loaded};
+use super::{F, Inference, Loaded};
+use crate::columns::{Columns, order};
 use edgeward::contract::Sample;
 use edgeward::engine::Engine;
 use edgeward::guard::ShadowMonitor;
@@ -9,7 +9,7 @@ use edgeward::runtime::Step;
 
 pub(super) struct Shadow<E> {
     pub(super) loaded: Loaded<E>,
-    pub(super) columns: Columns,
+    pub(super) columns: Columns<F>,
     pub(super) monitor: ShadowMonitor,
     /// Samples to leave out until its window is in step with the live one; none until known.
     pub(super) skip: Option<u32>,

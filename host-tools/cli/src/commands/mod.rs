@@ -5,6 +5,7 @@ pub mod change;
 pub mod completions;
 pub mod device;
 pub mod eval;
+pub mod flash;
 pub mod fleet;
 pub mod import;
 pub mod inspect;

@@ -1,0 +1,189 @@
+//! A sensor that replays a recording of the host: `samples.txt`, in the line protocol of the agent for
+//! Linux boards. The time between two of its lines is the time between two samples; at its end it begins
+//! again.
+//!
+//! Three more words stand for a driver that does not work, so that tests can see what becomes of a board
+//! that has one: `panic`, `fault` (a read where nothing is) and `hang`.
+
+use crate::host::File;
+use crate::uart;
+use edgeward::contract::SourceInfo;
+use edgeward::profile::DType;
+use edgeward_firmware::lines::{Header, Line, parse};
+use edgeward_mcu::MAX_FEATURES;
+use edgeward_mcu::board::{Reading, Sensor};
+use embassy_time::{Duration, Instant, Timer};
+use static_cell::ConstStaticCell;
+
+/// Longest line of the file.
+const LINE_BYTES: usize = 512;
+/// Shortest time between two samples.
+const SHORTEST: Duration = Duration::from_micros(100);
+/// How late samples may come and still be made up for.
+const LATE: Duration = Duration::from_millis(50);
+
+static HEADER: ConstStaticCell<[u8; LINE_BYTES]> = ConstStaticCell::new([0; LINE_BYTES]);
+
+/// A file of the host, line by line.
+struct Lines {
+    /// None when there is nothing more to read, now or ever.
+    file: Option<File>,
+    /// Bytes of the file that were read and not used: from `from` to `to`.
+    buffer: [u8; LINE_BYTES],
+    from: usize,
+    to: usize,
+}
+
+impl Lines {
+    /// The next line, without its end; none at the end of the file. A line that does not fit ends there.
+    fn next(&mut self) -> Option<&[u8]> {
+        loop {
+            let held = self.buffer.get(self.from..self.to).unwrap_or_default();
+            if let Some(len) = held.iter().position(|&byte| byte == b'\n') {
+                let from = self.from;
+                self.from += len + 1;
+                return self.buffer.get(from..from + len);
+            }
+            self.buffer.copy_within(self.from..self.to, 0);
+            (self.from, self.to) = (0, self.to - self.from);
+            let read = self.file.as_mut()?.read(self.buffer.get_mut(self.to..)?);
+            if read == 0 {
+                return None;
+            }
+            self.to += read;
+        }
+    }
+
+    /// Goes to an offset of the file; whether that went well.
+    fn seek(&mut self, offset: usize) -> bool {
+        (self.from, self.to) = (0, 0);
+        self.file.as_mut().is_some_and(|file| file.seek(offset))
+    }
+}
+
+/// The recording.
+pub struct Recording {
+    lines: Lines,
+    header: Header<'static, MAX_FEATURES>,
+    /// Where the samples begin.
+    begin: usize,
+    sequence: u32,
+    /// Time of the last sample in the file.
+    last_ms: Option<u64>,
+    /// When the next sample is due, and what it is, once it was read.
+    due: Instant,
+    next: Option<(usize, [f32; MAX_FEATURES])>,
+}
+
+impl Recording {
+    /// Opens the recording; without one no sample ever comes.
+    pub fn open() -> Self {
+        let nothing = Header {
+            schema: 0,
+            dtype: DType::F32,
+            feature_version: 0,
+            features: Default::default(),
+        };
+        let mut lines = Lines {
+            file: File::read_only("samples.txt\0"),
+            buffer: [0; LINE_BYTES],
+            from: 0,
+            to: 0,
+        };
+        let kept = HEADER.take();
+        let len = lines.next().map_or(0, |line| {
+            kept[..line.len()].copy_from_slice(line);
+            line.len()
+        });
+        let kept: &'static [u8] = kept;
+        let header = match parse(&kept[..len], &mut [0.0; MAX_FEATURES]) {
+            Ok(Line::Header(header)) => header,
+            _ => {
+                uart::line(format_args!("no samples.txt that begins with a header"));
+                lines.file = None;
+                nothing
+            }
+        };
+        Self {
+            lines,
+            header,
+            begin: len + 1,
+            sequence: 0,
+            last_ms: None,
+            due: Instant::now(),
+            next: None,
+        }
+    }
+
+    /// Reads on to the next sample. True when a new recording begins there.
+    fn advance(&mut self) -> bool {
+        let mut anew = false;
+        let mut values = [0.0; MAX_FEATURES];
+        loop {
+            let Some(line) = self.lines.next() else {
+                // A file without a sample would be read for ever.
+                if anew || !self.lines.seek(self.begin) {
+                    self.lines.file = None;
+                    return true;
+                }
+                (anew, self.last_ms) = (true, None);
+                continue;
+            };
+            match parse::<MAX_FEATURES>(line, &mut values) {
+                Ok(Line::Sample { time_ms, count, .. }) => {
+                    let wait = self.last_ms.map_or(0, |last| time_ms.saturating_sub(last));
+                    self.last_ms = Some(time_ms);
+                    // A recording whose time stands still leaves nobody else any.
+                    self.due += Duration::from_millis(wait).max(SHORTEST);
+                    self.next = Some((count, values));
+                    return anew;
+                }
+                Ok(Line::Reset) => (anew, self.last_ms) = (true, None),
+                _ => break_down(line),
+            }
+        }
+    }
+}
+
+/// Does what a broken driver does, if this is a word for it.
+fn break_down(line: &[u8]) {
+    match line {
+        b"panic" => panic!("the recording asks for it"),
+        b"hang" => loop {
+            cortex_m::asm::nop();
+        },
+        // SAFETY: there is nothing at this address, which is the point: the read faults.
+        b"fault" => unsafe {
+            core::ptr::read_volatile(0xF000_0000 as *const u32);
+        },
+        _ => {}
+    }
+}
+
+impl Sensor for Recording {
+    fn source(&self) -> SourceInfo<'_> {
+        self.header.info()
+    }
+
+    async fn next(&mut self, values: &mut [f32; MAX_FEATURES]) -> Reading {
+        if self.next.is_none() && self.lines.file.is_some() && self.advance() {
+            return Reading::Reset;
+        }
+        let Some((count, held)) = self.next else {
+            return core::future::pending().await;
+        };
+        Timer::at(self.due).await;
+        self.next = None;
+        let now = Instant::now();
+        // After a stretch without time for samples they don't come all at once.
+        let late = now.checked_sub(LATE).unwrap_or(Instant::MIN);
+        self.due = self.due.max(late);
+        *values = held;
+        self.sequence = self.sequence.wrapping_add(1);
+        Reading::Sample {
+            sequence: self.sequence,
+            time_ms: now.as_millis(),
+            count,
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! The application's loop: flash, outbox and update client on one side, the broker on the other.
+
+use crate::board::{Flash, Log, Network};
+use crate::line::{self, Lost, Sent, Subscriptions};
+use crate::link::{Command, Link, Report};
+use crate::load;
+use crate::store::{Store, StoreFlash};
+use crate::{BUFFER, CHUNKS, MAX_FEATURES as F, MAX_OUTPUTS as C, RECORDS};
+use core::future::{Future, pending};
+use core::net::SocketAddrV4;
+use core::pin::pin;
+use edgeward::guard::Verdict;
+use edgeward::slots::Slot;
+use edgeward::telemetry::outbox::OutboxError;
+use edgeward::telemetry::{SlotState, Summary, release_id};
+use edgeward::topic::Topic;
+use edgeward::trust::dalek::{DalekSigner, DalekVerifier};
+use edgeward_firmware::control::{Action, Control, ControlError, Now, Purpose};
+use embassy_futures::select::{Either, Either4, select, select4};
+use embassy_time::{Duration, Instant, Timer, with_timeout};
+use minimq::{Connection, Io, Session};
+
+/// The head as microcontrollers have it.
+pub(crate) type Head<F1> = Control<
+    'static,
+    StoreFlash<F1>,
+    StoreFlash<F1>,
+    DalekVerifier,
+    DalekSigner,
+    F,
+    C,
+    RECORDS,
+    BUFFER,
+    CHUNKS,
+>;
+
+/// How long to wait after a failure of the flash before the next try.
+const TROUBLE: Duration = Duration::from_secs(1);
+/// Longest time until the head is asked again.
+const NAP: Duration = Duration::from_secs(1);
+/// What one turn does at most before it looks at the network.
+const TURN: usize = 16;
+/// How long a broker may take to answer to a connection.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Shortest and longest delay between two tries to connect.
+const BACKOFF_MS: (u64, u64) = (200, 30_000);
+
+pub(crate) struct App<S: Flash + 'static> {
+    pub control: Head<S>,
+    pub store: &'static Store<S>,
+    pub link: &'static Link,
+    pub log: Log,
+    pub subscriptions: Subscriptions,
+    /// A verdict that could not be written down; tried again.
+    pub unwritten: Option<Report>,
+    /// A window that could not be stored; tried again.
+    pub unstored: Option<Summary<F, C>>,
+    /// The flash failed; nothing is tried before this.
+    pub trouble_until: Option<Instant>,
+    /// State of the jitter's generator.
+    pub jitter: u32,
+}
+
+/// The time as the head knows it: a microcontroller has no calendar.
+pub(crate) fn now() -> Now {
+    Now {
+        monotonic_ms: Instant::now().as_millis(),
+        unix_ms: None,
+    }
+}
+
+impl<S: Flash> App<S> {
+    /// Connects, works, and connects again, for ever.
+    pub async fn run(
+        &mut self,
+        mut network: impl Network,
+        session: &mut Session<'static>,
+        broker: SocketAddrV4,
+    ) -> ! {
+        let mut delay_ms = BACKOFF_MS.0;
+        loop {
+            if let Ok(stream) = self.offline(network.connect(broker)).await {
+                let shaken = with_timeout(HANDSHAKE, session.connect(stream));
+                if let Ok(Ok(mut connection)) = self.offline(shaken).await {
+                    (self.log)(format_args!("connected"));
+                    delay_ms = BACKOFF_MS.0;
+                    self.subscriptions.restart();
+                    self.control.connected(false);
+                    let Lost = self.online(&mut connection).await;
+                    self.control.disconnected();
+                    (self.log)(format_args!("disconnected"));
+                }
+            }
+            let wait = self.jittered(delay_ms);
+            delay_ms = (delay_ms * 2).min(BACKOFF_MS.1);
+            self.offline(Timer::after_millis(wait)).await;
+        }
+    }
+
+    /// Between half and all of a delay, so that boards that lost the same broker don't all come back at
+    /// once.
+    fn jittered(&mut self, delay_ms: u64) -> u64 {
+        self.jitter = self
+            .jitter
+            .wrapping_mul(1_664_525)
+            .wrapping_add(1_013_904_223);
+        delay_ms / 2 + u64::from(self.jitter >> 16) * (delay_ms / 2) / 0xFFFF
+    }
+
+    /// Works without a broker until `done` is.
+    async fn offline<T>(&mut self, done: impl Future<Output = T>) -> T {
+        let mut done = pin!(done);
+        loop {
+            let none = None::<&mut Connection<'_, '_, NoIo>>;
+            let busy = self.act(none).await.unwrap_or(false);
+            let wait = self.wait(busy);
+            match select(&mut done, self.work(wait)).await {
+                Either::First(output) => return output,
+                Either::Second(work) => self.take(work),
+            }
+        }
+    }
+
+    /// Works with a broker until the connection is lost.
+    async fn online<I: Io>(&mut self, connection: &mut Connection<'_, '_, I>) -> Lost {
+        loop {
+            let busy = match self.act(Some(connection)).await {
+                Ok(busy) => busy,
+                Err(lost) => return lost,
+            };
+            if line::subscribe(connection, &mut self.subscriptions)
+                .await
+                .is_err()
+            {
+                return Lost;
+            }
+            let wait = self.wait(busy);
+            let polled = match select(connection.poll(), self.work(wait)).await {
+                Either::First(Ok(Some(message))) => {
+                    self.message(message.topic(), message.payload());
+                    true
+                }
+                Either::First(polled) => polled.is_ok(),
+                Either::Second(work) => {
+                    self.take(work);
+                    true
+                }
+            };
+            if !connection.is_connected() {
+                return Lost;
+            }
+            if !polled {
+                (self.log)(format_args!("the broker refused something"));
+            }
+        }
+    }
+
+    fn message(&mut self, topic: &str, payload: &[u8]) {
+        if let Err(error) = self.control.message(topic, payload, now()) {
+            self.trouble("message", error);
+        }
+    }
+
+    /// How long until the head has something to do if nothing comes.
+    fn wait(&self, busy: bool) -> Duration {
+        let now = Instant::now();
+        if let Some(until) = self.trouble_until {
+            return until.saturating_duration_since(now);
+        }
+        if busy {
+            return Duration::from_ticks(0);
+        }
+        let deadline = self.control.next_deadline_ms();
+        deadline.map_or(NAP, |at_ms| {
+            let ms = at_ms.saturating_sub(now.as_millis());
+            NAP.min(Duration::from_millis(ms.max(1)))
+        })
+    }
+
+    /// Waits for the inference task, or for so long. What is not to be taken now stays in its channel.
+    fn work(&self, wait: Duration) -> impl Future<Output = Work> + use<S> {
+        let link = self.link;
+        let (held_up, full) = (self.unwritten.is_some(), self.unstored.is_some());
+        async move {
+            let reports = async {
+                match held_up {
+                    true => pending().await,
+                    false => link.reports.receive().await,
+                }
+            };
+            let summaries = async {
+                match full {
+                    true => pending().await,
+                    false => link.summaries.receive().await,
+                }
+            };
+            match select4(reports, summaries, Timer::after(wait), pending::<()>()).await {
+                Either4::First(report) => Work::Report(report),
+                Either4::Second(summary) => Work::Summary(summary),
+                _ => Work::Nothing,
+            }
+        }
+    }
+
+    fn take(&mut self, work: Work) {
+        match work {
+            Work::Report(report) => self.report(report),
+            Work::Summary(summary) => self.summary(summary),
+            Work::Nothing => {}
+        }
+    }
+
+    fn trouble(&mut self, what: &str, error: ControlError) {
+        (self.log)(format_args!("{what}: {error}"));
+        self.trouble_until = Some(Instant::now() + TROUBLE);
+    }
+
+    /// Stores a window that closed.
+    fn summary(&mut self, summary: Summary<F, C>) {
+        // One copy stays, should the flash not take the other.
+        match self.control.summary(summary.clone(), now()) {
+            Ok(()) => {}
+            Err(error @ ControlError::Outbox(OutboxError::TooLarge { .. })) => {
+                // No other try would end otherwise.
+                self.trouble("a window is lost", error);
+            }
+            Err(error) => {
+                self.trouble("a window waits", error);
+                self.unstored = Some(summary);
+            }
+        }
+    }
+
+    /// Does what a report of the inference task asks for.
+    fn report(&mut self, report: Report) {
+        let now = now();
+        let result = match report {
+            Report::Alarm(release, alarm) => self.control.alarm(release, alarm, now),
+            Report::Trial(slot, release, verdict) => {
+                (self.log)(format_args!("trial of slot {}: {verdict:?}", slot as u8));
+                let result = self.control.trial(slot, release, verdict, now);
+                if verdict == Verdict::Confirm && self.control.has_confirmed(slot, release) {
+                    self.tell(Command::Confirmed(slot));
+                }
+                result
+            }
+            Report::Shadow(slot, release, verdict) => {
+                self.control.shadow(slot, release, verdict, now)
+            }
+            Report::Loaded {
+                slot,
+                release,
+                purpose,
+                outcome,
+            } => {
+                if let Err(reason) = outcome {
+                    (self.log)(format_args!("slot {} not loaded: {reason:?}", slot as u8));
+                }
+                self.control.loaded(slot, release, purpose, outcome, now)
+            }
+        };
+        if let Err(error) = result {
+            self.trouble("report", error);
+            // The inference task says it once, and waits. An alarm is in its window's counts.
+            let alarm = matches!(report, Report::Alarm(..));
+            self.unwritten = (!alarm).then_some(report);
+        }
+    }
+
+    fn tell(&mut self, command: Command) {
+        // The inference task takes commands before samples, and this task waits for its answers: four
+        // never wait at once.
+        if self.link.commands.try_send(command).is_err() {
+            (self.log)(format_args!("the inference task takes no commands"));
+        }
+    }
+
+    /// What the head wants, for at most a turn; true when there is more.
+    async fn act<I: Io>(
+        &mut self,
+        mut connection: Option<&mut Connection<'_, '_, I>>,
+    ) -> Result<bool, Lost> {
+        if self
+            .trouble_until
+            .is_some_and(|until| Instant::now() < until)
+        {
+            return Ok(false);
+        }
+        self.trouble_until = None;
+        if let Some(report) = self.unwritten.take() {
+            self.report(report);
+        }
+        if let Some(summary) = self.unstored.take() {
+            self.summary(summary);
+        }
+        for _ in 0..TURN {
+            let action = match self.control.poll(now()) {
+                Ok(Some(action)) => action,
+                Ok(None) => return Ok(false),
+                Err(error) => {
+                    self.trouble("control", error);
+                    self.free_idle_slot().await;
+                    return Ok(false);
+                }
+            };
+            match action {
+                Action::Subscribe(topic) => self.subscriptions.want(topic),
+                Action::Unsubscribe(topic) => self.subscriptions.forget(topic),
+                Action::Publish {
+                    topic,
+                    payload,
+                    retain,
+                } => {
+                    let sent = publish(connection.as_deref_mut(), &topic, payload, retain).await;
+                    if sent != Ok(Sent::Taken) {
+                        self.control.not_taken();
+                        return sent.map(|_| false);
+                    }
+                }
+                Action::Load { slot, purpose } => self.load(slot, purpose),
+                Action::Run { slot, mode } => {
+                    (self.log)(format_args!("run slot {} {mode:?}", slot as u8));
+                    self.tell(Command::Run(slot, mode));
+                }
+                Action::Stop(slot) => self.stop(slot).await,
+                _ => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// Has a slot left, and waits until nothing of it is in use.
+    async fn stop(&mut self, slot: Slot) {
+        (self.log)(format_args!("stop slot {}", slot as u8));
+        self.unwritten = None;
+        self.link.stopped.reset();
+        self.link.commands.send(Command::Stop(slot)).await;
+        self.link.stopped.wait().await;
+    }
+
+    /// What is being received overwrites what was loaded and never ran: the store refuses that while it
+    /// is loaded.
+    async fn free_idle_slot(&mut self) {
+        let idle = self.control.slots().idle();
+        if self.control.slots().record(idle).state == SlotState::Receiving {
+            self.stop(idle).await;
+        }
+    }
+
+    /// Has what a slot holds loaded.
+    fn load(&mut self, slot: Slot, purpose: Purpose) {
+        let record = self.control.slots().record(slot);
+        let (digest, bytes) = (record.digest, record.total_bytes);
+        let release = release_id(&digest);
+        (self.log)(format_args!("load slot {} {purpose:?}", slot as u8));
+        let held = self.store.hold(slot, bytes);
+        let checked = held
+            .ok_or(edgeward::telemetry::Reason::Corrupt)
+            .and_then(|held| load::check(&held, &digest).map(|()| held));
+        match checked {
+            Ok(held) => self.tell(Command::Load {
+                slot,
+                digest,
+                purpose,
+                held,
+            }),
+            Err(reason) => self.report(Report::Loaded {
+                slot,
+                release,
+                purpose,
+                outcome: Err(reason),
+            }),
+        }
+    }
+}
+
+/// What came while waiting.
+#[allow(clippy::large_enum_variant, reason = "no allocator to box with")]
+enum Work {
+    Report(Report),
+    Summary(Summary<F, C>),
+    Nothing,
+}
+
+async fn publish<I: Io>(
+    connection: Option<&mut Connection<'_, '_, I>>,
+    topic: &Topic,
+    payload: &[u8],
+    retain: bool,
+) -> Result<Sent, Lost> {
+    match connection {
+        Some(connection) => line::publish(connection, topic, payload, retain).await,
+        None => Ok(Sent::Later),
+    }
+}
+
+/// No connection: nothing is ever made of this type.
+enum NoIo {}
+
+impl embedded_io_async::ErrorType for NoIo {
+    type Error = core::convert::Infallible;
+}
+
+impl embedded_io_async::Read for NoIo {
+    async fn read(&mut self, _: &mut [u8]) -> Result<usize, Self::Error> {
+        match *self {}
+    }
+}
+
+impl embedded_io_async::Write for NoIo {
+    async fn write(&mut self, _: &[u8]) -> Result<usize, Self::Error> {
+        match *self {}
+    }
+
+    async fn flush(&mut self) -> Result<(), Self::Error> {
+        match *self {}
+    }
+}

@@ -1,0 +1,83 @@
+//! The engine of a microcontroller: an int8 program, run in place from its slot.
+
+use crate::store::Held;
+use core::cell::RefCell;
+use core::marker::PhantomData;
+use edgeward::bundle::{Bundle, SectionKind};
+use edgeward::engine::{Engine, EngineError};
+use edgeward::program::{Kernels, Program};
+
+/// Working memory that all models share, since one runs at a time; aligned to 16 bytes.
+pub type Arena = RefCell<&'static mut [i8]>;
+
+/// A verified program in its slot.
+#[derive(Debug)]
+pub(crate) struct PlaceEngine<K> {
+    program: Program<'static>,
+    arena: &'static Arena,
+    /// Keeps the program's bytes as they are; dropped with it.
+    _held: Held,
+    kernels: PhantomData<K>,
+}
+
+impl<K: Kernels + Default> PlaceEngine<K> {
+    /// The engine of the release that `held` holds; none when its program is none, is laid out for
+    /// other kernels than the manifest says, or takes more than the arena.
+    pub fn new(held: Held, arena: &'static Arena) -> Option<Self> {
+        let bundle = Bundle::open(held.bytes()).ok()?;
+        let section = bundle.section(SectionKind::Program)?;
+        let program = Program::verify(section).ok()?;
+        let stated = bundle.manifest().kernels == program.layout().kernels();
+        let room = arena.borrow().len() >= program.header().arena_bytes as usize;
+        (stated && room).then_some(Self {
+            program,
+            arena,
+            _held: held,
+            kernels: PhantomData,
+        })
+    }
+}
+
+/// A length for an error.
+fn short(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+impl<K: Kernels + Default> Engine for PlaceEngine<K> {
+    fn input_len(&self) -> usize {
+        self.program.header().input_len as usize
+    }
+
+    fn output_len(&self) -> usize {
+        self.program.header().output_len as usize
+    }
+
+    fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), EngineError> {
+        let header = self.program.header();
+        if input.len() != header.input_len as usize {
+            return Err(EngineError::InputLength {
+                expected: header.input_len,
+                given: short(input.len()),
+            });
+        }
+        if output.len() != header.output_len as usize {
+            return Err(EngineError::OutputLength {
+                expected: header.output_len,
+                given: short(output.len()),
+            });
+        }
+        let mut arena = self.arena.borrow_mut();
+        let arena = arena.get_mut(..header.arena_bytes as usize);
+        let arena = arena.ok_or(EngineError::Run)?;
+        let given = arena.get_mut(header.input as usize..);
+        let given = given.and_then(|rest| rest.get_mut(..input.len()));
+        self.program.quantize(input, given.ok_or(EngineError::Run)?);
+        let run = self.program.run(&mut K::default(), arena);
+        run.map_err(|_| EngineError::Run)?;
+        let made = arena.get(header.output as usize..);
+        let made = made.and_then(|rest| rest.get(..output.len()));
+        self.program
+            .dequantize(made.ok_or(EngineError::Run)?, output);
+        Ok(())
+    }
+}

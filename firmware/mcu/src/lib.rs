@@ -1,0 +1,49 @@
+//! The application for microcontrollers: what the agent is to a Linux board, in fixed memory.
+//!
+//! A board's crate brings flash, network, sensor, entropy, watchdog and an embassy time driver
+//! ([`board`]), and starts two tasks that share nothing but a [`Link`]: [`run`] owns flash, outbox,
+//! update client and the connection to the broker; [`inference::run`] owns the models and answers
+//! samples, from an executor of its own where nothing else may stretch its latency.
+//!
+//! What it does not do: allocate, know a HAL or a chip, choose priorities, or run ONNX models: a release
+//! for it holds an int8 program, which runs in place in the slot's flash.
+#![cfg_attr(not(test), no_std)]
+// What fails is returned; an assertion says what can't be.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
+
+mod app;
+pub mod board;
+mod crash;
+mod engine;
+pub mod inference;
+mod key;
+mod line;
+mod link;
+mod load;
+mod start;
+pub mod store;
+#[cfg(test)]
+mod testing;
+
+pub use crash::CrashRecord;
+pub use engine::Arena;
+pub use link::Link;
+pub use start::{Memory, Parts, Space, StartError, run};
+pub use store::{Map, Store};
+
+use edgeward::telemetry::outbox::max_record_bytes;
+
+/// Most features of a model.
+pub const MAX_FEATURES: usize = 16;
+/// Most outputs of a model.
+pub const MAX_OUTPUTS: usize = 16;
+/// Most elements of a model's input tensor.
+pub const MAX_INPUT: usize = 1024;
+/// Frames that the outbox may hold at once.
+pub const RECORDS: usize = 64;
+/// Bytes of the outbox's buffer.
+pub const BUFFER: usize = max_record_bytes(MAX_FEATURES, MAX_OUTPUTS);
+/// Chunks on their way at once. Each waits in the network's buffers, since only one is in memory.
+pub const CHUNKS: usize = 1;
+/// Chunks that the head of a release may have: one holds the table of 400 KB.
+pub const HEAD_CHUNKS: usize = 1;

@@ -1,0 +1,334 @@
+//! From power on to the application's loop.
+
+use crate::app::{App, now};
+use crate::board::{Entropy, Flash, Log, Network};
+use crate::line::Subscriptions;
+use crate::store::{Store, StoreFlash};
+use crate::{
+    BUFFER, CrashRecord, HEAD_CHUNKS, Link, MAX_FEATURES as F, MAX_OUTPUTS as C, RECORDS, key,
+};
+use core::convert::Infallible;
+use core::mem::MaybeUninit;
+use core::net::SocketAddrV4;
+use core::num::NonZeroU32;
+use edgeward::RUNTIME_VERSION;
+use edgeward::bundle::{BoardClass, CHUNK_BYTES, Capabilities};
+use edgeward::program::Layout;
+use edgeward::slots::{self, Slots};
+use edgeward::sync::{Board, Config, UpdateClient};
+use edgeward::telemetry::Text;
+use edgeward::telemetry::codec::{max_frame_bytes, max_payload_bytes};
+use edgeward::telemetry::outbox::{Outbox, OutboxError};
+use edgeward::topic::{self, Channel, TOPIC_BYTES};
+use edgeward::trust::Signer;
+use edgeward::trust::dalek::DalekVerifier;
+use edgeward::trust::root::Root;
+use edgeward_firmware::control::{Control, ControlError, OFFLINE, Parts as HeadParts, Setup};
+use edgeward_firmware::provisioning::{Provisioning, ProvisioningError};
+use heapless::Vec;
+use minimq::{Buffers, ConfigBuilder, QoS, Session, Will};
+
+/// Kernels for which this application runs programs.
+const KERNELS: [&str; 2] = [Layout::Natural.kernels(), Layout::CortexM.kernels()];
+/// What MQTT adds to a chunk: header, topic, properties.
+const PACKET_BYTES: usize = TOPIC_BYTES + 144;
+/// Room for a frame, and beside it for subscriptions and a connection's beginning.
+const SEND_BYTES: usize = max_frame_bytes(F, C) + 2048;
+/// Seconds of silence after which the broker takes the board for dead.
+const KEEP_ALIVE_S: u16 = 15;
+
+/// The application's working memory; a `static` of the board's crate.
+#[derive(Debug)]
+pub struct Memory {
+    head: [u8; HEAD_CHUNKS * CHUNK_BYTES],
+    payload: [u8; max_payload_bytes(F, C)],
+    frame: [u8; max_frame_bytes(F, C)],
+    receive: [u8; CHUNK_BYTES + PACKET_BYTES],
+    send: [u8; SEND_BYTES],
+    who: Option<Provisioning<'static>>,
+}
+
+impl Memory {
+    /// Memory in which nothing is.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            head: [0; HEAD_CHUNKS * CHUNK_BYTES],
+            payload: [0; max_payload_bytes(F, C)],
+            frame: [0; max_frame_bytes(F, C)],
+            receive: [0; CHUNK_BYTES + PACKET_BYTES],
+            send: [0; SEND_BYTES],
+            who: None,
+        }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Where the application lies once it runs: half of its memory, which is not to be moved about.
+pub struct Space<S: Flash + 'static>(MaybeUninit<App<S>>);
+
+impl<S: Flash> Space<S> {
+    /// Room for an application.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(MaybeUninit::uninit())
+    }
+}
+
+impl<S: Flash> Default for Space<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S: Flash> core::fmt::Debug for Space<S> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Space").finish_non_exhaustive()
+    }
+}
+
+/// Why the application does not start. A restart changes none of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The host has not provisioned the board, or not well.
+    Provisioning(ProvisioningError),
+    /// The trust root in it is not signed by its own keys.
+    Root,
+    /// The device's key can't be read or made.
+    Key,
+    /// Journal or slots.
+    Slots(slots::Error),
+    /// The outbox.
+    Outbox(OutboxError),
+    /// The first report could not be stored.
+    Control(ControlError),
+    /// A name is longer than MQTT takes it.
+    Name,
+}
+
+impl core::fmt::Display for StartError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Provisioning(error) => error.fmt(f),
+            Self::Root => f.write_str("the trust root is not signed by its own keys"),
+            Self::Key => f.write_str("the device's key can't be read or made"),
+            Self::Slots(error) => write!(f, "slots: {error:?}"),
+            Self::Outbox(error) => error.fmt(f),
+            Self::Control(error) => error.fmt(f),
+            Self::Name => f.write_str("a name is too long for MQTT"),
+        }
+    }
+}
+
+impl core::error::Error for StartError {}
+
+/// What the application is made of.
+#[derive(Debug)]
+pub struct Parts<S: Flash + 'static, N, E> {
+    /// The flash.
+    pub store: &'static Store<S>,
+    /// Working memory.
+    pub memory: &'static mut Memory,
+    /// Where the application is to lie.
+    pub space: &'static mut Space<S>,
+    /// The network.
+    pub network: N,
+    /// Randomness.
+    pub entropy: E,
+    /// The way to the inference task.
+    pub link: &'static Link,
+    /// Where lines for people go.
+    pub log: Log,
+    /// The board's name and the firmware's version, for people.
+    pub firmware: &'static str,
+    /// Bytes of the arena that the inference task has.
+    pub arena_bytes: u32,
+    /// What the boot before this one left behind.
+    pub crash: CrashRecord,
+}
+
+/// Starts the application and runs it for ever.
+///
+/// # Errors
+/// [`StartError`] when it can't start; nothing was sent then.
+pub async fn run<S: Flash, N: Network, E: Entropy>(
+    parts: Parts<S, N, E>,
+) -> Result<Infallible, StartError> {
+    let Parts {
+        store,
+        memory,
+        space,
+        network,
+        mut entropy,
+        link,
+        log,
+        firmware,
+        arena_bytes,
+        crash,
+    } = parts;
+    let Memory {
+        head,
+        payload,
+        frame,
+        receive,
+        send,
+        who,
+    } = memory;
+    let found = Provisioning::decode(store.provisioning()).map_err(StartError::Provisioning)?;
+    let who: &'static Provisioning<'static> = who.insert(found);
+    let signer = key::load_or_create(StoreFlash(store), store.map().key, &mut entropy)?;
+    log(format_args!(
+        "device {} key {}",
+        who.device,
+        Hex(&signer.public_key().0)
+    ));
+    let mut slots = open_slots(store, who.root)?;
+    let boot = slots.begin_boot().map_err(StartError::Slots)?;
+    let number = slots.state().boot;
+    log(format_args!("boot {number} {boot:?}"));
+    let outbox = open_outbox(store, number, random(&mut entropy))?;
+    let sync = sync_config(who, store.map().slots.slot_bytes, arena_bytes);
+    let parts = HeadParts {
+        setup: setup(who, firmware),
+        signer,
+        verifier: DalekVerifier,
+        slots,
+        boot,
+        client: UpdateClient::new(sync, DalekVerifier, head),
+        outbox,
+        spare_epoch: random(&mut entropy),
+        payload,
+        frame,
+    };
+    let app = space.0.write(App {
+        control: Control::new(parts, now()).map_err(StartError::Control)?,
+        store,
+        link,
+        log,
+        subscriptions: Subscriptions::default(),
+        unwritten: None,
+        unstored: None,
+        trouble_until: None,
+        jitter: random(&mut entropy).get(),
+    });
+    report(app, crash);
+    let mut session = session(who, Buffers::new(receive, send)).ok_or(StartError::Name)?;
+    let broker = SocketAddrV4::new(who.broker.into(), who.port);
+    app.run(network, &mut session, broker).await
+}
+
+/// Reports how the boot before this one ended. Nothing hangs on it: a board that can't say so runs.
+fn report<S: Flash>(app: &mut App<S>, crash: CrashRecord) {
+    let Some((how, at)) = crash.read() else {
+        return;
+    };
+    (app.log)(format_args!("the boot before crashed: {how:?} at {at:#x}"));
+    if let Err(error) = app.control.crashed(how, at, now()) {
+        (app.log)(format_args!("the crash is not reported: {error}"));
+    }
+}
+
+fn setup(who: &Provisioning<'_>, firmware: &str) -> Setup {
+    Setup {
+        fleet: who.fleet.clone(),
+        device: who.device.clone(),
+        class: BoardClass::Mcu,
+        firmware: Text::try_from(firmware).unwrap_or_default(),
+        tags: who.tags.clone(),
+    }
+}
+
+fn open_outbox<S: Flash>(
+    store: &'static Store<S>,
+    boot: u32,
+    fresh: NonZeroU32,
+) -> Result<Outbox<StoreFlash<S>, F, C, RECORDS, BUFFER>, StartError> {
+    let opened = Outbox::open(StoreFlash(store), store.map().outbox, boot, fresh);
+    opened.map_err(StartError::Outbox)
+}
+
+/// Opens journal and slots; a blank flash is provisioned with the first trust root.
+fn open_slots<S: Flash>(
+    store: &'static Store<S>,
+    signed_root: &[u8],
+) -> Result<Slots<StoreFlash<S>>, StartError> {
+    let layout = store.map().slots;
+    match Slots::open(StoreFlash(store), layout) {
+        Err(slots::Error::Unprovisioned) => {}
+        opened => return opened.map_err(StartError::Slots),
+    }
+    let root = Root::accept_first(signed_root, &DalekVerifier).map_err(|_| StartError::Root)?;
+    Slots::provision(StoreFlash(store), layout, root).map_err(StartError::Slots)
+}
+
+fn random(entropy: &mut impl Entropy) -> NonZeroU32 {
+    let mut bytes = [0; 4];
+    entropy.fill(&mut bytes);
+    NonZeroU32::new(u32::from_le_bytes(bytes)).unwrap_or(NonZeroU32::MIN)
+}
+
+fn sync_config(
+    who: &'static Provisioning<'static>,
+    slot_bytes: u32,
+    arena: u32,
+) -> Config<'static> {
+    Config {
+        board: Board {
+            fleet: &who.fleet,
+            device: &who.device,
+            class: BoardClass::Mcu,
+            tags: &who.tags,
+        },
+        capabilities: Capabilities {
+            class: BoardClass::Mcu,
+            kernels: &KERNELS,
+            runtime: RUNTIME_VERSION,
+            slot_bytes,
+            arena_bytes: arena,
+        },
+        timeout_ms: 5_000,
+        backoff_ms: 500,
+        backoff_max_ms: 60_000,
+    }
+}
+
+/// The session of MQTT. It ends with each connection: the outbox and the update client know better what
+/// was lost than a broker does.
+fn session(
+    who: &'static Provisioning<'static>,
+    buffers: Buffers<'static>,
+) -> Option<Session<'static>> {
+    let state = topic::device(&who.fleet, &who.device, Channel::State);
+    let will = Will::new(&state, OFFLINE.as_bytes(), &[]).ok()?;
+    let mut name: Vec<u8, 64> = Vec::new();
+    // The same as the Linux agent's: one name, one board.
+    for part in ["edgeward-", &who.fleet, "-", &who.device] {
+        name.extend_from_slice(part.as_bytes()).ok()?;
+    }
+    let name = core::str::from_utf8(&name).ok()?;
+    let mut config = ConfigBuilder::new(buffers)
+        .client_id(name)
+        .ok()?
+        .keepalive_interval(KEEP_ALIVE_S)
+        .will(will.qos(QoS::AtLeastOnce).retained())
+        .ok()?;
+    if !who.username.is_empty() {
+        config = config.auth(&who.username, who.password.as_bytes()).ok()?;
+    }
+    Some(Session::new(config))
+}
+
+/// Bytes as digits.
+struct Hex<'a>(&'a [u8]);
+
+impl core::fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}

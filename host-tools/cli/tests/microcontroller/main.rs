@@ -1,0 +1,97 @@
+//! The firmware of a microcontroller in QEMU, against a real broker and the host's own commands: from an
+//! empty flash to telemetry in the store, through updates, a cut in mid-download, and a bad release.
+
+mod board;
+#[path = "../common/mod.rs"]
+#[allow(dead_code, reason = "each test takes what it needs")]
+mod common;
+mod site;
+
+use board::Board;
+use serde_json::Value;
+use site::Site;
+
+/// What a microcontroller does in its life, on the broker of `site`.
+fn a_life(site: &Site, image: &str) {
+    let mut board = Board::flash(site, image);
+    let key = board.key();
+    site.enroll(&key);
+    // Boot, fetch, self-test, trial, confirm: and windows of its samples are in the store.
+    site.roll_out("v1");
+    let shown = site.until_it_runs("1.0.0");
+    assert_eq!(shown["slots"][0]["state"], "confirmed", "{shown}");
+    let shown = site.until("windows", |shown| {
+        let inferences = shown["windows"][0]["inferences"].as_u64();
+        inferences.is_some_and(|inferences| inferences > 0)
+    });
+    assert_eq!(shown["windows"][0]["samples"], 1000, "{shown}");
+    assert!(
+        shown["agent"]
+            .as_str()
+            .is_some_and(|agent| agent.contains("mps2"))
+    );
+
+    // The power goes while the second release is on its way, and one of its chunks is lost.
+    board.cut_power();
+    site.roll_out("v2");
+    let (digest, chunks) = site.chunks("v2");
+    let lost = chunks.len() - 1;
+    site.lose_chunk(&digest, lost);
+    board.start();
+    board.until_flash_holds(&chunks[lost - 1]);
+    board.cut_power();
+    board.start();
+    // Nothing of what was there is fetched again: what comes is the chunk that was missing.
+    site.put_chunk(&digest, lost, &chunks[lost]);
+    let shown = site.until_it_runs("2.0.0");
+    assert_eq!(shown["floor"], 2, "{shown}");
+    let resumed = site.event("Resumed", |_| true);
+    assert_eq!(resumed["kept"], lost, "{resumed}");
+    assert_eq!(resumed["total"], chunks.len(), "{resumed}");
+
+    // The third predicts nonsense: the board leaves it, and says why.
+    site.roll_out("bad");
+    let shown = site.until("the revert", |shown| {
+        shown["last_failure"]["reason"] == "prediction_drift"
+    });
+    assert_eq!(shown["last_failure"]["version"], "3.0.0", "{shown}");
+    let shown = site.until_it_runs("2.0.0");
+    assert_eq!(shown["floor"], 2, "{shown}");
+    // No number is missing between what the board has said since it was flashed.
+    assert_eq!(shown["gaps"], Value::Array(Vec::new()), "{shown}");
+}
+
+#[test]
+fn a_board_lives_on_mosquitto() {
+    if let Some(image) = board::image()
+        && let Some(site) = Site::on_mosquitto()
+    {
+        a_life(&site, &image);
+    }
+}
+
+#[test]
+fn a_board_lives_on_the_embedded_broker() {
+    if let Some(image) = board::image() {
+        a_life(&Site::on_the_embedded_broker(), &image);
+    }
+}
+
+/// A driver of the board's that does not work: whatever it does, the board starts again and says how it
+/// ended, signed like all that it says.
+#[test]
+fn a_crash_is_reported_by_the_next_boot() {
+    let Some(image) = board::image() else { return };
+    let site = Site::on_the_embedded_broker();
+    let board = Board::flash(&site, &image);
+    let key = board.key();
+    site.enroll(&key);
+    for (word, how) in [("panic", "Panic"), ("fault", "Fault"), ("hang", "Watchdog")] {
+        board.measures(&format!("1,0,0,0,0,0,0,0\n2,2000,0,0,0,0,0,0\n{word}\n"));
+        board.until_it_says(&format!("the boot before crashed: {how}"));
+        // Until then it may crash faster than it connects.
+        board.measures("1,0,0,0,0,0,0,0\n2,60000,0,0,0,0,0,0\n");
+        let crash = site.event("Crashed", |crash| crash["how"] == how);
+        assert_ne!(crash["at"], 0, "{crash}");
+    }
+}

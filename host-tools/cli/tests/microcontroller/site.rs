@@ -1,0 +1,223 @@
+//! A home with keys and releases for microcontrollers, a broker, and `edgeward serve`.
+
+use crate::board::Board;
+use crate::common::process::{PATIENCE, Running, free_ports, wait_until};
+use crate::common::{Place, model};
+use edgeward::bundle::{Bundle, CHUNK_BYTES};
+use edgeward::topic;
+use edgeward::trust::Digest32;
+use edgeward_host::mqtt::{Mqtt, Options};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub struct Site {
+    place: Place,
+    broker: SocketAddr,
+    /// Where boards find the broker: their protocol may have a port of its own.
+    pub for_boards: String,
+    _broker: Running,
+    serve: Option<Running>,
+}
+
+impl Deref for Site {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
+}
+
+impl Site {
+    /// Nothing where there is no Mosquitto; a line says so.
+    pub fn on_mosquitto() -> Option<Self> {
+        let named = std::env::var_os("EDGEWARD_MOSQUITTO").map(PathBuf::from);
+        let program = named.unwrap_or_else(|| "/usr/sbin/mosquitto".into());
+        if !program.exists() {
+            println!("skipped: no {}", program.display());
+            return None;
+        }
+        let place = Place::new();
+        let [port] = free_ports();
+        let settings = format!("listener {port} 127.0.0.1\nallow_anonymous true\n");
+        std::fs::write(place.path("mosquitto.conf"), settings).expect("written");
+        let mut command = Command::new(program);
+        let broker = Running::start(command.arg("-c").arg(place.path("mosquitto.conf")));
+        broker.until_it_says("running");
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        Some(Self::new(place, broker, address, address))
+    }
+
+    pub fn on_the_embedded_broker() -> Self {
+        let place = Place::new();
+        let broker = place.start(&["broker", "--port", "0", "--port-v5", "0"]);
+        let printed = broker.first_json();
+        let address = |name: &str| {
+            let address = printed[name].as_str().expect("an address");
+            address.parse().expect("an address")
+        };
+        let (four, five) = (address("mqtt_3_1_1"), address("mqtt_5"));
+        Self::new(place, broker, four, five)
+    }
+
+    fn new(mut place: Place, running: Running, broker: SocketAddr, boards: SocketAddr) -> Self {
+        place.use_broker(broker.to_string());
+        place.json(&["keys", "init"], 0);
+        for release in ["v1", "v2", "bad"] {
+            write_spec(&place, release);
+            let (spec, out) = (format!("{release}.toml"), format!("{release}.bundle"));
+            let pack = [
+                "pack", &spec, "--target", "cortex-m", "--out", &out, "--sign",
+            ];
+            // The bad one is known to be bad; somebody overrode that.
+            let skew: &[&str] = if release == "bad" {
+                &["--allow-skew"]
+            } else {
+                &[]
+            };
+            place.json(&[&pack, skew].concat(), 0);
+        }
+        write_recording(&place.path("recording.txt"));
+        let mut site = Self {
+            place,
+            broker,
+            for_boards: boards.to_string(),
+            _broker: running,
+            serve: None,
+        };
+        let serve = site.start(&["serve", "--http", "127.0.0.1:0"]);
+        serve.first_json();
+        site.serve = Some(serve);
+        site
+    }
+
+    /// Has every board of the fleet run a release.
+    pub fn roll_out(&self, release: &str) {
+        let bundle = format!("{release}.bundle");
+        let start = [
+            "rollout", "start", &bundle, "--id", release, "--phases", "100%",
+        ];
+        self.json(&start, 0);
+    }
+
+    /// Digest and chunks of a release.
+    pub fn chunks(&self, release: &str) -> (Digest32, Vec<Vec<u8>>) {
+        let bytes = std::fs::read(self.path(&format!("{release}.bundle"))).expect("a bundle");
+        let digest = Bundle::open(&bytes).expect("a bundle").head().digest();
+        let chunks = bytes.chunks(CHUNK_BYTES).map(<[u8]>::to_vec).collect();
+        (digest, chunks)
+    }
+
+    fn client(&self) -> Mqtt {
+        let (host, port) = (self.broker.ip().to_string(), self.broker.port());
+        Mqtt::connect(&Options::new("test", host, port))
+    }
+
+    /// Takes a chunk off the broker.
+    pub fn lose_chunk(&self, digest: &Digest32, n: usize) {
+        self.put_chunk(digest, n, &[]);
+    }
+
+    /// Puts a chunk onto the broker.
+    pub fn put_chunk(&self, digest: &Digest32, n: usize, bytes: &[u8]) {
+        let client = self.client();
+        client.publish(&topic::blob(digest, n as u32), bytes, true);
+        client.flush(PATIENCE).expect("the broker takes it");
+    }
+
+    /// What the store knows of the board, once it is as it should be.
+    pub fn until(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        wait_until(what, PATIENCE, || {
+            let shown = self.json(&["device", "show", Board::NAME], 0);
+            if condition(&shown) {
+                return Ok(shown);
+            }
+            let uart = self.path(Board::NAME).join("uart.log");
+            let said = std::fs::read_to_string(uart).unwrap_or_default();
+            Err(format!("{shown}\n{said}"))
+        })
+    }
+
+    /// Has the host take what is signed with this key.
+    pub fn enroll(&self, key: &str) {
+        let enroll = ["device", "enroll", Board::NAME, "--class", "mcu", "--key"];
+        self.json(&[&enroll[..], &[key]].concat(), 0);
+    }
+
+    /// What a stored event of this kind says that is as it should be.
+    pub fn event(&self, kind: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        wait_until(kind, PATIENCE, || {
+            let events = self.lines(&["watch", "--since", "3600", "--timeout", "1"], 0);
+            let mut found = events.iter().map(|event| &event["body"][kind]);
+            let found = found.find(|body| !body.is_null() && wanted(body));
+            found.cloned().ok_or_else(|| format!("{events:?}"))
+        })
+    }
+
+    /// Waits until the board runs a version that it has confirmed.
+    pub fn until_it_runs(&self, version: &str) -> Value {
+        self.until(version, |shown| {
+            let running = &shown["running"];
+            running["version"] == version && running["state"] == "confirmed"
+        })
+    }
+}
+
+/// The example model's releases as int8 programs, with short trials.
+fn write_spec(place: &Place, release: &str) {
+    let text = std::fs::read_to_string(model(&format!("{release}.toml"))).expect("a spec");
+    let mut spec: toml::Table = text.parse().expect("TOML");
+    spec.insert("engine".to_owned(), "program".into());
+    absolute(&mut spec, Path::new(&model("")));
+    let policy = spec["policy"].as_table_mut().expect("a policy");
+    let trial = toml::toml! {
+        min_inferences = 60
+        min_windows = 2
+    };
+    policy.insert("trial".to_owned(), trial.into());
+    let path = place.path(&format!("{release}.toml"));
+    std::fs::write(path, spec.to_string()).expect("written");
+}
+
+/// Makes the paths of files that are there absolute.
+fn absolute(table: &mut toml::Table, folder: &Path) {
+    for (_, value) in table.iter_mut() {
+        match value {
+            toml::Value::Table(table) => absolute(table, folder),
+            toml::Value::String(text) => {
+                let path = folder.join(&text);
+                if path.is_file() {
+                    *text = path.display().to_string();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The example model's test data as a recording, ten times as fast as it was taken.
+fn write_recording(path: &Path) {
+    let text = std::fs::read_to_string(model("test.csv")).expect("test data");
+    let mut lines = text.lines();
+    let header: Vec<_> = lines.next().expect("a header").split(',').collect();
+    assert_eq!(header[..2], ["recording", "label"]);
+    let mut out = format!(
+        "edgeward-source schema=1 dtype=f32 features={}\n",
+        header[2..].join(",")
+    );
+    let mut last = None;
+    for (n, line) in lines.enumerate() {
+        let mut fields = line.splitn(3, ',');
+        let recording = fields.next();
+        if last.is_some() && last != recording {
+            out.push_str("reset\n");
+        }
+        last = recording;
+        let values = fields.nth(1).expect("values");
+        writeln!(out, "{n},{n},{values}").expect("a string");
+    }
+    std::fs::write(path, out).expect("written");
+}

@@ -1,0 +1,342 @@
+//! What a board's firmware takes of flash and RAM, by part.
+
+use crate::bare_metal::{self, Toolchain};
+use crate::boards;
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// What to do with the figures.
+#[derive(Args)]
+pub struct Options {
+    /// The board.
+    #[arg(long, default_value = boards::TESTED)]
+    board: String,
+    /// Compares with benches/firmware.txt and fails when flash or RAM grew by more than a hundredth.
+    #[arg(long)]
+    check: bool,
+    /// Writes benches/firmware.txt.
+    #[arg(long, conflicts_with = "check")]
+    save: bool,
+}
+
+const FIGURES: &str = "benches/firmware.txt";
+/// Growth that needs no word, per mille, by the compiler that wrote the figures and by another one.
+const SLACK_PER_MILLE: u64 = 10;
+const OTHER_SLACK_PER_MILLE: u64 = 100;
+
+/// Statics of at least this many bytes have a row of their own.
+const LARGE_BYTES: u64 = 1024;
+
+/// Parts by what a symbol's mangled name has in it; the first that fits counts.
+const PARTS: [(&str, &[&str]); 9] = [
+    ("network", &["smoltcp", "embassy_net", "lan9118"]),
+    ("mqtt", &["minimq"]),
+    ("crypto", &["curve25519", "ed25519", "4sha2", "6digest"]),
+    ("programs", &["8edgeward7program", "edgeward..program"]),
+    (
+        "application",
+        &["edgeward_firmware", "edgeward_mcu", "embassy_executor..raw"],
+    ),
+    ("core", &["8edgeward", "edgeward.."]),
+    ("board", &["edgeward_"]),
+    ("constants", &[".Lanon", "anon."]),
+    (
+        "fmt, floats",
+        &["3fmt", "3num", "7flt2dec", "7dec2flt", "core..fmt"],
+    ),
+];
+const REST: &str = "rest";
+
+/// Flash and RAM.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Bytes {
+    flash: u64,
+    ram: u64,
+}
+
+/// Builds the firmware, prints what it takes, and holds it to its budget.
+pub fn run(root: &Path, options: &Options) -> Result<()> {
+    let image = boards::image(root, &options.board)?;
+    let bytes = std::fs::read(&image).with_context(|| image.display().to_string())?;
+    let (total, parts, statics) = measure(&bytes).context("no 32-bit ELF image")?;
+    let compiler = Toolchain::find(bare_metal::TARGET)?.version()?;
+    let table = table(&options.board, &compiler, total, &parts) + &large(&statics);
+    println!("{table}");
+    for (what, taken) in [("flash_bytes", total.flash), ("ram_bytes", total.ram)] {
+        let budget = budget(root, &options.board, what)?;
+        ensure!(
+            taken <= budget,
+            "{taken} bytes, the budget in boards/{}/board.toml has {what} = {budget}",
+            options.board
+        );
+    }
+    let path = root.join(FIGURES);
+    if options.save {
+        std::fs::write(&path, &table)?;
+    }
+    if options.check {
+        let known = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        compare(&known, &compiler, total)?;
+    }
+    Ok(())
+}
+
+/// A figure of a board's budget.
+fn budget(root: &Path, board: &str, what: &str) -> Result<u64> {
+    let path = root.join("boards").join(board).join("board.toml");
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let section = text.split_once("[budget]").map(|(_, rest)| rest);
+    let lines = section.unwrap_or_default().lines();
+    let own = lines.skip(1).take_while(|line| !line.starts_with('['));
+    let figures: BTreeMap<_, _> = own.filter_map(|line| line.split_once(" = ")).collect();
+    let figure = figures.get(what).and_then(|text| text.parse().ok());
+    figure.with_context(|| format!("{}: no {what} in [budget]", path.display()))
+}
+
+impl Options {
+    /// As the tests run it.
+    pub fn check() -> Self {
+        Self {
+            board: boards::TESTED.to_owned(),
+            check: true,
+            save: false,
+        }
+    }
+}
+
+fn table(board: &str, compiler: &str, total: Bytes, parts: &BTreeMap<&str, Bytes>) -> String {
+    let mut text = format!(
+        "# Bytes of the firmware of {board}: flash with constants, static RAM without the stack.\n\
+         # Written by `cargo xtask size --save` with {compiler}.\n\
+         # By the crates of symbols: what the compiler inlined counts where it went, mostly the\n\
+         # application's tasks.\n\
+         part            flash      ram\n"
+    );
+    let rows = parts.iter().map(|(name, bytes)| (*name, *bytes));
+    for (name, bytes) in rows.chain([("total", total)]) {
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "{name:<12} {:>8} {:>8}", bytes.flash, bytes.ram);
+    }
+    text
+}
+
+/// The statics that have a row of their own.
+fn large(statics: &[(String, u64)]) -> String {
+    let mut text = "\nstatic                     ram\n".to_owned();
+    for (name, bytes) in statics {
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "{name:<21} {bytes:>8}");
+    }
+    text
+}
+
+/// The last two names of a mangled path, without its hash.
+fn short(mangled: &str) -> String {
+    let mut rest = mangled.strip_prefix("_ZN").unwrap_or(mangled);
+    let mut names = Vec::new();
+    while let Some(digits) = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .filter(|&at| at > 0)
+    {
+        let Ok(len) = rest[..digits].parse::<usize>() else {
+            break;
+        };
+        let Some(name) = rest.get(digits..digits + len) else {
+            break;
+        };
+        names.push(name);
+        rest = &rest[digits + len..];
+    }
+    names.pop();
+    let from = names.len().saturating_sub(2).max(1);
+    names
+        .get(from..)
+        .map_or(mangled.to_owned(), |names| names.join("::"))
+}
+
+/// Fails when a total is more than the known one and the slack.
+fn compare(known: &str, compiler: &str, total: Bytes) -> Result<()> {
+    let line = known.lines().find_map(|line| line.strip_prefix("total "));
+    let mut figures = line.unwrap_or_default().split_whitespace().map(str::parse);
+    let (Some(Ok(flash)), Some(Ok(ram))) = (figures.next(), figures.next()) else {
+        bail!("{FIGURES} has no total");
+    };
+    let slack = match known.contains(compiler) {
+        true => SLACK_PER_MILLE,
+        false => OTHER_SLACK_PER_MILLE,
+    };
+    let known = Bytes { flash, ram };
+    for (what, now, then) in [
+        ("flash", total.flash, known.flash),
+        ("RAM", total.ram, known.ram),
+    ] {
+        let most = then + then * slack / 1000;
+        ensure!(
+            now <= most,
+            "{what} grew from {then} to {now} bytes: `cargo xtask size --save` when that is meant"
+        );
+    }
+    Ok(())
+}
+
+/// An ELF image for a 32-bit processor.
+struct Elf<'a>(&'a [u8]);
+
+/// A section: kind, flags, where it is in the file, its bytes, and the section that it refers to.
+struct Section {
+    kind: u32,
+    flags: u32,
+    offset: usize,
+    len: usize,
+    link: usize,
+}
+
+/// Kinds of sections.
+const PROGBITS: u32 = 1;
+const SYMTAB: u32 = 2;
+const NOBITS: u32 = 8;
+/// The section is in memory when the program runs.
+const ALLOCATED: u32 = 2;
+/// Bytes of a symbol.
+const SYMBOL_BYTES: usize = 16;
+
+impl Elf<'_> {
+    fn half(&self, at: usize) -> Option<usize> {
+        let bytes = self.0.get(at..)?.first_chunk()?;
+        Some(usize::from(u16::from_le_bytes(*bytes)))
+    }
+
+    fn word(&self, at: usize) -> Option<u32> {
+        Some(u32::from_le_bytes(*self.0.get(at..)?.first_chunk()?))
+    }
+
+    fn section(&self, index: usize) -> Option<Section> {
+        let start = self.word(32)? as usize + index * self.half(46)?;
+        Some(Section {
+            kind: self.word(start + 4)?,
+            flags: self.word(start + 8)?,
+            offset: self.word(start + 16)? as usize,
+            len: self.word(start + 20)? as usize,
+            link: self.word(start + 24)? as usize,
+        })
+    }
+
+    fn sections(&self) -> Option<Vec<Section>> {
+        (0..self.half(48)?)
+            .map(|index| self.section(index))
+            .collect()
+    }
+
+    fn name(&self, strings: &Section, at: usize) -> Option<&str> {
+        let rest = self.0.get(strings.offset + at..)?;
+        let len = rest.iter().position(|&byte| byte == 0)?;
+        std::str::from_utf8(&rest[..len]).ok()
+    }
+}
+
+/// What an image takes in all, by part, and its large statics; what no symbol stands for is in the rest.
+type Measured = (Bytes, BTreeMap<&'static str, Bytes>, Vec<(String, u64)>);
+
+/// Reads that from an image.
+fn measure(image: &[u8]) -> Option<Measured> {
+    let elf = Elf(image);
+    let sections = elf.sections()?;
+    let mut total = Bytes::default();
+    for section in sections
+        .iter()
+        .filter(|section| section.flags & ALLOCATED != 0)
+    {
+        match section.kind {
+            PROGBITS => total.flash += section.len as u64,
+            NOBITS => total.ram += section.len as u64,
+            _ => {}
+        }
+    }
+    let symbols = sections.iter().find(|section| section.kind == SYMTAB)?;
+    let strings = sections.get(symbols.link)?;
+    let mut parts: BTreeMap<&str, Bytes> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    let mut statics = Vec::new();
+    for at in (0..symbols.len).step_by(SYMBOL_BYTES) {
+        let at = symbols.offset + at;
+        let (address, len) = (elf.word(at + 4)?, u64::from(elf.word(at + 8)?));
+        let section = sections.get(elf.half(at + 14)?);
+        let Some(section) = section.filter(|section| section.flags & ALLOCATED != 0) else {
+            continue;
+        };
+        // Two names of one thing count once.
+        if len == 0 || !seen.insert((address, len)) {
+            continue;
+        }
+        let name = elf.name(strings, elf.word(at)? as usize)?;
+        let part = parts.entry(part_of(name)).or_default();
+        match section.kind {
+            PROGBITS => part.flash += len,
+            _ => {
+                part.ram += len;
+                if len >= LARGE_BYTES {
+                    statics.push((short(name), len));
+                }
+            }
+        }
+    }
+    let named = parts.values().fold(Bytes::default(), |sum, part| Bytes {
+        flash: sum.flash + part.flash,
+        ram: sum.ram + part.ram,
+    });
+    let rest = parts.entry(REST).or_default();
+    rest.flash += total.flash.saturating_sub(named.flash);
+    rest.ram += total.ram.saturating_sub(named.ram);
+    statics.sort_by_key(|(_, len)| core::cmp::Reverse(*len));
+    Some((total, parts, statics))
+}
+
+fn part_of(name: &str) -> &'static str {
+    let fits = |words: &[&str]| words.iter().any(|word| name.contains(word));
+    let found = PARTS.iter().find(|(_, words)| fits(words));
+    found.map_or(REST, |(part, _)| part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symbols_are_told_apart() {
+        for (name, part) in [
+            ("_ZN7smoltcp6socket3tcp6Socket7process17h0E", "network"),
+            ("_ZN8edgeward7program4exec3Run4step17h0E", "programs"),
+            ("_ZN8edgeward5slots7journal4scan17h0E", "core"),
+            ("_ZN12edgeward_mcu3app7App17h0E", "application"),
+            ("_ZN24edgeward_qemu_mps2_an3865ARENA17h0E", "board"),
+            ("memcpy", REST),
+        ] {
+            assert_eq!(part_of(name), part, "{name}");
+        }
+    }
+
+    #[test]
+    fn statics_are_named_by_their_module() {
+        let mangled = "_ZN24edgeward_qemu_mps2_an3867lan91185STATE17h0123456789abcdefE";
+        assert_eq!(short(mangled), "lan9118::STATE");
+        let mangled = "_ZN24edgeward_qemu_mps2_an3865ARENA17h0123456789abcdefE";
+        assert_eq!(short(mangled), "ARENA");
+        assert_eq!(short("memory"), "memory");
+    }
+
+    #[test]
+    fn growth_is_found() {
+        let now = |flash, ram| Bytes { flash, ram };
+        let parts = BTreeMap::new();
+        let known = table("b", "rustc 1", now(1000, 2000), &parts);
+        assert!(compare(&known, "rustc 1", now(1010, 2020)).is_ok());
+        assert!(compare(&known, "rustc 1", now(1011, 2000)).is_err());
+        assert!(compare(&known, "rustc 1", now(1000, 2021)).is_err());
+        assert!(compare(&known, "rustc 2", now(1100, 2200)).is_ok());
+        assert!(compare(&known, "rustc 2", now(1101, 2200)).is_err());
+        assert!(compare("", "rustc 1", now(0, 0)).is_err());
+    }
+}
