@@ -539,7 +539,6 @@ impl Agent<'_> {
                 thread::park_timeout(Duration::from_millis(5));
             }
         }
-        while self.reports() {}
         self.store_the_last();
         let deadline = Instant::now() + FAREWELL;
         while self.connected && Instant::now() < deadline {

@@ -149,9 +149,10 @@ impl Agent<'_> {
         }
     }
 
-    /// Stores the windows that are left at the end: what could not be stored is tried again at once, and
+    /// Writes down what is left at the end. Of the windows, what could not be stored is tried again at once, and
     /// what can't be until [`LAST`] is counted as lost.
     pub(super) fn store_the_last(&mut self) {
+        while self.reports() {}
         let deadline = Instant::now() + LAST;
         loop {
             if let Some((_, at)) = &mut self.unstored {
