@@ -81,7 +81,11 @@ fn profile(window: u16, hop: u16, layout: Layout, drift_window: u32) -> Profile<
         },
         features: missing
             .into_iter()
-            .map(|missing| feature(0.5, edges, missing))
+            .zip(["x", "y", "z"])
+            .map(|(missing, name)| FeatureProfile {
+                name: Name::try_from(name).unwrap(),
+                ..feature(0.5, edges, missing)
+            })
             .collect(),
         output: OutputProfile {
             kind: OutputKind::Logits,
