@@ -18,8 +18,10 @@ pub fn killed(world: &mut World, report: &mut Report, fourth: &Damaged) -> Resul
     let after = world.newest(&name)?;
     // Its refusal of the damaged chunk may come before the last of the others.
     let chunks = fourth.bundle.len().div_ceil(CHUNK_BYTES);
+    let running = world.birth(&name)?.and_then(|birth| birth.running);
+    let idle = 1 - usize::from(running.context("a release that runs")?);
     let hangs = wait_until(PATIENCE, || {
-        Ok(world.boards[0].holds(&fourth.bundle)? + 1 == chunks)
+        Ok(world.boards[0].holds(idle, &fourth.bundle)? + 1 == chunks)
     })?;
     must(hangs, "all chunks but the damaged one", world)?;
     world.boards[0].kill()?;

@@ -2,12 +2,14 @@
 //! processes of their own. Everything is production code on real files and sockets.
 
 use super::feeder::{Feeder, Recording, Stream};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use edgeward::bundle::CHUNK_BYTES;
 use edgeward::bundle::write::sign;
+use edgeward::slots::Layout;
 use edgeward::telemetry::{Birth, ReleaseId, SlotState};
 use edgeward::trust::Role;
 use edgeward_firmware::linux::config::{Broker, Config, Flash, Protocol, Source};
+use edgeward_firmware::linux::flash::SECTOR_BYTES;
 use edgeward_host::broker::wait_for;
 use edgeward_host::collector::{Collector, now_ms};
 use edgeward_host::controller::{Controller, ControllerHandle, keep_release};
@@ -135,14 +137,16 @@ impl Board {
         Ok(())
     }
 
-    /// Chunks of a bundle that are in the board's flash.
-    pub fn holds(&self, bundle: &[u8]) -> Result<usize> {
+    /// Chunks of a bundle that a slot of the board's flash holds.
+    pub fn holds(&self, slot: usize, bundle: &[u8]) -> Result<usize> {
         let flash = std::fs::read(self.folder.join("slots.flash"))?;
-        let there = |chunk: &&[u8]| {
-            let mut blocks = flash.chunks(CHUNK_BYTES);
-            blocks.any(|block| block.starts_with(chunk))
-        };
-        Ok(bundle.chunks(CHUNK_BYTES).filter(there).count())
+        let layout = Layout::split(flash.len() as u32, SECTOR_BYTES as u32);
+        let layout = layout.map_err(|error| anyhow!("the slots: {error:?}"))?;
+        let held = flash.get(layout.slots[slot] as usize..).unwrap_or_default();
+        let pairs = bundle.chunks(CHUNK_BYTES).zip(held.chunks(CHUNK_BYTES));
+        Ok(pairs
+            .filter(|(chunk, held)| held.starts_with(chunk))
+            .count())
     }
 
     /// SIGKILL: as when the power goes.
