@@ -86,7 +86,15 @@ fn cut() -> Vec<File> {
     fn quarter(bytes: &[u8], quarters: usize) -> &[u8] {
         &bytes[..bytes.len() * quarters / 4]
     }
-    let cases: [(&str, &str, &[u8], Expected, &'static [&'static str]); 9] = [
+    /// Name, ending, bytes, what is expected, and words of the refusal.
+    type Case<'a> = (
+        &'a str,
+        &'a str,
+        &'a [u8],
+        Expected,
+        &'static [&'static str],
+    );
+    let cases: [Case<'_>; 9] = [
         ("an empty file", "onnx", &[], no_file, &["no graph"]),
         (
             "a quarter of a file",

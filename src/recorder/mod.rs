@@ -58,7 +58,7 @@ pub struct Stamp {
 
 /// A ring of records. `B` is its memory: an array, a `&'static mut [u8]` or a `Vec<u8>`.
 ///
-/// Invariant: `start` and `len` are multiples of [`ALIGN`] and within `capacity`, which is within the
+/// Invariant: `start` and `len` are multiples of `ALIGN` and within `capacity`, which is within the
 /// memory; the `len` bytes from `start` on, around the end, are whole records.
 #[derive(Debug, Clone)]
 pub struct Recorder<B> {

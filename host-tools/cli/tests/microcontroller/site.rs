@@ -6,7 +6,7 @@ use crate::common::{Place, model};
 use edgeward::bundle::{Bundle, CHUNK_BYTES};
 use edgeward::topic;
 use edgeward::trust::Digest32;
-use edgeward_host::mqtt::{Mqtt, Options};
+use edgeward_host::mqtt::{Event, Mqtt, Options};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -116,9 +116,23 @@ impl Site {
         Mqtt::connect(&Options::new("test", host, port))
     }
 
-    /// Takes a chunk off the broker.
-    pub fn lose_chunk(&self, digest: &Digest32, n: usize) {
-        self.put_chunk(digest, n, &[]);
+    /// Starts a rollout and takes a chunk of its release off the broker, once both have put it there who
+    /// do: the command, and `edgeward serve`, which would put it back otherwise.
+    pub fn roll_out_without(&self, release: &str, n: usize) {
+        let (digest, _) = self.chunks(release);
+        let client = self.client();
+        let granted = client.subscribe_and_wait(&topic::blob(&digest, n as u32), PATIENCE);
+        granted.expect("the broker grants it");
+        self.roll_out(release);
+        let mut published = 0;
+        while published < 2 {
+            let event = client.recv_timeout(PATIENCE);
+            published += match event.expect("the chunk is published twice") {
+                Event::Message(_) => 1,
+                _ => 0,
+            };
+        }
+        self.put_chunk(&digest, n, &[]);
     }
 
     /// Puts a chunk onto the broker.

@@ -23,8 +23,8 @@ pub struct Countersigned {
 }
 
 impl KeyStore {
-    /// What [`rotate`](Self::rotate) makes as a root on its way, which those who have the other root keys
-    /// [`countersign`](Self::countersign). Nothing is in force yet but the new keys' files.
+    /// What [`rotate`](Self::rotate) makes as a root on its way, for those who have the other root keys
+    /// to sign ([`countersigned`](Self::countersigned)). Nothing is in force yet but the new keys' files.
     ///
     /// # Errors
     /// [`KeyError::TooFew`] without a root key.
