@@ -163,16 +163,28 @@ impl Builder {
     }
 
     pub fn depthwise(&mut self, kernel: [usize; 2], stride: usize, relu: bool) -> TensorId {
+        self.depthwise_of(kernel, stride, 1, relu)
+    }
+
+    /// A depthwise layer of several outputs an input channel.
+    pub fn depthwise_of(
+        &mut self,
+        kernel: [usize; 2],
+        stride: usize,
+        multiplier: usize,
+        relu: bool,
+    ) -> TensorId {
         let [.., depth] = self.shape();
+        let outputs = depth * multiplier;
         let (window, [height, width]) = self.window(kernel, stride);
         let taps = kernel[0] * kernel[1];
-        let [weights, biases] = self.weights(&[1, kernel[0], kernel[1], depth], 3, taps);
+        let [weights, biases] = self.weights(&[1, kernel[0], kernel[1], outputs], 3, taps);
         let (activation, zero) = activation(relu);
-        let output = self.activation(&[1, height, width, depth], zero);
+        let output = self.activation(&[1, height, width, outputs], zero);
         let inputs = vec![Some(self.here), weights, biases];
         let kind = Kind::Depthwise {
             window,
-            multiplier: 1,
+            multiplier,
             activation,
         };
         self.node(kind, inputs, output)

@@ -1,7 +1,7 @@
 //! Random operators to which the costs of `edgeward_compiler::cost` are fitted.
 
 use super::models::shapes::{Builder, Random};
-use edgeward_compiler::graph::{Activation, Graph, Kind, TensorId, Unary, Window};
+use edgeward_compiler::graph::{Activation, DType, Graph, Kind, Tensor, TensorId, Unary, Window};
 
 /// Graphs of some operators each.
 pub fn all() -> Vec<(String, Graph)> {
@@ -14,6 +14,9 @@ pub fn all() -> Vec<(String, Graph)> {
             _ => simple(&mut random),
         };
         graphs.push((format!("fit-{index:02}"), graph));
+    }
+    for index in 40..52 {
+        graphs.push((format!("fit-{index:02}"), portable(&mut random)));
     }
     graphs
 }
@@ -82,6 +85,45 @@ fn simple(random: &mut Random) -> Graph {
     mean(&mut it);
     it.softmax();
     it.finish()
+}
+
+/// Operators that no fast kernel takes.
+fn portable(random: &mut Random) -> Graph {
+    let [height, width] = [pick(random, 7, 14), pick(random, 7, 14)];
+    let depth = [1, 2, 3, 5, 8][pick(random, 0, 4)];
+    let mut it = Builder::new(&[1, height, width, depth]);
+    for _ in 0..2 {
+        let kernel = [[3, 3], [1, 3], [5, 4], [3, 3]][pick(random, 0, 3)];
+        let stride = 1 + usize::from(random.next().is_multiple_of(4));
+        let relu = random.next().is_multiple_of(2);
+        it.depthwise_of(kernel, stride, pick(random, 2, 4), relu);
+    }
+    offset(&mut it, random);
+    let [_, height, width, _] = it.shape();
+    // More taps than the fast kernel counts.
+    let rows = 1 + height + pick(random, 0, 5);
+    pool(&mut it, [rows, 256 / rows + 1 + width / 2], 1, false);
+    offset(&mut it, random);
+    it.classify(pick(random, 3, 20))
+}
+
+/// A constant a channel added to the current activation.
+fn offset(it: &mut Builder, random: &mut Random) -> TensorId {
+    let shape = it.shape();
+    let quantization = it.graph.tensor(it.here).quantization.clone();
+    let data = (0..shape[3]).map(|_| random.next() as u8).collect();
+    let constant = it.tensor(Tensor {
+        name: format!("constant {}", it.graph.tensors.len()),
+        shape: vec![1, 1, 1, shape[3]],
+        dtype: DType::I8,
+        quantization,
+        data: Some(data),
+    });
+    let activation = match random.next().is_multiple_of(2) {
+        true => Activation::Relu,
+        false => Activation::None,
+    };
+    node(it, Kind::Add { activation }, &[constant], &shape)
 }
 
 /// Appends a node whose output has this shape, and the current activation's quantization.

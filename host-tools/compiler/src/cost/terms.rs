@@ -98,8 +98,7 @@ fn whole(program: &Program<'_>, op: &Dense) -> bool {
 fn portable(op: &Op, outputs: u64) -> (&'static str, Vec<(&'static str, f64)>) {
     let kernel = match op {
         Op::Dense(_) => "Dense portable",
-        Op::Depthwise(_) => "Depthwise portable",
-        _ => "Conv portable",
+        _ => "Depthwise portable",
     };
     let counts = vec![
         ("product", multiplications(op) as f64),
@@ -386,17 +385,18 @@ fn pool(op: &Pool) -> (&'static str, Vec<(&'static str, f64)>) {
     let (_, rows) = Axis::rows(&op.input, &op.window).count(op.output.height);
     let (_, columns) = Axis::columns(&op.input, &op.window).count(op.output.width);
     let taps = u64::from(op.window.kernel_h) * u64::from(op.window.kernel_w);
-    if op.maximum != 0 || taps > 255 {
-        let kernel = if op.maximum != 0 {
-            "Pool maximum"
-        } else {
-            "Pool portable"
-        };
+    if op.maximum == 0 && taps > 255 {
+        // Every tap is looked at, also where it lies outside the input.
+        let each = f64::from(channels);
+        let outputs = pixels * each;
+        let row = f64::from(op.output.width) * f64::from(op.window.kernel_w) * each;
         let counts = vec![
-            ("output", pixels * f64::from(channels)),
-            ("tap", rows * columns * f64::from(channels)),
+            ("output", outputs),
+            ("row", outputs * f64::from(op.window.kernel_h)),
+            ("tried tap", rows * row),
+            ("tap", rows * columns * each),
         ];
-        return (kernel, counts);
+        return ("Pool portable", counts);
     }
     // Four channels at a time, and the last ones alone.
     let groups = f64::from(channels / 4 + channels % 4);
@@ -407,5 +407,9 @@ fn pool(op: &Pool) -> (&'static str, Vec<(&'static str, f64)>) {
         ("group's row", rows * f64::from(op.output.width) * groups),
         ("tap", rows * columns * groups),
     ];
-    ("Pool", counts)
+    let kernel = match op.maximum {
+        0 => "Pool",
+        _ => "Pool maximum",
+    };
+    (kernel, counts)
 }
