@@ -1,9 +1,9 @@
 //! What an ONNX graph must keep to that tract does not ask for.
 //!
-//! tract divides by any scale and takes a convolution's kernel from its weights, so that a file which
-//! contradicts itself would run there and give numbers that mean nothing; and it works for ever on a
-//! padding of 2^63. Only what constants say is
-//! looked at; scales that a graph computes are the graph's own business.
+//! tract divides by any scale, takes a convolution's kernel from its weights, the first of too many
+//! strides and the low bits of too great a zero point, so that a file which contradicts itself would run
+//! there and give numbers that mean nothing; and it works for ever on a padding of 2^63. Only what
+//! constants say is looked at; scales that a graph computes are the graph's own business.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::format;
@@ -15,7 +15,7 @@ use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 use super::onnx::name_node;
 use super::tract::LoadError;
 
-/// Checks names, scales and kernels of a graph.
+/// Checks names, elements, scales and kernels of a graph.
 pub(super) fn check(graph: &GraphProto) -> Result<(), LoadError> {
     let mut made = BTreeSet::new();
     let initializers = graph.initializer.iter().map(|it| (&*it.name, it));
@@ -39,8 +39,11 @@ pub(super) fn check(graph: &GraphProto) -> Result<(), LoadError> {
             constants.extend(values.map(|it| (&**name, it)));
         }
     }
+    for (name, tensor) in &constants {
+        elements(name, tensor)?;
+    }
     for node in &graph.node {
-        window(node)?;
+        window(node, &constants)?;
         scales(node, &constants)?;
         kernel(node, &constants)?;
     }
@@ -78,27 +81,76 @@ fn scales(node: &NodeProto, constants: &BTreeMap<&str, &TensorProto>) -> Result<
 /// element before it knows how large the output is, so that a greater one would keep it busy forever.
 const MAX_EXTENT: i64 = 1 << 24;
 
-/// A window that slides has extents that a tensor could have.
-fn window(node: &NodeProto) -> Result<(), LoadError> {
-    let slides = ["Conv", "ConvTranspose", "ConvInteger", "QLinearConv"];
-    if !slides.contains(&&*node.op_type) && !node.op_type.ends_with("Pool") {
+/// Operators whose window takes its extents from their weights, and which input those are.
+fn weights_at(operator: &str) -> Option<usize> {
+    match operator {
+        "Conv" | "ConvTranspose" | "ConvInteger" => Some(1),
+        "QLinearConv" => Some(3),
+        _ => None,
+    }
+}
+
+/// A window that slides has extents that a tensor could have, as many as its kernel, and a padding that
+/// there is.
+fn window(node: &NodeProto, constants: &BTreeMap<&str, &TensorProto>) -> Result<(), LoadError> {
+    let weights = weights_at(&node.op_type);
+    // A pool of the whole extent has no window.
+    let slides = node.op_type.ends_with("Pool") && !node.op_type.starts_with("Global");
+    if weights.is_none() && !slides {
         return Ok(());
     }
+    let refuse = |reason: String| {
+        let output = node.output.first().map_or("", |output| output);
+        Err(refuse(output, format!("{reason} of {}", name_node(node))))
+    };
     let names = ["kernel_shape", "pads", "strides", "dilations"];
-    let given = node
-        .attribute
-        .iter()
-        .filter(|it| names.contains(&&*it.name));
-    for attribute in given {
+    for attribute in &node.attribute {
+        let name = &*attribute.name;
         let wrong = |extent: &&i64| !(0..=MAX_EXTENT).contains(*extent);
-        if let Some(extent) = attribute.ints.iter().find(wrong) {
-            let (name, place) = (&attribute.name, name_node(node));
-            let output = node.output.first().map_or("", |output| output);
-            let reason = format!("{extent} among the {name} of {place}");
-            return Err(refuse(output, reason));
+        let extents = names.contains(&name).then_some(&attribute.ints);
+        if let Some(extent) = extents.and_then(|all| all.iter().find(wrong)) {
+            return refuse(format!("{extent} among the {name}"));
+        }
+        let paddings: [&[u8]; 5] = [b"", b"NOTSET", b"SAME_UPPER", b"SAME_LOWER", b"VALID"];
+        if name == "auto_pad" && !paddings.contains(&&*attribute.s) {
+            let padding = String::from_utf8_lossy(&attribute.s);
+            return refuse(format!("no auto_pad that there is, {padding:?},"));
+        }
+    }
+    let given = |name: &str| node.attribute.iter().find(|it| it.name == name);
+    let weights = weights.and_then(|place| node.input.get(place));
+    let axes = match weights.and_then(|name| constants.get(&**name)) {
+        Some(weights) => weights.dims.len().saturating_sub(2),
+        None => given("kernel_shape").map_or(0, |kernel| kernel.ints.len()),
+    };
+    for name in ["pads", "strides", "dilations"] {
+        let expected = if name == "pads" { 2 * axes } else { axes };
+        let all = given(name).map_or(&[][..], |it| &it.ints);
+        // None at all stands for those that hold where nothing is said.
+        if axes > 0 && !all.is_empty() && all.len() != expected {
+            return refuse(format!("{} {name} for {axes} axes", all.len()));
         }
     }
     Ok(())
+}
+
+/// Small integers fit their type, also where a file has them in 32 bits each.
+fn elements(name: &str, tensor: &TensorProto) -> Result<(), LoadError> {
+    let range = match DataType::try_from(tensor.data_type) {
+        Ok(DataType::Uint8) => 0..=255,
+        Ok(DataType::Int8) => -128..=127,
+        Ok(DataType::Uint16) => 0..=65_535,
+        Ok(DataType::Int16) => -32_768..=32_767,
+        Ok(DataType::Bool) => 0..=1,
+        _ => return Ok(()),
+    };
+    match tensor.int32_data.iter().find(|it| !range.contains(*it)) {
+        Some(element) => Err(refuse(
+            name,
+            format!("its element {element} is out of range"),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The elements of a tensor of f32; none of any other.
@@ -115,10 +167,8 @@ fn floats(tensor: &TensorProto) -> Vec<f32> {
 
 /// A convolution's kernel is that of its weights.
 fn kernel(node: &NodeProto, constants: &BTreeMap<&str, &TensorProto>) -> Result<(), LoadError> {
-    let place = match &*node.op_type {
-        "Conv" | "ConvTranspose" | "ConvInteger" => 1,
-        "QLinearConv" => 3,
-        _ => return Ok(()),
+    let Some(place) = weights_at(&node.op_type) else {
+        return Ok(());
     };
     let said = node.attribute.iter().find(|it| it.name == "kernel_shape");
     let weights = node
