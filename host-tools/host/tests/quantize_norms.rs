@@ -145,6 +145,22 @@ fn a_normalization_that_stands_alone_becomes_a_convolution() {
 }
 
 #[test]
+fn a_normalization_of_vectors_that_stands_alone_has_a_scale_a_feature() {
+    let mut net = Net::new(&[1, 3, 6, 6], 16);
+    conv(&mut net, 4, 3, true);
+    net.node("GlobalAveragePool", &[], &[]);
+    net.node("Flatten", &[], &[("axis", &[1])]);
+    let weights = net.constant(&[4, 6], 0.8);
+    net.node("Gemm", &[weights], &[]);
+    net.node("Relu", &[], &[]);
+    normalize(&mut net, 6);
+    let weights = net.constant(&[6, 5], 0.8);
+    net.node("Gemm", &[weights], &[]);
+    let said = folded(&net.done(5));
+    assert!(said[0].ends_with("to Conv"), "{said:?}");
+}
+
+#[test]
 fn parameters_that_do_not_go_together_are_refused() {
     let mut net = Net::new(&[1, 3, 6, 6], 15);
     conv(&mut net, 4, 3, true);

@@ -2,7 +2,8 @@
 //!
 //! Behind a convolution or a product of matrices that nothing else reads, it goes into the weights and
 //! the bias. On the input it becomes Mul and Add of constants a feature, which stay float. Anywhere else
-//! it becomes a convolution of one tap a channel, whose weights have a scale a channel.
+//! it becomes a convolution of one tap a channel, whose weights have a scale a channel; vectors are
+//! reshaped for it, before and behind.
 
 use super::QuantizeError;
 use super::graph::{Constant, constants, inner, place};
@@ -86,12 +87,13 @@ impl Folder<'_> {
                 .into(),
             next: "simplify the model (onnxsim)".into(),
         })?;
-        let instead = if source == self.input || rank == 2 {
-            self.product_and_sum(&node, rank, &affine)
-        } else {
-            self.one_tap(&node, rank, &affine)
+        let instead = match rank {
+            _ if source == self.input => self.product_and_sum(&node, rank, &affine),
+            2 => self.one_tap_of_vectors(&node, &affine),
+            _ => vec![self.one_tap(&node, rank, &affine)],
         };
-        let kinds: Vec<_> = instead.iter().map(|node| node.op_type.clone()).collect();
+        let kinds = instead.iter().map(|node| node.op_type.clone());
+        let kinds: Vec<_> = kinds.filter(|kind| kind != "Reshape").collect();
         self.graph.node.splice(index..=index, instead);
         Ok(format!("{name} to {}", kinds.join(" and ")))
     }
@@ -258,12 +260,17 @@ impl Folder<'_> {
         inputs[at] = made;
     }
 
-    /// A new constant; its name.
-    fn constant(&mut self, like: &str, dims: &[i64], floats: Vec<f32>) -> String {
-        let mut name = format!("{like}/folded");
+    /// A name like this that nothing has yet.
+    fn name(&mut self, mut name: String) -> String {
         while !self.names.insert(name.clone()) {
             name.push('_');
         }
+        name
+    }
+
+    /// A new constant; its name.
+    fn constant(&mut self, like: &str, dims: &[i64], floats: Vec<f32>) -> String {
+        let name = self.name(format!("{like}/folded"));
         self.graph.initializer.push(pb::TensorProto {
             name: name.clone(),
             dims: dims.to_vec(),
@@ -301,10 +308,7 @@ impl Folder<'_> {
         let mut dims = vec![1; rank];
         dims[1] = affine.factors.len() as i64;
         let [factors, offsets] = self.parameters(node, affine, [&dims, &dims]);
-        let mut between = format!("{}/product", node.output[0]);
-        while !self.names.insert(between.clone()) {
-            between.push('_');
-        }
+        let between = self.name(format!("{}/product", node.output[0]));
         let make = |operator: &str, inputs: [&str; 2], output: &str| pb::NodeProto {
             name: format!("{} ({operator})", node.name),
             op_type: operator.into(),
@@ -318,12 +322,7 @@ impl Folder<'_> {
         ]
     }
 
-    fn one_tap(
-        &mut self,
-        node: &pb::NodeProto,
-        rank: usize,
-        affine: &Affine,
-    ) -> Vec<pb::NodeProto> {
+    fn one_tap(&mut self, node: &pb::NodeProto, rank: usize, affine: &Affine) -> pb::NodeProto {
         let mut dims = vec![1; rank];
         dims[0] = affine.factors.len() as i64;
         let [factors, offsets] = self.parameters(node, affine, [&dims, &dims[..1]]);
@@ -333,14 +332,50 @@ impl Folder<'_> {
             i: dims[0],
             ..Default::default()
         };
-        vec![pb::NodeProto {
+        pb::NodeProto {
             name: node.name.clone(),
             op_type: "Conv".into(),
             input: vec![node.input[0].clone(), factors, offsets],
             output: vec![node.output[0].clone()],
             attribute: vec![group],
             ..Default::default()
-        }]
+        }
+    }
+
+    /// Vectors have no axis that a convolution could go along, so that they are given one and lose it
+    /// again, which costs nothing.
+    fn one_tap_of_vectors(&mut self, node: &pb::NodeProto, affine: &Affine) -> Vec<pb::NodeProto> {
+        let count = affine.factors.len() as i64;
+        let [long, scaled] =
+            ["long", "scaled"].map(|what| self.name(format!("{}/{what}", node.output[0])));
+        let lengthen = self.reshape(node, [&node.input[0], &long], &[-1, count, 1]);
+        let mut conv = self.one_tap(node, 3, affine);
+        (conv.input[0], conv.output[0]) = (long, scaled.clone());
+        let shorten = self.reshape(node, [&scaled, &node.output[0]], &[-1, count]);
+        vec![lengthen, conv, shorten]
+    }
+
+    fn reshape(
+        &mut self,
+        node: &pb::NodeProto,
+        [from, to]: [&str; 2],
+        shape: &[i64],
+    ) -> pb::NodeProto {
+        let name = self.name(format!("{to}/shape"));
+        self.graph.initializer.push(pb::TensorProto {
+            name: name.clone(),
+            dims: vec![shape.len() as i64],
+            data_type: DataType::Int64 as i32,
+            raw_data: shape.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            ..Default::default()
+        });
+        pb::NodeProto {
+            name: format!("{} (Reshape of {to})", node.name),
+            op_type: "Reshape".into(),
+            input: vec![from.to_owned(), name],
+            output: vec![to.to_owned()],
+            ..Default::default()
+        }
     }
 
     /// Number of a value's axes, where the operators before it tell.
