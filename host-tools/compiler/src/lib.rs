@@ -110,9 +110,9 @@ pub fn compile(bytes: &[u8], options: &Options) -> Result<Compiled, CompileError
 pub fn compile_graph(mut graph: Graph, options: &Options) -> Result<Compiled, CompileError> {
     let operators = report::operators(&graph);
     let notes = border::strip(&mut graph);
-    rewrite::constants(&mut graph, options.rewrites);
+    let folded = rewrite::constants(&mut graph, options.rewrites);
     check::check(&graph)?;
-    let rewrites = rewrite::apply(&mut graph, options.rewrites);
+    let rewrites = rewrite::apply(&mut graph, options.rewrites, folded);
     let shape = |ids: &[graph::TensorId]| ids.first().map(|&id| graph.tensor(id).shape.clone());
     let input_shape = graph.planar_input.clone().or(shape(&graph.inputs));
     let output_shape = shape(&graph.outputs);

@@ -115,7 +115,7 @@ impl Rewrite {
     }
 }
 
-/// Computes what is constant, where that is among `rewrites`.
+/// Computes what is constant, where that is among `rewrites`; how often that was.
 pub fn constants(graph: &mut Graph, rewrites: &[Rewrite]) -> usize {
     match rewrites.contains(&Rewrite::Constants) {
         true => Rewrite::Constants.apply(graph),
@@ -123,12 +123,16 @@ pub fn constants(graph: &mut Graph, rewrites: &[Rewrite]) -> usize {
     }
 }
 
-/// Applies rewrites to a checked graph, and says what each did.
-pub fn apply(graph: &mut Graph, rewrites: &[Rewrite]) -> Vec<Effect> {
+/// Applies rewrites to a checked graph, in which [`constants`] computed `folded` operators before, and says
+/// what each did.
+pub fn apply(graph: &mut Graph, rewrites: &[Rewrite], folded: usize) -> Vec<Effect> {
     let mut effects = Vec::new();
     for rewrite in rewrites {
         let before = cost(graph);
-        let count = rewrite.apply(graph);
+        let count = match rewrite {
+            Rewrite::Constants => folded,
+            rewrite => rewrite.apply(graph),
+        };
         if count > 0 {
             effects.push(Effect {
                 rewrite: rewrite.name(),

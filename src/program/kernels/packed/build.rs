@@ -96,17 +96,34 @@ impl Place {
 struct Builder<'a> {
     program: &'a Program<'a>,
     shape: &'static Shape,
+    sums: Sums,
     constants: Constants,
     places: Vec<Place>,
     end: usize,
     steps: Vec<Step>,
 }
 
+/// Linear forms that were looked for, which takes a look at 65,536 pairs and more.
+#[derive(Default)]
+struct Sums(Vec<(AddScale, Option<jobs::Linear>)>);
+
+impl Sums {
+    /// The form of a sum; `None` where it has none that the vectors compute.
+    fn of(&mut self, shape: &Shape, scale: &AddScale) -> Option<jobs::Linear> {
+        if let Some((_, known)) = self.0.iter().find(|(known, _)| known == scale) {
+            return *known;
+        }
+        let found = linear::find(scale, shape.stored(0));
+        self.0.push((*scale, found));
+        found
+    }
+}
+
 /// Whether an operator may run packed.
-fn packs(program: &Program<'_>, shape: &Shape, op: &Op) -> bool {
+fn packs(program: &Program<'_>, shape: &Shape, sums: &mut Sums, op: &Op) -> bool {
     match op {
         Op::Conv(it) => convolves(program, shape, it),
-        Op::ConvAdd(it) => convolves(program, shape, &it.conv) && adds(shape, &it.add),
+        Op::ConvAdd(it) => convolves(program, shape, &it.conv) && sums.of(shape, &it.add).is_some(),
         Op::Depthwise(it) => {
             it.multiplier == 1
                 && bounded(
@@ -126,7 +143,7 @@ fn packs(program: &Program<'_>, shape: &Shape, op: &Op) -> bool {
                 && it.b.constant == 0
                 && it.a.len == it.len
                 && it.b.len == it.len
-                && adds(shape, &it.scale)
+                && sums.of(shape, &it.scale).is_some()
         }
         Op::Softmax(_) => true,
         _ => false,
@@ -154,11 +171,6 @@ fn padded(input: &Plane, halo: &Halo) -> u64 {
     let rows = extent.height + halo.top + halo.bottom;
     let columns = extent.width + halo.left + halo.right;
     rows as u64 * columns as u64 * extent.channels as u64
-}
-
-/// Whether a sum has the form that the vectors compute.
-fn adds(shape: &Shape, scale: &AddScale) -> bool {
-    linear::find(scale, shape.stored(0)).is_some()
 }
 
 fn conv_at(op: &Conv) -> impl Fn([usize; 3]) -> usize {
@@ -195,12 +207,14 @@ fn dense_at(op: &Dense) -> impl Fn([usize; 3]) -> usize {
 pub(super) fn build(program: &Program<'_>, isa: Isa) -> Packed {
     let natural = program.layout() == Layout::Natural;
     let mut room = Room(MAX_BYTES);
+    let mut sums = Sums::default();
     let flow = Flow::trace(program, |op| {
-        natural && packs(program, isa.shape(), op) && room.take(op)
+        natural && packs(program, isa.shape(), &mut sums, op) && room.take(op)
     });
     let mut builder = Builder {
         program,
         shape: isa.shape(),
+        sums,
         constants: Constants::default(),
         places: Vec::new(),
         end: SLACK,
@@ -494,7 +508,7 @@ impl Builder<'_> {
     }
 
     /// `None` for a sum that does not pack.
-    fn sum(&self, op: &Add, inputs: [Id; 2], output: Id) -> Option<jobs::Sum> {
+    fn sum(&mut self, op: &Add, inputs: [Id; 2], output: Id) -> Option<jobs::Sum> {
         let places = [inputs[0], inputs[1], output].map(|id| self.places[id]);
         let extent = places[0].value.extent;
         Some(jobs::Sum {
@@ -504,7 +518,7 @@ impl Builder<'_> {
                 rows: extent.height,
                 len: extent.width * extent.channels,
             },
-            linear: linear::find(&op.scale, self.shape.stored(0))?,
+            linear: self.sums.of(self.shape, &op.scale)?,
             clamp: pack::clamp(self.shape, &op.scale.quantizer),
         })
     }
