@@ -186,10 +186,14 @@ impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
         self.window.disconnected();
     }
 
-    /// Whether the rollout is paused: a trial is not to be begun now.
+    /// Whether what a slot holds may begin its trial now: it is what the desired state wants, and its
+    /// rollout is not paused.
     #[must_use]
-    pub fn is_paused(&self) -> bool {
-        self.paused
+    pub fn may_begin<S: NorFlash>(&self, slot: Slot, slots: &Slots<S>) -> bool {
+        let record = slots.record(slot);
+        let wanted =
+            |job: &Job| (job.target.digest, job.rollout) == (record.digest, record.rollout);
+        !self.paused && self.job.as_ref().is_some_and(wanted)
     }
 
     /// When [`UpdateClient::poll`] has something to do next if nothing comes before; none if never.

@@ -218,7 +218,7 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
             Plan::Wait(target) => (target, true),
             Plan::Keep => {
                 self.halt();
-                return self.end_shadow(slots);
+                return self.end_waiting(slots);
             }
             Plan::GiveUp(target) => {
                 self.halt();
@@ -231,8 +231,9 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
             return Ok(());
         }
         self.halt();
-        if slots.record(slots.idle()).digest != target.digest {
-            self.end_shadow(slots)?;
+        let held = slots.record(slots.idle());
+        if held.digest != target.digest || held.rollout != verdict.rollout {
+            self.end_waiting(slots)?;
         }
         self.job = Some(Job {
             target,
@@ -246,12 +247,17 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
         Ok(())
     }
 
-    /// A release in shadow is not wanted any more.
-    pub(super) fn end_shadow<S: NorFlash>(&mut self, slots: &mut Slots<S>) -> Result<(), Error> {
+    /// What waits for its trial, staged or in shadow, is not wanted any more, or under another rollout.
+    fn end_waiting<S: NorFlash>(&mut self, slots: &mut Slots<S>) -> Result<(), Error> {
         let slot = slots.idle();
-        if slots.record(slot).state != SlotState::Shadow {
-            return Ok(());
+        match slots.record(slot).state {
+            SlotState::Staged | SlotState::Shadow => self.drop_early(slot, slots),
+            _ => Ok(()),
         }
+    }
+
+    /// Gives up a release before its trial, and has what is loaded of it stopped.
+    fn drop_early<S: NorFlash>(&mut self, slot: Slot, slots: &mut Slots<S>) -> Result<(), Error> {
         slots.abandon(slot)?;
         self.stop[slot as usize] = true;
         self.slot_event(slot, slots);
@@ -259,26 +265,19 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
     }
 
     /// The rollout of this release was aborted.
-    pub(super) fn give_up<S: NorFlash>(
-        &mut self,
-        target: &Target,
-        slots: &mut Slots<S>,
-    ) -> Result<(), Error> {
+    fn give_up<S: NorFlash>(&mut self, target: &Target, slots: &mut Slots<S>) -> Result<(), Error> {
         let slot = slots.idle();
         let record = slots.record(slot);
         if record.digest != target.digest {
-            return self.end_shadow(slots);
+            return self.end_waiting(slots);
         }
         match record.state {
-            SlotState::Receiving | SlotState::Staged => {
-                slots.abandon(slot)?;
-                self.slot_event(slot, slots);
+            SlotState::Receiving | SlotState::Staged | SlotState::Shadow => {
+                self.drop_early(slot, slots)
             }
-            SlotState::Shadow => self.end_shadow(slots)?,
-            SlotState::Trial => self.end_trial(slot, Reason::Operator, slots)?,
-            _ => {}
+            SlotState::Trial => self.end_trial(slot, Reason::Operator, slots),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Somebody who may end the trial in a slot did: the confirmed release runs again.

@@ -181,12 +181,13 @@ impl<
         }
     }
 
-    /// Puts a release on trial that waits for it, unless its rollout is paused. True when it did.
+    /// Puts a release on trial that waits for it, unless its rollout is paused or does not want it any
+    /// more. True when it did.
     pub(super) fn start_waiting(&mut self, now: Now) -> Result<bool, ControlError> {
         let Waiting::Trial(slot, policy) = self.waiting else {
             return Ok(false);
         };
-        if self.client.is_paused() {
+        if !self.client.may_begin(slot, &self.slots) {
             // It may wait for weeks, and does not run: no boot that ends meanwhile is its fault.
             return match self.slots.settle(slot) {
                 Ok(()) | Err(slots::Error::State(_)) => Ok(false),

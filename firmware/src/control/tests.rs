@@ -4,6 +4,7 @@ mod deaths;
 mod pull;
 mod refusals;
 mod strangers;
+mod superseded;
 mod telemetry;
 mod trust;
 mod world;

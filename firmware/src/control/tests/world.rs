@@ -308,7 +308,19 @@ impl World {
     }
 
     pub(super) fn desire(&mut self, sequence: u64, target: &Target, state: RolloutState, seed: u8) {
-        let message = Self::desired(sequence, target, state, seed);
+        self.desire_as("r", sequence, target, state, seed);
+    }
+
+    /// A desired state of another rollout.
+    pub(super) fn desire_as(
+        &mut self,
+        rollout: &str,
+        sequence: u64,
+        target: &Target,
+        state: RolloutState,
+        seed: u8,
+    ) {
+        let message = Self::desired_as(rollout, sequence, target, state, seed);
         self.down.push((topic::desired("f").to_string(), message));
         self.run();
     }
@@ -319,11 +331,21 @@ impl World {
         state: RolloutState,
         seed: u8,
     ) -> std::vec::Vec<u8> {
+        Self::desired_as("r", sequence, target, state, seed)
+    }
+
+    fn desired_as(
+        rollout: &str,
+        sequence: u64,
+        target: &Target,
+        state: RolloutState,
+        seed: u8,
+    ) -> std::vec::Vec<u8> {
         let desired = Desired {
             fleet: Id::try_from("f").unwrap(),
             sequence,
             expires_s: 10_000,
-            rollout: Id::try_from("r").unwrap(),
+            rollout: Id::try_from(rollout).unwrap(),
             state,
             targets: [target.clone()].into_iter().collect(),
             tags: Vec::new(),
