@@ -608,7 +608,7 @@ impl<
             sending,
             self.client.next_deadline_ms(),
             self.pulls.deadline_ms(),
-            self.reload.and_then(|reload| reload.at_ms),
+            self.reload_ms(),
         ];
         all.into_iter().flatten().min()
     }

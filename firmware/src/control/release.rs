@@ -128,7 +128,6 @@ impl<
                 Ok(self.client.self_tested(outcome, &mut self.slots)?)
             }
             Purpose::Confirmed => {
-                self.birth_due = true;
                 if self.slots.confirmed() != Some(slot) {
                     return Ok(());
                 }
@@ -187,6 +186,10 @@ impl<
         let Waiting::Trial(slot, policy) = self.waiting else {
             return Ok(false);
         };
+        // What is being loaded is about to run, and would run in the trial's place.
+        if self.reload.is_some_and(|reload| reload.at_ms.is_none()) {
+            return Ok(false);
+        }
         if !self.client.may_begin(slot, &self.slots) {
             // It may wait for weeks, and does not run: no boot that ends meanwhile is its fault.
             return match self.slots.settle(slot) {
@@ -237,6 +240,8 @@ impl<
     /// The confirmed release could not be loaded. It could once, so that a passing fault of flash or
     /// memory is likelier than any other; a board without a model helps nobody.
     fn load_later(&mut self, now: Now) {
+        // The first birth of a boot waits for what runs; further tries change nothing that it says.
+        self.birth_due |= self.reload.is_none();
         let [first, most] = RELOAD_MS;
         let wait_ms = self
             .reload
@@ -247,13 +252,22 @@ impl<
         });
     }
 
+    /// When the confirmed release is to be loaded again: not while another one is on trial, in whose
+    /// place it would run.
+    pub(super) fn reload_ms(&self) -> Option<u64> {
+        let at_ms = self.reload.and_then(|reload| reload.at_ms);
+        at_ms.filter(|_| self.slots.on_trial().is_none())
+    }
+
     /// Has the confirmed release loaded again, when it is time.
     pub(super) fn reload(&mut self, now: Now) {
-        let due = self.reload.as_mut().filter(|reload| {
-            let at_ms = reload.at_ms;
-            at_ms.is_some_and(|at_ms| at_ms <= now.monotonic_ms)
-        });
-        if let (Some(reload), Some(slot)) = (due, self.slots.confirmed()) {
+        if self
+            .reload_ms()
+            .is_none_or(|at_ms| at_ms > now.monotonic_ms)
+        {
+            return;
+        }
+        if let (Some(reload), Some(slot)) = (&mut self.reload, self.slots.confirmed()) {
             reload.at_ms = None;
             self.todo.load(slot, Purpose::Confirmed);
         }
@@ -278,6 +292,8 @@ impl<
         match verdict {
             Verdict::Confirm => {
                 self.slots.confirm(slot)?;
+                // The one before, which could not be loaded, is not wanted any more.
+                self.reload = None;
                 self.slot_event(slot, now)
             }
             Verdict::Breach(reason) => self.revert(slot, reason, now),
@@ -334,13 +350,16 @@ impl<
         self.event(&Event::Reverted { from, to, reason }, now)
     }
 
-    /// Ends running a slot, and runs the confirmed one.
+    /// Ends running a slot, and runs the confirmed one: at once, or as soon as it is loaded.
     pub(super) fn stop(&mut self, slot: Slot) {
         if self.waiting.slot() == Some(slot) {
             self.waiting = Waiting::Nothing;
         }
         if self.running == Some(slot) {
-            self.running = self.slots.confirmed();
+            self.running = self.slots.confirmed().filter(|_| self.reload.is_none());
+            if let Some(reload) = &mut self.reload {
+                reload.at_ms = Some(0);
+            }
         }
         self.birth_due = true;
         self.todo.stop(slot);

@@ -3,6 +3,7 @@
 mod deaths;
 mod pull;
 mod refusals;
+mod reload;
 mod strangers;
 mod superseded;
 mod telemetry;

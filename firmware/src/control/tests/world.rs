@@ -93,6 +93,8 @@ pub(super) struct World {
     pub(super) pulls: usize,
     pub(super) shadow: u32,
     pub(super) self_test: Result<(), Reason>,
+    /// Whether the confirmed release can't be loaded.
+    pub(super) unloadable: bool,
     /// Loads of this purpose are not answered but kept in `held`.
     pub(super) hold: Option<Purpose>,
     pub(super) held: Option<(Slot, Purpose)>,
@@ -186,6 +188,7 @@ impl World {
             pulls: 0,
             shadow: 0,
             self_test: Ok(()),
+            unloadable: false,
             hold: None,
             held: None,
             refuses,
@@ -275,7 +278,11 @@ impl World {
             }
             Action::Load { slot, purpose } => {
                 self.loads.push((slot, purpose));
-                let outcome = self.self_test.map(|()| policy(self.shadow));
+                let fails = self.unloadable && purpose == Purpose::Confirmed;
+                let outcome = match fails {
+                    true => Err(Reason::Corrupt),
+                    false => self.self_test.map(|()| policy(self.shadow)),
+                };
                 let release = self.head.release(slot);
                 self.head
                     .loaded(slot, release, purpose, outcome, self.now)
