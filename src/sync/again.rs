@@ -1,37 +1,39 @@
-//! A message that held and could not be stored: when its topic is to be asked for again.
+//! What the flash did not do: when it is to be tried again, ever later.
 //!
-//! The broker retains what this is about, so nothing of it is kept here but that it is missing.
+//! A message that held and could not be stored is asked for again: the broker retains it, so nothing of
+//! it is kept here but that it is missing. A head that could not be read is read again.
 
 use super::window::Timing;
+use crate::slots::Error;
 
-/// Whether a retained message is missing, and until when to wait for it.
+/// Whether something failed, and until when to wait with the next try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Again {
-    /// Times in a row that it could not be stored.
+    /// Times in a row that it failed.
     tries: u8,
     due: Due,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Due {
-    /// Nothing is missing, or it was asked for.
+    /// Nothing failed, or it is being tried again.
     #[default]
     Never,
-    /// It could not be stored; the next poll, which knows the time, says when to ask.
+    /// It failed; the next poll, which knows the time, says when to try again.
     Soon,
-    /// To be asked for at this time.
+    /// To be tried again at this time.
     At { at_ms: u64 },
 }
 
 impl Again {
-    /// The message came and could not be stored.
+    /// It failed, again or for the first time.
     pub(super) fn failed(&mut self) {
         self.tries = self.tries.saturating_add(1);
         self.due = Due::Soon;
     }
 
-    /// The message came and is stored.
-    pub(super) fn stored(&mut self) {
+    /// It went well.
+    pub(super) fn done(&mut self) {
         *self = Self::default();
     }
 
@@ -43,7 +45,7 @@ impl Again {
         }
     }
 
-    /// Whether to ask for it now; true once a failure.
+    /// Whether to try again now; true once a failure.
     pub(super) fn take(&mut self, now_ms: u64) -> bool {
         let due = matches!(self.due, Due::At { at_ms } if now_ms >= at_ms);
         if due {
@@ -52,12 +54,53 @@ impl Again {
         due
     }
 
-    /// When it is to be asked for, as far as that is known.
+    /// When it is to be tried again, as far as that is known.
     pub(super) fn deadline(&self) -> Option<u64> {
         match self.due {
             Due::At { at_ms } => Some(at_ms),
             _ => None,
         }
+    }
+}
+
+/// Times in a row that the flash may refuse to be read before what it holds counts as lost.
+const READS: u8 = 8;
+
+/// Something that is read from flash, and what kept it from being read the last time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Unread {
+    again: Again,
+    /// What is said until the next try.
+    error: Option<Error>,
+}
+
+impl Unread {
+    /// Lets the next read happen once its time has come.
+    pub(super) fn tick(&mut self, now_ms: u64, timing: &Timing) {
+        self.again.tick(now_ms, timing);
+        if self.again.take(now_ms) {
+            self.error = None;
+        }
+    }
+
+    /// What to say instead of reading.
+    pub(super) fn waits(&self) -> Option<Error> {
+        self.error
+    }
+
+    /// It could not be read. False when that happened too often.
+    pub(super) fn failed(&mut self, error: Error) -> bool {
+        let may = self.again.tries < READS;
+        if may {
+            self.again.failed();
+            self.error = Some(error);
+        }
+        may
+    }
+
+    /// When it is to be read again, as far as that is known.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.again.deadline()
     }
 }
 
@@ -87,7 +130,7 @@ mod tests {
             assert!(!again.take(now_ms));
             assert_eq!(again.deadline(), None);
         }
-        again.stored();
+        again.done();
         again.failed();
         again.tick(0, &timing);
         assert_eq!(again.deadline(), Some(100));

@@ -1,6 +1,6 @@
 //! The update client: from a signed desired state to a staged release, chunk by chunk.
 
-use super::again::Again;
+use super::again::{Again, Unread};
 use super::window::{Timing, Todo, Window};
 use super::{Board, Target};
 use crate::bundle::Capabilities;
@@ -143,8 +143,8 @@ pub struct UpdateClient<'a, V, const W: usize> {
     /// The releases in the slots were not looked at since the start, or since the root changed.
     /// Nothing uses `head` while this is so.
     pub(super) review_due: bool,
-    /// Times in a row that the head in each slot could not be read.
-    pub(super) unread: [u8; 2],
+    /// Whether the head in each slot could not be read, and when it is tried again.
+    pub(super) unread: [Unread; 2],
     /// Slots that were confirmed and whose release the root no longer trusts.
     pub(super) revoked: [bool; 2],
 }
@@ -170,7 +170,7 @@ impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
             desired_again: Again::default(),
             root_again: Again::default(),
             review_due: true,
-            unread: [0; 2],
+            unread: [Unread::default(); 2],
             revoked: [false; 2],
         }
     }
@@ -207,8 +207,13 @@ impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
             .into_iter()
             .filter_map(Again::deadline)
             .filter(|_| self.connected);
+        let unread = self.unread.iter().filter_map(Unread::deadline);
         let window = self.window.deadline().filter(|_| self.asking());
-        head.into_iter().chain(window).chain(again).min()
+        head.into_iter()
+            .chain(window)
+            .chain(again)
+            .chain(unread)
+            .min()
     }
 
     /// The next thing to do at `now_ms`, a clock that never goes back; none until something comes
@@ -224,7 +229,7 @@ impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
         let timing = self.timing();
         self.desired_again.tick(now_ms, &timing);
         self.root_again.tick(now_ms, &timing);
-        if let Some(slot) = self.review(slots)? {
+        if let Some(slot) = self.review(now_ms, slots)? {
             return Ok(Some(Action::Stop(slot)));
         }
         if self.connected {

@@ -1,5 +1,6 @@
 //! Following the desired state and the trust root: what to begin, and what to give up.
 
+use super::again::Unread;
 use super::client::{Job, Phase, UpdateClient};
 use super::head::{HeadFault, check_signatures};
 use super::{Plan, Refusal, Seen, Target, Verdict, evaluate};
@@ -8,9 +9,6 @@ use crate::telemetry::{Event, Reason, Refused, SlotState, release_id};
 use crate::trust::Verifier;
 use crate::trust::root::TrustError;
 use embedded_storage::nor_flash::NorFlash;
-
-/// Times in a row that the flash may refuse to be read before what it holds counts as lost.
-const READS: u8 = 8;
 
 impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
     /// A desired state came. `now_s` is the time in seconds since 1970, where the board knows it.
@@ -39,7 +37,7 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
             Ok(verdict) => {
                 let stored = slots.set_desired(verdict.sequence, verdict.digest);
                 match stored.and_then(|()| self.follow(verdict, slots)) {
-                    Ok(()) => self.desired_again.stored(),
+                    Ok(()) => self.desired_again.done(),
                     Err(error) => {
                         self.desired_again.failed();
                         return Err(error);
@@ -77,7 +75,7 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
                     self.root_again.failed();
                     return Err(error);
                 }
-                self.root_again.stored();
+                self.root_again.done();
                 self.halt();
                 self.ask_desired = true;
                 self.review_due = true;
@@ -95,9 +93,20 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
     /// each once: call until it says none. What is confirmed runs on, and [`UpdateClient::is_revoked`]
     /// says so.
     ///
+    /// `now_ms` is that of [`UpdateClient::poll`].
+    ///
     /// # Errors
-    /// Those of the journal; the next call looks again.
-    pub fn review<S: NorFlash>(&mut self, slots: &mut Slots<S>) -> Result<Option<Slot>, Error> {
+    /// Those of the journal, and of a flash that can't be read; a later call looks again. A head that
+    /// can't be read is lost after eight tries, each after a longer wait than the one before.
+    pub fn review<S: NorFlash>(
+        &mut self,
+        now_ms: u64,
+        slots: &mut Slots<S>,
+    ) -> Result<Option<Slot>, Error> {
+        let timing = self.timing();
+        for unread in &mut self.unread {
+            unread.tick(now_ms, &timing);
+        }
         self.look_through(slots)?;
         Ok(self.stopped())
     }
@@ -143,6 +152,7 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
             }
         }
         self.review_due = false;
+        self.unread = Default::default();
         Ok(())
     }
 
@@ -150,13 +160,16 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
     /// so, for the answer costs a release.
     ///
     /// # Errors
-    /// Those of a flash that can't be read, which says nothing of the release; one that can't be read
-    /// [`READS`] times in a row does not hold it.
+    /// Those of a flash that can't be read, which says nothing of the release; one that can't be read too
+    /// often in a row does not hold it.
     fn fault<S: NorFlash>(
         &mut self,
         slot: Slot,
         slots: &mut Slots<S>,
     ) -> Result<Option<HeadFault>, Error> {
+        if let Some(error) = self.unread[slot as usize].waits() {
+            return Err(error);
+        }
         let digest = slots.record(slot).digest;
         let mut fault = None;
         for _ in 0..2 {
@@ -167,17 +180,14 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
                 }
                 // Staged by a client that had more memory: whether it is signed can't be known.
                 Err(Error::Size) => Some(HeadFault::Refused(Reason::Unsupported)),
-                Err(error) if self.unread[slot as usize] < READS => {
-                    self.unread[slot as usize] += 1;
-                    return Err(error);
-                }
+                Err(error) if self.unread[slot as usize].failed(error) => return Err(error),
                 Err(_) => Some(HeadFault::Damaged),
             };
             if fault.is_none() {
                 break;
             }
         }
-        self.unread[slot as usize] = 0;
+        self.unread[slot as usize] = Unread::default();
         Ok(fault)
     }
 

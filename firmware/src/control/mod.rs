@@ -511,7 +511,7 @@ impl<
             Some(action) => return Ok(Some(action)),
             None => {}
         }
-        self.review()?;
+        self.review(now)?;
         match self.todo.next() {
             Some(Action::Load { slot, purpose }) => return self.load(slot, purpose, now).map(Some),
             Some(action) => return Ok(Some(action)),

@@ -230,8 +230,9 @@ impl<
     }
 
     /// Takes back what the root does not trust any more, before anything is loaded or confirmed.
-    pub(super) fn review(&mut self) -> Result<(), ControlError> {
-        while let Some(slot) = self.client.review(&mut self.slots)? {
+    pub(super) fn review(&mut self, now: Now) -> Result<(), ControlError> {
+        let now_ms = now.monotonic_ms;
+        while let Some(slot) = self.client.review(now_ms, &mut self.slots)? {
             self.stop(slot);
         }
         Ok(())
@@ -284,7 +285,7 @@ impl<
         verdict: Verdict,
         now: Now,
     ) -> Result<(), ControlError> {
-        self.review()?;
+        self.review(now)?;
         let record = self.slots.record(slot);
         if record.state != SlotState::Trial || release_id(&record.digest) != release {
             return Ok(());

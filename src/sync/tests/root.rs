@@ -284,12 +284,17 @@ fn a_flash_that_can_not_be_read_for_a_moment_ends_no_trial() {
     let mut head = [0; HEAD];
     let mut client = Client::new(config(), RingVerifier, &mut head);
     unreadable.store(true, Ordering::Relaxed);
-    for _ in 0..8 {
-        let seen = client.review(&mut slots);
+    // A moment is one however often it is looked at meanwhile.
+    for _ in 0..100 {
+        let seen = client.review(1000, &mut slots);
         assert!(matches!(seen, Err(Error::Flash(_))), "{seen:?}");
     }
+    assert_eq!(client.next_deadline_ms(), Some(1050));
     unreadable.store(false, Ordering::Relaxed);
-    assert_eq!(client.review(&mut slots), Ok(None));
+    assert!(client.review(1049, &mut slots).is_err(), "not yet");
+    assert_eq!(client.review(1050, &mut slots), Ok(None));
+    assert_eq!(client.next_deadline_ms(), None);
+    world.now_ms = 2000;
     world.turn(&mut client, &mut slots);
     assert_eq!(slots.on_trial(), Some(Slot::B));
     assert!(world.events.is_empty(), "{:?}", world.events);
@@ -297,9 +302,15 @@ fn a_flash_that_can_not_be_read_for_a_moment_ends_no_trial() {
     // One that stays so holds nothing.
     let mut client = Client::new(config(), RingVerifier, &mut head);
     unreadable.store(true, Ordering::Relaxed);
-    let looks = (0..9).map(|_| client.review(&mut slots));
-    let looks: std::vec::Vec<_> = looks.collect();
-    assert!(looks[8].is_ok(), "{looks:?}");
+    let mut tries = vec![];
+    let mut now_ms = 0;
+    while client.review(now_ms, &mut slots).is_err() {
+        assert!(client.review(now_ms, &mut slots).is_err(), "at {now_ms}");
+        tries.push(now_ms);
+        now_ms = client.next_deadline_ms().unwrap();
+    }
+    assert_eq!(tries, [0, 50, 150, 350, 750, 1150, 1550, 1950]);
+    assert_eq!(now_ms, 2350);
     let lost = SlotState::Rejected(Reason::Corrupt);
     assert_eq!(slots.record(Slot::B).state, lost);
 }
