@@ -36,7 +36,7 @@ pub struct Command {
     pub device: Id,
     /// The boot in which it holds: a board that restarted since has another.
     pub boot: u32,
-    /// Greater than that of every command before in this boot.
+    /// For boards without a clock: greater than that of every command before in this boot.
     pub sequence: u64,
     /// When it stops to hold, in seconds since 1970; boards without a clock can't tell.
     pub expires_s: u64,

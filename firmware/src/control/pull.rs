@@ -13,20 +13,27 @@ use edgeward::topic::{self, Channel};
 use edgeward::trust::cose::ContentType;
 use edgeward::trust::{Role, Signer, Verifier};
 use embedded_storage::nor_flash::NorFlash;
+use heapless::Vec;
 
 /// Pause between two parts, in milliseconds.
 const PAUSE_MS: u64 = 5;
-/// How long a pull may take until the recorder is let go, in milliseconds.
+/// How long a pull may go on without a part that is taken until the recorder is let go, in milliseconds.
 const PULL_MS: u64 = 60_000;
+/// Pulls of this boot that are remembered, so that none of them is obeyed twice.
+const OBEYED: usize = 8;
 
 /// Where pulls stand.
 #[derive(Debug, Default)]
 pub(super) struct Pulls {
-    /// Number of the newest command obeyed in this boot.
+    /// The greatest number of a command obeyed in this boot.
     newest: u64,
+    /// The last pulls obeyed in this boot, the oldest first.
+    obeyed: Vec<PullId, OBEYED>,
     state: State,
     /// When the pull at hand is given up.
     until_ms: u64,
+    /// The same before the part that was handed out last.
+    before_ms: u64,
     /// When the next part may go.
     next_ms: u64,
     /// The message handed out last was a part.
@@ -71,8 +78,26 @@ impl Pulls {
     pub(super) fn take_back(&mut self) -> bool {
         if let (true, State::Sending(pull)) = (self.out, &mut self.state) {
             pull.take_back();
+            self.until_ms = self.before_ms;
         }
         mem::take(&mut self.out)
+    }
+
+    /// Obeys a command; one that was obeyed already changes nothing.
+    fn obey(&mut self, sequence: u64, pull: PullId, now_ms: u64) {
+        if self.obeyed.contains(&pull) {
+            return;
+        }
+        if self.obeyed.is_full() {
+            self.obeyed.remove(0);
+        }
+        // Can't fail: one was just removed if it was full.
+        let _ = self.obeyed.push(pull);
+        self.newest = self.newest.max(sequence);
+        self.state = State::Asked(pull);
+        self.until_ms = now_ms + PULL_MS;
+        self.next_ms = now_ms;
+        self.out = false;
     }
 
     pub(super) fn deadline_ms(&self) -> Option<u64> {
@@ -102,28 +127,29 @@ impl<
             let what = Refused::Command;
             return self.event(&Event::Refused { what }, now);
         };
-        // A broker may deliver twice.
-        if command.sequence == self.pulls.newest {
-            return Ok(());
-        }
         if let Order::PullRecord { pull } = command.order {
-            self.pulls.newest = command.sequence;
-            self.pulls.state = State::Asked(pull);
-            self.pulls.until_ms = now.monotonic_ms + PULL_MS;
-            self.pulls.next_ms = now.monotonic_ms;
-            self.pulls.out = false;
+            self.pulls.obey(command.sequence, pull, now.monotonic_ms);
         }
         Ok(())
     }
 
     /// Whether a command that is signed well is for this board and this moment.
+    ///
+    /// With a clock the expiry bounds how long a command holds, and hosts whose clocks differ may give any
+    /// number. Without one the numbers must rise, or whoever carries commands could have each of them
+    /// obeyed again later. One that was obeyed already holds: brokers may deliver twice.
     fn holds(&self, command: &Command, now: Now) -> bool {
-        let expired = |ms: u64| ms / 1000 >= command.expires_s;
+        let Order::PullRecord { pull } = command.order else {
+            return false;
+        };
+        let timely = match now.unix_ms {
+            Some(ms) => ms / 1000 < command.expires_s,
+            None => command.sequence > self.pulls.newest,
+        };
         command.fleet == self.setup.fleet
             && command.device == self.setup.device
             && command.boot == self.slots.state().boot
-            && command.sequence >= self.pulls.newest
-            && !now.unix_ms.is_some_and(expired)
+            && (timely || self.pulls.obeyed.contains(&pull))
     }
 
     /// Whether a pull is under way: the snapshot that [`Control::part`] is given must stay as it is.
@@ -164,6 +190,9 @@ impl<
         }
         let len = len?;
         self.pulls.out = true;
+        // As long as parts are taken it goes on, however slow the line is.
+        self.pulls.before_ms = self.pulls.until_ms;
+        self.pulls.until_ms = now.monotonic_ms + PULL_MS;
         self.pulls.next_ms = now.monotonic_ms + PAUSE_MS;
         let (fleet, device) = (&self.setup.fleet, &self.setup.device);
         Ok(Some(Action::Publish {

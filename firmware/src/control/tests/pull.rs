@@ -7,14 +7,21 @@ use edgeward::trust::ring::{RingSigner, RingVerifier};
 
 const PULL: PullId = [0xAB; 16];
 
+/// The command of this number; the first has the pull's name that parts are looked at for.
 fn command(world: &World, sequence: u64) -> Command {
+    let mut pull = PULL;
+    pull[0] ^= sequence as u8 - 1;
+    pulling(world, sequence, pull)
+}
+
+fn pulling(world: &World, sequence: u64, pull: PullId) -> Command {
     Command {
         fleet: Id::try_from("f").unwrap(),
         device: Id::try_from("d").unwrap(),
         boot: world.head.slots().state().boot,
         sequence,
         expires_s: 10_000,
-        order: Order::PullRecord { pull: PULL },
+        order: Order::PullRecord { pull },
     }
 }
 
@@ -69,7 +76,7 @@ fn part(
         bytes,
         ..
     } = verify_part(payload, &key, &RingVerifier).unwrap();
-    assert_eq!((device.as_str(), pull), ("d", PULL));
+    assert_eq!((device.as_str(), &pull[1..]), ("d", &PULL[1..]));
     let bytes = bytes.to_vec();
     assert_eq!(boot, world.head.slots().state().boot);
     Some((part, parts, bytes))
@@ -140,10 +147,7 @@ fn only_an_authentic_command_of_this_boot_and_time_has_any_effect() {
     // None of them used up the number.
     send(&mut world, &sound, 4);
     assert_eq!((world.pulls, world.refusals()), (1, 0));
-    // An older one, and one of the boot before.
-    let older = command(&world, 4);
-    send(&mut world, &older, 4);
-    assert_eq!((world.pulls, world.refusals()), (1, 1));
+    // One of the boot before.
     let mut world = world.restart();
     world.refusals();
     send(&mut world, &sound, 4);
@@ -157,10 +161,78 @@ fn only_an_authentic_command_of_this_boot_and_time_has_any_effect() {
 fn a_board_without_a_clock_obeys_until_the_next_boot() {
     let mut world = World::new();
     world.now.unix_ms = None;
-    let mut order = command(&world, 1);
-    order.expires_s = 1;
+    let order = |world: &World, sequence| Command {
+        expires_s: 1,
+        ..command(world, sequence)
+    };
+    for sequence in 10..30 {
+        let newer = order(&world, sequence);
+        send(&mut world, &newer, 4);
+        assert_eq!(world.pulls, sequence as usize - 9);
+    }
+    world.refusals();
+    // What expired can't be told there: none that is older is obeyed, whether it was before or not.
+    for sequence in [9, 11, 20] {
+        let older = order(&world, sequence);
+        send(&mut world, &older, 4);
+        assert_eq!((world.pulls, world.refusals()), (20, 1), "{sequence}");
+    }
+    let last = order(&world, 29);
+    send(&mut world, &last, 4);
+    assert_eq!((world.pulls, world.refusals()), (20, 0), "a repetition");
+}
+
+#[test]
+fn a_board_with_a_clock_obeys_hosts_whose_clocks_differ_and_none_of_the_last_twice() {
+    let mut world = World::new();
+    let sequences = [1_000_000, 5, 700, 5, 6, 7, 8, 9];
+    let orders = sequences.iter().zip(0..).map(|(&sequence, name)| {
+        let pull = [name; 16];
+        pulling(&world, sequence, pull)
+    });
+    let orders: std::vec::Vec<_> = orders.collect();
+    for _ in 0..3 {
+        for order in &orders {
+            send(&mut world, order, 4);
+        }
+        assert_eq!((world.pulls, world.refusals()), (orders.len(), 0));
+    }
+    // What is forgotten has expired by then, unless somebody pulls all the time.
+    let ninth = pulling(&world, 1, [99; 16]);
+    send(&mut world, &ninth, 4);
+    send(&mut world, &orders[0], 4);
+    assert_eq!((world.pulls, world.refusals()), (orders.len() + 2, 0));
+    world.now.unix_ms = Some(10_000_000);
+    send(&mut world, &orders[1], 4);
+    assert_eq!((world.pulls, world.refusals()), (orders.len() + 2, 1));
+}
+
+#[test]
+fn a_pull_goes_on_as_long_as_its_parts_are_taken() {
+    let mut world = World::new();
+    let recorder = recorder(300);
+    let order = command(&world, 1);
     send(&mut world, &order, 4);
-    assert_eq!(world.pulls, 1);
+    let (mut number, mut parts) = (0, u16::MAX);
+    while number < parts {
+        world.now.monotonic_ms += 40_000;
+        world.run();
+        let taken = part(&mut world, &recorder).unwrap();
+        assert_eq!(taken.0, number);
+        (number, parts) = (number + 1, taken.1);
+    }
+    assert!(parts > 1, "more than a minute");
+
+    // One that nobody takes ends.
+    let order = command(&world, 2);
+    send(&mut world, &order, 4);
+    for _ in 0..2 {
+        assert!(part(&mut world, &recorder).is_some());
+        world.head.not_taken();
+        world.now.monotonic_ms += 30_000;
+    }
+    assert_eq!(part(&mut world, &recorder), None);
+    assert!(!world.head.is_pulling());
 }
 
 #[test]
