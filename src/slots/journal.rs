@@ -5,7 +5,7 @@
 //! snapshot or no snapshot. A sector is erased only while the other one holds the newest snapshot.
 //! Byte by byte in `docs/SLOTS.md`.
 
-use super::{Error, flash};
+use super::{Error, Slot, flash};
 use crate::telemetry::{Reason, ReleaseId, SlotState, Text};
 use crate::trust::Digest32;
 use crate::trust::root::Root;
@@ -131,20 +131,51 @@ impl JournalState {
     }
 }
 
-/// Why bytes are not a journal record; the number is the offset of the field at fault.
+/// A field of a record's payload, in the order in which they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StateField {
+    /// How many boots.
+    Boot,
+    /// The trust root.
+    Root,
+    /// The least release counter.
+    Floor,
+    /// The number of the desired state.
+    DesiredSequence,
+    /// Its digest.
+    DesiredDigest,
+    /// What is known of a slot.
+    Slot(Slot),
+    /// The slot that boots.
+    Confirmed,
+    /// The rejected releases.
+    Rejected,
+    /// The last failure.
+    LastFailure,
+    /// What follows the last field: nothing but zeros, from where the length says.
+    End,
+}
+
+/// Why bytes are not a journal record. Offsets count from its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecordError {
     /// No record begins here (offset 0).
     Magic,
-    /// The length at offset 4 is beyond the bytes or the greatest record.
+    /// The length at offset 4, given here, is beyond the bytes or the greatest record.
     Length(u16),
     /// The CRC-32 does not hold; it ends at this offset.
     Crc(u32),
-    /// The format version at offset 6 is unknown.
+    /// The format version at offset 6, given here, is unknown.
     Version(u8),
-    /// The payload at offset 12 is not a state.
-    Payload,
+    /// A field of the payload is cut off, or no value of its kind.
+    Payload {
+        /// Which.
+        field: StateField,
+        /// Where it begins in the record.
+        offset: u32,
+    },
     /// The state does not fit into the buffer.
     Full,
 }
@@ -220,21 +251,67 @@ pub fn decode_record(bytes: &[u8]) -> Result<(u32, JournalState, usize), RecordE
     if bytes[6] != FORMAT || bytes[7] != 0 {
         return Err(RecordError::Version(bytes[6]));
     }
-    let payload = bytes
-        .get(HEADER_BYTES..total - CRC_BYTES)
-        .ok_or(RecordError::Payload)?;
-    let (state, rest): (JournalState, _) =
-        postcard::take_from_bytes(payload).map_err(|_| RecordError::Payload)?;
     let length = usize::from(u16::from_le_bytes([bytes[4], bytes[5]]));
-    let stored = |record: &SlotRecord| record.state != SlotState::Revoked;
-    let plausible = state.confirmed.is_none_or(|index| index < 2)
-        && state.slots.iter().all(stored)
-        && payload.len() - rest.len() == length
-        && rest.iter().all(|&byte| byte == 0);
-    if !plausible {
-        return Err(RecordError::Payload);
+    let mut fields = Fields {
+        record: bytes.get(..total - CRC_BYTES).unwrap_or_default(),
+        at: HEADER_BYTES,
+    };
+    let state = fields.state()?;
+    let rest = fields.record.get(fields.at..).unwrap_or_default();
+    if fields.at != HEADER_BYTES + length || rest.iter().any(|&byte| byte != 0) {
+        return Err(fields.fault(StateField::End));
     }
     Ok((sequence, state, total))
+}
+
+/// A record's payload, field by field, so that what is wrong with it can be named.
+struct Fields<'a> {
+    /// All of the record before its CRC.
+    record: &'a [u8],
+    /// Where the next field begins.
+    at: usize,
+}
+
+impl<'a> Fields<'a> {
+    fn fault(&self, field: StateField) -> RecordError {
+        let offset = self.at as u32;
+        RecordError::Payload { field, offset }
+    }
+
+    /// The next field, if it is one that may be stored.
+    fn take<T: Deserialize<'a>>(
+        &mut self,
+        field: StateField,
+        may_be: impl Fn(&T) -> bool,
+    ) -> Result<T, RecordError> {
+        let rest = self.record.get(self.at..).unwrap_or_default();
+        match postcard::take_from_bytes(rest) {
+            Ok((value, left)) if may_be(&value) => {
+                self.at += rest.len() - left.len();
+                Ok(value)
+            }
+            _ => Err(self.fault(field)),
+        }
+    }
+
+    fn state(&mut self) -> Result<JournalState, RecordError> {
+        let stored = |record: &SlotRecord| record.state != SlotState::Revoked;
+        let a_slot = |index: &Option<u8>| index.is_none_or(|index| index < 2);
+        Ok(JournalState {
+            boot: self.take(StateField::Boot, |_| true)?,
+            root: self.take(StateField::Root, |_| true)?,
+            floor: self.take(StateField::Floor, |_| true)?,
+            desired_sequence: self.take(StateField::DesiredSequence, |_| true)?,
+            desired_digest: self.take(StateField::DesiredDigest, |_| true)?,
+            slots: [
+                self.take(StateField::Slot(Slot::A), stored)?,
+                self.take(StateField::Slot(Slot::B), stored)?,
+            ],
+            confirmed: self.take(StateField::Confirmed, a_slot)?,
+            rejected: self.take(StateField::Rejected, |_| true)?,
+            last_failure: self.take(StateField::LastFailure, |_| true)?,
+        })
+    }
 }
 
 /// Where the next record goes.
@@ -373,7 +450,10 @@ impl Journal {
         // Counted up before the write, so that a record which failed to read back and yet holds
         // at the next boot is older than what is written next.
         let sequence = self.sequence.checked_add(1).ok_or(Error::Worn)?;
-        let total = encode_record(sequence, state, &mut buffer).map_err(Error::Journal)?;
+        let total = encode_record(sequence, state, &mut buffer).map_err(|why| {
+            let offset = self.sectors[self.place.sector] + self.place.tail;
+            Error::Journal { offset, why }
+        })?;
         let record = &buffer[..total];
         self.sequence = sequence;
         let room = self.sector_bytes as usize - self.place.tail as usize >= total;
@@ -483,7 +563,9 @@ fn scan<S: NorFlash>(
                     .as_ref()
                     .is_none_or(|(seen, _)| *seen < sequence)
                 {
-                    let (_, state, _) = decode_record(&buffer[..total]).map_err(Error::Journal)?;
+                    let offset = base + at;
+                    let (_, state, _) = decode_record(&buffer[..total])
+                        .map_err(|why| Error::Journal { offset, why })?;
                     found.newest = Some((sequence, state));
                     found.place.sequence = sequence;
                     found.place.newest = at;

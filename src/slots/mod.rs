@@ -93,7 +93,12 @@ pub enum Error {
     Provisioned,
     /// A journal record that was written whole can't be understood (a newer format), or a state
     /// can't be written.
-    Journal(RecordError),
+    Journal {
+        /// Where the record begins in the flash, or would.
+        offset: u32,
+        /// What is wrong with it; its offsets count from there.
+        why: RecordError,
+    },
     /// What was written did not read back.
     Worn,
     /// The slot's state does not allow it.

@@ -97,8 +97,11 @@ pub enum Refusal {
         /// Offset in the payload.
         offset: u32,
     },
-    /// It is for another fleet (the field at offset 0).
-    Fleet,
+    /// It is for another fleet.
+    Fleet {
+        /// Offset of the fleet in the payload.
+        offset: u32,
+    },
     /// The share is above 1000, or the sequence number is 0.
     OutOfRange {
         /// Which.
@@ -115,11 +118,15 @@ pub enum Refusal {
     Replay {
         /// The sequence number accepted.
         seen: u64,
+        /// Offset of the sequence number in the payload.
+        offset: u32,
     },
     /// It stopped to count at this second.
     Expired {
         /// Seconds since 1970.
         at_s: u64,
+        /// Offset of that in the payload.
+        offset: u32,
     },
 }
 
@@ -171,7 +178,7 @@ pub fn evaluate<V: Verifier + ?Sized>(
         .map_err(Refusal::Trust)?;
     let (desired, at) = decode(payload)?;
     if desired.fleet != board.fleet {
-        return Err(Refusal::Fleet);
+        return Err(Refusal::Fleet { offset: at.fleet });
     }
     let range = |field, offset| Err(Refusal::OutOfRange { field, offset });
     if desired.sequence == 0 {
@@ -194,12 +201,12 @@ pub fn evaluate<V: Verifier + ?Sized>(
     let digest = sha256(payload);
     let again = desired.sequence == seen.sequence && digest == seen.digest;
     if desired.sequence <= seen.sequence && !again {
-        let seen = seen.sequence;
-        return Err(Refusal::Replay { seen });
+        let (seen, offset) = (seen.sequence, at.sequence);
+        return Err(Refusal::Replay { seen, offset });
     }
     if now_s.is_some_and(|now_s| now_s >= desired.expires_s) {
-        let at_s = desired.expires_s;
-        return Err(Refusal::Expired { at_s });
+        let (at_s, offset) = (desired.expires_s, at.expires);
+        return Err(Refusal::Expired { at_s, offset });
     }
     Ok(Verdict {
         sequence: desired.sequence,
@@ -211,7 +218,9 @@ pub fn evaluate<V: Verifier + ?Sized>(
 
 /// Offsets of the fields whose values are looked at.
 struct Offsets {
+    fleet: u32,
     sequence: u32,
+    expires: u32,
     targets: u32,
     share: u32,
 }
@@ -220,9 +229,11 @@ struct Offsets {
 fn decode(payload: &[u8]) -> Result<(Desired, Offsets), Refusal> {
     let mut rest = payload;
     let at = |rest: &[u8]| (payload.len() - rest.len()) as u32;
+    let fleet_at = at(rest);
     let fleet = take(&mut rest, payload, DesiredField::Fleet)?;
     let sequence_at = at(rest);
     let sequence = take(&mut rest, payload, DesiredField::Sequence)?;
+    let expires_at = at(rest);
     let expires_s = take(&mut rest, payload, DesiredField::Expires)?;
     let rollout = take(&mut rest, payload, DesiredField::Rollout)?;
     let state = take(&mut rest, payload, DesiredField::State)?;
@@ -245,7 +256,9 @@ fn decode(payload: &[u8]) -> Result<(Desired, Offsets), Refusal> {
         share_per_mille,
     };
     let offsets = Offsets {
+        fleet: fleet_at,
         sequence: sequence_at,
+        expires: expires_at,
         targets: targets_at,
         share: share_at,
     };

@@ -2,7 +2,7 @@
 
 use super::Role;
 use super::cose::{CoseError, CoseErrorKind, CoseField};
-use super::root::{MAX_SIGNATURES, TrustError};
+use super::root::{MAX_SIGNATURES, RootField, TrustError};
 use core::fmt::{Display, Formatter, Result};
 
 impl Display for CoseField {
@@ -54,6 +54,16 @@ impl Display for Role {
     }
 }
 
+impl Display for RootField {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Self::Version => f.write_str("the version"),
+            Self::Threshold(role) => write!(f, "the threshold of the {role} role"),
+            Self::Keys(role) => write!(f, "the keys of the {role} role"),
+        }
+    }
+}
+
 impl Display for TrustError {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
@@ -67,7 +77,9 @@ impl Display for TrustError {
                 f,
                 "{valid} valid signature(s) of the {role} role, {needed} needed"
             ),
-            Self::Undecodable { offset } => write!(f, "root at byte {offset}: does not decode"),
+            Self::Undecodable { field, offset } => {
+                write!(f, "root at byte {offset}: {field} can't be decoded")
+            }
             Self::Trailing { offset } => write!(f, "root at byte {offset}: bytes follow it"),
             Self::Version { expected, offered } => {
                 write!(f, "root version {offered}, where {expected} comes next")

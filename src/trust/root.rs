@@ -37,6 +37,18 @@ pub struct Root {
     pub roles: [RoleKeys; Role::COUNT],
 }
 
+/// A field of a root's payload, in the order in which they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RootField {
+    /// The version.
+    Version,
+    /// How many keys of a role must sign.
+    Threshold(Role),
+    /// The keys of a role: their number, and each.
+    Keys(Role),
+}
+
 /// Why a root or a signed object was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -59,9 +71,11 @@ pub enum TrustError {
         /// Keys needed.
         needed: u8,
     },
-    /// The payload is not a root; the offset is where decoding stopped.
+    /// A field of the payload is cut off, too long, or none.
     Undecodable {
-        /// Offset in the payload.
+        /// Which.
+        field: RootField,
+        /// Where it begins in the payload.
         offset: u32,
     },
     /// Bytes follow the root in the payload.
@@ -177,16 +191,20 @@ impl Root {
     /// # Errors
     /// When the bytes are no root, more than a root, or [`Root::validate`] objects.
     pub fn decode(bytes: &[u8]) -> Result<Self, TrustError> {
-        let offset = |rest: usize| u32::try_from(bytes.len() - rest).unwrap_or(u32::MAX);
-        let mut decoder = postcard::Deserializer::from_bytes(bytes);
-        let decoded = Self::deserialize(&mut decoder);
-        let rest = decoder.finalize().map_or(0, <[u8]>::len);
-        let root = decoded.map_err(|_| TrustError::Undecodable {
-            offset: offset(rest),
-        })?;
-        if rest != 0 {
+        let mut rest = bytes;
+        let mut root = Self {
+            version: take(&mut rest, bytes, RootField::Version)?,
+            roles: Default::default(),
+        };
+        for role in Role::ALL {
+            root.roles[role as usize] = RoleKeys {
+                threshold: take(&mut rest, bytes, RootField::Threshold(role))?,
+                keys: take(&mut rest, bytes, RootField::Keys(role))?,
+            };
+        }
+        if !rest.is_empty() {
             return Err(TrustError::Trailing {
-                offset: offset(rest),
+                offset: (bytes.len() - rest.len()) as u32,
             });
         }
         root.validate()?;
@@ -316,6 +334,19 @@ impl Root {
         first.verify_threshold(Role::Root, ContentType::Root, bytes, verifier)?;
         Ok(first)
     }
+}
+
+/// The next field of a root.
+fn take<'a, T: Deserialize<'a>>(
+    rest: &mut &'a [u8],
+    payload: &[u8],
+    field: RootField,
+) -> Result<T, TrustError> {
+    let offset = (payload.len() - rest.len()) as u32;
+    let (value, left) =
+        postcard::take_from_bytes(rest).map_err(|_| TrustError::Undecodable { field, offset })?;
+    *rest = left;
+    Ok(value)
 }
 
 /// The payload that the first message of a sequence embeds, once the whole sequence is of the right

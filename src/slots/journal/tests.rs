@@ -106,9 +106,49 @@ fn a_record_of_another_version_is_named_not_skipped() {
     out[total - 4..total].copy_from_slice(&crc.to_le_bytes());
     assert_eq!(decode_record(&out[..total]), Err(RecordError::Version(2)));
     let mut flash = RamFlash::<4, 4096>::new(2 * SECTOR as usize);
-    flash.write(0, &out[..total]).unwrap();
+    flash.write(64, &out[..total]).unwrap();
     let seen = Journal::open(&mut flash, SECTORS, SECTOR).unwrap_err();
-    assert_eq!(seen, Error::Journal(RecordError::Version(2)));
+    let (offset, why) = (64, RecordError::Version(2));
+    assert_eq!(seen, Error::Journal { offset, why });
+}
+
+fn size<T: Serialize>(value: &T) -> usize {
+    let bytes = postcard::to_extend(value, std::vec::Vec::new());
+    bytes.unwrap().len()
+}
+
+#[test]
+fn what_was_written_whole_and_is_no_state_is_named_with_its_place() {
+    let mut out = [0; RECORD_BYTES_MAX];
+    let state = state(3);
+    let total = encode_record(7, &state, &mut out).unwrap();
+    let root = 12 + size(&state.boot);
+    let floor = root + size(&state.root);
+    let slot_a = floor + size(&state.floor) + size(&state.desired_sequence) + 32;
+    let slot_b = slot_a + size(&state.slots[0]);
+    let confirmed = slot_b + size(&state.slots[1]);
+    let length = usize::from(u16::from_le_bytes([out[4], out[5]]));
+    let cases = [
+        // Bytes with the highest bit set are a number that does not end.
+        (12, vec![0xFF; 5], StateField::Boot, 12),
+        (root, vec![0xFF; 5], StateField::Root, root),
+        (floor, vec![0xFF; 5], StateField::Floor, floor),
+        (slot_a, vec![0xFF], StateField::Slot(Slot::A), slot_a),
+        (slot_b, vec![0xFF], StateField::Slot(Slot::B), slot_b),
+        (confirmed, vec![2], StateField::Confirmed, confirmed),
+        (confirmed, vec![1, 2], StateField::Confirmed, confirmed),
+        (4, vec![length as u8 + 1], StateField::End, 12 + length),
+        (12 + length, vec![1], StateField::End, 12 + length),
+    ];
+    for (at, change, field, offset) in cases {
+        let mut bad = out;
+        bad[at..at + change.len()].copy_from_slice(&change);
+        let crc = CRC.checksum(&bad[..total - 4]);
+        bad[total - 4..total].copy_from_slice(&crc.to_le_bytes());
+        let offset = offset as u32;
+        let why = RecordError::Payload { field, offset };
+        assert_eq!(decode_record(&bad[..total]), Err(why), "{change:?} at {at}");
+    }
 }
 
 #[test]

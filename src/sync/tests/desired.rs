@@ -65,11 +65,14 @@ fn what_does_not_count_is_refused_by_name() {
         evaluate_here(&bytes, seen(5, verdict.digest), None).is_ok(),
         "the same again"
     );
-    let replay = Err(Refusal::Replay { seen: 5 });
+    let replay = Err(Refusal::Replay { seen: 5, offset: 2 });
     assert_eq!(evaluate_here(&bytes, seen(5, [1; 32]), None), replay);
-    let replay = Err(Refusal::Replay { seen: 6 });
+    let replay = Err(Refusal::Replay { seen: 6, offset: 2 });
     assert_eq!(evaluate_here(&bytes, seen(6, verdict.digest), None), replay);
-    let expired = Err(Refusal::Expired { at_s: 1000 });
+    let expired = Err(Refusal::Expired {
+        at_s: 1000,
+        offset: 3,
+    });
     assert_eq!(evaluate_here(&bytes, FIRST, Some(1000)), expired);
     for key in [1, 2, 4, 13] {
         let seen = evaluate_here(&signed(&desired, key), FIRST, None).unwrap_err();
@@ -107,7 +110,7 @@ fn what_does_not_count_is_refused_by_name() {
             fleet,
             ..desired.clone()
         }),
-        Refusal::Fleet
+        Refusal::Fleet { offset: 0 }
     );
     let share_per_mille = 1001;
     assert_eq!(

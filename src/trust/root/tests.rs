@@ -225,10 +225,24 @@ fn a_root_decodes_from_all_of_its_bytes_only() {
     let root = root(300, 1, &[1]);
     let bytes = root.encode(&mut out).unwrap();
     assert_eq!(Root::decode(bytes), Ok(root));
-    for len in 0..bytes.len() {
-        let error = Root::decode(&bytes[..len]).unwrap_err();
-        assert!(matches!(error, TrustError::Undecodable { .. }), "{len}");
+    // The version takes two bytes, each role one for its threshold, one for their number, and its keys.
+    let mut fields = vec![(0, RootField::Version)];
+    let mut at = 2;
+    for (role, keys) in Role::ALL.into_iter().zip([1, 3, 1, 1]) {
+        fields.push((at, RootField::Threshold(role)));
+        fields.push((at + 1, RootField::Keys(role)));
+        at += 2 + 32 * keys;
     }
+    assert_eq!(at, bytes.len());
+    for len in 0..bytes.len() {
+        let cut = fields.iter().rev().find(|(at, _)| *at <= len).unwrap();
+        let (offset, field) = (cut.0 as u32, cut.1);
+        let error = Err(TrustError::Undecodable { field, offset });
+        assert_eq!(Root::decode(&bytes[..len]), error, "{len}");
+    }
+    let error = Root::decode(&bytes[..40]).unwrap_err();
+    let words = "root at byte 37: the keys of the release role can't be decoded";
+    assert_eq!(error.to_string(), words);
     let longer = [bytes, &[0]].concat();
     assert_eq!(
         Root::decode(&longer),
