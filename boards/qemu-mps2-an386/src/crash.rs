@@ -1,9 +1,10 @@
 //! How this firmware ends itself: a record in memory that a reset leaves alone, and a reset.
 
+use crate::host;
 use core::mem::MaybeUninit;
 use cortex_m::peripheral::SCB;
 use edgeward::telemetry::Crash;
-use edgeward_mcu::CrashRecord;
+use edgeward_mcu::{CrashRecord, board};
 
 /// Not cleared at the start; holds anything after power on.
 #[unsafe(link_section = ".uninit.crash")]
@@ -13,14 +14,23 @@ fn record() -> *mut CrashRecord {
     (&raw mut RECORD).cast()
 }
 
-/// What the boot before left behind; only once.
-pub fn take() -> CrashRecord {
-    // SAFETY: called once, by the one task that starts the application; handlers that write it end this
-    // boot. Any four words are a record.
-    unsafe {
-        let found = record().read_volatile();
-        record().write_volatile(CrashRecord::NONE);
-        found
+/// The board's reset, and the record. There is one: it goes to the one task that starts the application.
+pub struct Power;
+
+impl board::Power for Power {
+    fn crash(&self) -> CrashRecord {
+        // SAFETY: only handlers write it, and those end this boot. Any four words are a record.
+        unsafe { record().read_volatile() }
+    }
+
+    fn forget_crash(&mut self) {
+        // SAFETY: as above.
+        unsafe { record().write_volatile(CrashRecord::NONE) };
+    }
+
+    fn restart(&mut self) -> ! {
+        cortex_m::interrupt::disable();
+        reset()
     }
 }
 
@@ -30,6 +40,11 @@ pub fn end(crash: CrashRecord) -> ! {
     // SAFETY: nothing else runs any more.
     unsafe { record().write_volatile(crash) };
     cortex_m::asm::dsb();
+    reset()
+}
+
+fn reset() -> ! {
+    host::close_all();
     SCB::sys_reset()
 }
 

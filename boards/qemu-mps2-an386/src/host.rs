@@ -1,7 +1,37 @@
 //! What the host gives through semihosting: files in QEMU's folder, and randomness.
 
+use core::sync::atomic::{AtomicUsize, Ordering};
 use cortex_m_semihosting::{nr, syscall};
 use edgeward_mcu::board;
+
+/// Files that are open at once, at most: flash, recording, randomness.
+const FILES: usize = 4;
+/// No handle.
+const NONE: usize = usize::MAX;
+
+/// The handles of all open files, for [`close_all`].
+static OPEN: [AtomicUsize; FILES] = [const { AtomicUsize::new(NONE) }; FILES];
+
+/// Puts `to` in the first place where `from` is.
+fn replace(from: usize, to: usize) {
+    let order = Ordering::Relaxed;
+    for place in &OPEN {
+        if place.compare_exchange(from, to, order, order).is_ok() {
+            return;
+        }
+    }
+}
+
+/// Closes every file, before a reset: the host has only so many handles, and would keep these.
+pub fn close_all() {
+    for place in &OPEN {
+        let handle = place.swap(NONE, Ordering::Relaxed);
+        if handle != NONE {
+            // SAFETY: the handle is open; whoever has it does not run any more.
+            unsafe { syscall!(CLOSE, handle) };
+        }
+    }
+}
 
 /// An open file of the host.
 pub struct File(usize);
@@ -25,7 +55,11 @@ impl File {
         let length = name.len().checked_sub(1)?;
         // SAFETY: the name ends with a zero, which every caller's literal does.
         let handle = unsafe { syscall!(OPEN, name.as_ptr().expose_provenance(), mode, length) };
-        (handle != usize::MAX).then_some(Self(handle))
+        if handle == NONE {
+            return None;
+        }
+        replace(NONE, handle);
+        Some(Self(handle))
     }
 
     /// Bytes of the file.
@@ -53,6 +87,14 @@ impl File {
         let start = bytes.as_ptr().expose_provenance();
         // SAFETY: the host reads from `bytes` only.
         unsafe { syscall!(WRITE, self.0, start, bytes.len()) == 0 }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        replace(self.0, NONE);
+        // SAFETY: the handle is open, and nobody has it any more.
+        unsafe { syscall!(CLOSE, self.0) };
     }
 }
 

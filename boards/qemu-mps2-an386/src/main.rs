@@ -72,9 +72,8 @@ async fn application(store: &'static Store<HostFlash>, memory: &'static mut Memo
         log: uart::line,
         firmware: concat!("qemu-mps2-an386 ", env!("CARGO_PKG_VERSION")),
         arena_bytes: ARENA_BYTES as u32,
-        crash: crash::take(),
     };
-    let ended: Result<Infallible, StartError> = edgeward_mcu::run(parts).await;
+    let ended: Result<Infallible, StartError> = edgeward_mcu::run(parts, crash::Power).await;
     let Err(error) = ended;
     uart::line(format_args!("can't start: {error}"));
 }

@@ -2,7 +2,7 @@
 //!
 //! The clock is embassy's time driver, counting microseconds; no trait stands for it.
 
-use crate::MAX_FEATURES;
+use crate::{CrashRecord, MAX_FEATURES};
 use core::fmt::Arguments;
 use core::net::SocketAddrV4;
 use edgeward::contract::SourceInfo;
@@ -73,6 +73,18 @@ pub trait Network {
 pub trait Entropy {
     /// Fills `bytes`.
     fn fill(&mut self, bytes: &mut [u8]);
+}
+
+/// The end of a boot, and what the one before left behind.
+pub trait Power {
+    /// How the boot before ended, should that have been a crash. Asking changes nothing.
+    fn crash(&self) -> CrashRecord;
+
+    /// It was stored: [`Power::crash`] is nothing from now on, over restarts too.
+    fn forget_crash(&mut self);
+
+    /// Starts the board again.
+    fn restart(&mut self) -> !;
 }
 
 /// Restarts the board unless it is fed.

@@ -1,8 +1,8 @@
 //! What a crash leaves behind, for the next boot to report.
 //!
 //! A board's crate keeps a [`CrashRecord`] in memory that a restart leaves as it is, fills it in its panic
-//! handler, fault handler and the first stage of its watchdog, and hands it to [`crate::Parts`] at its
-//! start. Four words that check themselves: what memory holds after power on is no crash.
+//! handler, fault handler and the first stage of its watchdog, and gives it by [`crate::board::Power`] until
+//! it is stored. Four words that check themselves: what memory holds after power on is no crash.
 
 use edgeward::telemetry::Crash;
 

@@ -13,7 +13,7 @@ use crate::start::StartError;
 use crate::store::StoreFlash;
 use crc::{CRC_32_ISO_HDLC, Crc};
 use edgeward::trust::dalek::DalekSigner;
-use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
+use embedded_storage::nor_flash::{NorFlash, NorFlashError, ReadNorFlash};
 
 const SEED_BYTES: usize = 32;
 /// Seed and mark.
@@ -29,10 +29,10 @@ pub(crate) fn load_or_create<F: Flash>(
     entropy: &mut impl Entropy,
 ) -> Result<DalekSigner, StartError> {
     let mut held = [0; BYTES.next_multiple_of(WORD)];
-    flash.read(offset, &mut held).map_err(|_| StartError::Key)?;
+    flash.read(offset, &mut held).map_err(failed)?;
     if held[SEED_BYTES..BYTES].iter().all(|&byte| byte == 0xFF) {
         create(&mut flash, offset, entropy)?;
-        flash.read(offset, &mut held).map_err(|_| StartError::Key)?;
+        flash.read(offset, &mut held).map_err(failed)?;
     }
     let mut seed = [0; SEED_BYTES];
     seed.copy_from_slice(&held[..SEED_BYTES]);
@@ -69,7 +69,11 @@ fn create<F: Flash>(
         .erase(offset, end)
         .and_then(|()| flash.write(offset, &seed))
         .and_then(|()| flash.write(offset + SEED_BYTES as u32, last))
-        .map_err(|_| StartError::Key)
+        .map_err(failed)
+}
+
+fn failed(error: impl NorFlashError) -> StartError {
+    StartError::KeyFlash(error.kind())
 }
 
 #[cfg(test)]
@@ -77,6 +81,7 @@ mod tests {
     use super::*;
     use crate::testing::{Counting, MemoryFlash, store, store_of};
     use edgeward::trust::Signer;
+    use embedded_storage::nor_flash::NorFlashErrorKind;
 
     #[test]
     fn a_key_is_made_once() {
@@ -100,7 +105,8 @@ mod tests {
             let store = store_of(flash);
             let key = store.map().key;
             let cut = load_or_create(StoreFlash(store), key, &mut Counting(1));
-            assert_eq!(cut.err(), Some(StartError::Key));
+            let failed = StartError::KeyFlash(NorFlashErrorKind::Other);
+            assert_eq!(cut.err(), Some(failed));
             store.power_on();
             let made = load_or_create(StoreFlash(store), key, &mut Counting(50)).unwrap();
             let again = load_or_create(StoreFlash(store), key, &mut Counting(9)).unwrap();

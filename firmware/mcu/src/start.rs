@@ -1,12 +1,10 @@
 //! From power on to the application's loop.
 
 use crate::app::{App, now};
-use crate::board::{Entropy, Flash, Log, Network};
+use crate::board::{Entropy, Flash, Log, Network, Power};
 use crate::line::Subscriptions;
 use crate::store::{Store, StoreFlash};
-use crate::{
-    BUFFER, CrashRecord, HEAD_CHUNKS, Link, MAX_FEATURES as F, MAX_OUTPUTS as C, RECORDS, key,
-};
+use crate::{BUFFER, HEAD_CHUNKS, Link, MAX_FEATURES as F, MAX_OUTPUTS as C, RECORDS, key};
 use core::convert::Infallible;
 use core::mem::MaybeUninit;
 use core::net::SocketAddrV4;
@@ -25,6 +23,8 @@ use edgeward::trust::dalek::DalekVerifier;
 use edgeward::trust::root::Root;
 use edgeward_firmware::control::{Control, ControlError, OFFLINE, Parts as HeadParts, Setup};
 use edgeward_firmware::provisioning::{Provisioning, ProvisioningError};
+use embassy_time::{Duration, Timer};
+use embedded_storage::nor_flash::NorFlashErrorKind;
 use heapless::Vec;
 use minimq::{Buffers, ConfigBuilder, QoS, Session, Will};
 
@@ -36,6 +36,8 @@ const PACKET_BYTES: usize = TOPIC_BYTES + 144;
 const SEND_BYTES: usize = max_frame_bytes(F, C) + 2048;
 /// Seconds of silence after which the broker takes the board for dead.
 const KEEP_ALIVE_S: u16 = 15;
+/// How long to wait after a start that failed before the board is started again.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// The application's working memory; a `static` of the board's crate.
 #[derive(Debug)]
@@ -92,7 +94,7 @@ impl<S: Flash> core::fmt::Debug for Space<S> {
     }
 }
 
-/// Why the application does not start. A restart changes none of it.
+/// Why the application does not start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartError {
@@ -100,8 +102,10 @@ pub enum StartError {
     Provisioning(ProvisioningError),
     /// The trust root in it is not signed by its own keys.
     Root,
-    /// The device's key can't be read or made.
+    /// The device's key is lost.
     Key,
+    /// The flash does not give the device's key, or does not take it.
+    KeyFlash(NorFlashErrorKind),
     /// Journal or slots.
     Slots(slots::Error),
     /// The outbox.
@@ -117,7 +121,8 @@ impl core::fmt::Display for StartError {
         match self {
             Self::Provisioning(error) => error.fmt(f),
             Self::Root => f.write_str("the trust root is not signed by its own keys"),
-            Self::Key => f.write_str("the device's key can't be read or made"),
+            Self::Key => f.write_str("the device's key is lost"),
+            Self::KeyFlash(kind) => write!(f, "the device's key: {kind:?}"),
             Self::Slots(error) => write!(f, "slots: {error:?}"),
             Self::Outbox(error) => error.fmt(f),
             Self::Control(error) => error.fmt(f),
@@ -127,6 +132,18 @@ impl core::fmt::Display for StartError {
 }
 
 impl core::error::Error for StartError {}
+
+impl StartError {
+    /// Whether another start may go well: the flash failed, which it may not do the next time.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::KeyFlash(_) | Self::Outbox(OutboxError::Flash(_)) | Self::Control(_) => true,
+            Self::Slots(error) => matches!(error, slots::Error::Flash(_) | slots::Error::Worn),
+            _ => false,
+        }
+    }
+}
 
 /// What the application is made of.
 #[derive(Debug)]
@@ -149,17 +166,48 @@ pub struct Parts<S: Flash + 'static, N, E> {
     pub firmware: &'static str,
     /// Bytes of the arena that the inference task has.
     pub arena_bytes: u32,
-    /// What the boot before this one left behind.
-    pub crash: CrashRecord,
 }
 
-/// Starts the application and runs it for ever.
+/// Starts the application and runs it for ever. Where the flash keeps it from starting, the board is
+/// started again after ten seconds: nobody else would do that, for the watchdog is fed.
 ///
 /// # Errors
-/// [`StartError`] when it can't start; nothing was sent then.
+/// [`StartError`] when it can't start and never will; nothing was sent then.
 pub async fn run<S: Flash, N: Network, E: Entropy>(
     parts: Parts<S, N, E>,
+    mut power: impl Power,
 ) -> Result<Infallible, StartError> {
+    let log = parts.log;
+    let error = match start(parts, &mut power) {
+        Ok(mut started) => {
+            let (network, broker) = (started.network, started.broker);
+            started.app.run(network, &mut started.session, broker).await
+        }
+        Err(error) => error,
+    };
+    if error.may_pass() {
+        log(format_args!(
+            "can't start: {error}; again in {} s",
+            AGAIN.as_secs()
+        ));
+        Timer::after(AGAIN).await;
+        power.restart();
+    }
+    Err(error)
+}
+
+/// An application that is ready to run.
+struct Started<S: Flash + 'static, N> {
+    app: &'static mut App<S>,
+    network: N,
+    session: Session<'static>,
+    broker: SocketAddrV4,
+}
+
+fn start<S: Flash, N: Network, E: Entropy>(
+    parts: Parts<S, N, E>,
+    power: &mut impl Power,
+) -> Result<Started<S, N>, StartError> {
     let Parts {
         store,
         memory,
@@ -170,7 +218,6 @@ pub async fn run<S: Flash, N: Network, E: Entropy>(
         log,
         firmware,
         arena_bytes,
-        crash,
     } = parts;
     let Memory {
         head,
@@ -192,7 +239,10 @@ pub async fn run<S: Flash, N: Network, E: Entropy>(
     let boot = slots.begin_boot().map_err(StartError::Slots)?;
     let number = slots.state().boot;
     log(format_args!("boot {number} {boot:?}"));
-    let outbox = open_outbox(store, number, random(&mut entropy))?;
+    let outbox = open_outbox(store, number, random(&mut entropy)).inspect_err(|_| {
+        // No release is to blame for this boot's end. Where the journal can't say so either, it counts.
+        let _ = slots.end_boot();
+    })?;
     let sync = sync_config(who, store.map().slots.slot_bytes, arena_bytes);
     let parts = HeadParts {
         setup: setup(who, firmware),
@@ -217,20 +267,28 @@ pub async fn run<S: Flash, N: Network, E: Entropy>(
         trouble_until: None,
         jitter: random(&mut entropy).get(),
     });
-    report(app, crash);
-    let mut session = session(who, Buffers::new(receive, send)).ok_or(StartError::Name)?;
+    report(app, power);
+    let session = session(who, Buffers::new(receive, send)).ok_or(StartError::Name)?;
     let broker = SocketAddrV4::new(who.broker.into(), who.port);
-    app.run(network, &mut session, broker).await
+    Ok(Started {
+        app,
+        network,
+        session,
+        broker,
+    })
 }
 
-/// Reports how the boot before this one ended. Nothing hangs on it: a board that can't say so runs.
-fn report<S: Flash>(app: &mut App<S>, crash: CrashRecord) {
-    let Some((how, at)) = crash.read() else {
+/// Reports how the boot before this one ended. Nothing hangs on it: a board that can't say so runs, and
+/// the next start tries again. A crash whose report is stored and not forgotten yet as the power goes is
+/// reported twice.
+fn report<S: Flash>(app: &mut App<S>, power: &mut impl Power) {
+    let Some((how, at)) = power.crash().read() else {
         return;
     };
     (app.log)(format_args!("the boot before crashed: {how:?} at {at:#x}"));
-    if let Err(error) = app.control.crashed(how, at, now()) {
-        (app.log)(format_args!("the crash is not reported: {error}"));
+    match app.control.crashed(how, at, now()) {
+        Ok(()) => power.forget_crash(),
+        Err(error) => (app.log)(format_args!("the crash is not reported: {error}")),
     }
 }
 
@@ -332,3 +390,6 @@ impl core::fmt::Display for Hex<'_> {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
+
+#[cfg(test)]
+mod tests;

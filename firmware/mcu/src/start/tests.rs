@@ -1,0 +1,136 @@
+use super::*;
+use crate::CrashRecord;
+use crate::board::Unreachable;
+use crate::testing::{Counting, ERASE, MemoryFlash, store_of};
+use edgeward::telemetry::{Crash, Id};
+use edgeward::trust::cose::{ContentType, sign_embedded};
+use edgeward::trust::ring::RingSigner;
+use edgeward::trust::root::{MAX_ROOT_BYTES, RoleKeys};
+use embedded_storage::nor_flash::NorFlash;
+
+/// What a restart would do.
+struct Board {
+    record: CrashRecord,
+}
+
+impl Power for Board {
+    fn crash(&self) -> CrashRecord {
+        self.record
+    }
+
+    fn forget_crash(&mut self) {
+        self.record = CrashRecord::NONE;
+    }
+
+    fn restart(&mut self) -> ! {
+        panic!("restarted");
+    }
+}
+
+struct Nowhere;
+
+impl Network for Nowhere {
+    type Connection<'a> = Never;
+
+    async fn connect(&mut self, _: SocketAddrV4) -> Result<Never, Unreachable> {
+        Err(Unreachable)
+    }
+}
+
+enum Never {}
+
+impl embedded_io_async::ErrorType for Never {
+    type Error = Infallible;
+}
+
+impl embedded_io_async::Read for Never {
+    async fn read(&mut self, _: &mut [u8]) -> Result<usize, Infallible> {
+        match *self {}
+    }
+}
+
+impl embedded_io_async::Write for Never {
+    async fn write(&mut self, _: &[u8]) -> Result<usize, Infallible> {
+        match *self {}
+    }
+
+    async fn flush(&mut self) -> Result<(), Infallible> {
+        match *self {}
+    }
+}
+
+/// A flash as the host provisions it, that takes so many writes.
+fn provisioned(writes: usize) -> &'static Store<MemoryFlash> {
+    let key = RingSigner::from_seed(&[1; 32]).unwrap();
+    let role = || RoleKeys::new(1, &[key.public_key()]).unwrap();
+    let root = Root {
+        version: 1,
+        roles: [role(), role(), role(), role()],
+    };
+    let (mut payload, mut signed) = ([0; MAX_ROOT_BYTES], [0; 2 * MAX_ROOT_BYTES]);
+    let payload = root.encode(&mut payload).unwrap();
+    let len = sign_embedded(&key, ContentType::Root, payload, &mut signed).unwrap();
+    let who = Provisioning {
+        fleet: Id::try_from("f").unwrap(),
+        device: Id::try_from("d").unwrap(),
+        tags: Vec::new(),
+        broker: [127, 0, 0, 1],
+        port: 1,
+        username: Text::new(),
+        password: Text::new(),
+        root: &signed[..len],
+    };
+    let mut bytes = [0xFF; ERASE];
+    who.encode(&mut bytes).unwrap();
+    let mut flash = MemoryFlash::blank(256 * 1024);
+    flash.write(0, &bytes).unwrap();
+    flash.writes = writes;
+    store_of(flash)
+}
+
+fn parts(store: &'static Store<MemoryFlash>) -> Parts<MemoryFlash, Nowhere, Counting> {
+    Parts {
+        store,
+        memory: Box::leak(Box::new(Memory::new())),
+        space: Box::leak(Box::new(Space::new())),
+        network: Nowhere,
+        entropy: Counting(1),
+        link: Box::leak(Box::new(Link::new())),
+        log: |_| {},
+        firmware: "test",
+        arena_bytes: 1024,
+    }
+}
+
+#[test]
+fn a_crash_is_forgotten_once_it_is_stored_and_flash_that_fails_is_worth_another_start() {
+    let record = CrashRecord::new(Crash::Panic, 7);
+    let (mut failed, mut kept) = (0, 0);
+    for writes in 0.. {
+        let store = provisioned(writes);
+        let mut board = Board { record };
+        match start(parts(store), &mut board) {
+            Err(error) => {
+                assert!(error.may_pass(), "{error} after {writes} writes");
+                assert_eq!(board.record, record);
+                failed += 1;
+            }
+            Ok(_) if board.record == record => kept += 1,
+            Ok(_) => break,
+        }
+        // At the next start all is well, and the crash is told then.
+        store.power_on();
+        assert!(start(parts(store), &mut board).is_ok(), "{writes} writes");
+        assert_eq!(board.record, CrashRecord::NONE);
+    }
+    assert!(failed > 0 && kept > 0, "{failed} {kept}");
+}
+
+#[test]
+fn a_board_that_nobody_provisioned_is_not_started_again() {
+    let record = CrashRecord::NONE;
+    let started = start(parts(crate::testing::store()), &mut Board { record });
+    let error = started.err().unwrap();
+    let blank = StartError::Provisioning(ProvisioningError::Blank);
+    assert_eq!((error, error.may_pass()), (blank, false));
+}
