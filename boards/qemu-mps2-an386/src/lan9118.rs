@@ -13,6 +13,8 @@ use static_cell::StaticCell;
 pub const IRQ: i16 = 13;
 /// Bytes of a frame without its check sequence.
 const MTU: usize = 1514;
+/// Bytes of the check sequence at its end.
+const CHECK_BYTES: usize = 4;
 
 /// What embassy-net drives.
 pub type Device = embassy_net_driver_channel::Device<'static, MTU>;
@@ -147,10 +149,10 @@ async fn run(mut runner: Runner<'static, MTU>) {
         while let Some(len) = received() {
             match runner.try_rx_buf() {
                 Some(buffer) => {
-                    drain(len, buffer);
+                    drain(len + CHECK_BYTES, buffer);
                     runner.rx_done(len.min(MTU));
                 }
-                None => drain(len, &mut []),
+                None => drain(len + CHECK_BYTES, &mut []),
             }
         }
         write(Register::IntEnable, RECEIVED);
@@ -172,17 +174,18 @@ fn received() -> Option<usize> {
         }
         let status = read(Register::RxStatus);
         let len = (status >> 16 & 0x3FFF) as usize;
-        let payload = len.saturating_sub(4);
+        let payload = len.saturating_sub(CHECK_BYTES);
         if status & RX_ERROR == 0 && (1..=MTU).contains(&payload) {
             return Some(payload);
         }
-        drain(payload, &mut []);
+        drain(len, &mut []);
     }
 }
 
-/// Takes a frame with its check sequence from the FIFO; what finds no room in `buffer` is dropped.
+/// Takes a frame of `len` bytes, its check sequence included, from the FIFO; what finds no room in
+/// `buffer` is dropped.
 fn drain(len: usize, buffer: &mut [u8]) {
-    for word in 0..(len + 4).div_ceil(4) {
+    for word in 0..len.div_ceil(4) {
         let bytes = read(Register::RxData).to_le_bytes();
         let rest = buffer.get_mut(word * 4..).unwrap_or_default();
         for (to, from) in rest.iter_mut().zip(bytes) {

@@ -35,7 +35,8 @@ struct Lines {
 }
 
 impl Lines {
-    /// The next line, without its end; none at the end of the file. A line that does not fit ends there.
+    /// The next line, without its end; none at the end of the file, to which a last line without an end
+    /// goes. A line that does not fit is cut into such that do.
     fn next(&mut self) -> Option<&[u8]> {
         loop {
             let held = self.buffer.get(self.from..self.to).unwrap_or_default();
@@ -48,7 +49,8 @@ impl Lines {
             (self.from, self.to) = (0, self.to - self.from);
             let read = self.file.as_mut()?.read(self.buffer.get_mut(self.to..)?);
             if read == 0 {
-                return None;
+                let to = core::mem::take(&mut self.to);
+                return self.buffer.get(..to).filter(|held| !held.is_empty());
             }
             self.to += read;
         }
@@ -117,16 +119,16 @@ impl Recording {
 
     /// Reads on to the next sample. True when a new recording begins there.
     fn advance(&mut self) -> bool {
-        let mut anew = false;
+        let (mut anew, mut rewound) = (false, false);
         let mut values = [0.0; MAX_FEATURES];
         loop {
             let Some(line) = self.lines.next() else {
                 // A file without a sample would be read for ever.
-                if anew || !self.lines.seek(self.begin) {
+                if rewound || !self.lines.seek(self.begin) {
                     self.lines.file = None;
                     return true;
                 }
-                (anew, self.last_ms) = (true, None);
+                (anew, rewound, self.last_ms) = (true, true, None);
                 continue;
             };
             match parse::<MAX_FEATURES>(line, &mut values) {

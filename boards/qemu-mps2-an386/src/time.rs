@@ -106,8 +106,10 @@ impl Driver for Clock {
             let mut value = CLOCK.read(VALUE);
             let mut wraps = self.wraps.load(Ordering::Relaxed);
             if CLOCK.read(INTERRUPT) != 0 {
-                // It wrapped before its interrupt was taken; before or after the value was read.
+                // It wrapped before its interrupt was taken; before or after the value was read. At zero
+                // it has interrupted and not begun anew, which that wrap says already.
                 value = CLOCK.read(VALUE);
+                value = if value == 0 { u32::MAX } else { value };
                 wraps += 1;
             }
             (u64::from(wraps) << 32 | u64::from(u32::MAX - value)) / TICKS
