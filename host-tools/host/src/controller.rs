@@ -79,6 +79,14 @@ fn views(members: Vec<Member>) -> Result<Vec<BoardView>, StoreError> {
     members.into_iter().map(view).collect()
 }
 
+/// When somebody looks, and what he can hear, in milliseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+struct Now {
+    ms: u64,
+    /// Since when the host is connected to the broker without a break; none while it is not.
+    hearing_since_ms: Option<u64>,
+}
+
 /// A rollout a step further, what the boards did, and what follows from it.
 type Step = (Rollout, Counts, Decision);
 
@@ -87,14 +95,16 @@ type Step = (Rollout, Counts, Decision);
 ///
 /// # Errors
 /// [`StoreError`].
-fn look(store: &dyn Store, fleet: &str, now: u64) -> Result<Option<(Step, bool)>, StoreError> {
+fn look(store: &dyn Store, fleet: &str, now: Now) -> Result<Option<(Step, bool)>, StoreError> {
     let Some(before) = store.newest_rollout(fleet)? else {
         return Ok(None);
     };
     let mut after = before.clone();
-    let (counts, decision) = after.step(&boards(store, fleet)?, &in_cohort, now);
-    let changes = after != before;
-    Ok(Some(((after, counts, decision), changes)))
+    let boards = boards(store, fleet)?;
+    let (counts, decision) = after.step(&boards, &in_cohort, now.ms, now.hearing_since_ms);
+    let changes = after.differs(&before);
+    let stands = if changes { after } else { before };
+    Ok(Some(((stands, counts, decision), changes)))
 }
 
 /// Brings the fleet's newest rollout a step forward. A failure that was reported since [`look`] must
@@ -104,11 +114,12 @@ fn look(store: &dyn Store, fleet: &str, now: u64) -> Result<Option<(Step, bool)>
 ///
 /// # Errors
 /// [`StoreError`].
-fn act(store: &dyn Store, fleet: &str, now: u64) -> Result<Option<Step>, StoreError> {
+fn act(store: &dyn Store, fleet: &str, now: Now) -> Result<Option<Step>, StoreError> {
     let mut stepped = None;
     store.decide(fleet, &mut |before, members| {
         let mut after = before.clone();
-        let (counts, decision) = after.step(&views(members)?, &in_cohort, now);
+        let boards = views(members)?;
+        let (counts, decision) = after.step(&boards, &in_cohort, now.ms, now.hearing_since_ms);
         stepped = Some((after.clone(), counts, decision));
         Ok((after != *before).then_some(after))
     })?;
@@ -160,7 +171,11 @@ impl Controller {
     pub fn step(&mut self) -> Result<Option<(Rollout, Counts)>, ControlError> {
         self.keep_roots()?;
         let now = now_ms();
-        let Some((seen, changes)) = look(self.store.as_ref(), &self.fleet, now)? else {
+        let when = Now {
+            ms: now,
+            hearing_since_ms: self.hearing_since_ms(now),
+        };
+        let Some((seen, changes)) = look(self.store.as_ref(), &self.fleet, when)? else {
             return Ok(None);
         };
         if !changes && self.is_published(&seen.0, now) {
@@ -176,7 +191,7 @@ impl Controller {
             signers => signers?,
         };
         let step = match changes {
-            true => act(self.store.as_ref(), &self.fleet, now)?,
+            true => act(self.store.as_ref(), &self.fleet, when)?,
             false => Some(seen),
         };
         let Some((rollout, counts, decision)) = step else {
@@ -189,6 +204,13 @@ impl Controller {
         }
         self.publish(&rollout, &signers, now)?;
         Ok(Some((rollout, counts)))
+    }
+
+    /// Since when the connection stands without a break, if it does. The collector has one of its own to
+    /// the same broker: without the broker, neither hears a board.
+    fn hearing_since_ms(&self, now_ms: u64) -> Option<u64> {
+        let stands_ms = self.mqtt.connected_for()?.as_millis();
+        Some(now_ms.saturating_sub(u64::try_from(stands_ms).unwrap_or(u64::MAX)))
     }
 
     /// Whether this process has published how the rollout stands, and that holds for long enough.

@@ -247,6 +247,12 @@ impl Mqtt {
         self.session.read(Status::is_connected)
     }
 
+    /// For how long the connection stands, as far as is known; none when it does not.
+    #[must_use]
+    pub fn connected_for(&self) -> Option<Duration> {
+        self.session.read(Status::connected_for)
+    }
+
     /// Waits until the connection stands. Nothing is sent but what that takes.
     ///
     /// # Errors

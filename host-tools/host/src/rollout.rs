@@ -4,11 +4,16 @@
 //! boards reported (their signed births and events) and says what to do next. One signed desired
 //! state a phase is all that a phase costs, whatever the size of the fleet.
 
+mod board;
+
 use crate::names::class_name;
+use board::standing;
 use edgeward::bundle::BoardClass;
 use edgeward::sync::{Desired, RolloutState, Target};
-use edgeward::telemetry::{Birth, Id, Reason, ReleaseId, SlotState, Text, release_id};
+use edgeward::telemetry::{Id, ReleaseId, Text, release_id};
 use serde::{Deserialize, Serialize};
+
+pub use board::{BoardView, Standing};
 
 /// What an operator asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,15 +30,17 @@ pub struct Plan {
     pub phases: Vec<u16>,
     /// Time between a phase's last confirmation and the next phase, in milliseconds.
     pub soak_ms: u64,
-    /// Boards that may revert or reject the release before the rollout stops.
+    /// Boards that may revert or reject the release before the rollout stops, and boards that may do so
+    /// or fall silent over it before it pauses.
     pub max_failures: u32,
     /// Time a phase may take, in milliseconds, and as long again where boards have begun; what is not
     /// done then is late, and late boards don't hold up the next phase once enough others confirmed. A
-    /// board that began and was silent for so long counts as failed. 0 waits for ever. A pause does not
-    /// count, and the phase has all of its time after it.
+    /// board that began and was silent for so long is one that fell silent over the release. 0 waits for
+    /// ever. Neither a pause counts nor what the host could not hear, and after a pause the phase has all
+    /// of its time.
     pub deadline_ms: u64,
-    /// Least share of a phase's boards in per mille that must have confirmed before a late phase gives
-    /// way to the next; one board must in any case.
+    /// Least share of a phase's boards in per mille that must have confirmed before it gives way to the
+    /// next; one board must in any case.
     #[serde(default)]
     pub min_confirmed_per_mille: u16,
     /// Seconds that a desired state holds.
@@ -56,6 +63,18 @@ pub enum State {
     Done,
 }
 
+/// What a host could hear of its boards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// Since when without a break, in milliseconds since 1970.
+    pub from_ms: u64,
+    /// Until when, as far as was noted.
+    pub until_ms: u64,
+}
+
+/// How long a host may have listened on before it is noted.
+const NOTED_MS: u64 = 30_000;
+
 /// A rollout under way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
@@ -76,69 +95,9 @@ pub struct Rollout {
     /// Why it paused by itself, for people; none when it did not.
     #[serde(default)]
     pub paused_why: Option<String>,
-}
-
-/// An enrolled board as its last birth and events describe it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BoardView {
-    /// Its name.
-    pub device: Id,
-    /// Whether it ever described itself. If not, its class is known from its enrolment, and nothing
-    /// else.
-    pub reported: bool,
-    /// When something new of it came last, in milliseconds since 1970; 0 for never.
-    pub heard_ms: u64,
-    /// Its class.
-    pub class: BoardClass,
-    /// Its tags.
-    pub tags: Vec<Text>,
-    /// Its slots: release and state.
-    pub slots: [(ReleaseId, SlotState); 2],
-    /// Its last failed trial.
-    pub last_failure: Option<(ReleaseId, Reason)>,
-    /// Index of the slot that answers, when the board said so.
-    pub running: Option<u8>,
-    /// Number of the desired state that it last accepted.
-    pub desired: u64,
-    /// Least release counter that it accepts.
-    pub floor: u32,
-}
-
-impl BoardView {
-    /// What a board's newest birth says of it.
-    #[must_use]
-    pub fn of(device: &str, birth: &Birth) -> Self {
-        let slots = birth.slots.each_ref();
-        Self {
-            device: Id::try_from(device).unwrap_or_default(),
-            reported: true,
-            heard_ms: 0,
-            class: birth.class,
-            tags: birth.tags.to_vec(),
-            slots: slots.map(|slot| (slot.release, slot.state)),
-            last_failure: birth.last_failure,
-            running: birth.running,
-            desired: birth.desired,
-            floor: birth.floor,
-        }
-    }
-
-    /// An enrolled board that was never heard of.
-    #[must_use]
-    pub fn unheard(device: &str, class: BoardClass) -> Self {
-        Self {
-            device: Id::try_from(device).unwrap_or_default(),
-            reported: false,
-            heard_ms: 0,
-            class,
-            tags: Vec::new(),
-            slots: [([0; 8], SlotState::Empty); 2],
-            last_failure: None,
-            running: None,
-            desired: 0,
-            floor: 0,
-        }
-    }
+    /// What the host heard of the boards while the rollout ran; none before it was looked at.
+    #[serde(default)]
+    pub listening: Option<Listening>,
 }
 
 /// Boards of the present phase, by what they did.
@@ -148,11 +107,11 @@ pub struct Counts {
     pub targeted: u32,
     /// Confirmed the release.
     pub confirmed: u32,
-    /// Downloading, staged, in shadow or on trial.
+    /// Downloading, staged, in shadow or on trial, and not silent.
     pub busy: u32,
-    /// Refused or reverted the release, or fell silent over it.
+    /// Refused or reverted the release.
     pub failed: u32,
-    /// Those of the failed that began, and were silent for the plan's deadline since.
+    /// Began, and were silent for the plan's deadline since. What became of them is not known.
     pub silent: u32,
     /// Not begun, or never heard of.
     pub waiting: u32,
@@ -196,20 +155,26 @@ pub enum PlanError {
     SameClass(&'static str),
 }
 
-/// A release that every board would refuse as a downgrade.
+/// A release whose counter every board would refuse that gets it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "version {version} has counter {counter}, and every board that would get it accepts {least} at least"
-)]
-pub struct Downgrade {
+#[error("version {version} has counter {counter}, and every board that would get it {}", refusal(*counter, *least))]
+pub struct Refused {
     /// The release's version.
     pub version: Text,
     /// Its counter.
     pub counter: u32,
-    /// The least counter that a board accepts.
+    /// The least counter that a board accepts. Where it is not above the release's, boards have confirmed
+    /// another release of that counter.
     pub least: u32,
-    /// The counter that all of them accept.
+    /// A counter that all of them accept.
     pub wanted: u32,
+}
+
+fn refusal(counter: u32, least: u32) -> String {
+    match counter < least {
+        true => format!("accepts {least} at least"),
+        false => "has confirmed another release of that counter, or a later one".to_owned(),
+    }
 }
 
 impl Rollout {
@@ -240,6 +205,10 @@ impl Rollout {
             settled_ms: None,
             after_sequence: 0,
             paused_why: None,
+            listening: Some(Listening {
+                from_ms: now_ms,
+                until_ms: now_ms,
+            }),
         };
         // What does not fit into the message is wrong before the rollout begins.
         rollout.desired(0, 0)?;
@@ -287,8 +256,54 @@ impl Rollout {
         Some(release_id(&target.digest))
     }
 
-    /// Counts the boards of the present phase as they stand at `now_ms`. `in_cohort` is the boards' own
-    /// rule ([`edgeward::sync`]), given the rollout's name, the device's name and the share.
+    /// The phase's time at `now_ms`: it stands still while the host hears nothing of the boards, since it
+    /// can't tell who is late then.
+    #[must_use]
+    pub fn phase_time_ms(&self, now_ms: u64) -> u64 {
+        self.listening.map_or(0, |it| it.until_ms.min(now_ms))
+    }
+
+    /// Notes that the host hears the boards at `now_ms`, and has without a break since `since_ms`. What
+    /// it missed before that is put behind the phase's beginning and its soak.
+    fn listen(&mut self, since_ms: u64, now_ms: u64) {
+        let before = self.listening.filter(|it| since_ms <= it.until_ms);
+        let missed_ms = match (before, self.listening) {
+            (Some(_), _) => 0,
+            (None, Some(it)) => since_ms - it.until_ms,
+            // What was heard is not known: the phase has all of its time again.
+            (None, None) => since_ms.saturating_sub(self.phase_from_ms),
+        };
+        for ms in [Some(&mut self.phase_from_ms), self.settled_ms.as_mut()] {
+            let Some(ms) = ms else { continue };
+            // Somebody may have resumed it meanwhile: no phase begins later than now.
+            *ms = ms.saturating_add(missed_ms).min(now_ms.max(*ms));
+        }
+        self.listening = Some(Listening {
+            from_ms: before.map_or(since_ms, |it| it.from_ms),
+            until_ms: now_ms,
+        });
+    }
+
+    /// Whether it stands otherwise than `before`. That the host listened on for a moment does not count.
+    #[must_use]
+    pub fn differs(&self, before: &Self) -> bool {
+        let (Some(now), Some(then)) = (self.listening, before.listening) else {
+            return self != before;
+        };
+        let listened = Listening {
+            until_ms: then.until_ms,
+            ..now
+        };
+        let same = Self {
+            listening: Some(listened),
+            ..self.clone()
+        };
+        same != *before || now.until_ms.abs_diff(then.until_ms) >= NOTED_MS
+    }
+
+    /// Counts the boards of the present phase as they stand at `now_ms` of the phase's time
+    /// ([`phase_time_ms`](Self::phase_time_ms)). `in_cohort` is the boards' own rule ([`edgeward::sync`]), given the
+    /// rollout's name, the device's name and the share.
     pub fn counts(
         &self,
         boards: &[BoardView],
@@ -303,10 +318,7 @@ impl Rollout {
             counts.targeted += 1;
             match self.standing(board) {
                 Standing::Confirmed => counts.confirmed += 1,
-                Standing::Busy if self.is_silent(board, now_ms) => {
-                    counts.failed += 1;
-                    counts.silent += 1;
-                }
+                Standing::Busy if self.is_silent(board, now_ms) => counts.silent += 1,
                 Standing::Busy => counts.busy += 1,
                 Standing::Failed => counts.failed += 1,
                 Standing::Waiting => counts.waiting += 1,
@@ -315,13 +327,13 @@ impl Rollout {
         counts
     }
 
-    /// Whether a board that has begun was silent for so long that the release has likely stopped it.
-    /// Neither the time before the phase counts nor a pause.
+    /// Whether a board that has begun was silent for so long that somebody should look why: the release
+    /// may have stopped it, or its sensor is idle, or there is no network where it is. Neither the time
+    /// before the phase counts, nor a pause, nor before the host heard anybody without a break.
     fn is_silent(&self, board: &BoardView, now_ms: u64) -> bool {
-        let since_ms = board.heard_ms.max(self.phase_from_ms);
-        self.state != State::Paused
-            && self.plan.deadline_ms > 0
-            && now_ms.saturating_sub(since_ms) > self.plan.deadline_ms
+        let listening_ms = self.listening.map_or(now_ms, |it| it.from_ms);
+        let since_ms = board.heard_ms.max(self.phase_from_ms).max(listening_ms);
+        self.plan.deadline_ms > 0 && now_ms.saturating_sub(since_ms) > self.plan.deadline_ms
     }
 
     /// Whether the present phase asks this board to run a release. One whose tags are not known yet
@@ -334,35 +346,37 @@ impl Rollout {
             && in_cohort(&self.plan.id, &board.device, self.share())
     }
 
-    /// Refuses a release whose counter is below what every board accepts that the last phase asks to
-    /// run it, as far as they have reported.
+    /// Refuses a release whose counter every board would refuse that the last phase asks to run it, as far
+    /// as they have reported: it is a downgrade there, or taken by another release.
     ///
     /// # Errors
-    /// [`Downgrade`] for the first such release.
-    pub fn check_floors(
+    /// [`Refused`] for the first such release.
+    pub fn check_counters(
         &self,
         boards: &[BoardView],
         in_cohort: &dyn Fn(&str, &str, u16) -> bool,
-    ) -> Result<(), Downgrade> {
+    ) -> Result<(), Refused> {
         let last = Self {
             phase: self.plan.phases.len().saturating_sub(1),
             ..self.clone()
         };
         for target in &self.plan.targets {
             let asked = boards.iter().filter(|board| board.class == target.class);
-            let floors = asked
-                .filter(|board| board.reported && last.asks(board, in_cohort))
-                .map(|board| board.floor);
-            let (least, wanted) = (floors.clone().min(), floors.max());
-            if let (Some(least), Some(wanted)) = (least, wanted)
-                && target.counter < least
-            {
-                return Err(Downgrade {
+            let asked = asked.filter(|board| board.reported && last.asks(board, in_cohort));
+            let asked: Vec<_> = asked.collect();
+            if !asked.iter().all(|board| board.refuses(target)) {
+                continue;
+            }
+            let floors = asked.iter().map(|board| board.floor);
+            // The counter that a board has confirmed is taken.
+            let confirmed = asked.iter().filter_map(|board| board.confirmed());
+            let highest = confirmed.map(|(_, counter)| counter).chain(floors.clone());
+            if let (Some(least), Some(highest)) = (floors.min(), highest.max()) {
+                return Err(Refused {
                     version: target.version.clone(),
                     counter: target.counter,
                     least,
-                    // The counter that a board has confirmed is taken.
-                    wanted: wanted.saturating_add(1),
+                    wanted: highest.saturating_add(1),
                 });
             }
         }
@@ -380,15 +394,23 @@ impl Rollout {
     }
 
     /// Looks at the boards, notes what follows, and says what that was: one step of the rollout.
+    /// `hearing_since_ms` is since when the host hears boards without a break; none when it does not.
+    /// Nobody is late or silent then, and only what boards reported before counts.
     pub fn step(
         &mut self,
         boards: &[BoardView],
         in_cohort: &dyn Fn(&str, &str, u16) -> bool,
         now_ms: u64,
+        hearing_since_ms: Option<u64>,
     ) -> (Counts, Decision) {
-        let counts = self.counts(boards, in_cohort, now_ms);
         // Boards that are told to wait are neither late nor done.
-        if self.state == State::Running {
+        let hearing = hearing_since_ms.filter(|_| self.state == State::Running);
+        if let Some(since_ms) = hearing {
+            self.listen(since_ms, now_ms);
+        }
+        let now_ms = self.phase_time_ms(now_ms);
+        let counts = self.counts(boards, in_cohort, now_ms);
+        if hearing.is_some() {
             self.observe(&counts, now_ms);
         }
         let decision = self.assess(&counts, now_ms);
@@ -414,35 +436,24 @@ impl Rollout {
             return Decision::Wait;
         }
         if counts.failed > self.plan.max_failures {
-            let silent = match counts.silent {
-                0 => String::new(),
-                silent => format!(", {silent} of them by falling silent over it"),
-            };
             let why = format!(
-                "{} of {} boards refused or reverted the release{silent} (at most {} may)",
+                "{} of {} boards refused or reverted the release (at most {} may)",
                 counts.failed, counts.targeted, self.plan.max_failures
             );
             return Decision::Abort { why };
         }
-        let late = self.is_late(counts, now_ms);
-        let settled = counts.targeted > 0 && counts.busy + counts.waiting == 0;
-        // A phase in which no enrolled board lies (a small share of a small fleet) holds nothing up.
-        if !(settled || late || counts.targeted == 0) {
-            return Decision::Wait;
-        }
+        let settled = counts.targeted > 0 && counts.confirmed + counts.failed == counts.targeted;
         let last = self.phase + 1 >= self.plan.phases.len();
-        let needed = self.needed(counts);
-        if counts.targeted > 0 && !settled && !last && counts.confirmed < needed {
-            let why = format!(
-                "phase {} is late with {} of its {} boards confirmed, of which {needed} must be: \
-                 {} have not begun, {} are busy",
-                self.phase + 1,
-                counts.confirmed,
-                counts.targeted,
-                counts.waiting,
-                counts.busy
-            );
+        let over = settled || self.is_late(counts, now_ms);
+        if let Some(why) = self
+            .fell_silent(counts)
+            .or_else(|| self.unconfirmed(counts, settled, last).filter(|_| over))
+        {
             return Decision::Pause { why };
+        }
+        // A phase in which no enrolled board lies (a small share of a small fleet) holds nothing up.
+        if !(over || counts.targeted == 0) {
+            return Decision::Wait;
         }
         let soaked = self
             .settled_ms
@@ -459,15 +470,60 @@ impl Rollout {
         }
     }
 
+    /// Why more boards fell silent over the release than may fail of it, for people: they did not fail as
+    /// far as is known, so this is for somebody to look at.
+    fn fell_silent(&self, counts: &Counts) -> Option<String> {
+        let harmed = counts.failed.saturating_add(counts.silent);
+        if counts.silent == 0 || harmed <= self.plan.max_failures {
+            return None;
+        }
+        let failed = match counts.failed {
+            0 => String::new(),
+            failed => format!(", and {failed} refused or reverted it"),
+        };
+        Some(format!(
+            "{} of {} boards began the release and were silent for {} since{failed} (at most {} may)",
+            counts.silent,
+            counts.targeted,
+            time_words(self.plan.deadline_ms),
+            self.plan.max_failures
+        ))
+    }
+
+    /// Why a phase that is over proves too little to go on, for people. The last one ends when every
+    /// board is done, so there one that confirmed is enough.
+    fn unconfirmed(&self, counts: &Counts, settled: bool, last: bool) -> Option<String> {
+        let needed = match (last, settled) {
+            (false, _) => self.needed(counts),
+            (true, true) => 1,
+            (true, false) => 0,
+        };
+        if counts.targeted == 0 || counts.confirmed >= needed {
+            return None;
+        }
+        let how = if settled { "over" } else { "late" };
+        Some(format!(
+            "phase {} is {how} with {} of its {} boards confirmed, of which {needed} must be: \
+             {} have not begun, {} are busy, {} refused or reverted the release, {} are silent",
+            self.phase + 1,
+            counts.confirmed,
+            counts.targeted,
+            counts.waiting,
+            counts.busy,
+            counts.failed,
+            counts.silent
+        ))
+    }
+
     /// Whether the phase has had its time. One in which boards have begun has as much again, after
-    /// which each of them was either heard of or counts as failed.
+    /// which each of them was either heard of or is silent.
     fn is_late(&self, counts: &Counts, now_ms: u64) -> bool {
         let times = if counts.busy > 0 { 2 } else { 1 };
         let deadline_ms = self.plan.deadline_ms.saturating_mul(times);
         deadline_ms > 0 && now_ms.saturating_sub(self.phase_from_ms) > deadline_ms
     }
 
-    /// Boards that must have confirmed before a late phase gives way to the next.
+    /// Boards that must have confirmed before a phase gives way to the next.
     fn needed(&self, counts: &Counts) -> u32 {
         let share = u64::from(self.plan.min_confirmed_per_mille.min(1000));
         let share = (u64::from(counts.targeted) * share).div_ceil(1000);
@@ -476,7 +532,7 @@ impl Rollout {
 
     /// Notes when the phase settled, so that the soak can be measured. Call before `assess`.
     pub fn observe(&mut self, counts: &Counts, now_ms: u64) {
-        let quiet = counts.busy + counts.waiting == 0;
+        let quiet = counts.confirmed + counts.failed == counts.targeted;
         if quiet || self.is_late(counts, now_ms) {
             self.settled_ms.get_or_insert(now_ms);
         } else {
@@ -511,66 +567,28 @@ impl Rollout {
     }
 }
 
-/// What a board made of a rollout's release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// Confirmed, and it is what runs.
-    Confirmed,
-    /// On its way: from the download to the trial.
-    Busy,
-    /// Refused or reverted.
-    Failed,
-    /// Not begun; or confirmed once, left for another one, and not begun again.
-    Waiting,
-}
-
-impl Standing {
-    /// Its name; stable.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Confirmed => "confirmed",
-            Self::Busy => "busy",
-            Self::Failed => "rejected",
-            Self::Waiting => "waiting",
-        }
-    }
-}
-
-/// What one board did with one release, in desired states after the number `after`.
-fn standing(board: &BoardView, release: ReleaseId, after: u64) -> Standing {
-    let (mut busy, mut failed) = (false, false);
-    for (index, (held, state)) in (0..).zip(&board.slots) {
-        if *held != release {
-            continue;
-        }
-        match state {
-            // One that was confirmed before stays in its slot until that is needed, but does not run.
-            SlotState::Confirmed | SlotState::Revoked
-                if board.running.is_none_or(|slot| slot == index) =>
-            {
-                return Standing::Confirmed;
-            }
-            SlotState::Confirmed | SlotState::Revoked | SlotState::Empty => {}
-            SlotState::Rejected(_) => failed = true,
-            _ => busy = true,
-        }
-    }
-    // A slot may have been cleared since; the last failure is kept for longer.
-    failed |= board.last_failure.is_some_and(|(of, _)| of == release);
-    match (busy, failed && board.desired > after) {
-        (true, _) => Standing::Busy,
-        (false, true) => Standing::Failed,
-        (false, false) => Standing::Waiting,
-    }
+/// A time in its largest unit that leaves nothing out.
+fn time_words(ms: u64) -> String {
+    let units = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "min"),
+        (1000, "s"),
+    ];
+    let fits = units.into_iter().find(|(unit, _)| ms.is_multiple_of(*unit));
+    let (unit, name) = fits.unwrap_or((1, "ms"));
+    format!("{} {name}", ms / unit)
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use edgeward::telemetry::{Reason, SlotState};
 
     const OLD: ReleaseId = [1; 8];
     const NEW: ReleaseId = [2; 8];
+    /// The host has heard the boards since before the first test.
+    const HEARS: Option<u64> = Some(0);
 
     /// One release for Linux boards of the fleet `demo`.
     pub(crate) fn plan(phases: &[u16]) -> Plan {
@@ -604,6 +622,7 @@ pub(crate) mod tests {
             class: BoardClass::Linux,
             tags: Vec::new(),
             slots: [(OLD, SlotState::Confirmed), (NEW, state)],
+            counters: [1, 2],
             last_failure: None,
             running: None,
             desired: 5,
@@ -694,7 +713,7 @@ pub(crate) mod tests {
         let mut rollout = Rollout::start(hasty(), 0).expect("plan");
         let mut boards: Vec<_> = (0..10).map(|n| board(n, SlotState::Empty)).collect();
         boards[0].slots[1].1 = SlotState::Confirmed;
-        let step = |rollout: &mut Rollout, now_ms| rollout.step(&boards, &tenths, now_ms).1;
+        let step = |rollout: &mut Rollout, now_ms| rollout.step(&boards, &tenths, now_ms, HEARS).1;
         for (now_ms, decision) in [
             (500, Decision::Wait),
             (501, Decision::Wait),
@@ -728,8 +747,8 @@ pub(crate) mod tests {
                     false => board(n, SlotState::Empty),
                 })
                 .collect();
-            rollout.step(&boards, &tenths, 501);
-            rollout.step(&boards, &tenths, 601);
+            rollout.step(&boards, &tenths, 501, HEARS);
+            rollout.step(&boards, &tenths, 601, HEARS);
             let case = format!("{confirmed} confirmed of {share}: {rollout:?}");
             assert_eq!(rollout.phase, usize::from(goes_on), "{case}");
             assert_eq!(rollout.state == State::Running, goes_on, "{case}");
@@ -744,61 +763,218 @@ pub(crate) mod tests {
             // Whoever lets it go on has had a look: it has all of its time again.
             rollout.set_state(State::Running, 700);
             assert_eq!(rollout.paused_why, None);
-            assert_eq!(rollout.step(&boards, &tenths, 1200).1, Decision::Wait);
-            let again = rollout.step(&boards, &tenths, 1201).1;
+            assert_eq!(
+                rollout.step(&boards, &tenths, 1200, HEARS).1,
+                Decision::Wait
+            );
+            let again = rollout.step(&boards, &tenths, 1201, HEARS).1;
             assert!(matches!(again, Decision::Pause { .. }), "{again:?}");
         }
     }
 
-    #[test]
-    fn boards_that_fall_silent_over_a_release_count_as_failed() {
-        let at = |number, state, heard_ms| BoardView {
+    fn heard(number: u8, state: SlotState, heard_ms: u64) -> BoardView {
+        BoardView {
             heard_ms,
             ..board(number, state)
-        };
+        }
+    }
+
+    #[test]
+    fn boards_that_fall_silent_over_a_release_pause_it_and_never_abort_it() {
         let boards = [
-            at(0, SlotState::Confirmed, 0),
-            at(1, SlotState::Trial, 100),
-            at(2, SlotState::Trial, 650),
+            heard(0, SlotState::Confirmed, 0),
+            heard(1, SlotState::Trial, 100),
+            heard(2, SlotState::Trial, 650),
         ];
         let mut rollout = Rollout::start(hasty(), 0).expect("plan");
         // Both have begun, so the phase is not late when its time is over.
         for now_ms in [501, 600] {
-            assert_eq!(rollout.step(&boards, &tenths, now_ms).1, Decision::Wait);
+            let step = rollout.step(&boards, &tenths, now_ms, HEARS);
+            assert_eq!(step.1, Decision::Wait);
         }
         let before = rollout.clone();
-        let (counts, decision) = rollout.step(&boards, &tenths, 601);
-        assert_eq!((counts.busy, counts.failed, counts.silent), (1, 1, 1));
-        let Decision::Abort { why } = decision else {
+        let (counts, decision) = rollout.step(&boards, &tenths, 601, HEARS);
+        assert_eq!((counts.busy, counts.failed, counts.silent), (1, 0, 1));
+        let Decision::Pause { why } = decision else {
             panic!("{decision:?}");
         };
-        assert!(why.contains("1 of 3") && why.contains("silent"), "{why}");
+        assert!(
+            why.contains("1 of 3") && why.contains("silent for 500 ms"),
+            "{why}"
+        );
+        assert_eq!(rollout.paused_why, Some(why));
+        let desired = rollout.desired(7, 10).expect("desired");
+        assert_eq!(desired.state, RolloutState::Paused, "no board gives it up");
+        let counts = rollout.counts(&boards, &tenths, rollout.phase_time_ms(9000));
+        assert_eq!(counts.silent, 1, "the pause adds none, and takes none away");
+        // Whoever lets it go on has had a look: the phase has all of its time again.
+        rollout.set_state(State::Running, 700);
+        for (now_ms, goes_on) in [(1200, true), (1201, false)] {
+            let (_, decision) = rollout.step(&boards, &tenths, now_ms, HEARS);
+            assert_eq!(
+                decision == Decision::Wait,
+                goes_on,
+                "{now_ms}: {decision:?}"
+            );
+        }
 
         // Where one may fail, the other one is waited for, and so is its silence.
         let mut rollout = before;
         rollout.plan.max_failures = 1;
         for now_ms in [601, 1000, 1001, 1100] {
-            assert_eq!(rollout.step(&boards, &tenths, now_ms).1, Decision::Wait);
+            let step = rollout.step(&boards, &tenths, now_ms, HEARS);
+            assert_eq!(step.1, Decision::Wait);
         }
-        let mut heard = boards.clone();
-        heard[2].heard_ms = 1100;
-        let advanced = rollout.clone().step(&heard, &tenths, 1151);
+        let mut again = boards.clone();
+        again[2].heard_ms = 1100;
+        let advanced = rollout.clone().step(&again, &tenths, 1151, HEARS);
         assert_eq!(advanced.1, Decision::Advance, "late, and not silent");
-        let (counts, decision) = rollout.step(&boards, &tenths, 1151);
+        // One that fell silent and one that failed are one too many, and what is not known aborts nothing.
+        again[2].slots[1].1 = SlotState::Rejected(Reason::SelfTest);
+        let (counts, decision) = rollout.clone().step(&again, &tenths, 1151, HEARS);
+        assert_eq!((counts.failed, counts.silent), (1, 1));
+        assert!(matches!(decision, Decision::Pause { .. }), "{decision:?}");
+        let (counts, decision) = rollout.step(&boards, &tenths, 1151, HEARS);
         assert_eq!(counts.silent, 2);
+        assert!(matches!(decision, Decision::Pause { .. }), "{decision:?}");
+    }
+
+    #[test]
+    fn silence_before_the_phase_or_in_a_pause_is_no_silence_over_the_release() {
+        let trial = [board(0, SlotState::Trial)];
+        let mut rollout = Rollout::start(hasty(), 10_000).expect("plan");
+        for (now_ms, silent) in [(10_500, 0), (10_501, 1)] {
+            let (counts, _) = rollout.clone().step(&trial, &tenths, now_ms, HEARS);
+            assert_eq!(counts.silent, silent);
+        }
+        rollout.step(&trial, &tenths, 10_400, HEARS);
+        rollout.set_state(State::Paused, 10_400);
+        let (counts, decision) = rollout.step(&trial, &tenths, 20_000, HEARS);
+        assert_eq!((counts.busy, decision), (1, Decision::Wait));
+        rollout.set_state(State::Running, 20_000);
+        let (counts, _) = rollout.step(&trial, &tenths, 20_500, HEARS);
+        assert_eq!(counts.busy, 1);
+    }
+
+    #[test]
+    fn while_the_host_hears_nobody_the_phase_stands_still() {
+        let boards = [
+            heard(0, SlotState::Confirmed, 0),
+            heard(1, SlotState::Trial, 100),
+            heard(2, SlotState::Empty, 0),
+        ];
+        let mut plan = hasty();
+        plan.max_failures = 1;
+        let mut rollout = Rollout::start(plan, 0).expect("plan");
+        rollout.step(&boards, &tenths, 400, HEARS);
+        // The broker is away, then the host as well, which is started again at 50,000.
+        let stood = rollout.clone();
+        for now_ms in [500, 5000, 49_000] {
+            let (counts, decision) = rollout.step(&boards, &tenths, now_ms, None);
+            assert_eq!((counts.busy, counts.silent), (1, 0), "{now_ms}");
+            assert_eq!((decision, &rollout), (Decision::Wait, &stood), "{now_ms}");
+        }
+        let text = serde_json::to_string(&rollout).expect("JSON");
+        let mut rollout: Rollout = serde_json::from_str(&text).expect("a rollout");
+        let since = Some(50_000);
+        let mut step = |now_ms| {
+            let (counts, decision) = rollout.step(&boards, &tenths, now_ms, since);
+            (counts.silent, decision)
+        };
+        // 400 ms of the phase were heard before: it has its deadline twice, since one board is busy, and
+        // that one has a whole deadline from when it can be heard again.
+        for now_ms in [50_001, 50_101, 50_500] {
+            assert_eq!(step(now_ms), (0, Decision::Wait), "{now_ms}");
+        }
+        assert_eq!(step(50_501), (1, Decision::Wait), "late now, and it soaks");
+        assert_eq!(step(50_601), (1, Decision::Advance));
+        // What failed counts whether or not the host hears of it by itself.
+        rollout.plan.max_failures = 0;
+        let failed = [board(3, SlotState::Rejected(Reason::SelfTest))];
+        let (_, decision) = rollout.step(&failed, &tenths, 50_700, None);
         assert!(matches!(decision, Decision::Abort { .. }), "{decision:?}");
     }
 
     #[test]
-    fn silence_before_the_phase_or_in_a_pause_is_no_failure() {
+    fn a_soak_is_as_long_as_the_host_hears_whether_it_harms() {
+        let boards: Vec<_> = (0..3).map(|n| board(n, SlotState::Confirmed)).collect();
+        let mut rollout = Rollout::start(plan(&[300, 1000]), 0).expect("plan");
+        for (now_ms, since, decision) in [
+            (60, HEARS, Decision::Wait),
+            (90, None, Decision::Wait),
+            (5000, None, Decision::Wait),
+            (6001, Some(6000), Decision::Wait),
+            (6099, Some(6000), Decision::Wait),
+            (6100, Some(6000), Decision::Advance),
+        ] {
+            let step = rollout.step(&boards, &tenths, now_ms, since);
+            assert_eq!(step.1, decision, "{now_ms}");
+        }
+    }
+
+    #[test]
+    fn a_rollout_of_before_is_heard_of_from_its_next_look_on() {
         let trial = [board(0, SlotState::Trial)];
         let mut rollout = Rollout::start(hasty(), 10_000).expect("plan");
-        assert_eq!(rollout.counts(&trial, &tenths, 10_500).silent, 0);
-        assert_eq!(rollout.counts(&trial, &tenths, 10_501).silent, 1);
-        rollout.set_state(State::Paused, 10_400);
-        assert_eq!(rollout.counts(&trial, &tenths, 20_000).busy, 1);
-        rollout.set_state(State::Running, 20_000);
-        assert_eq!(rollout.counts(&trial, &tenths, 20_500).busy, 1);
+        rollout.listening = None;
+        assert_eq!(rollout.step(&trial, &tenths, 90_000, None).0.silent, 0);
+        let (counts, decision) = rollout.step(&trial, &tenths, 90_500, Some(90_000));
+        assert_eq!((counts.silent, decision), (0, Decision::Wait));
+        let (counts, _) = rollout.step(&trial, &tenths, 90_501, Some(90_000));
+        assert_eq!(counts.silent, 1);
+    }
+
+    #[test]
+    fn that_a_host_listens_on_is_noted_now_and_then() {
+        let rollout = Rollout::start(hasty(), 0).expect("plan");
+        let after = |now_ms, since| {
+            let mut after = rollout.clone();
+            after.step(&[], &tenths, now_ms, since);
+            after.settled_ms = None;
+            after.differs(&rollout)
+        };
+        assert!(!after(NOTED_MS - 1, HEARS));
+        assert!(after(NOTED_MS, HEARS));
+        assert!(after(2, Some(1)), "there was a break");
+    }
+
+    #[test]
+    fn a_phase_that_nobody_confirmed_is_never_gone_past_in_silence() {
+        let failed = |confirmed| -> Vec<_> {
+            let state = |n| match n < confirmed {
+                true => SlotState::Confirmed,
+                false => SlotState::Rejected(Reason::SelfTest),
+            };
+            (0..3).map(|n| board(n, state(n))).collect()
+        };
+        // The phases, the share that must confirm, how many did, and what follows.
+        for (phases, share, confirmed, follows) in [
+            (&[300, 1000][..], 0, 0, None),
+            (&[300, 1000], 0, 1, Some(Decision::Advance)),
+            (&[300, 1000], 500, 1, None),
+            (&[300, 1000], 500, 2, Some(Decision::Advance)),
+            (&[300], 0, 0, None),
+            (&[300], 1000, 1, Some(Decision::Finish)),
+        ] {
+            let plan = Plan {
+                max_failures: 3,
+                min_confirmed_per_mille: share,
+                ..plan(phases)
+            };
+            let mut rollout = Rollout::start(plan, 0).expect("plan");
+            rollout.step(&failed(confirmed), &tenths, 1, HEARS);
+            let step = rollout.step(&failed(confirmed), &tenths, 101, HEARS);
+            let case = format!("{phases:?} {share} {confirmed}: {step:?}");
+            match follows {
+                Some(decision) => assert_eq!(step.1, decision, "{case}"),
+                None => {
+                    assert_eq!(rollout.state, State::Paused, "{case}");
+                    let why = rollout.paused_why.expect("a sentence");
+                    let said = format!("{confirmed} of its 3 boards confirmed");
+                    assert!(why.contains(&said), "{why}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -809,7 +985,7 @@ pub(crate) mod tests {
         let mut rollout = Rollout::start(tagged, 0).expect("plan");
         let unheard = |n: u8| BoardView::unheard(&format!("b{n}"), BoardClass::Linux);
         let boards: Vec<_> = (0..10).map(unheard).collect();
-        let (counts, decision) = rollout.step(&boards, &tenths, 1);
+        let (counts, decision) = rollout.step(&boards, &tenths, 1, HEARS);
         assert_eq!((counts.targeted, counts.waiting), (3, 3));
         assert_eq!(decision, Decision::Wait);
         // One that has reported is known not to have the tag; one of another class was never asked.
@@ -817,10 +993,10 @@ pub(crate) mod tests {
             board(0, SlotState::Empty),
             BoardView::unheard("b1", BoardClass::Mcu),
         ];
-        let (counts, decision) = rollout.step(&others, &tenths, 2);
+        let (counts, decision) = rollout.step(&others, &tenths, 2, HEARS);
         assert_eq!((counts.targeted, decision), (0, Decision::Advance));
         // What is not known of a board does not make a downgrade of a release.
-        assert_eq!(rollout.check_floors(&boards, &tenths), Ok(()));
+        assert_eq!(rollout.check_counters(&boards, &tenths), Ok(()));
     }
 
     #[test]
@@ -828,7 +1004,7 @@ pub(crate) mod tests {
         let mut rollout = Rollout::start(hasty(), 0).expect("plan");
         let mut boards: Vec<_> = (0..10).map(|n| board(n, SlotState::Empty)).collect();
         boards[0].slots[1].1 = SlotState::Confirmed;
-        let step = |rollout: &mut Rollout, now_ms| rollout.step(&boards, &tenths, now_ms).1;
+        let step = |rollout: &mut Rollout, now_ms| rollout.step(&boards, &tenths, now_ms, HEARS).1;
         rollout.set_state(State::Paused, 100);
         for now_ms in [200, 600, 9000] {
             assert_eq!(step(&mut rollout, now_ms), Decision::Wait);
@@ -850,17 +1026,56 @@ pub(crate) mod tests {
             ..board(number, SlotState::Empty)
         };
         let all = |_: &str, _: &str, _: u16| true;
-        let refused = rollout.check_floors(&[at(0, counter + 1), at(1, counter + 3)], &all);
+        let refused = rollout.check_counters(&[at(0, counter + 1), at(1, counter + 3)], &all);
         let refused = refused.expect_err("both refuse it");
         assert_eq!((refused.least, refused.wanted), (counter + 1, counter + 4));
         // One that takes it is enough, and boards that are not asked count for nothing.
         let one = [at(0, counter), at(1, counter + 3)];
-        assert_eq!(rollout.check_floors(&one, &all), Ok(()));
+        assert_eq!(rollout.check_counters(&one, &all), Ok(()));
         let none = |_: &str, _: &str, _: u16| false;
-        assert_eq!(rollout.check_floors(&[at(0, counter + 1)], &none), Ok(()));
+        assert_eq!(rollout.check_counters(&[at(0, counter + 1)], &none), Ok(()));
         // The last phase counts, not the one that begins.
         let later = |_: &str, _: &str, share: u16| share == 1000;
-        assert!(rollout.check_floors(&[at(0, counter + 1)], &later).is_err());
+        assert!(
+            rollout
+                .check_counters(&[at(0, counter + 1)], &later)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_counter_that_every_board_has_confirmed_with_other_content_is_taken() {
+        let rollout = Rollout::start(plan(&[1000]), 0).expect("a rollout");
+        let all = |_: &str, _: &str, _: u16| true;
+        let has = |number, release, running| BoardView {
+            slots: [(OLD, SlotState::Confirmed), (release, SlotState::Confirmed)],
+            running,
+            floor: 2,
+            ..board(number, SlotState::Empty)
+        };
+        let other = [9; 8];
+        for running in [Some(1), None] {
+            let boards = [has(0, other, running), has(1, other, running)];
+            let refused = rollout.check_counters(&boards, &all).expect_err("taken");
+            assert_eq!((refused.least, refused.wanted), (2, 3));
+            let said = refused.to_string();
+            assert!(said.contains("another release of that counter"), "{said}");
+            // The release itself, and a board that takes it, are welcome.
+            let boards = [has(0, other, running), has(1, NEW, running)];
+            assert_eq!(rollout.check_counters(&boards, &all), Ok(()));
+            let boards = [has(0, other, running), board(1, SlotState::Empty)];
+            assert_eq!(rollout.check_counters(&boards, &all), Ok(()));
+        }
+        // Some refuse it as taken, the others as a downgrade.
+        let later = BoardView {
+            floor: 7,
+            ..has(1, other, None)
+        };
+        let refused = rollout.check_counters(&[has(0, other, None), later], &all);
+        assert_eq!(refused.expect_err("no board takes it").wanted, 8);
+        // What was confirmed before does not run, and no longer takes its counter.
+        let before = has(0, other, Some(0));
+        assert_eq!(rollout.check_counters(&[before], &all), Ok(()));
     }
 
     #[test]

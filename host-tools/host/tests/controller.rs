@@ -231,6 +231,10 @@ impl World {
 
     /// Starts a rollout of a bundle of this version; its digest.
     fn start(&self, id: &str, version: &str) -> Digest32 {
+        self.start_within(id, version, 0)
+    }
+
+    fn start_within(&self, id: &str, version: &str, deadline_ms: u64) -> Digest32 {
         let bytes = bundle_of(version);
         let release = Release::open_unchecked(&bytes).expect("a bundle");
         let folder = releases_folder(self.home.path());
@@ -239,6 +243,7 @@ impl World {
         std::fs::write(path, &bytes).expect("written");
         let mut rollout = rollout(&release);
         rollout.plan.id = Id::try_from(id).expect("short");
+        rollout.plan.deadline_ms = deadline_ms;
         self.store.start_rollout(&rollout, now_ms()).expect("saved");
         *release.digest()
     }
@@ -246,6 +251,22 @@ impl World {
     fn is_done(&self) {
         let done = set_state(self.store.as_ref(), FLEET, |_| Some(State::Done));
         done.expect("changed").expect("a rollout");
+    }
+
+    /// The board `b` joins.
+    fn enrolls(&self) {
+        let device = Device {
+            name: "b".to_owned(),
+            fleet: FLEET.to_owned(),
+            key: PublicKey([7; 32]),
+            class: BoardClass::Linux,
+            enrolled_ms: 0,
+            seen_ms: None,
+            online: false,
+            epoch: None,
+            through: 0,
+        };
+        self.store.enroll(&device).expect("enrolled");
     }
 
     /// An enrolled board reports how a slot stands that holds this release.
@@ -308,6 +329,7 @@ impl World {
 fn keys_are_asked_for_only_when_something_is_to_be_signed() {
     let world = World::new();
     let mut controller = world.controller();
+    controller.mqtt().connected(PATIENCE).expect("a broker");
     world.start("r-1", "1");
     controller.step().expect("a step").expect("a rollout");
     let keys = KeyStore::at(world.home.path());
@@ -334,20 +356,46 @@ fn keys_are_asked_for_only_when_something_is_to_be_signed() {
 }
 
 #[test]
+fn a_host_without_a_broker_takes_no_board_for_silent() {
+    let world = World::new();
+    world.enrolls();
+    let digest = world.start_within("r-1", "1", 300);
+    world.reports(1, &digest, SlotState::Trial);
+    let nobody = options("away", 1);
+    let store = Arc::clone(&world.store);
+    let mut away = Controller::new(&nobody, store, world.home.path(), FLEET);
+    // Twice the deadline and more, in which nothing could come.
+    std::thread::sleep(Duration::from_millis(700));
+    let (rollout, counts) = away.step().expect("a step").expect("a rollout");
+    assert_eq!((rollout.state, counts.busy), (State::Running, 1));
+    drop(away);
+
+    // With a broker it has a whole deadline to be heard of; then somebody should look.
+    let mut controller = world.controller();
+    controller.mqtt().connected(PATIENCE).expect("a broker");
+    let connected = Instant::now();
+    let paused = loop {
+        let (rollout, counts) = controller.step().expect("a step").expect("a rollout");
+        if rollout.state != State::Running {
+            assert!(connected.elapsed() > Duration::from_millis(290));
+            assert_eq!((counts.failed, counts.silent), (0, 1));
+            break rollout;
+        }
+        assert!(connected.elapsed() < PATIENCE, "{rollout:?} {counts:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(paused.state, State::Paused);
+    let why = paused.paused_why.expect("a sentence");
+    assert!(
+        why.contains("1 of 1 boards") && why.contains("300 ms"),
+        "{why}"
+    );
+}
+
+#[test]
 fn releases_leave_the_broker_when_no_rollout_and_no_board_wants_them() {
     let world = World::new();
-    let device = Device {
-        name: "b".to_owned(),
-        fleet: FLEET.to_owned(),
-        key: PublicKey([7; 32]),
-        class: BoardClass::Linux,
-        enrolled_ms: 0,
-        seen_ms: None,
-        online: false,
-        epoch: None,
-        through: 0,
-    };
-    world.store.enroll(&device).expect("enrolled");
+    world.enrolls();
     let mut controller = world.controller();
     let mut step = || {
         controller.step().expect("a step").expect("a rollout");

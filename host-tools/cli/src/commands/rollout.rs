@@ -19,7 +19,7 @@ use edgeward_host::controller::{
 use edgeward_host::keys::hex;
 use edgeward_host::mqtt::{Mqtt, Options};
 use edgeward_host::names::readable;
-use edgeward_host::rollout::{Counts, Plan, Rollout, State};
+use edgeward_host::rollout::{BoardView, Counts, Plan, Rollout, State};
 use edgeward_host::store::{Store, StoreError};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -72,17 +72,19 @@ pub struct Start {
     /// Seconds between the last confirmation of a phase and the next phase.
     #[arg(long, default_value_t = 3600, value_parser = seconds(0))]
     soak: u64,
-    /// Boards that may refuse or revert the release, or fall silent over it, before the rollout stops.
+    /// Boards that may refuse or revert the release before the rollout stops. Where more do so or fall
+    /// silent over it, it pauses.
     #[arg(long, default_value_t = 0)]
     max_failures: u32,
     /// Seconds after which a phase is late: boards that have not begun no longer hold up the next one,
     /// provided that --min-confirmed have confirmed; else the rollout pauses, and `rollout status` says
-    /// why. Boards that have begun get as long again, and one that is silent for so long counts as
-    /// failed. The last phase waits for its boards. 0 waits for ever.
+    /// why. Boards that have begun get as long again, and those that are silent for so long pause the
+    /// rollout beyond --max-failures. Time in which `edgeward serve` has no broker does not count. The
+    /// last phase waits for its boards. 0 waits for ever.
     #[arg(long, default_value_t = 86_400, value_parser = seconds(0))]
     deadline: u64,
-    /// Share of a phase's boards that must have confirmed the release before a late phase gives way to
-    /// the next [default: one board].
+    /// Share of a phase's boards that must have confirmed the release before it gives way to the next
+    /// [default: one board].
     #[arg(long, value_name = "SHARE", value_parser = share)]
     min_confirmed: Option<u16>,
     /// Seconds that each signed desired state holds; `edgeward serve` renews it.
@@ -201,15 +203,15 @@ fn start(args: &Start, context: &Context) -> Result<Exit> {
     };
     let rollout = Rollout::start(plan, now_ms())
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    check_floors(&rollout, context)?;
+    check_counters(&rollout, context)?;
     let line = Line::check(&args.by, context)?;
     begin(line, &files, &rollout)
 }
 
-/// Refuses a release that every board would refuse as a downgrade.
-fn check_floors(rollout: &Rollout, context: &Context) -> Result<()> {
+/// Refuses a release whose counter every board would refuse.
+fn check_counters(rollout: &Rollout, context: &Context) -> Result<()> {
     let boards = look_or_empty(context, |store| Ok(boards(store, &rollout.plan.fleet)?))?;
-    rollout.check_floors(&boards, &in_cohort).map_err(|refused| {
+    rollout.check_counters(&boards, &in_cohort).map_err(|refused| {
         let next = format!(
             "pack it again with counter = {} or higher; `edgeward rollback --to BUNDLE` does so with old content",
             refused.wanted
@@ -270,7 +272,7 @@ impl<'a> Line<'a> {
     fn show(&self, rollout: &Rollout) -> Result<Exit> {
         let counts = look_or_empty(self.context, |store| {
             let boards = boards(store, &rollout.plan.fleet)?;
-            Ok(rollout.counts(&boards, &in_cohort, now_ms()))
+            Ok(counts(rollout, &boards))
         })?;
         show(self.context, &self.changes, rollout, &counts)?;
         Ok(Exit::Ok)
@@ -346,6 +348,11 @@ fn newest(store: &dyn Store, fleet: &str) -> Result<Rollout> {
     })
 }
 
+/// The boards of the present phase, as far as `edgeward serve` could hear them.
+fn counts(rollout: &Rollout, boards: &[BoardView]) -> Counts {
+    rollout.counts(boards, &in_cohort, rollout.phase_time_ms(now_ms()))
+}
+
 fn show(context: &Context, changes: &Changes, rollout: &Rollout, counts: &Counts) -> Result<()> {
     let mut value = serde_json::json!({ "rollout": rollout, "counts": counts });
     readable(&mut value);
@@ -365,16 +372,14 @@ fn show(context: &Context, changes: &Changes, rollout: &Rollout, counts: &Counts
         )?;
         writeln!(
             w,
-            "boards in this phase: {} ({} confirmed, {} busy, {} waiting, {} failed)",
-            counts.targeted, counts.confirmed, counts.busy, counts.waiting, counts.failed
+            "boards in this phase: {} ({} confirmed, {} busy, {} silent, {} waiting, {} failed)",
+            counts.targeted,
+            counts.confirmed,
+            counts.busy,
+            counts.silent,
+            counts.waiting,
+            counts.failed
         )?;
-        if counts.silent > 0 {
-            writeln!(
-                w,
-                "of the failed {} fell silent over the release",
-                counts.silent
-            )?;
-        }
         if counts.targeted == 0 {
             writeln!(w, "no enrolled board is in it")?;
         }
@@ -401,17 +406,22 @@ fn status(args: &Status, context: &Context) -> Result<Exit> {
         let (rollout, counts) = look(context, |store| {
             let rollout = newest(store, &args.fleet.fleet)?;
             let boards = boards(store, &args.fleet.fleet)?;
-            let counts = rollout.counts(&boards, &in_cohort, now_ms());
+            let counts = counts(&rollout, &boards);
             Ok((rollout, counts))
         })?;
         let failed = counts.failed;
         let state = rollout.state.clone();
-        let now = Some((rollout, counts));
-        if shown != now
-            && let Some((rollout, counts)) = &now
-        {
-            show(context, &Changes::none(), rollout, counts)?;
-            shown = now;
+        let is_new = shown.as_ref().is_none_or(|(before, counted)| {
+            // That the host listens on is nothing to tell.
+            let before = Rollout {
+                listening: rollout.listening,
+                ..Rollout::clone(before)
+            };
+            (&before, counted) != (&rollout, &counts)
+        });
+        if is_new {
+            show(context, &Changes::none(), &rollout, &counts)?;
+            shown = Some((rollout, counts));
         }
         match state {
             State::Aborted { .. } => return Ok(Exit::Aborted),

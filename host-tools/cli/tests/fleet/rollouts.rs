@@ -147,6 +147,9 @@ fn a_release_that_every_board_would_refuse_as_a_downgrade_is_not_started() {
         assert!(said.contains("counter = 6"), "{said}");
     }
     place.error(&["rollout", "status"], 1);
+    // What goes back goes above what boards report, though this host has sent them nothing.
+    let back = place.json(&["rollback", "--to", "v1.bundle", "--dry-run"], 0);
+    assert_eq!(back["rollout"]["plan"]["targets"][0]["counter"], 6);
 
     // One board that takes it is enough.
     boards[0].accepts_from(1);

@@ -81,8 +81,17 @@ fn reports(store: &dyn Store, device: &str, sequence: u64, state: SlotState, des
     assert_eq!(store.ingest(&[frame]).expect("stored").new, 1);
 }
 
+/// A host that has heard the boards all along looks at this time.
+fn at(ms: u64) -> Now {
+    Now {
+        ms,
+        hearing_since_ms: Some(0),
+    }
+}
+
 /// Looks and acts as a controller does.
 fn advance(store: &dyn Store, now: u64) -> Step {
+    let now = at(now);
     match look(store, FLEET, now).expect("read").expect("a rollout") {
         (_, true) => act(store, FLEET, now).expect("done").expect("a rollout"),
         (seen, false) => seen,
@@ -147,11 +156,13 @@ fn a_failure_that_is_reported_between_look_and_decision_counts() {
             reports(&store, name, 1, SlotState::Confirmed, seen);
         }
         // What the boards had said by then asks for this; it would end the rollout, or widen it.
-        let ((_, counts, decision), changes) =
-            look(&store, FLEET, 1).expect("read").expect("a rollout");
+        let ((_, counts, decision), changes) = look(&store, FLEET, at(1))
+            .expect("read")
+            .expect("a rollout");
         assert_eq!((counts.confirmed, decision, changes), (2, first, true));
         reports(&store, "b", 2, FAILED, seen);
-        let (after, counts, decision) = act(&store, FLEET, 1).expect("done").expect("a rollout");
+        let (after, counts, decision) =
+            act(&store, FLEET, at(1)).expect("done").expect("a rollout");
         assert_eq!((counts.confirmed, counts.failed), (1, 1));
         assert!(matches!(decision, Decision::Abort { .. }), "{decision:?}");
         assert_eq!(after.phase, 0);
@@ -205,7 +216,9 @@ fn what_somebody_did_meanwhile_stands() {
             started.after_sequence + 1,
         );
     }
-    let ((_, _, decision), _) = look(&store, FLEET, 1).expect("read").expect("a rollout");
+    let ((_, _, decision), _) = look(&store, FLEET, at(1))
+        .expect("read")
+        .expect("a rollout");
     assert_eq!(decision, Decision::Finish);
     let aborted = State::Aborted {
         why: "by hand".to_owned(),
@@ -214,7 +227,7 @@ fn what_somebody_did_meanwhile_stands() {
     set_state(&store, FLEET, by_hand)
         .expect("changed")
         .expect("a rollout");
-    let (after, _, decision) = act(&store, FLEET, 1).expect("done").expect("a rollout");
+    let (after, _, decision) = act(&store, FLEET, at(1)).expect("done").expect("a rollout");
     assert_eq!((&after.state, decision), (&aborted, Decision::Wait));
     assert_eq!(store.rollouts(FLEET).expect("read")[0].state, aborted);
     let unchanged = set_state(&store, FLEET, |_| None).expect("read");

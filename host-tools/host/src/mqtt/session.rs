@@ -92,6 +92,10 @@ impl Status {
         self.client.is_some()
     }
 
+    pub(super) fn connected_for(&self) -> Option<Duration> {
+        self.since.map(|since| since.elapsed())
+    }
+
     pub(super) fn waiting(&self) -> usize {
         self.queue.len()
     }

@@ -1,6 +1,6 @@
 //! `edgeward rollback`: old content as a new release.
 
-use super::{Changed, Line, begin, default_id};
+use super::{Changed, Line, begin, check_counters, default_id};
 use crate::commands::fleet::look_or_empty;
 use crate::commands::release;
 use crate::context::Context;
@@ -10,6 +10,7 @@ use edgeward::bundle::{Bundle, write};
 use edgeward::telemetry::Id;
 use edgeward::trust::Role;
 use edgeward_host::collector::now_ms;
+use edgeward_host::controller::boards;
 use edgeward_host::keys::{KeyError, hex};
 use edgeward_host::release::{Changes as ReleaseChanges, Release, repack};
 use edgeward_host::rollout::{Plan, Rollout};
@@ -69,6 +70,7 @@ pub fn rollback(args: &Rollback, context: &Context) -> Result<Exit> {
         expires_after_s: 7 * 86_400,
     };
     let rollout = Rollout::start(plan, now_ms())?;
+    check_counters(&rollout, context)?;
     let line = Line::check(&args.by, context)?;
     begin(line, &[bundle], &rollout)
 }
@@ -105,16 +107,20 @@ fn write_again(
     Ok(Exit::Ok)
 }
 
-/// One more than any counter that the host knows of.
+/// One more than any counter that the host knows of, or that a board of the fleet reports: another host may
+/// have sent a release there.
 fn next_counter(store: &dyn Store, fleet: &str, old: &[u8]) -> Result<u32> {
     let known = store.releases()?.into_iter().map(|release| release.counter);
     let rolled = store
         .rollouts(fleet)?
         .into_iter()
         .flat_map(|rollout| rollout.plan.targets);
+    let reported = boards(store, fleet)?.into_iter();
+    let reported = reported.flat_map(|board| board.counters.into_iter().chain([board.floor]));
     let own = Bundle::open(old)?.manifest().counter;
     let highest = known
         .chain(rolled.map(|target| target.counter))
+        .chain(reported)
         .chain([own])
         .max();
     highest
