@@ -181,6 +181,9 @@ fn key_advice(error: &KeyError) -> Option<&'static str> {
             "bring the private keys (*.p8) back into that folder for this step, or let those who have them sign one after the other (`edgeward sign`; `edgeward keys rotate --partial`)"
         }
         KeyError::NoSuchKey(_) => "`edgeward keys list` shows the keys",
+        KeyError::NotNew(_) | KeyError::TooMany { .. } => {
+            "each who shall hold a key makes a new one with `edgeward keys make`; give those with --public"
+        }
         KeyError::Needed { .. } => "add --replace, which makes a new key in its place",
         KeyError::Root { .. } => "restore the folder from a copy: this root was changed",
         _ => return None,

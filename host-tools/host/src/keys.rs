@@ -12,13 +12,14 @@ use edgeward::trust::cose::{self, ContentType};
 use edgeward::trust::ring::{KeyRejected, RingSigner, RingVerifier};
 use edgeward::trust::root::{MAX_KEYS, MAX_ROOT_BYTES, RoleKeys, Root, TrustError};
 use edgeward::trust::{KeyId, PublicKey, Role, Signer};
+use partial::check_given;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-pub use partial::Countersigned;
+pub use partial::{Countersigned, Replacement};
 
 const ROOT_FILE: &str = "root.cose";
 
@@ -81,6 +82,9 @@ pub enum KeyError {
         /// The version after the one in the folder.
         expected: u32,
     },
+    /// A signature that a root key is said to have made, and did not.
+    #[error("its signature of the key {0} does not hold: it was changed after it was signed")]
+    Forged(String),
     /// The root names no such key.
     #[error("the root names no key {0}")]
     NoSuchKey(String),
@@ -93,6 +97,17 @@ pub enum KeyError {
         left: usize,
         /// Its threshold.
         needed: u8,
+    },
+    /// A key made elsewhere that is none of the new ones.
+    #[error("the key {0} is given twice, or the root names it already")]
+    NotNew(String),
+    /// More keys made elsewhere than are replaced.
+    #[error("{given} keys are given, and {room} replaced")]
+    TooMany {
+        /// Keys that were given.
+        given: usize,
+        /// Keys that are replaced.
+        room: usize,
     },
     /// Numbers of keys that make no role.
     #[error(
@@ -126,8 +141,31 @@ pub struct KeyInfo {
     pub public: PublicKey,
     /// Whether its private half is in the folder.
     pub held: bool,
-    /// Whether the root names it; a key that it no longer names is revoked.
-    pub named: bool,
+    /// What the roots say of it.
+    pub status: KeyStatus,
+}
+
+/// What the roots of a folder say of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyStatus {
+    /// The newest names it.
+    Active,
+    /// No root has named it yet: it is meant for one on its way, and may be the only copy.
+    Pending,
+    /// An earlier one named it, and the newest does not.
+    Revoked,
+}
+
+impl KeyStatus {
+    /// Its name; stable.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Pending => "pending",
+            Self::Revoked => "revoked",
+        }
+    }
 }
 
 /// A folder of keys.
@@ -258,7 +296,7 @@ impl KeyStore {
             roles[role as usize] = role_keys(threshold, &made.collect::<Result<Vec<_>, _>>()?);
         }
         let root = Root { version: 1, roles };
-        let signed = self.sign_root(&root, &root, root.role(Role::Root).threshold)?;
+        let signed = self.sign_root(&root, &root, [root.role(Role::Root).threshold; 2])?;
         let accepted = Root::accept_first(&signed, &RingVerifier);
         accepted.map_err(|fault| self.root_fault(fault))?;
         self.write_root(&root, &signed)?;
@@ -327,6 +365,7 @@ impl KeyStore {
     /// [`KeyError`] when the root or a file can't be read.
     pub fn list(&self) -> Result<Vec<KeyInfo>, KeyError> {
         let root = self.root()?;
+        let earlier = self.earlier_roots()?;
         let mut keys = Vec::new();
         for role in Role::ALL {
             let held = self.held(role)?;
@@ -335,21 +374,37 @@ impl KeyStore {
                 role,
                 public,
                 held: held.iter().any(|signer| signer.public_key() == public),
-                named: true,
+                status: KeyStatus::Active,
             }));
             let others = held.iter().map(Signer::public_key);
-            keys.extend(
-                others
-                    .filter(|key| !named.contains(key))
-                    .map(|public| KeyInfo {
-                        role,
-                        public,
-                        held: true,
-                        named: false,
-                    }),
-            );
+            let others = others.filter(|key| !named.contains(key));
+            keys.extend(others.map(|public| {
+                KeyInfo {
+                    role,
+                    public,
+                    held: true,
+                    status: match earlier
+                        .iter()
+                        .any(|it| it.role(role).keys.contains(&public))
+                    {
+                        true => KeyStatus::Revoked,
+                        false => KeyStatus::Pending,
+                    },
+                }
+            }));
         }
         Ok(keys)
+    }
+
+    /// The roots before the newest, as far as they are in the folder.
+    fn earlier_roots(&self) -> Result<Vec<Root>, KeyError> {
+        let open = |(version, bytes): (u32, Vec<u8>)| {
+            Root::accept_first(&bytes, &RingVerifier).map_err(|fault| KeyError::Root {
+                path: self.folder.join(format!("root-{version}.cose")),
+                fault,
+            })
+        };
+        self.history()?.into_iter().map(open).collect()
     }
 
     /// Replaces the keys of `role` by new ones, as many, in a new root.
@@ -360,14 +415,19 @@ impl KeyStore {
         let _alone = self.alone()?;
         let old = self.root()?;
         self.signers_of(&old, Role::Root)?;
-        let next = self.rotated(&old, role)?;
+        let next = self.rotated(&old, role, &[])?;
         self.succeed(&old, &next)
     }
 
-    fn rotated(&self, old: &Root, role: Role) -> Result<Root, KeyError> {
+    /// The root after `old` in which `role` has other keys, as many: `given`, and new ones for the rest.
+    fn rotated(&self, old: &Root, role: Role, given: &[PublicKey]) -> Result<Root, KeyError> {
         let RoleKeys { threshold, keys } = old.role(role);
-        let made: Result<Vec<_>, _> = keys.iter().map(|_| self.make_key(role)).collect();
-        Ok(successor(old, role, *threshold, &made?))
+        check_given(old, given, keys.len())?;
+        let mut next = given.to_vec();
+        for _ in given.len()..keys.len() {
+            next.push(self.make_key(role)?);
+        }
+        Ok(successor(old, role, *threshold, &next))
     }
 
     /// Checks that [`revoke`](Self::revoke) can begin: the key's role, and the root that names it.
@@ -401,22 +461,34 @@ impl KeyStore {
         let _alone = self.alone()?;
         let (role, old) = self.check_revoke(id, replace)?;
         self.signers_of(&old, Role::Root)?;
-        let next = self.revoked(&old, role, id, replace)?;
+        let by = replace.then_some(Replacement::New);
+        let next = self.revoked(&old, role, id, by)?;
         Ok((role, self.succeed(&old, &next)?))
     }
 
-    fn revoked(&self, old: &Root, role: Role, id: KeyId, replace: bool) -> Result<Root, KeyError> {
+    fn revoked(
+        &self,
+        old: &Root,
+        role: Role,
+        id: KeyId,
+        by: Option<Replacement>,
+    ) -> Result<Root, KeyError> {
         let RoleKeys { threshold, keys } = old.role(role);
         let mut left: Vec<_> = keys.iter().copied().filter(|key| key.id() != id).collect();
-        if replace {
-            left.push(self.make_key(role)?);
+        match by {
+            None => {}
+            Some(Replacement::New) => left.push(self.make_key(role)?),
+            Some(Replacement::Given(key)) => {
+                check_given(old, &[key], 1)?;
+                left.push(key);
+            }
         }
         Ok(successor(old, role, *threshold, &left))
     }
 
     /// Signs, checks and writes the root after `old`.
     fn succeed(&self, old: &Root, next: &Root) -> Result<Root, KeyError> {
-        let signed = self.sign_root(next, old, next.role(Role::Root).threshold)?;
+        let signed = self.sign_root(next, old, [next.role(Role::Root).threshold; 2])?;
         let accepted = old.accept_next(&signed, &RingVerifier);
         accepted.map_err(|fault| self.root_fault(fault))?;
         self.write_root(next, &signed)?;
@@ -425,9 +497,9 @@ impl KeyStore {
 
     /// Signs `root` by its own root keys and those of the one before, each key once; by at least so
     /// many of each.
-    fn sign_root(&self, root: &Root, old: &Root, least: u8) -> Result<Vec<u8>, KeyError> {
-        let mut signers = self.at_least(root, Role::Root, least)?;
-        for signer in self.at_least(old, Role::Root, least)? {
+    fn sign_root(&self, root: &Root, old: &Root, least: [u8; 2]) -> Result<Vec<u8>, KeyError> {
+        let mut signers = self.at_least(root, Role::Root, least[0])?;
+        for signer in self.at_least(old, Role::Root, least[1])? {
             if !signers
                 .iter()
                 .any(|other| other.public_key() == signer.public_key())
@@ -510,9 +582,14 @@ impl KeyStore {
         Ok(folder)
     }
 
-    fn write_root(&self, root: &Root, signed: &[u8]) -> Result<(), KeyError> {
+    /// Keeps a root under its version.
+    fn keep_root(&self, root: &Root, signed: &[u8]) -> Result<(), KeyError> {
         let numbered = self.folder.join(format!("root-{}.cose", root.version));
-        write(&numbered, signed, files::PUBLIC)?;
+        write(&numbered, signed, files::PUBLIC)
+    }
+
+    fn write_root(&self, root: &Root, signed: &[u8]) -> Result<(), KeyError> {
+        self.keep_root(root, signed)?;
         write(&self.folder.join(ROOT_FILE), signed, files::PUBLIC)
     }
 
@@ -687,7 +764,7 @@ mod tests {
             .iter()
             .find(|key| key.public.id() == id)
             .expect("the key");
-        assert!(old.held && !old.named);
+        assert!(old.held && old.status == KeyStatus::Revoked);
         assert!(matches!(
             store.revoke(id, true),
             Err(KeyError::NoSuchKey(_))
@@ -724,7 +801,7 @@ mod tests {
                 ..
             })
         ));
-        let begun = alice.propose_rotation(Role::Release).expect("begun");
+        let begun = alice.propose_rotation(Role::Release, &[]).expect("begun");
         assert_eq!(alice.root().expect("root"), first, "nothing is in force");
         let own = alice.countersigned(&begun).expect("read");
         assert_eq!((own.added, own.missing), (0, Some((1, 2))));
@@ -755,6 +832,80 @@ mod tests {
                 .is_ok_and(|it| it.missing.is_none());
             assert!(!accepted, "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_key_that_no_root_has_named_is_pending_and_none_to_delete() {
+        let home = tempfile::tempdir().expect("folder");
+        let store = KeyStore::at(home.path());
+        let first = store.init(one_of_one).expect("keys");
+        let begun = store.propose_rotation(Role::Release, &[]).expect("begun");
+        let status = |public: PublicKey| {
+            let mut listed = store.list().expect("list").into_iter();
+            let key = listed.find(|key| key.public == public);
+            key.map(|key| (key.held, key.status))
+        };
+        let next = store.countersigned(&begun).expect("read").next;
+        let [old, new] = [&first, &next].map(|root| root.role(Role::Release).keys[0]);
+        assert_eq!(status(old), Some((true, KeyStatus::Active)));
+        assert_eq!(status(new), Some((true, KeyStatus::Pending)));
+        store.accept(&begun).expect("in force");
+        assert_eq!(status(old), Some((true, KeyStatus::Revoked)));
+        assert_eq!(status(new), Some((true, KeyStatus::Active)));
+        let made = store.make(Role::Release).expect("made");
+        assert_eq!(status(made), Some((true, KeyStatus::Pending)));
+    }
+
+    #[test]
+    fn each_makes_a_root_key_of_the_next_root_in_a_folder_of_their_own() {
+        let (one, other) = (tempfile::tempdir(), tempfile::tempdir());
+        let (one, other) = (one.expect("folder"), other.expect("folder"));
+        let (alice, bob) = (KeyStore::at(one.path()), KeyStore::at(other.path()));
+        let two_of_two = |role| Quorum {
+            threshold: if role == Role::Root { 2 } else { 1 },
+            keys: if role == Role::Root { 2 } else { 1 },
+        };
+        let first = alice.init(two_of_two).expect("keys");
+        let of_bob = first.role(Role::Root).keys[1];
+        let file = format!("root-{}.p8", hex(&of_bob.id().0));
+        bob.make_folder().expect("folder");
+        fs::rename(alice.folder().join(&file), bob.folder().join(&file)).expect("moved");
+        bob.write_root(&first, &alice.root_bytes().expect("root"))
+            .expect("written");
+
+        let made = bob.make(Role::Root).expect("made");
+        let before = alice.list().expect("list");
+        for wrong in [vec![made, made], vec![of_bob], vec![made; 3]] {
+            let refused = alice.propose_rotation(Role::Root, &wrong);
+            assert!(
+                matches!(refused, Err(KeyError::NotNew(_) | KeyError::TooMany { .. })),
+                "{refused:?}"
+            );
+        }
+        assert_eq!(alice.list().expect("list"), before, "nothing was made");
+        let begun = alice.propose_rotation(Role::Root, &[made]).expect("begun");
+        let held = |store: &KeyStore| store.held(Role::Root).expect("keys").len();
+        assert_eq!((held(&alice), held(&bob)), (2, 2), "an old and a new one");
+        assert_eq!(
+            alice.countersigned(&begun).expect("read").missing,
+            Some((1, 2))
+        );
+        let both = bob.countersigned(&begun).expect("signed");
+        assert_eq!((both.added, both.missing), (2, None));
+        let second = bob.accept(&both.signed).expect("in force");
+        assert!(second.role(Role::Root).keys.contains(&made));
+        assert_eq!(alice.accept(&both.signed).expect("in force"), second);
+
+        // A root of which the beginner has no key, and a key that takes another's place.
+        let others = [bob.make(Role::Root), bob.make(Role::Root)].map(|key| key.expect("made"));
+        let begun = alice.propose_rotation(Role::Root, &others).expect("begun");
+        assert_eq!(bob.countersigned(&begun).expect("signed").missing, None);
+        let by = Replacement::Given(others[0]);
+        let begun = alice
+            .propose_revocation(made.id(), Some(by))
+            .expect("begun");
+        let next = bob.countersigned(&begun).expect("signed").next;
+        assert!(next.role(Role::Root).keys.contains(&others[0]));
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! `edgeward keys`.
 
+mod partial;
+
 use super::change::{Changes, DryRun};
 use super::release;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::Table;
 use edgeward::trust::root::Root;
-use edgeward::trust::{KeyId, Role};
-use edgeward_host::keys::{KeyInfo, KeyStore, Quorum, hex, pem, role_name, unhex};
+use edgeward::trust::{KeyId, PublicKey, Role};
+use edgeward_host::keys::{KeyInfo, KeyStore, Quorum, Replacement, hex, pem, role_name, unhex};
+use partial::{countersign, propose};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -28,8 +31,15 @@ enum Command {
     )]
     Init(InitArgs),
     /// List the keys, and which private halves are at hand.
-    #[command(after_help = "Example:\n  edgeward keys list -o json\n\nChanges nothing.")]
+    #[command(
+        after_help = "Example:\n  edgeward keys list -o json\n\nThe status is `active` for what the root names, `revoked` for what an earlier root named, and `pending`\nfor a key that no root has named yet: it may be the only copy of what the next one names, so keep it.\n\nChanges nothing."
+    )]
     List,
+    /// Make one key that no root names yet, and print its public half for whoever begins the next root.
+    #[command(
+        after_help = "Example:\n  edgeward keys make root                # Bob, in a folder of his own\n  edgeward keys rotate root --partial root-2.part --public 19bf44...   # Alice, with what Bob read out\n\nThe private half is in that folder only."
+    )]
+    Make(MakeArgs),
     /// Replace the keys of a role by new ones; boards follow the new root.
     #[command(
         after_help = "Example:\n  edgeward keys rotate release --dry-run\n  edgeward keys rotate release\n\nWhat only the old keys signed is refused once the new root is out. Of release keys that is every\nbundle so far: boards go on predicting and show what they run as `revoked` until another release\nruns, and `verify`, `publish` and `rollback` refuse a bundle until `edgeward sign` signed it again.\ndocs/OPERATING.md has the procedure.\n\nA running `edgeward serve` brings the new root to the boards by itself; without it, the next\n`edgeward rollout` command does."
@@ -42,7 +52,7 @@ enum Command {
     Revoke(RevokeArgs),
     /// Sign a root that somebody else began with `--partial`, and put it in force once enough have.
     #[command(
-        after_help = "Example:\n  edgeward keys rotate release --partial root-2.part      # Alice, who has one of two root keys\n  edgeward keys countersign root-2.part --dry-run         # Bob reads what would change\n  edgeward keys countersign root-2.part                   # Bob signs: it is in force for him\n  edgeward keys countersign root-2.part                   # Alice, with Bob's file: and for her\n\nWhoever signs answers for what changes: compare the keys with those who made them."
+        after_help = "Example:\n  edgeward keys rotate release --partial root-2.part      # Alice, who has one of two root keys\n  edgeward keys countersign root-2.part --dry-run         # Bob reads what would change\n  edgeward keys countersign root-2.part                   # Bob signs: it is in force for him\n  edgeward keys countersign root-2.part                   # Alice, with Bob's file: and for her\n\nWhoever signs answers for what changes: compare the keys with those who made them.\nExit code 3 when a signature does not hold, or it is not the root that follows."
     )]
     Countersign(CountersignArgs),
     /// Print public keys, or write the signed root for boards to a file.
@@ -71,10 +81,29 @@ struct InitArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct MakeArgs {
+    /// The role.
+    #[arg(value_enum)]
+    role: RoleArg,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+/// A public key that was made elsewhere.
+fn public(text: &str) -> Result<PublicKey, String> {
+    let key = unhex(text).map(PublicKey);
+    key.ok_or_else(|| "no public key: 64 hexadecimal digits".to_owned())
+}
+
+#[derive(Debug, clap::Args)]
 struct RotateArgs {
     /// The role.
     #[arg(value_enum)]
     role: RoleArg,
+    /// Name this key, which somebody else made (`keys make`), instead of making one here: 64 hexadecimal
+    /// digits; may be given again.
+    #[arg(long, value_name = "HEX", value_parser = public, requires = "partial")]
+    public: Vec<PublicKey>,
     /// Begin with the root keys at hand, into this file: others add theirs with `keys countersign`.
     #[arg(long, value_name = "FILE")]
     partial: Option<PathBuf>,
@@ -89,6 +118,9 @@ struct RevokeArgs {
     /// Make a new key in its place.
     #[arg(long)]
     replace: bool,
+    /// Name this key in its place, which somebody else made (`keys make`): 64 hexadecimal digits.
+    #[arg(long, value_name = "HEX", value_parser = public, requires_all = ["partial", "replace"])]
+    public: Option<PublicKey>,
     /// Begin with the root keys at hand, into this file: others add theirs with `keys countersign`.
     #[arg(long, value_name = "FILE")]
     partial: Option<PathBuf>,
@@ -186,6 +218,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     match args.command {
         Command::Init(args) => init(&args, &store, context),
         Command::List => list(&store, context),
+        Command::Make(args) => make(&args, &store, context),
         Command::Rotate(args) => rotate(&args, &store, context),
         Command::Revoke(args) => revoke(&args, &store, context),
         Command::Countersign(args) => countersign(&args, &store, context),
@@ -305,8 +338,25 @@ fn key_row(key: &KeyInfo) -> KeyRow {
         key: hex(&key.public.id().0),
         public: hex(&key.public.0),
         held: key.held,
-        status: if key.named { "active" } else { "revoked" },
+        status: key.status.name(),
     }
+}
+
+fn make(args: &MakeArgs, store: &KeyStore, context: &Context) -> anyhow::Result<Exit> {
+    let role = Role::from(args.role);
+    let mut changes = args.dry_run.changes();
+    let folder = store.folder().display().to_string();
+    let what = format!("make a {} key in {folder}", role_name(role));
+    let made = changes.make(what, || Ok(store.make(role)?))?;
+    let value = serde_json::json!({
+        "folder": folder, "role": role_name(role),
+        "key": made.map(|key| hex(&key.id().0)), "public": made.map(|key| hex(&key.0)),
+    });
+    changes.emit(context, &value, |_, w| match made {
+        Some(key) => writeln!(w, "{}", hex(&key.0)),
+        None => Ok(()),
+    })?;
+    Ok(Exit::Ok)
 }
 
 fn rotate(args: &RotateArgs, store: &KeyStore, context: &Context) -> anyhow::Result<Exit> {
@@ -321,9 +371,10 @@ fn rotate(args: &RotateArgs, store: &KeyStore, context: &Context) -> anyhow::Res
         "replace {keys} in root version {next} ({}): what only they signed is refused from then on",
         ids.join(", ")
     );
+    store.check_public(&args.public, root.role(role).keys.len())?;
     if let Some(file) = &args.partial {
-        let begin = || Ok(store.propose_rotation(role)?);
-        return propose(store, changes, context, (file, what), begin);
+        let begin = || Ok(store.propose_rotation(role, &args.public)?);
+        return propose(store, changes, context, (file, what), (role, begin));
     }
     store.signers(Role::Root)?;
     if let Some(root) = changes.make(what, || Ok(store.rotate(role)?))? {
@@ -351,9 +402,12 @@ fn revoke(args: &RevokeArgs, store: &KeyStore, context: &Context) -> anyhow::Res
         true => format!("revoke {key} and make another in root version {next}"),
         false => format!("revoke {key} in root version {next}"),
     };
+    store.check_public(args.public.as_slice(), 1)?;
     if let Some(file) = &args.partial {
-        let begin = || Ok(store.propose_revocation(id, args.replace)?);
-        return propose(store, changes, context, (file, what), begin);
+        let new = args.replace.then_some(Replacement::New);
+        let by = args.public.map(Replacement::Given).or(new);
+        let begin = || Ok(store.propose_revocation(id, by)?);
+        return propose(store, changes, context, (file, what), (role, begin));
     }
     store.signers(Role::Root)?;
     let revoke = || Ok(store.revoke(id, args.replace)?);
@@ -362,118 +416,6 @@ fn revoke(args: &RevokeArgs, store: &KeyStore, context: &Context) -> anyhow::Res
         context.out.say(said);
     }
     show(store, &changes, context)
-}
-
-/// Begins a root that others are to sign as well.
-fn propose(
-    store: &KeyStore,
-    mut changes: Changes,
-    context: &Context,
-    (file, what): (&Path, String),
-    begin: impl FnOnce() -> anyhow::Result<Vec<u8>>,
-) -> anyhow::Result<Exit> {
-    store.signers_at_hand(Role::Root)?;
-    release::check_target(file)?;
-    let what = format!("{what}; signed by the root keys at hand, not in force yet");
-    if let Some(bytes) = changes.make(what, begin)? {
-        release::write(&mut changes, file, &bytes)?;
-        context.out.say(format!(
-            "{} holds the new root; whoever has another root key goes on with `edgeward keys countersign`",
-            file.display()
-        ));
-    }
-    show(store, &changes, context)
-}
-
-/// What a root on its way changes. The field names are stable.
-#[derive(Serialize)]
-struct Countersigned {
-    root_version: u32,
-    added_signatures: usize,
-    valid_signatures: Option<u8>,
-    needed_signatures: Option<u8>,
-    in_force: bool,
-    differences: Vec<Difference>,
-}
-
-#[derive(Serialize)]
-struct Difference {
-    role: &'static str,
-    key: String,
-    change: &'static str,
-}
-
-/// Keys and thresholds in which two roots differ.
-fn differences(old: &Root, new: &Root) -> Vec<Difference> {
-    let mut found = Vec::new();
-    for role in Role::ALL {
-        let (before, after) = (old.role(role), new.role(role));
-        let gone = before.keys.iter().filter(|key| !after.keys.contains(key));
-        let come = after.keys.iter().filter(|key| !before.keys.contains(key));
-        let changes = gone.map(|key| (key, "revoked"));
-        for (key, change) in changes.chain(come.map(|key| (key, "new"))) {
-            let key = hex(&key.id().0);
-            found.push(Difference {
-                role: role_name(role),
-                key,
-                change,
-            });
-        }
-        if before.threshold != after.threshold {
-            let key = format!("{} must sign, not {}", after.threshold, before.threshold);
-            found.push(Difference {
-                role: role_name(role),
-                key,
-                change: "threshold",
-            });
-        }
-    }
-    found
-}
-
-fn countersign(
-    args: &CountersignArgs,
-    store: &KeyStore,
-    context: &Context,
-) -> anyhow::Result<Exit> {
-    let bytes = release::read(&args.file)?;
-    let countersigned = store.countersigned(&bytes).map_err(|error| {
-        let what = format!("{}: {}", args.file.display(), crate::exit::words(&error));
-        Failure::new(Exit::Error, what)
-            .next("a root on its way comes from `edgeward keys rotate` or `revoke` with --partial")
-    })?;
-    let mut changes = args.dry_run.changes();
-    release::write(&mut changes, &args.file, &countersigned.signed)?;
-    let in_force = countersigned.missing.is_none();
-    if in_force {
-        let what = format!("put root version {} in force", countersigned.next.version);
-        changes.make(what, || Ok(store.accept(&countersigned.signed)?))?;
-    }
-    let report = Countersigned {
-        root_version: countersigned.next.version,
-        added_signatures: countersigned.added,
-        valid_signatures: countersigned.missing.map(|(valid, _)| valid),
-        needed_signatures: countersigned.missing.map(|(_, needed)| needed),
-        in_force: in_force && !changes.are_only_said(),
-        differences: differences(&countersigned.old, &countersigned.next),
-    };
-    changes.emit(context, &report, |report, w| {
-        let mut table = Table::new(["role", "key", "change"]);
-        for difference in &report.differences {
-            let key = difference.key.clone();
-            table.row([difference.role.into(), key, difference.change.into()]);
-        }
-        table.write(w)?;
-        match countersigned.missing {
-            None => writeln!(w, "root version {}: enough signatures", report.root_version),
-            Some((valid, needed)) => writeln!(
-                w,
-                "root version {}: {valid} of {needed} signatures; pass the file on",
-                report.root_version
-            ),
-        }
-    })?;
-    Ok(Exit::Ok)
 }
 
 fn export(args: &ExportArgs, store: &KeyStore, context: &Context) -> anyhow::Result<Exit> {

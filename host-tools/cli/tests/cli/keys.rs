@@ -126,13 +126,88 @@ fn several_people_sign_a_release_and_a_root_one_after_the_other() {
         let listed = place.json(&["--home", home, "keys", "list"], 0);
         assert_eq!(listed["root_version"], 2, "{home}");
     }
-    let over = place.run(&["keys", "countersign", "next.part"], 1);
+    let over = place.run(&["keys", "countersign", "next.part"], 3);
     assert!(
         text(&over.stderr).contains("version 3"),
         "{}",
         text(&over.stderr)
     );
-    place.run(&["keys", "countersign", "v1.bundle"], 1);
+    place.run(&["keys", "countersign", "v1.bundle"], 3);
+    place.run(&["keys", "countersign", "absent.part"], 1);
+}
+
+fn first_root(listed: &serde_json::Value) -> &str {
+    let mut keys = listed["keys"].as_array().expect("keys").iter();
+    let root = keys.find(|key| key["role"] == "root");
+    root.and_then(|key| key["public"].as_str()).expect("a key")
+}
+
+/// The status of each key of a role that a folder lists, in order.
+fn statuses(place: &Place, home: &str, role: &str) -> Vec<String> {
+    let listed = place.json(&["--home", home, "keys", "list"], 0);
+    let keys = listed["keys"].as_array().expect("keys").iter();
+    let status = |key: &serde_json::Value| key["status"].as_str().expect("a word").to_owned();
+    keys.filter(|key| key["role"] == role).map(status).collect()
+}
+
+#[test]
+fn new_root_keys_are_made_by_those_who_hold_them() {
+    let place = Place::new();
+    let listed = place.json(&["keys", "init", "--root", "2/2"], 0);
+    hand_over(&place, &listed, "root", "bob");
+
+    // All in one folder: whoever has it needs nobody else, and is told so.
+    let begin = ["keys", "rotate", "root", "--partial", "all.part"];
+    let warned = place.run(&begin, 0);
+    let warned = text(&warned.stderr);
+    assert!(warned.contains("2 of the 2 root keys"), "{warned}");
+    assert!(
+        warned.contains("root-") && warned.contains(".p8"),
+        "{warned}"
+    );
+    let pending = ["active", "active", "pending", "pending"];
+    assert_eq!(statuses(&place, ".edgeward", "root"), pending);
+
+    let make = ["--home", "bob", "keys", "make", "root"];
+    place.json(&[&make[..], &["--dry-run"]].concat(), 0);
+    assert_eq!(statuses(&place, "bob", "root"), ["active", "active"]);
+    let made = place.json(&make, 0);
+    snapshot("keys-make", &made);
+    assert_eq!(
+        statuses(&place, "bob", "root"),
+        ["active", "active", "pending"]
+    );
+    let public = made["public"].as_str().expect("a key");
+    let begin = ["keys", "rotate", "root", "--public", public];
+    place.run(&begin, 2);
+    let begin = [&begin[..], &["--partial", "root-2.part"]].concat();
+    place.run(
+        &["keys", "rotate", "root", "--partial", "x", "--public", "12"],
+        2,
+    );
+    for wrong in [first_root(&listed), public] {
+        let twice = ["--public", wrong, "--dry-run"];
+        let refused = place.run(&[&begin[..], &twice].concat(), 1);
+        assert!(text(&refused.stderr).contains("given twice"));
+    }
+    let begun = place.run(&begin, 0);
+    assert!(!text(&begun.stderr).contains("warning"));
+    let sign = ["keys", "countersign", "root-2.part"];
+    let signed = place.json(&[&["--home", "bob"], &sign[..]].concat(), 0);
+    assert_eq!(signed["in_force"], true);
+    assert_eq!(place.json(&sign, 0)["in_force"], true);
+    let active = ["active", "active", "revoked"];
+    assert_eq!(statuses(&place, "bob", "root"), active);
+
+    // One signature changed, and it is nobody's root.
+    let rotate = ["keys", "rotate", "rollout", "--partial", "bad.part"];
+    place.json(&rotate, 0);
+    let mut bytes = std::fs::read(place.path("bad.part")).expect("the root");
+    if let Some(byte) = bytes.last_mut() {
+        *byte ^= 1;
+    }
+    std::fs::write(place.path("bad.part"), bytes).expect("written");
+    place.run(&["--home", "bob", "keys", "countersign", "bad.part"], 3);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Roots on their way from hand to hand, where several people hold the root keys.
 
-use super::{KeyError, KeyStore, role_keys, sign_detached};
-use edgeward::trust::cose::ContentType;
+use super::{KeyError, KeyStore, hex, role_keys, sign_detached};
+use edgeward::trust::cose::{self, ContentType};
 use edgeward::trust::ring::RingVerifier;
 use edgeward::trust::root::{Root, TrustError, signed_payload};
 use edgeward::trust::{KeyId, PublicKey, Role, Signer};
@@ -22,36 +22,74 @@ pub struct Countersigned {
     pub missing: Option<(u8, u8)>,
 }
 
+/// What takes a revoked key's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replacement {
+    /// A key that is made in the folder.
+    New,
+    /// One that was made elsewhere.
+    Given(PublicKey),
+}
+
 impl KeyStore {
-    /// What [`rotate`](Self::rotate) makes as a root on its way, for those who have the other root keys
-    /// to sign ([`countersigned`](Self::countersigned)). Nothing is in force yet but the new keys' files.
+    /// Makes a key that no root names yet, in a folder that need not have one: for whoever begins the next
+    /// root to name there. Its private half is nowhere else.
     ///
     /// # Errors
-    /// [`KeyError::TooFew`] without a root key.
-    pub fn propose_rotation(&self, role: Role) -> Result<Vec<u8>, KeyError> {
+    /// [`KeyError`] when it can't be written.
+    pub fn make(&self, role: Role) -> Result<PublicKey, KeyError> {
+        self.make_folder()?;
+        self.make_key(role)
+    }
+
+    /// Checks that keys made elsewhere may be named in the next root in the place of so many.
+    ///
+    /// # Errors
+    /// [`KeyError::NotNew`] and [`KeyError::TooMany`].
+    pub fn check_public(&self, given: &[PublicKey], room: usize) -> Result<(), KeyError> {
+        check_given(&self.root()?, given, room)
+    }
+
+    /// What [`rotate`](Self::rotate) makes as a root on its way, for those who have the other root keys
+    /// to sign ([`countersigned`](Self::countersigned)). Nothing is in force yet but the new keys' files.
+    /// Those `given` were made elsewhere ([`make`](Self::make)), by those who will hold them; the rest is
+    /// made here.
+    ///
+    /// # Errors
+    /// [`KeyError::TooFew`] without a root key, [`KeyError::NotNew`] and [`KeyError::TooMany`] for keys that
+    /// can't be named.
+    pub fn propose_rotation(&self, role: Role, given: &[PublicKey]) -> Result<Vec<u8>, KeyError> {
         let _alone = self.alone()?;
         let old = self.root()?;
         self.signers_at_hand(Role::Root)?;
-        let next = self.rotated(&old, role)?;
-        self.sign_root(&next, &old, 1)
+        let next = self.rotated(&old, role, given)?;
+        next.validate().map_err(on_its_way)?;
+        self.sign_root(&next, &old, [0, 1])
     }
 
     /// What [`revoke`](Self::revoke) makes as a root on its way; see [`propose_rotation`](Self::propose_rotation).
     ///
     /// # Errors
-    /// As [`check_revoke`](Self::check_revoke), and [`KeyError::TooFew`] without a root key.
-    pub fn propose_revocation(&self, id: KeyId, replace: bool) -> Result<Vec<u8>, KeyError> {
+    /// As [`check_revoke`](Self::check_revoke), [`KeyError::TooFew`] without a root key, and
+    /// [`KeyError::NotNew`].
+    pub fn propose_revocation(
+        &self,
+        id: KeyId,
+        by: Option<Replacement>,
+    ) -> Result<Vec<u8>, KeyError> {
         let _alone = self.alone()?;
-        let (role, old) = self.check_revoke(id, replace)?;
+        let (role, old) = self.check_revoke(id, by.is_some())?;
         self.signers_at_hand(Role::Root)?;
-        let next = self.revoked(&old, role, id, replace)?;
-        self.sign_root(&next, &old, 1)
+        let next = self.revoked(&old, role, id, by)?;
+        next.validate().map_err(on_its_way)?;
+        self.sign_root(&next, &old, [0, 1])
     }
 
     /// A root on its way, with the signatures of this folder's root keys added.
     ///
     /// # Errors
-    /// [`KeyError::Root`] when it is none, [`KeyError::NotNext`] when it does not follow the root here.
+    /// [`KeyError::Root`] when it is none, [`KeyError::NotNext`] when it does not follow the root here,
+    /// [`KeyError::Forged`] when a signature of a root key does not hold.
     pub fn countersigned(&self, bytes: &[u8]) -> Result<Countersigned, KeyError> {
         let old = self.root()?;
         let payload = signed_payload(ContentType::Root, bytes);
@@ -64,9 +102,12 @@ impl KeyStore {
                 expected,
             });
         }
+        let signers = [&old, &next].map(|root| root.role(Role::Root).keys.clone());
+        if let Some(id) = forged(bytes, payload, &signers.concat()) {
+            return Err(KeyError::Forged(hex(&id.0)));
+        }
         let mut signed = bytes.to_vec();
         let mut signatures = 0;
-        let signers = [&old, &next].map(|root| root.role(Role::Root).keys.clone());
         for signer in self.held(Role::Root)? {
             let key = signer.public_key();
             let named = signers.iter().any(|keys| keys.contains(&key));
@@ -96,11 +137,45 @@ impl KeyStore {
     /// [`KeyError::Root`] when it does not follow the root here, or lacks signatures.
     pub fn accept(&self, signed: &[u8]) -> Result<Root, KeyError> {
         let _alone = self.alone()?;
-        let accepted = self.root()?.accept_next(signed, &RingVerifier);
+        let (old, bytes) = (self.root()?, self.root_bytes()?);
+        let accepted = old.accept_next(signed, &RingVerifier);
         let next = accepted.map_err(on_its_way)?;
+        // Whoever was handed `root.cose` alone needs the one before to tell which keys it named.
+        self.keep_root(&old, &bytes)?;
         self.write_root(&next, signed)?;
         Ok(next)
     }
+}
+
+/// Whether keys made elsewhere may be named in the root after `old`, where there is room for so many.
+pub(super) fn check_given(old: &Root, given: &[PublicKey], room: usize) -> Result<(), KeyError> {
+    if given.len() > room {
+        let given = given.len();
+        return Err(KeyError::TooMany { given, room });
+    }
+    for (index, key) in given.iter().enumerate() {
+        let named = Role::ALL
+            .into_iter()
+            .any(|role| old.role(role).keys.contains(key));
+        if named || given[..index].contains(key) {
+            return Err(KeyError::NotNew(hex(&key.0)));
+        }
+    }
+    Ok(())
+}
+
+/// The first of `keys` whose signature in `bytes` does not hold.
+fn forged(bytes: &[u8], payload: &[u8], keys: &[PublicKey]) -> Option<KeyId> {
+    let mut rest = bytes;
+    while let Ok(message) = cose::parse(rest) {
+        let detached = message.payload.is_none().then_some(payload);
+        let mut claimed = keys.iter().filter(|key| key.id() == message.key);
+        if claimed.any(|key| !message.verify(&RingVerifier, key, detached)) {
+            return Some(message.key);
+        }
+        rest = &rest[message.len..];
+    }
+    None
 }
 
 fn on_its_way(fault: TrustError) -> KeyError {
