@@ -12,6 +12,13 @@ pub const PUBLIC: u32 = 0o644;
 /// Access rights of a file that its owner alone may read.
 pub const PRIVATE: u32 = 0o600;
 
+/// Whether there is something under a name that is no file, a device or a pipe say, and that no file may take
+/// the place of.
+#[must_use]
+pub fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|there| !there.is_file())
+}
+
 /// Writes a file so that under its name there is what was there before, or all of `bytes`: also when the
 /// disk is full, the process ends, the power goes, or another process writes it at the same time. On
 /// disk when it returns.
@@ -20,8 +27,11 @@ pub const PRIVATE: u32 = 0o600;
 /// that along, and only a process that is killed leaves it behind.
 ///
 /// # Errors
-/// When the folder can't be written.
+/// When the folder can't be written, or there is something else than a file under that name.
 pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    if is_special(path) {
+        return Err(io::Error::other("it is not a regular file"));
+    }
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
@@ -73,6 +83,24 @@ mod tests {
         assert_eq!(names(folder.path()), ["taken"]);
         let away = folder.path().join("away").join("file");
         assert!(write_whole(&away, b"x", PUBLIC).is_err());
+    }
+
+    /// Renaming would take a device's or a pipe's place, for everybody.
+    #[test]
+    fn what_is_no_file_stays() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("socket");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).expect("linked");
+        for path in [&path, &link] {
+            let refused = write_whole(path, b"x", PUBLIC).expect_err("no file");
+            assert!(refused.to_string().contains("regular file"), "{refused}");
+            assert!(is_special(path));
+        }
+        let mut left = names(folder.path());
+        left.sort();
+        assert_eq!(left, ["link", "socket"]);
     }
 
     /// With one name for all, one process renames what the other has just begun to write.

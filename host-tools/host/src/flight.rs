@@ -6,7 +6,7 @@
 use crate::collector::now_ms;
 use crate::keys::{KeyError, KeyStore, sign_all};
 use crate::mqtt::{Event, Mqtt, MqttError};
-use crate::store::Device;
+use crate::store::{Device, StoreError};
 use edgeward::recorder::{Record, RecordError, Records};
 use edgeward::telemetry::Id;
 use edgeward::telemetry::codec::DecodeError;
@@ -39,6 +39,9 @@ pub enum FlightError {
     /// The broker.
     #[error(transparent)]
     Mqtt(#[from] MqttError),
+    /// The store, which knows the board's boot.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The system has no randomness.
     #[error("the system gives no randomness for the pull's name")]
     Random,
@@ -117,7 +120,7 @@ impl FlightRecord {
     /// # Errors
     /// [`FlightError`] names the part and what is wrong with it.
     pub fn open(file: &[u8], key: &PublicKey) -> Result<Self, FlightError> {
-        let mut gather = Gather::new(*key);
+        let mut gather = Gather::new(*key, None);
         let mut rest = file;
         let mut number = 0;
         while !rest.is_empty() {
@@ -146,8 +149,7 @@ impl FlightRecord {
     /// [`FlightError::File`] when it does not begin with a part.
     pub fn claimed_device(file: &[u8]) -> Result<Id, FlightError> {
         let (message, _) = first(file, 0)?;
-        let payload = cose::parse(message).ok().and_then(|it| it.payload);
-        let part = payload.and_then(|payload| decode_part(payload).ok());
+        let part = part_of(message);
         let part = part.ok_or_else(|| FlightError::File("the first part is not sound".into()))?;
         Ok(part.device)
     }
@@ -217,36 +219,49 @@ fn first(file: &[u8], number: usize) -> Result<(&[u8], &[u8]), FlightError> {
     Ok(file.split_at(message.len))
 }
 
-/// The parts of one record that came so far.
+/// The parts of one record that came so far. They carry no more than the record is said to have, which is
+/// at most [`edgeward::recorder::MAX_BYTES`].
 struct Gather {
     key: PublicKey,
+    /// Who must have sent them; anyone that has the key where none.
+    device: Option<String>,
     whole: Option<Whole>,
-    /// The signed message and the bytes that it carries, by the part's number.
-    parts: Vec<Option<(Vec<u8>, Vec<u8>)>>,
+    /// The signed messages, by the part's number.
+    parts: Vec<Option<Vec<u8>>>,
     got: usize,
+    /// Bytes of the record that the messages carry.
+    bytes: usize,
 }
 
 impl Gather {
-    fn new(key: PublicKey) -> Self {
+    fn new(key: PublicKey, device: Option<&str>) -> Self {
         Self {
             key,
+            device: device.map(str::to_owned),
             whole: None,
             parts: Vec::new(),
             got: 0,
+            bytes: 0,
         }
     }
 
-    /// Takes a part; false for one of another record, or one that is there.
+    /// Takes a part; false for one of another device or record, one that is there, and one too many.
     fn take(&mut self, message: &[u8]) -> Result<bool, DecodeError> {
         let part = verify_part(message, &self.key, &RingVerifier)?;
+        let other = |device: &String| *device != part.device.as_str();
+        if self.device.as_ref().is_some_and(other) {
+            return Ok(false);
+        }
         let whole = self.whole.get_or_insert_with(|| Whole::of(&part));
         self.parts.resize(usize::from(whole.parts), None);
         let place = self.parts.get_mut(usize::from(part.part));
-        let Some(place) = place.filter(|place| place.is_none() && *whole == Whole::of(&part))
-        else {
+        let bytes = self.bytes + part.bytes.len();
+        let fits = *whole == Whole::of(&part) && bytes <= whole.total as usize;
+        let Some(place) = place.filter(|place| place.is_none() && fits) else {
             return Ok(false);
         };
-        *place = Some((message.to_vec(), part.bytes.to_vec()));
+        *place = Some(message.to_vec());
+        self.bytes = bytes;
         self.got += 1;
         Ok(true)
     }
@@ -259,13 +274,17 @@ impl Gather {
     /// The record, when every part is there and they add up.
     fn whole(self) -> Option<FlightRecord> {
         let whole = self.whole?;
-        let parts: Option<Vec<_>> = self.parts.into_iter().collect();
-        let (messages, pieces): (Vec<_>, Vec<_>) = parts?.into_iter().unzip();
-        let bytes = pieces.concat();
+        let mut bytes = Vec::with_capacity(self.bytes);
+        let mut signed = Vec::new();
+        for message in self.parts {
+            let message = message?;
+            bytes.extend_from_slice(part_of(&message)?.bytes);
+            signed.extend(message);
+        }
         (bytes.len() == whole.total as usize).then_some(FlightRecord {
             whole,
             bytes,
-            signed: messages.concat(),
+            signed,
         })
     }
 }
@@ -281,15 +300,16 @@ pub struct Puller<'a> {
 }
 
 impl Puller<'_> {
-    /// Pulls. `boot` says which boot the board reported last; `progress` is told how many parts came, of
-    /// how many. A board that does not answer, or stops, is asked anew until `timeout` has passed.
+    /// Pulls. `boot` says which boot the board reported last, none for a board that never did, and is asked
+    /// again where the store is busy; `progress` is told how many parts came, of how many. A board that does
+    /// not answer, or stops, is asked anew until `timeout` has passed.
     ///
     /// # Errors
     /// [`FlightError::Timeout`] when it did not send all of it in time, and others.
     pub fn pull(
         &self,
         timeout: Duration,
-        boot: &mut dyn FnMut() -> Option<u32>,
+        boot: &mut dyn FnMut() -> Result<Option<u32>, StoreError>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<FlightRecord, FlightError> {
         let signers = self.keys.signers(Role::Collector)?;
@@ -297,10 +317,17 @@ impl Puller<'_> {
         self.mqtt.subscribe_and_wait(&topic, timeout)?;
         let deadline = Instant::now() + timeout;
         let mut sequence = 0;
-        let mut gather = Gather::new(self.device.key);
+        let mut gather = Gather::new(self.device.key, Some(&self.device.name));
         loop {
-            let boot = boot();
-            let boot = boot.ok_or_else(|| FlightError::NeverReported(self.device.name.clone()))?;
+            let boot = match boot() {
+                Err(StoreError::Busy) if Instant::now() < deadline => {
+                    std::thread::sleep(TURN);
+                    continue;
+                }
+                boot => {
+                    boot?.ok_or_else(|| FlightError::NeverReported(self.device.name.clone()))?
+                }
+            };
             sequence = now_ms().max(sequence + 1);
             let pull = self.ask(&signers, boot, sequence)?;
             gather = self.gather(pull, &topic, deadline, gather, progress)?;
@@ -358,7 +385,7 @@ impl Puller<'_> {
         before: Gather,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Gather, FlightError> {
-        let mut gather = Gather::new(self.device.key);
+        let mut gather = Gather::new(self.device.key, Some(&self.device.name));
         let mut heard = Instant::now();
         while heard.elapsed() < STALL && Instant::now() < deadline {
             let Some(Event::Message(message)) = self.mqtt.recv_timeout(TURN) else {
@@ -382,8 +409,13 @@ impl Puller<'_> {
 
 /// The pull that an unverified part claims to answer.
 fn names(message: &[u8]) -> Option<PullId> {
+    Some(part_of(message)?.pull)
+}
+
+/// The part in a message, whoever signed it.
+fn part_of(message: &[u8]) -> Option<Part<'_>> {
     let payload = cose::parse(message).ok()?.payload?;
-    Some(decode_part(payload).ok()?.pull)
+    decode_part(payload).ok()
 }
 
 /// Where the flight records of a home folder are.
@@ -481,5 +513,63 @@ mod tests {
         turned.reverse();
         let record = open(&turned.concat()).expect("all are there");
         assert_eq!(record.signed(), file);
+    }
+
+    #[test]
+    fn a_board_answers_under_its_own_name_only() {
+        for (asked, taken) in [("board-1", true), ("board-2", false)] {
+            let mut gather = Gather::new(key().public_key(), Some(asked));
+            for part in parts([1; 16], 20) {
+                assert_eq!(gather.take(&part).expect("signed"), taken, "{asked}");
+            }
+            assert_eq!(gather.whole().is_some(), taken);
+        }
+    }
+
+    /// Parts that a board with a key of ours may send to fill the memory of whoever asks.
+    #[test]
+    fn parts_that_carry_more_than_the_whole_are_not_kept() {
+        let mut recorder = Recorder::new(vec![0; 1024]);
+        for n in 0..20 {
+            let what = Refused::Ack;
+            recorder.event(n, [1; 8], &Event::Refused { what });
+        }
+        let device = Id::try_from("board-1").expect("short");
+        let part = |number: u16| {
+            // The first part of the record, under every number: a reader can't tell but by the sum.
+            let pull = Pull::new([1; 16], 3, 5, &recorder, [200, 400]).expect("room");
+            let (mut payload, mut out) = ([0; 200], [0; 400]);
+            let len = pull.sign_next(&device, &recorder, &key(), &mut payload, &mut out);
+            let message = &out[..len.expect("room")];
+            let sound = part_of(message).expect("a part");
+            let mut payload = cose::parse(message)
+                .expect("sound")
+                .payload
+                .expect("one")
+                .to_vec();
+            let end = payload.len() - sound.bytes.len();
+            // Number and number of parts, a byte each, are before the length of the bytes.
+            let length = if sound.bytes.len() < 128 { 1 } else { 2 };
+            let at = end - length - 2;
+            assert_eq!(u16::from(payload[at]), sound.part);
+            assert_eq!(u16::from(payload[at + 1]), sound.parts);
+            payload[at] = u8::try_from(number).expect("small");
+            let signed = sign_all(&[key()], ContentType::Record, &payload);
+            (
+                signed.expect("signed"),
+                sound.parts,
+                sound.bytes.len(),
+                sound.total,
+            )
+        };
+        let (_, count, len, total) = part(0);
+        let mut gather = Gather::new(key().public_key(), None);
+        let numbers = 0..count;
+        let taken = numbers
+            .filter(|&n| gather.take(&part(n).0).expect("signed"))
+            .count();
+        assert_eq!(taken, total as usize / len);
+        assert!(taken < usize::from(count) && gather.bytes <= total as usize);
+        assert!(gather.whole().is_none());
     }
 }

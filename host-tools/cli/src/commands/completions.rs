@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::output::Format;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
@@ -24,6 +25,13 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Exit> {
         "edgeward",
         &mut script,
     );
-    context.out.raw(&script)?;
+    match context.out.format() {
+        Format::Table => context.out.raw(&script)?,
+        Format::Json => {
+            let script = String::from_utf8(script)?;
+            let value = serde_json::json!({ "shell": args.shell.to_string(), "script": script });
+            context.out.emit(&value, |_, _| Ok(()))?;
+        }
+    }
     Ok(Exit::Ok)
 }

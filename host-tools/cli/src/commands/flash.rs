@@ -210,7 +210,8 @@ fn write_flash(
             .into());
     }
     flash[..provisioning.len()].copy_from_slice(provisioning);
-    release::write(changes, path, &flash)?;
+    // It holds the broker's password and the device's private key.
+    release::write_private(changes, path, &flash)?;
     Ok(())
 }
 

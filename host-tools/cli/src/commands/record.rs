@@ -1,7 +1,7 @@
 //! `edgeward record` and `edgeward replay`.
 
 use super::change::DryRun;
-use super::fleet::{Fleet, Wait, look, look_if_any};
+use super::fleet::{Fleet, Wait, look, look_if_any, store_path};
 use super::release::{self, short};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -17,7 +17,7 @@ use edgeward_host::keys::{hex, unhex};
 use edgeward_host::mqtt::Mqtt;
 use edgeward_host::names::alarm_name;
 use edgeward_host::replay::{self, ReplayError, Report};
-use edgeward_host::store::{Device, FrameQuery, Store, StoreError};
+use edgeward_host::store::{self, Device, FrameQuery, Store, StoreError};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -37,7 +37,9 @@ enum Command {
     )]
     Pull(PullArgs),
     /// List the flight records that were pulled.
-    #[command(after_help = "Example:\n  edgeward record list -o json\n\nChanges nothing.")]
+    #[command(
+        after_help = "Example:\n  edgeward record list -o json\n\nExit code 6 when files were left out since their signatures don't hold or can't be checked.\nChanges nothing."
+    )]
     List,
     /// Show what a flight record holds, the newest last.
     #[command(
@@ -145,7 +147,7 @@ fn enrolled(store: &dyn Store, name: &str) -> Result<Device> {
 }
 
 /// The boot of the newest frame of a device.
-fn boot(store: &dyn Store, device: &str) -> Result<Option<u32>> {
+fn boot(store: &dyn Store, device: &str) -> Result<Option<u32>, StoreError> {
     let query = FrameQuery {
         device: Some(device.to_owned()),
         newest_first: true,
@@ -179,8 +181,10 @@ fn pull(args: &PullArgs, context: &Context) -> Result<Exit> {
         let bar = context.out.bar(0, "parts");
         let pulled = puller.pull(
             args.wait.timeout(),
-            // A store that is busy for a moment knows it the next time.
-            &mut || look(context, |store| boot(store, &device.name)).ok()?,
+            &mut || {
+                let path = store_path(&context.home);
+                Ok(store::look(&path, |store| boot(store, &device.name))?.flatten())
+            },
             &mut |got, parts| {
                 bar.set_length(parts as u64);
                 bar.set_position(got as u64);
@@ -220,11 +224,14 @@ fn advised(error: FlightError) -> anyhow::Error {
         FlightError::Timeout { got: 0, .. } => (
             Exit::TimedOut,
             "is it online (`edgeward device list`), and has `edgeward serve` heard of it since its last \
-             start? a board that refuses the command says so in `edgeward watch`",
+             start? a board that refuses the command says so in `edgeward watch`: where another host whose \
+             clock is ahead has pulled from it in this boot, it does until the clock here is past that, or \
+             the board starts again",
         ),
         FlightError::Timeout { .. } => (
             Exit::TimedOut,
-            "try again, or give it longer with --timeout",
+            "give it longer with --timeout: a board gives up a pull of which no part was taken for a minute, \
+             and is then asked anew",
         ),
         FlightError::NeverReported(_) => (
             Exit::Error,
@@ -290,10 +297,14 @@ fn list(context: &Context) -> Result<Exit> {
     paths.retain(|path| path.extension().is_some_and(|it| it == "record"));
     paths.sort();
     let mut rows = Vec::new();
+    let mut exit = Exit::Ok;
     for path in &paths {
         match open(path, None, context) {
             Ok(record) => rows.push(RecordRow::of(path, &record)),
-            Err(error) => context.out.say(format!("left out: {error:#}")),
+            Err(error) => {
+                context.out.say(format!("left out: {error:#}"));
+                exit = Exit::Partly;
+            }
         }
     }
     context.out.emit(&rows, |rows, w| {
@@ -311,7 +322,7 @@ fn list(context: &Context) -> Result<Exit> {
         }
         table.write(w)
     })?;
-    Ok(Exit::Ok)
+    Ok(exit)
 }
 
 /// One record. The field names are stable.
@@ -439,12 +450,12 @@ pub fn run_replay(args: &ReplayArgs, context: &Context) -> Result<Exit> {
             .next("name the bundle that the board ran with --bundle"),
         _ => Failure::new(Exit::Error, error.to_string()),
     })?;
+    // What was compared is told, also where something could not be.
+    context.out.emit(&report, print)?;
     if report.first_difference.is_some() {
-        context.out.emit(&report, print)?;
         return Ok(Exit::Error);
     }
     proves(&report, given.is_some(), &args.file.file)?;
-    context.out.emit(&report, print)?;
     Ok(Exit::Ok)
 }
 

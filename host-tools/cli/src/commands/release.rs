@@ -11,6 +11,7 @@ use edgeward_host::files;
 use edgeward_host::pack::{self, Options, PackError};
 use edgeward_host::release::ReleaseError;
 use edgeward_host::spec::{Spec, SpecError};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// What to do about a bundle that is damaged.
@@ -29,6 +30,8 @@ pub fn check_target(path: &Path) -> anyhow::Result<()> {
     };
     let why = if path.is_dir() {
         "it is a folder".to_owned()
+    } else if files::is_special(path) {
+        "it is not a regular file, and would be one afterwards".to_owned()
     } else if !folder.is_dir() {
         format!("there is no folder {}", folder.display())
     } else {
@@ -45,10 +48,28 @@ pub fn write(changes: &mut Changes, path: &Path, bytes: &[u8]) -> anyhow::Result
     if std::fs::read(path).is_ok_and(|there| there == bytes) {
         return Ok(false);
     }
+    write_as(changes, path, bytes, files::BY_MASK)
+}
+
+/// As [`write`], a file that its owner alone may read, whatever the one before was.
+pub fn write_private(changes: &mut Changes, path: &Path, bytes: &[u8]) -> anyhow::Result<bool> {
+    check_target(path)?;
+    let closed = |path| {
+        let there = std::fs::metadata(path)?.permissions();
+        std::io::Result::Ok(there.mode() & 0o077 == 0)
+    };
+    let same = std::fs::read(path).is_ok_and(|there| there == bytes);
+    if same && closed(path).unwrap_or(false) {
+        return Ok(false);
+    }
+    write_as(changes, path, bytes, files::PRIVATE)
+}
+
+fn write_as(changes: &mut Changes, path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<bool> {
     let verb = if path.exists() { "overwrite" } else { "write" };
     let what = format!("{verb} {} ({} bytes)", path.display(), bytes.len());
     let written = changes.make(what, || {
-        files::write_whole(path, bytes, files::BY_MASK)
+        files::write_whole(path, bytes, mode)
             .with_context(|| format!("cannot write {}", path.display()))
     })?;
     Ok(written.is_some())

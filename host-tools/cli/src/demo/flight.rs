@@ -31,7 +31,7 @@ pub fn replayed(world: &World, report: &mut Report, release: ReleaseId) -> Resul
         limit: 1,
         ..FrameQuery::default()
     };
-    let mut boot = || Some(world.store.frames(&query).ok()?.first()?.boot);
+    let mut boot = || Ok(world.store.frames(&query)?.first().map(|it| it.boot));
     let pulled = puller.pull(PATIENCE, &mut boot, &mut |_, _| {})?;
     // As a file would be: nothing counts but what the board signed.
     let record = FlightRecord::open(pulled.signed(), &device.key)?;

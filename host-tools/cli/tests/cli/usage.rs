@@ -4,6 +4,8 @@ use crate::common::process::text;
 use crate::common::{Place, model, run, snapshot};
 use serde_json::Value;
 use std::ffi::OsStr;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 #[test]
@@ -220,7 +222,58 @@ fn completions_know_every_command() {
         {
             assert!(script.contains(word), "{shell}: no {word}");
         }
+        let value = place.json(&["completions", shell], 0);
+        assert_eq!(
+            (&value["shell"], &value["script"]),
+            (&shell.into(), &script.into())
+        );
     }
+}
+
+#[test]
+fn what_is_no_file_is_not_written_over() {
+    let place = Place::new();
+    place.json(&["keys", "init"], 0);
+    let socket = place.path("socket");
+    let _socket = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+    for dry_run in [&[][..], &["--dry-run"]] {
+        let export = ["keys", "export", "--root", "socket"];
+        let error = place.error(&[&export[..], dry_run].concat(), 1).to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+        let begin = ["keys", "rotate", "release", "--partial", "socket"];
+        place.error(&[&begin[..], dry_run].concat(), 1);
+    }
+    let kind = std::fs::metadata(&socket).expect("there").file_type();
+    assert!(!kind.is_file());
+}
+
+#[test]
+fn the_flash_of_a_board_is_for_its_owner_alone() {
+    let place = Place::new();
+    place.json(&["keys", "init"], 0);
+    let flash = [
+        "flash",
+        "b-1",
+        "--board",
+        "qemu-mps2-an386",
+        "--image",
+        ".edgeward/keys/root.cose",
+        "--no-start",
+    ];
+    let path = place.path("b-1/flash.bin");
+    let mode = || {
+        std::fs::metadata(&path)
+            .expect("flash")
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    place.json(&flash, 0);
+    assert_eq!(mode(), 0o600);
+    // One of before is closed, also where nothing in it changes.
+    std::fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("opened");
+    place.json(&flash, 0);
+    assert_eq!(mode(), 0o600);
 }
 
 #[test]

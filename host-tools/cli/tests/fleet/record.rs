@@ -1,6 +1,7 @@
 //! Flight records: asked for, kept, shown and replayed.
 
 use crate::board::{Board, empty_slot};
+use crate::common::process::text;
 use crate::site::Site;
 use edgeward::bundle::golden::Golden;
 use edgeward::bundle::{Bundle, SectionKind};
@@ -103,6 +104,10 @@ fn a_flight_record_is_pulled_listed_shown_and_replayed() {
     bytes[100] ^= 1;
     std::fs::write(place.path("bad.record"), bytes).expect("written");
     place.error(&["replay", "bad.record"], 3);
+    let beside = place.path(".edgeward/records/bad.record");
+    std::fs::copy(place.path("bad.record"), &beside).expect("copied");
+    assert_eq!(place.json(&["record", "list"], 6), listed, "it is left out");
+    std::fs::remove_file(&beside).expect("removed");
 
     // A record whose outputs are not the release's.
     let answer = board.answers(&place, recorded(&bundle, 0.5));
@@ -118,6 +123,9 @@ fn a_flight_record_is_pulled_listed_shown_and_replayed() {
     );
     // Without the bundle there is nothing to compare with.
     std::fs::remove_dir_all(place.path(".edgeward/releases")).expect("removed");
-    let error = place.error(&["replay", "off.record"], 1);
-    assert!(said(&error).contains("--bundle"), "{error}");
+    let output = place.run(&["replay", "off.record", "-o", "json"], 1);
+    let error = text(&output.stderr);
+    assert!(error.contains("--bundle"), "{error}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("the report");
+    assert_eq!(report["releases"][0]["replayed"], 0);
 }
