@@ -2,6 +2,7 @@
 
 use crate::common::process::{PATIENCE, Running, wait_until};
 use crate::site::Site;
+use std::io::Write;
 use std::path::PathBuf;
 
 /// The firmware, where it was built and QEMU is there; otherwise a line says what is missing.
@@ -61,11 +62,17 @@ impl<'a> Board<'a> {
         self.qemu = None;
     }
 
-    /// What its sensor measures from its next start on: lines behind the header.
+    /// What its sensor measures as soon as it begins its recording again: lines behind the header.
     pub fn measures(&self, lines: &str) {
         let text =
             format!("edgeward-source schema=1 dtype=f32 features=ax,ay,az,gx,gy,gz\n{lines}");
-        std::fs::write(self.path("samples.txt"), text).expect("written");
+        // The board reads it meanwhile: one that is empty for a moment would have no sample ever.
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(self.path("samples.txt"));
+        let mut file = file.expect("the recording");
+        file.write_all(text.as_bytes()).expect("written");
+        file.set_len(text.len() as u64).expect("cut");
     }
 
     fn path(&self, name: &str) -> PathBuf {
