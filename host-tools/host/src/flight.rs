@@ -433,6 +433,9 @@ pub fn file_name(record: &FlightRecord) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker;
+    use crate::keys::Quorum;
+    use edgeward::bundle::BoardClass;
     use edgeward::recorder::Recorder;
     use edgeward::telemetry::pull::Pull;
     use edgeward::telemetry::{Event, Refused};
@@ -571,5 +574,50 @@ mod tests {
         assert_eq!(taken, total as usize / len);
         assert!(taken < usize::from(count) && gather.bytes <= total as usize);
         assert!(gather.whole().is_none());
+    }
+
+    #[test]
+    fn an_error_of_the_store_is_told_and_a_busy_one_is_asked_again() {
+        let home = tempfile::tempdir().expect("folder");
+        let keys = KeyStore::at(home.path());
+        let one = |_| Quorum {
+            threshold: 1,
+            keys: 1,
+        };
+        keys.init(one).expect("keys");
+        let listening = broker::start(&broker::Options {
+            port: 0,
+            ..broker::Options::default()
+        });
+        let port = listening.expect("a broker").v4.port();
+        let mqtt = Mqtt::connect(&crate::mqtt::Options::new("pull", "127.0.0.1", port));
+        let device = Device {
+            name: "board-1".to_owned(),
+            fleet: "f".to_owned(),
+            key: key().public_key(),
+            class: BoardClass::Linux,
+            enrolled_ms: 0,
+            seen_ms: None,
+            online: false,
+            epoch: None,
+            through: 0,
+        };
+        let puller = Puller {
+            mqtt: &mqtt,
+            keys: &keys,
+            device: &device,
+        };
+        let pull = |mut answers: Vec<Result<Option<u32>, StoreError>>| {
+            let mut boot = || answers.pop().expect("asked so often");
+            puller.pull(Duration::from_secs(30), &mut boot, &mut |_, _| {})
+        };
+        let never = pull(vec![Ok(None), Err(StoreError::Busy), Err(StoreError::Busy)]);
+        assert!(
+            matches!(never, Err(FlightError::NeverReported(_))),
+            "{never:?}"
+        );
+        let damaged = pull(vec![Err(StoreError::Corrupt("torn".to_owned()))]);
+        let said = damaged.expect_err("damaged").to_string();
+        assert!(said.contains("torn"), "{said}");
     }
 }
