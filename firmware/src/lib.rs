@@ -8,6 +8,7 @@
 
 pub mod columns;
 pub mod control;
+pub mod held;
 pub mod lines;
 pub mod provisioning;
 pub mod transport;
