@@ -6,6 +6,7 @@
 // What fails is returned; an assertion says what can't be.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod cast;
 pub mod columns;
 pub mod control;
 pub mod held;

@@ -246,6 +246,12 @@ impl ShadowMonitor {
         }
     }
 
+    /// Inferences compared so far.
+    #[must_use]
+    pub fn inferences(&self) -> u32 {
+        self.inferences
+    }
+
     /// Agreement so far, per mille, rounded down; 1000 before the first inference.
     #[must_use]
     pub fn agreement_per_mille(&self) -> u16 {
