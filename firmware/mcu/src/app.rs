@@ -9,6 +9,7 @@ use crate::{BUFFER, CHUNKS, MAX_FEATURES as F, MAX_OUTPUTS as C, RECORDS};
 use core::future::{Future, pending};
 use core::net::SocketAddrV4;
 use core::pin::pin;
+use core::sync::atomic::Ordering;
 use edgeward::guard::Verdict;
 use edgeward::slots::Slot;
 use edgeward::telemetry::outbox::OutboxError;
@@ -287,6 +288,12 @@ impl<S: Flash> App<S> {
             return Ok(false);
         }
         self.trouble_until = None;
+        let lost = self.link.windows_lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            (self.log)(format_args!(
+                "{lost} windows are lost: the flash takes none"
+            ));
+        }
         if let Some(report) = self.unwritten.take() {
             self.report(report);
         }

@@ -4,67 +4,58 @@
 //! What others need to know goes into the bounded channels of [`Link`]; what finds them full is counted
 //! (alarms) or merged (summaries), never waited for.
 
-mod report;
-mod roles;
-mod shadow;
-
 use crate::board::{Reading, Sensor, Watchdog};
-use crate::engine::Arena;
+use crate::engine::{Arena, PlaceEngine};
 use crate::link::{Command, Link, Report};
-use crate::load::PlaceRuntime;
+use crate::load::{self, PlaceRuntime};
+use crate::store::Held as HeldSlot;
 use crate::{MAX_FEATURES as F, MAX_INPUT, MAX_OUTPUTS as C};
+use core::sync::atomic::Ordering;
 use edgeward::contract::{Sample, SourceInfo};
-use edgeward::guard::TrialMonitor;
 use edgeward::program::Kernels;
+use edgeward::recorder::Recorder;
 use edgeward::slots::Slot;
-use edgeward::telemetry::Summary;
-use edgeward_firmware::columns::{Columns, columns, order};
+use edgeward::telemetry::{Alarm, Summary, release_id};
+use edgeward::trust::Digest32;
+use edgeward_firmware::cast::{Cast, Stage, Told};
+use edgeward_firmware::control::Purpose;
+use edgeward_firmware::held::{Held, Late};
 use embassy_futures::select::{Either3, select3};
+use embassy_sync::channel::TrySendError;
 use embassy_time::{Duration, Instant, Timer};
-use heapless::Deque;
-use shadow::Shadow;
 
 /// Longest time between two meals of the watchdog when no sample comes.
 const IDLE: Duration = Duration::from_millis(250);
+/// Releases whose windows may wait at once for an application that is busy: the one on trial, and the
+/// one that is gone back to.
+const HELD: usize = 2;
+/// Reports that may wait at once: more than one release can cause, and the next one waits for the
+/// application anyway.
+const LATE: usize = 8;
 
 /// Memory for the input tensors of both slots.
 pub type Tensors = [[f32; MAX_INPUT]; 2];
 
-/// A release that is loaded.
-struct Place<K> {
-    runtime: PlaceRuntime<K>,
-    columns: Columns<F>,
-}
-
-/// What the release that answers is judged by.
-struct Trial {
-    monitor: TrialMonitor,
-    /// The verdict was reported.
-    told: bool,
-}
+/// A release's input tensor.
+type Tensor = &'static mut [f32];
 
 /// The inference task's state. A release lives in the place of its slot, in whatever role.
 pub struct Inference<K: 'static> {
     link: &'static Link,
     arena: &'static Arena,
-    places: [Option<Place<K>>; 2],
-    /// Memory of tensors whose place is empty.
-    tensors: [Option<&'static mut [f32]>; 2],
-    /// Who answers.
-    live: Option<Slot>,
-    /// Whom to go back to while the one that answers is on trial.
-    standby: Option<Slot>,
-    trial: Option<Trial>,
-    shadow: Option<Shadow>,
-    ordered: [f32; F],
-    /// A window that found the way to the application full, with those that were merged into it.
-    held: Option<Summary<F, C>>,
-    /// Reports that must not be lost and found their way full.
-    late: Deque<Report, 8>,
+    cast: Cast<PlaceRuntime<K>, PlaceEngine<K>, Tensor, F, C>,
+    told: Teller,
 }
 
-fn now_ms() -> u64 {
-    Instant::now().as_millis()
+/// What is told to the application: never waiting, never losing a count.
+struct Teller {
+    link: &'static Link,
+    /// Memory of tensors whose place is empty.
+    tensors: [Option<Tensor>; 2],
+    /// Windows that found the way to the application full.
+    held: Held<F, C, HELD>,
+    /// Reports that must not be lost and found their way full.
+    late: Late<Report, LATE>,
 }
 
 /// Runs the inference task: commands of the application and samples of the sensor, for ever. The
@@ -81,10 +72,10 @@ pub async fn run<K: Kernels + Default>(
         let commands = link.commands.receive();
         match select3(commands, sensor.next(&mut values), Timer::after(IDLE)).await {
             Either3::First(command) => inference.command(command, &sensor.source()),
-            Either3::Second(reading) => inference.reading(reading, &values),
+            Either3::Second(reading) => inference.reading(reading, &values, &sensor.source()),
             Either3::Third(()) => {}
         }
-        inference.pass_on();
+        inference.told.pass_on();
     }
 }
 
@@ -94,90 +85,34 @@ impl<K: Kernels + Default> Inference<K> {
         Self {
             link,
             arena,
-            places: [const { None }; 2],
-            tensors: tensors.each_mut().map(|tensor| Some(&mut tensor[..])),
-            live: None,
-            standby: None,
-            trial: None,
-            shadow: None,
-            ordered: [0.0; F],
-            held: None,
-            late: Deque::new(),
+            cast: Cast::new(),
+            told: Teller {
+                link,
+                tensors: tensors.each_mut().map(|tensor| Some(&mut tensor[..])),
+                held: Held::new(),
+                late: Late::new(),
+            },
         }
     }
 
-    fn reading(&mut self, reading: Reading, values: &[f32; F]) {
+    fn reading(&mut self, reading: Reading, values: &[f32; F], source: &SourceInfo<'_>) {
         match reading {
             Reading::Sample {
                 sequence,
                 time_ms,
                 count,
             } => {
-                let given = values.get(..count).unwrap_or_default();
-                self.sample(sequence, time_ms, given);
+                let sample = Sample {
+                    sequence,
+                    time_ms,
+                    values: values.get(..count).unwrap_or_default(),
+                };
+                let recorder = None::<&mut Recorder<[u8; 0]>>;
+                let _ = self.cast.sample(&sample, recorder, &mut self.told);
+                self.cast.judge(Some(source), &mut self.told);
             }
-            Reading::Reset => self.reset(),
+            Reading::Reset => self.cast.reset(),
         }
-    }
-
-    fn reset(&mut self) {
-        for place in self.places.iter_mut().flatten() {
-            place.runtime.reset_window();
-        }
-        if let Some(shadow) = &mut self.shadow {
-            shadow.reset();
-        }
-    }
-
-    /// The hot path.
-    fn sample(&mut self, sequence: u32, time_ms: u64, given: &[f32]) {
-        let Some(live) = self.live else { return };
-        let Some(place) = &mut self.places[live as usize] else {
-            return;
-        };
-        let now_ms = now_ms();
-        let runtime = &mut place.runtime;
-        let features = runtime.profile().features.len();
-        order(given, &place.columns, features, &mut self.ordered);
-        let sample = Sample {
-            sequence,
-            time_ms,
-            values: self.ordered.get(..features).unwrap_or_default(),
-        };
-        let step = runtime.push(&sample, now_ms, &mut || Instant::now().as_micros());
-        if let Some(trial) = &mut self.trial {
-            trial.monitor.on_step(&step);
-        }
-        let release = runtime.release();
-        while let Some(alarm) = runtime.pop_alarm() {
-            if let Some(trial) = &mut self.trial {
-                trial.monitor.on_alarm(&alarm);
-            }
-            // One that finds no room is in the window's counts all the same.
-            let _ = self.link.reports.try_send(Report::Alarm(release, alarm));
-        }
-        if step.window_closed {
-            let summary = runtime.take_summary(now_ms);
-            if let Some(trial) = &mut self.trial {
-                trial.monitor.on_window(runtime.profile(), &summary);
-            }
-            self.summary(summary);
-        }
-        self.shadow_sample(sequence, time_ms, given, &step);
-        self.judge();
-    }
-
-    /// Makes a release ready for a role: what it counted before is not part of any report.
-    fn prepare(&mut self, slot: Slot, source: &SourceInfo<'_>) -> bool {
-        let Some(place) = &mut self.places[slot as usize] else {
-            return false;
-        };
-        place.columns = columns(place.runtime.profile(), source.features);
-        place.runtime.reset_window();
-        let _ = place.runtime.take_summary(now_ms());
-        while place.runtime.pop_alarm().is_some() {}
-        place.runtime.announce(source, |_| {});
-        true
     }
 
     fn command(&mut self, command: Command, source: &SourceInfo<'_>) {
@@ -187,16 +122,115 @@ impl<K: Kernels + Default> Inference<K> {
                 digest,
                 purpose,
                 held,
-            } => self.load(slot, &digest, purpose, held),
-            Command::Run(slot, mode) => self.run(slot, mode, source),
-            Command::Confirmed(slot) => self.confirmed(slot),
+            } => self.load(slot, &digest, purpose, held, source),
+            Command::Run(slot, mode) => {
+                let _ = self.cast.run(slot, mode, Some(source), &mut self.told);
+            }
+            Command::Confirmed(slot) => self.cast.confirmed(slot, &mut self.told),
             Command::Stop(slot) => {
-                self.stop(slot, source);
-                self.unload(slot);
+                self.cast.stop(slot, Some(source), &mut self.told);
                 self.link.stopped.signal(());
             }
         }
         // One that does not fit the source need not wait for a sample.
-        self.judge();
+        self.cast.judge(Some(source), &mut self.told);
+    }
+
+    /// Makes a release ready, unless it is.
+    fn load(
+        &mut self,
+        slot: Slot,
+        digest: &Digest32,
+        purpose: Purpose,
+        held: HeldSlot,
+        source: &SourceInfo<'_>,
+    ) {
+        let release = release_id(digest);
+        let ready = self.cast.ready(slot, release);
+        let outcome = match ready.filter(|_| purpose != Purpose::SelfTest) {
+            Some(policy) => Ok(policy),
+            None => {
+                // Its tensor is wanted.
+                self.cast.stop(slot, Some(source), &mut self.told);
+                let memory = &mut self.told.tensors[slot as usize];
+                load::load(held, digest, self.arena, memory).map(|runtime| {
+                    let policy = runtime.policy().trial;
+                    self.cast.put(slot, runtime, Some(source), &mut self.told);
+                    policy
+                })
+            }
+        };
+        self.told.report(Report::Loaded {
+            slot,
+            release,
+            purpose,
+            outcome,
+        });
+    }
+}
+
+impl Teller {
+    /// A report that must arrive, sooner or later.
+    fn report(&mut self, report: Report) {
+        // There is room for more than can come.
+        let _ = self.late.tell(report);
+        self.pass_on();
+    }
+
+    /// Passes on what could not be passed on before.
+    #[allow(
+        clippy::result_large_err,
+        reason = "a full channel gives the window back"
+    )]
+    fn pass_on(&mut self) {
+        let link = self.link;
+        self.held
+            .pass(|summary| full(link.summaries.try_send(summary)));
+        self.late.pass(|report| full(link.reports.try_send(report)));
+    }
+}
+
+/// What a full channel gives back.
+fn full<T>(sent: Result<(), TrySendError<T>>) -> Result<(), T> {
+    sent.map_err(|TrySendError::Full(item)| item)
+}
+
+impl<K> Stage<PlaceRuntime<K>, PlaceEngine<K>, Tensor, F, C> for Teller
+where
+    K: Kernels + Default,
+{
+    fn summary(&mut self, summary: Summary<F, C>) {
+        self.pass_on();
+        if !self.held.keep(summary) {
+            // The flash fails since several releases: nothing helps there.
+            self.link.windows_lost.fetch_add(1, Ordering::Relaxed);
+        }
+        self.pass_on();
+    }
+
+    fn told(&mut self, told: Told) {
+        self.report(match told {
+            Told::Trial(slot, release, verdict) => Report::Trial(slot, release, verdict),
+            Told::Shadow(slot, release, verdict) => Report::Shadow(slot, release, verdict),
+        });
+    }
+
+    fn spent(&mut self, slot: Slot, runtime: PlaceRuntime<K>) {
+        let (_, tensor) = runtime.into_parts();
+        self.tensors[slot as usize] = Some(tensor);
+    }
+
+    fn alarm(&mut self, runtime: &PlaceRuntime<K>, alarm: Alarm) {
+        // One that finds no room is in the window's counts all the same.
+        let report = Report::Alarm(runtime.release(), alarm);
+        let _ = self.link.reports.try_send(report);
+    }
+
+    fn now_ms(&self) -> u64 {
+        Instant::now().as_millis()
+    }
+
+    fn clock_us(&self) -> u64 {
+        Instant::now().as_micros()
     }
 }

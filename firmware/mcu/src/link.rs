@@ -2,6 +2,7 @@
 
 use crate::store::Held;
 use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
+use core::sync::atomic::AtomicU32;
 use edgeward::guard::{ShadowVerdict, Verdict};
 use edgeward::policy::TrialPolicy;
 use edgeward::slots::Slot;
@@ -66,6 +67,8 @@ pub struct Link {
     pub(crate) summaries: Channel<CriticalSectionRawMutex, Summary<F, C>, 1>,
     /// The slot of the last [`Command::Stop`] holds nothing any more.
     pub(crate) stopped: Signal<CriticalSectionRawMutex, ()>,
+    /// Windows that found no place to wait in.
+    pub(crate) windows_lost: AtomicU32,
 }
 
 impl Link {
@@ -77,6 +80,7 @@ impl Link {
             reports: Channel::new(),
             summaries: Channel::new(),
             stopped: Signal::new(),
+            windows_lost: AtomicU32::new(0),
         }
     }
 }
