@@ -7,35 +7,33 @@
 mod answers;
 mod reports;
 mod roles;
-mod shadow;
 #[cfg(test)]
 mod tests;
 
 pub use answers::{ANSWER_BYTES, ANSWER_ROOM, Answers};
 
-use answers::{answer, field_name, tell};
-use shadow::Shadow;
+use answers::field_name;
+use reports::{Sampled, Teller};
 
 use super::stats::{Stats, WARM_UP};
 use super::watchdog::Beat;
-use crate::columns::{Columns, columns, order};
+use crate::cast::Cast;
 use crate::control::Mode;
 use crate::lines::{Header, Line, LineError, parse};
 use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
 use edgeward::contract::{Outcome, Sample};
 use edgeward::engine::Engine;
 use edgeward::engine::pool::{self, Calls};
-use edgeward::guard::{ShadowVerdict, TrialMonitor, Verdict};
+use edgeward::guard::{ShadowVerdict, Verdict};
 use edgeward::recorder::Recorder;
 use edgeward::runtime::{Runtime, Step};
 use edgeward::slots::Slot;
-use edgeward::telemetry::{Alarm, Event, ReleaseId, Summary};
-use std::collections::VecDeque;
+use edgeward::telemetry::{Alarm, ReleaseId, Summary};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread::Thread;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A runtime as Linux boards have it.
 pub type BoardRuntime<E> = Runtime<E, Vec<f32>, F, C>;
@@ -76,37 +74,17 @@ pub enum Report<E> {
     Record(Recorder<Vec<u8>>),
 }
 
-struct Live<E> {
-    loaded: Loaded<E>,
-    columns: Columns<F>,
-    trial: Option<TrialMonitor>,
-    /// The trial's verdict was reported.
-    told: bool,
-    inferences: u64,
-}
-
-/// Releases whose windows may wait at once for a control thread that is busy.
-const HELD: usize = 4;
-
 /// The inference thread's state.
 pub struct Inference<E> {
-    live: Option<Live<E>>,
-    standby: Option<Loaded<E>>,
-    shadow: Option<Shadow<E>>,
+    cast: Cast<Box<BoardRuntime<E>>, E, Vec<f32>, F, C>,
     header: Option<String>,
     values: [f32; F],
-    ordered: [f32; F],
     commands: Receiver<Command<E>>,
-    reports: SyncSender<Report<E>>,
-    summaries: SyncSender<Summary<F, C>>,
-    /// Windows that found the way to the control thread full; those of one release are merged.
-    held: VecDeque<Summary<F, C>>,
-    /// Reports that must not be lost and found their way full.
-    late: heapless::Deque<Report<E>, 8>,
-    control: Thread,
+    teller: Teller<E>,
     stats: Arc<Stats>,
     beat: Beat,
-    begun: Instant,
+    /// Answers since the release that answers began to.
+    inferences: u64,
     /// The last inferences and alarms of the release that answers.
     recorder: Option<Recorder<Vec<u8>>>,
 }
@@ -131,21 +109,14 @@ impl<E: Engine> Inference<E> {
     ) -> Self {
         stats.counters().counted = pool::installed();
         Self {
-            live: None,
-            standby: None,
-            shadow: None,
+            cast: Cast::new(),
             header: None,
             values: [0.0; F],
-            ordered: [0.0; F],
             commands,
-            reports,
-            summaries,
-            held: VecDeque::with_capacity(HELD),
-            late: heapless::Deque::new(),
-            control,
+            teller: Teller::new(reports, summaries, control, stats.clone()),
             stats,
             beat,
-            begun: Instant::now(),
+            inferences: 0,
             recorder: None,
         }
     }
@@ -160,19 +131,7 @@ impl<E: Engine> Inference<E> {
     /// The source that sent the header is gone.
     pub fn source_gone(&mut self) {
         self.header = None;
-        self.reset();
-    }
-
-    fn reset(&mut self) {
-        if let Some(live) = &mut self.live {
-            live.loaded.runtime.reset_window();
-        }
-        if let Some(shadow) = &mut self.shadow {
-            shadow.loaded.runtime.reset_window();
-            // After a reset both begin at once, so they are in step.
-            shadow.skip = Some(0);
-            shadow.alone = 0;
-        }
+        self.cast.reset();
     }
 
     /// Handles one line of the source and writes what is to be answered.
@@ -196,7 +155,7 @@ impl<E: Engine> Inference<E> {
                 self.stats.counters().bad_lines += 1;
                 answers.text.push_str("error no header yet\n");
             }
-            Ok(Line::Reset) => self.reset(),
+            Ok(Line::Reset) => self.cast.reset(),
             Ok(Line::Stats) => answers.text.push_str(&self.stats.line()),
             Ok(Line::Header(header)) => {
                 let text = String::from_utf8_lossy(line).into_owned();
@@ -223,28 +182,15 @@ impl<E: Engine> Inference<E> {
 
     /// A source says what it delivers: each release that runs compares it with its profile.
     fn announce(&mut self, header: &Header<'_, F>, answers: &mut Answers) {
-        if let Some(live) = &mut self.live {
-            live.columns = columns(live.loaded.runtime.profile(), &header.features);
-            let runtime = &mut live.loaded.runtime;
-            runtime.announce(&header.info(), |violation| {
-                let name = violation.name.unwrap_or("-");
-                let _ = writeln!(
-                    answers.text,
-                    "alarm violation kind={:?} feature={name}",
-                    violation.kind
-                );
-            });
-            if let Some(trial) = &mut live.trial {
-                trial.on_source(runtime.source_action());
-            }
-        }
-        if let Some(shadow) = &mut self.shadow {
-            shadow.columns = columns(shadow.loaded.runtime.profile(), &header.features);
-            let runtime = &mut shadow.loaded.runtime;
-            runtime.announce(&header.info(), |_| {});
-            shadow.monitor.on_source(runtime.source_action());
-        }
-        self.reset();
+        self.cast.announce(&header.info(), |violation| {
+            let name = violation.name.unwrap_or("-");
+            // Writing to a string can't fail.
+            let _ = writeln!(
+                answers.text,
+                "alarm violation kind={:?} feature={name}",
+                violation.kind
+            );
+        });
     }
 
     /// The hot path.
@@ -256,73 +202,27 @@ impl<E: Engine> Inference<E> {
         before: Calls,
         answers: &mut Answers,
     ) {
-        let now_ms = unix_ms();
-        let begun = self.begun;
-        let Some(live) = &mut self.live else {
-            self.stats.counters().idle_samples += 1;
-            return;
-        };
-        let runtime = &mut live.loaded.runtime;
-        let given = self.values.get(..count).unwrap_or_default();
-        let features = runtime.profile().features.len();
-        order(given, &live.columns, features, &mut self.ordered);
         let sample = Sample {
             sequence,
             time_ms,
-            values: &self.ordered[..features],
+            values: self.values.get(..count).unwrap_or_default(),
         };
-        let mut clock_us = || begun.elapsed().as_micros() as u64;
+        let mut told = Sampled::new(&mut self.teller, answers);
         let recorder = self.recorder.as_mut();
-        let step = runtime.push_recorded(&sample, now_ms, &mut clock_us, recorder);
-        if let Some(prediction) = &step.prediction {
-            answer(runtime, sequence, prediction, answers);
-        }
-        let release = runtime.release();
-        let mut alarms = 0;
-        let mut drifting = 0;
-        let mut unqueued = 0;
-        if let Some(trial) = &mut live.trial {
-            trial.on_step(&step);
-        }
-        while let Some(alarm) = runtime.pop_alarm() {
-            alarms += 1;
-            drifting += u32::from(matches!(alarm, Alarm::Drift { .. }));
-            if let Some(trial) = &mut live.trial {
-                trial.on_alarm(&alarm);
-            }
-            if let Some(recorder) = &mut self.recorder {
-                recorder.event(now_ms, release, &Event::Alarm { release, alarm });
-            }
-            self.stats.counters().alarm(alarm);
-            tell(runtime, alarm, answers);
-            if self
-                .reports
-                .try_send(Report::Alarm(release, alarm))
-                .is_err()
-            {
-                unqueued += 1;
-            }
-        }
-        if step.window_closed {
-            let summary = runtime.take_summary(now_ms);
-            if let Some(trial) = &mut live.trial {
-                trial.on_window(runtime.profile(), &summary);
-            }
-            self.summary(summary);
-        }
-        self.shadow_sample(sequence, time_ms, count, now_ms, &step);
+        let Some(step) = self.cast.sample(&sample, recorder, &mut told) else {
+            self.stats.counters().idle_samples += 1;
+            return;
+        };
+        let (alarms, drifting, unqueued) = (told.alarms, told.drifting, told.unqueued);
         self.count(&step, drifting, unqueued, before);
         self.judge();
-        if alarms > 0 || step.window_closed {
-            self.control.unpark();
+        if alarms > 0 {
+            self.teller.wake();
         }
     }
 
     /// Adds one sample to the counters.
     fn count(&mut self, step: &Step, drifting: u32, unqueued: u64, before: Calls) {
-        let Some(live) = &mut self.live else {
-            return;
-        };
         let after = pool::calls();
         let mut counters = self.stats.counters();
         counters.samples += 1;
@@ -330,7 +230,6 @@ impl<E: Engine> Inference<E> {
         counters.errors += u64::from(step.error.is_some());
         counters.alarms_not_queued += unqueued;
         if step.window_closed {
-            counters.windows += 1;
             counters.drifting = drifting;
         }
         let Some(prediction) = step.prediction else {
@@ -340,10 +239,15 @@ impl<E: Engine> Inference<E> {
             counters.fallbacks += 1;
             return;
         }
-        live.inferences += 1;
+        if let Some((_, shadow)) = self.cast.shadow()
+            && shadow.inferences() > 0
+        {
+            counters.shadow_agreement_per_mille = Some(shadow.agreement_per_mille());
+        }
+        self.inferences += 1;
         counters.predictions += 1;
         counters.latency.record(prediction.latency_us);
-        if live.inferences > WARM_UP {
+        if self.inferences > WARM_UP {
             counters.steady_inferences += 1;
             counters.steady_allocations += after.allocations - before.allocations;
             counters.steady_frees += after.frees - before.frees;

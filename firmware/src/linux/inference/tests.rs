@@ -1,93 +1,13 @@
 use super::*;
+use crate::cast::tests::{Zero, profile};
 use crate::linux::loader::STACK_BYTES;
-use edgeward::engine::EngineError;
 use edgeward::policy::Policy;
-use edgeward::profile::{
-    BINS, DType, DriftLimits, EDGES, FeatureProfile, Layout, MissingPolicy, Name, OutputKind,
-    OutputProfile, Profile, Schema,
-};
 use edgeward::recorder::{Records, Snapshot, Standing, What};
 use std::sync::mpsc::sync_channel;
 
-/// Answers class 0.
-struct Zero;
-
-impl Engine for Zero {
-    fn input_len(&self) -> usize {
-        1
-    }
-
-    fn output_len(&self) -> usize {
-        2
-    }
-
-    fn run(&mut self, _: &[f32], output: &mut [f32]) -> Result<(), EngineError> {
-        output.copy_from_slice(&[1.0, 0.0]);
-        Ok(())
-    }
-}
-
-fn name(text: &str) -> Name {
-    Name::try_from(text).expect("a short name")
-}
-
-/// One feature that may be anything, one sample an answer, ten a window.
-fn profile() -> Profile<F, C> {
-    let any = f32::INFINITY;
-    let mut edges = [0.0; EDGES];
-    for (i, edge) in edges.iter_mut().enumerate() {
-        *edge = i as f32 - 7.0;
-    }
-    let feature = FeatureProfile {
-        name: name("x"),
-        missing: MissingPolicy::HoldLast,
-        min: -10.0,
-        max: 10.0,
-        mean: 0.0,
-        sd: 4.0,
-        max_rate: any,
-        stuck_run: 0,
-        edges,
-        reference: [100; BINS],
-        limits: DriftLimits {
-            psi: any,
-            ks: any,
-            js: any,
-            wasserstein: any,
-        },
-    };
-    Profile {
-        schema: Schema {
-            version: 1,
-            dtype: DType::F32,
-            window: 1,
-            hop: 1,
-            layout: Layout::SamplesFirst,
-            period_ms: 0,
-            max_age_ms: 0,
-            feature_version: 0,
-        },
-        features: [feature].into_iter().collect(),
-        output: OutputProfile {
-            kind: OutputKind::Logits,
-            names: [name("a"), name("b")].into_iter().collect(),
-            temperature: 1.0,
-            class_counts: [100; 2].into_iter().collect(),
-            score_mean: 0.7,
-            score_sd: 0.1,
-            score_p01: 0.1,
-            score_p99: 1.0,
-            entropy_mean: 0.6,
-            class_psi_limit: any,
-            score_shift_limit: any,
-        },
-        drift_window: 10,
-    }
-}
-
 fn loaded(slot: Slot) -> Loaded<Zero> {
     let release = [slot as u8 + 1; 8];
-    let runtime = Runtime::new(Zero, release, profile(), Policy::standard(), vec![0.0]);
+    let runtime = Runtime::new(Zero(1), release, profile(1), Policy::standard(), vec![0.0]);
     Loaded {
         slot,
         runtime: Box::new(runtime.expect("a runtime")),
@@ -233,20 +153,6 @@ fn roles(bench: &mut Bench) -> Vec<(ReleaseId, Standing)> {
         .filter(|record| matches!(record.what, What::Inference(_)))
         .map(|record| (record.release, record.standing))
         .collect()
-}
-
-#[test]
-fn what_is_recorded_says_in_which_role_a_release_answered() {
-    with_room(|| {
-        let mut bench = Bench::on_trial();
-        assert_eq!(bench.verdicts(300), [Verdict::Confirm]);
-        let tried = vec![([2; 8], Standing::Trial); 300];
-        assert_eq!(roles(&mut bench), tried);
-        bench.told(Command::Confirmed(Slot::B));
-        assert!(bench.verdicts(2).is_empty());
-        let confirmed = vec![([2; 8], Standing::Confirmed); 2];
-        assert_eq!(roles(&mut bench), [tried, confirmed].concat());
-    });
 }
 
 #[test]
