@@ -45,6 +45,11 @@ const TURN: usize = 16;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Shortest and longest delay between two tries to connect.
 const BACKOFF_MS: (u64, u64) = (200, 30_000);
+/// How long a connection must last for the delays to begin anew: a broker that throws boards out as soon
+/// as they are in is not asked several times a second.
+const STABLE: Duration = Duration::from_secs(5);
+/// How long one message may take to be sent.
+const SENDING: Duration = Duration::from_secs(20);
 
 pub(crate) struct App<S: Flash + 'static> {
     pub control: Head<S>,
@@ -84,11 +89,14 @@ impl<S: Flash> App<S> {
                 let shaken = with_timeout(HANDSHAKE, session.connect(stream));
                 if let Ok(Ok(mut connection)) = self.offline(shaken).await {
                     (self.log)(format_args!("connected"));
-                    delay_ms = BACKOFF_MS.0;
+                    let since = Instant::now();
                     self.subscriptions.restart();
                     self.control.connected(false);
                     let Lost = self.online(&mut connection).await;
                     self.control.disconnected();
+                    if since.elapsed() >= STABLE {
+                        delay_ms = BACKOFF_MS.0;
+                    }
                     (self.log)(format_args!("disconnected"));
                 }
             }
@@ -129,10 +137,8 @@ impl<S: Flash> App<S> {
                 Ok(busy) => busy,
                 Err(lost) => return lost,
             };
-            if line::subscribe(connection, &mut self.subscriptions)
-                .await
-                .is_err()
-            {
+            let asked = line::subscribe(connection, &mut self.subscriptions);
+            if with_timeout(SENDING, asked).await != Ok(Ok(())) {
                 return Lost;
             }
             let wait = self.wait(busy);
@@ -262,9 +268,11 @@ impl<S: Flash> App<S> {
         };
         if let Err(error) = result {
             self.trouble("report", error);
-            // The inference task says it once, and waits. An alarm is in its window's counts.
-            let alarm = matches!(report, Report::Alarm(..));
-            self.unwritten = (!alarm).then_some(report);
+            // The inference task says it once, and waits. An alarm is in its window's counts. None takes
+            // the place of one that waits: the update would stand still without it.
+            if report.slot().is_some() && self.unwritten.is_none() {
+                self.unwritten = Some(report);
+            }
         }
     }
 
@@ -281,6 +289,7 @@ impl<S: Flash> App<S> {
         &mut self,
         mut connection: Option<&mut Connection<'_, '_, I>>,
     ) -> Result<bool, Lost> {
+        self.turn();
         if self
             .trouble_until
             .is_some_and(|until| Instant::now() < until)
@@ -288,12 +297,6 @@ impl<S: Flash> App<S> {
             return Ok(false);
         }
         self.trouble_until = None;
-        let lost = self.link.windows_lost.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            (self.log)(format_args!(
-                "{lost} windows are lost: the flash takes none"
-            ));
-        }
         if let Some(report) = self.unwritten.take() {
             self.report(report);
         }
@@ -301,6 +304,7 @@ impl<S: Flash> App<S> {
             self.summary(summary);
         }
         for _ in 0..TURN {
+            self.turn();
             let action = match self.control.poll(now()) {
                 Ok(Some(action)) => action,
                 Ok(None) => return Ok(false),
@@ -329,17 +333,31 @@ impl<S: Flash> App<S> {
                     (self.log)(format_args!("run slot {} {mode:?}", slot as u8));
                     self.tell(Command::Run(slot, mode));
                 }
-                Action::Stop(slot) => self.stop(slot).await,
+                Action::Stop(slot) => {
+                    // What is known of it is of no use any more.
+                    self.unwritten.take_if(|it| it.slot() == Some(slot));
+                    self.stop(slot).await;
+                }
                 _ => {}
             }
         }
         Ok(true)
     }
 
+    /// Says that this task lives, and what the inference task could not say.
+    fn turn(&self) {
+        self.link.turns.fetch_add(1, Ordering::Relaxed);
+        let lost = self.link.windows_lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            (self.log)(format_args!(
+                "{lost} windows are lost: the flash takes none"
+            ));
+        }
+    }
+
     /// Has a slot left, and waits until nothing of it is in use.
     async fn stop(&mut self, slot: Slot) {
         (self.log)(format_args!("stop slot {}", slot as u8));
-        self.unwritten = None;
         self.link.stopped.reset();
         self.link.commands.send(Command::Stop(slot)).await;
         self.link.stopped.wait().await;
@@ -396,7 +414,10 @@ async fn publish<I: Io>(
     retain: bool,
 ) -> Result<Sent, Lost> {
     match connection {
-        Some(connection) => line::publish(connection, topic, payload, retain).await,
+        Some(connection) => {
+            let sent = line::publish(connection, topic, payload, retain);
+            with_timeout(SENDING, sent).await.unwrap_or(Err(Lost))
+        }
         None => Ok(Sent::Later),
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::board::{Reading, Sensor, Watchdog};
 use crate::engine::{Arena, PlaceEngine};
-use crate::link::{Command, Link, Report};
+use crate::link::{Command, Link, Pulse, Report};
 use crate::load::{self, PlaceRuntime};
 use crate::store::Held as HeldSlot;
 use crate::{MAX_FEATURES as F, MAX_INPUT, MAX_OUTPUTS as C};
@@ -59,7 +59,8 @@ struct Teller {
 }
 
 /// Runs the inference task: commands of the application and samples of the sensor, for ever. The
-/// watchdog is fed here and nowhere else: a loop that hangs, in a model or before it, restarts the board.
+/// watchdog is fed here and nowhere else: a loop that hangs, in a model or before it, restarts the board,
+/// and so does an application that stands still.
 pub async fn run<K: Kernels + Default>(
     inference: &mut Inference<K>,
     mut sensor: impl Sensor,
@@ -67,8 +68,11 @@ pub async fn run<K: Kernels + Default>(
 ) -> ! {
     let link = inference.link;
     let mut values = [0.0; F];
+    let mut application = Pulse::default();
     loop {
-        watchdog.feed();
+        if application.beats(link.turns.load(Ordering::Relaxed), Instant::now()) {
+            watchdog.feed();
+        }
         let commands = link.commands.receive();
         match select3(commands, sensor.next(&mut values), Timer::after(IDLE)).await {
             Either3::First(command) => inference.command(command, &sensor.source()),

@@ -12,9 +12,13 @@ use edgeward_firmware::control::{Mode, Purpose};
 use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embassy_sync::channel::Channel;
 use embassy_sync::signal::Signal;
+use embassy_time::{Duration, Instant};
 
 /// Reports that may wait.
 const REPORTS: usize = 16;
+/// How long the application may stand still before the board is restarted: longer than any operation of
+/// its flash, and than a network may take.
+const STANDSTILL: Duration = Duration::from_secs(120);
 
 /// What the application wants of the inference task.
 #[derive(Debug)]
@@ -60,6 +64,18 @@ pub(crate) enum Report {
     },
 }
 
+impl Report {
+    /// The slot that it is of; none for an alarm.
+    pub fn slot(&self) -> Option<Slot> {
+        match *self {
+            Self::Alarm(..) => None,
+            Self::Trial(slot, ..) | Self::Shadow(slot, ..) | Self::Loaded { slot, .. } => {
+                Some(slot)
+            }
+        }
+    }
+}
+
 /// The way between the application and the inference task; a `static` of the board's crate.
 pub struct Link {
     pub(crate) commands: Channel<CriticalSectionRawMutex, Command, 4>,
@@ -67,6 +83,8 @@ pub struct Link {
     pub(crate) summaries: Channel<CriticalSectionRawMutex, Summary<F, C>, 1>,
     /// The slot of the last [`Command::Stop`] holds nothing any more.
     pub(crate) stopped: Signal<CriticalSectionRawMutex, ()>,
+    /// Moves with each turn of the application.
+    pub(crate) turns: AtomicU32,
     /// Windows that found no place to wait in.
     pub(crate) windows_lost: AtomicU32,
 }
@@ -80,6 +98,7 @@ impl Link {
             reports: Channel::new(),
             summaries: Channel::new(),
             stopped: Signal::new(),
+            turns: AtomicU32::new(0),
             windows_lost: AtomicU32::new(0),
         }
     }
@@ -94,5 +113,41 @@ impl core::fmt::Debug for Link {
 impl Default for Link {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Notices an application that stands still. One that can't start says so and stays: it has no turns.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse {
+    turns: u32,
+    /// When they moved last.
+    since: Option<Instant>,
+}
+
+impl Pulse {
+    /// Whether the application, seen at this turn, moved in the last two minutes, or never did.
+    pub fn beats(&mut self, turns: u32, now: Instant) -> bool {
+        if turns != self.turns {
+            self.turns = turns;
+            self.since = Some(now);
+        }
+        let still = self.since.map(|since| now.saturating_duration_since(since));
+        still.is_none_or(|still| still < STANDSTILL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_application_that_stands_still_for_two_minutes_is_noticed() {
+        let at = Instant::from_secs;
+        let mut pulse = Pulse::default();
+        assert!(pulse.beats(0, at(999)), "it can't start");
+        assert!(pulse.beats(7, at(1000)));
+        assert!(pulse.beats(7, at(1119)));
+        assert!(!pulse.beats(7, at(1120)));
+        assert!(pulse.beats(8, at(1121)), "it goes on");
     }
 }
