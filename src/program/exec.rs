@@ -145,13 +145,41 @@ pub enum ArenaError {
     Misaligned,
 }
 
+/// An operator of a program, before which everything was read.
+#[derive(Debug, Clone)]
+pub(in crate::program) struct Cursor<'a> {
+    ops: Reader<'a>,
+    index: u32,
+}
+
+impl<'a> Cursor<'a> {
+    /// The first operator of a program.
+    pub fn new(program: &Program<'a>) -> Self {
+        Self {
+            ops: Reader::new(program.op_bytes()),
+            index: 0,
+        }
+    }
+
+    /// The operator's index.
+    pub const fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Goes to the next operator; `false` when there is none left.
+    pub fn advance(&mut self) -> bool {
+        let there = Op::read(&mut self.ops).is_some();
+        self.index += u32::from(there);
+        there
+    }
+}
+
 /// A program on its way through an arena, an operator at a time.
 #[derive(Debug)]
 pub struct Run<'a> {
     program: Program<'a>,
     arena: &'a mut [i8],
-    ops: Reader<'a>,
-    index: u32,
+    at: Cursor<'a>,
 }
 
 impl<'a> Run<'a> {
@@ -168,10 +196,9 @@ impl<'a> Run<'a> {
             .get_mut(..needed as usize)
             .ok_or(ArenaError::Short { needed })?;
         Ok(Self {
-            ops: Reader::new(program.op_bytes()),
+            at: Cursor::new(&program),
             program,
             arena,
-            index: 0,
         })
     }
 
@@ -181,14 +208,14 @@ impl<'a> Run<'a> {
     #[inline]
     pub fn step<K: Kernels>(&mut self, kernels: &mut K) -> bool {
         // What follows was read once by the verifier, so that `None` means the end.
-        let Some(op) = Op::read(&mut self.ops) else {
+        let Some(op) = Op::read(&mut self.at.ops) else {
             return false;
         };
         macro_rules! dispatch {
             ($($kind:ident $method:ident),* $(,)?) => {
                 match &op { $( Op::$kind(op) => kernels.$method(Step {
                     op,
-                    index: self.index,
+                    index: self.at.index,
                     header: self.program.header(),
                     layout: self.program.layout(),
                     program: self.program.bytes(),
@@ -200,17 +227,20 @@ impl<'a> Run<'a> {
             Conv conv, Depthwise depthwise, Dense dense, ConvAdd conv_add, Add add, Mul mul,
             Pool pool, Mean mean, Softmax softmax, Lookup lookup, Copy copy, Fill fill,
         }
-        self.index += 1;
+        self.at.index += 1;
         true
+    }
+
+    /// Goes on at another operator of the program.
+    pub(in crate::program) fn go_to(&mut self, at: &Cursor<'a>) {
+        self.at.clone_from(at);
     }
 }
 
 impl Run<'_> {
     /// Passes over the next operator; `false` when there was none left.
     pub fn skip(&mut self) -> bool {
-        let there = Op::read(&mut self.ops).is_some();
-        self.index += u32::from(there);
-        there
+        self.at.advance()
     }
 }
 

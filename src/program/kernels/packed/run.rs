@@ -4,7 +4,7 @@
 use super::isa::{Element, Isa, Shape};
 use super::jobs::{self, Rows};
 use super::{Packed, Step, build};
-use crate::program::exec::{Portable, Run};
+use crate::program::exec::{Cursor, Portable, Run};
 #[cfg(target_arch = "aarch64")]
 use crate::program::kernels::aarch64::{dot, plain};
 use crate::program::kernels::portable;
@@ -69,8 +69,9 @@ impl Packed {
         if self.input_in_arena {
             arena[header.input as usize..][..input.len()].copy_from_slice(input);
         }
+        let mut at = Cursor::new(program);
         for step in 0..self.steps.len() {
-            self.step(step, program, arena, input, output)?;
+            self.step(step, (program, &mut at), arena, input, output)?;
         }
         if self.output_in_arena {
             output.copy_from_slice(&arena[header.output as usize..][..output.len()]);
@@ -78,10 +79,10 @@ impl Packed {
         Ok(())
     }
 
-    fn step(
+    fn step<'p>(
         &mut self,
         step: usize,
-        program: &Program<'_>,
+        (program, at): (&Program<'p>, &mut Cursor<'p>),
         arena: &mut [i8],
         input: &[i8],
         output: &mut [i8],
@@ -97,7 +98,7 @@ impl Packed {
             Step::Store(rows) => store(shape, rows, self.memory.bytes(), arena),
             Step::Output(rows) => store(shape, rows, self.memory.bytes(), output),
             Step::Move(rows) => relay(shape, rows, self.memory.bytes_mut()),
-            Step::Portable(index) => return one(*index, program, arena),
+            Step::Portable(index) => return one(*index, program, at, arena),
             Step::Softmax(job) => softmax(shape, job, self.memory.bytes_mut()),
             // SAFETY: `Packed::new` found the instruction set, and `build` took every offset of the
             // jobs from the memory that `base` points to, with room behind it for whole vectors.
@@ -113,12 +114,20 @@ impl Packed {
     }
 }
 
-/// Runs one operator of a program by the portable kernels.
-fn one(index: u32, program: &Program<'_>, arena: &mut [i8]) -> Result<(), ArenaError> {
-    let mut run = Run::new(*program, arena)?;
-    for _ in 0..index {
-        run.skip();
-    }
+/// Runs one operator of a program by the portable kernels. Each comes behind the one before, so that all
+/// operators are read once an inference.
+fn one<'p>(
+    index: u32,
+    program: &Program<'p>,
+    at: &mut Cursor<'p>,
+    arena: &mut [i8],
+) -> Result<(), ArenaError> {
+    while at.index() < index && at.advance() {}
+    debug_assert_eq!(at.index(), index, "operators run in their order");
+    // The program's bytes outlive the arena's borrow.
+    let shorter: Program<'_> = *program;
+    let mut run = Run::new(shorter, arena)?;
+    run.go_to(at);
     run.step(&mut Portable);
     Ok(())
 }
