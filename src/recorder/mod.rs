@@ -109,6 +109,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Recorder<B> {
         self.len += bytes;
     }
 
+    /// Numbers that belong to inferences which nobody recorded, while the recorder was held still say:
+    /// they are a gap.
+    pub fn skip(&mut self, inferences: u64) {
+        self.written += inferences;
+    }
+
     /// Begins the record of an inference that makes `outputs` elements; give it to
     /// [`Engine::run_on_tape`](crate::engine::Engine::run_on_tape), and end it by [`Entry::finish`].
     pub fn begin(&mut self, stamp: Stamp, outputs: usize) -> Entry<'_, B> {

@@ -47,6 +47,9 @@ struct ArenaMemory([i8; ARENA_BYTES]);
 
 static ARENA: ConstStaticCell<ArenaMemory> = ConstStaticCell::new(ArenaMemory([0; ARENA_BYTES]));
 static SHARED_ARENA: StaticCell<RefCell<&'static mut [i8]>> = StaticCell::new();
+/// Bytes of the flight recorder.
+const RECORDER_BYTES: usize = board::RECORDER_BYTES as usize;
+static RECORDER: ConstStaticCell<[u8; RECORDER_BYTES]> = ConstStaticCell::new([0; RECORDER_BYTES]);
 static TENSORS: ConstStaticCell<Tensors> = ConstStaticCell::new([[0.0; MAX_INPUT]; 2]);
 static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
 static SPACE: StaticCell<Space<HostFlash>> = StaticCell::new();
@@ -55,7 +58,8 @@ static LINK: Link = Link::new();
 
 #[embassy_executor::task]
 async fn infer(arena: &'static mut RefCell<&'static mut [i8]>, tensors: &'static mut Tensors) {
-    let mut inference = Inference::<CortexM>::new(&LINK, arena, tensors);
+    let inference = Inference::<CortexM>::new(&LINK, arena, tensors);
+    let mut inference = inference.recorded(RECORDER.take());
     let sensor = Recording::open();
     inference::run(&mut inference, sensor, watchdog::start()).await;
 }

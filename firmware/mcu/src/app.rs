@@ -2,7 +2,7 @@
 
 use crate::board::{Flash, Log, Network};
 use crate::line::{self, Lost, Sent, Subscriptions};
-use crate::link::{Command, Link, Report};
+use crate::link::{Command, FlightRecorder, Link, Report};
 use crate::load;
 use crate::store::{Store, StoreFlash};
 use crate::{BUFFER, CHUNKS, MAX_FEATURES as F, MAX_OUTPUTS as C, RECORDS};
@@ -61,6 +61,8 @@ pub(crate) struct App<S: Flash + 'static> {
     pub unwritten: Option<Report>,
     /// A window that could not be stored; tried again.
     pub unstored: Option<Summary<F, C>>,
+    /// The flight recorder, while it is sent.
+    pub recorder: Option<FlightRecorder>,
     /// The flash failed; nothing is tried before this.
     pub trouble_until: Option<Instant>,
     /// State of the jitter's generator.
@@ -307,7 +309,7 @@ impl<S: Flash> App<S> {
             self.turn();
             let action = match self.control.poll(now()) {
                 Ok(Some(action)) => action,
-                Ok(None) => return Ok(false),
+                Ok(None) => return self.send_part(connection).await,
                 Err(error) => {
                     self.trouble("control", error);
                     self.free_idle_slot().await;
@@ -338,10 +340,54 @@ impl<S: Flash> App<S> {
                     self.unwritten.take_if(|it| it.slot() == Some(slot));
                     self.stop(slot).await;
                 }
+                Action::Pull => self.pull().await,
                 _ => {}
             }
         }
         Ok(true)
+    }
+
+    /// Takes the flight recorder from the inference task, unless it is here since an earlier pull.
+    async fn pull(&mut self) {
+        (self.log)(format_args!("the flight record is asked for"));
+        if self.recorder.is_none() {
+            self.link.recorder.reset();
+            self.link.commands.send(Command::Lend).await;
+            let none = || FlightRecorder::new(&mut []);
+            self.recorder = Some(self.link.recorder.wait().await.unwrap_or_else(none));
+        }
+    }
+
+    /// Sends the next part of the flight record, if one is due, and gives the recorder back when the
+    /// pull is over; never true, since what is left has its time.
+    async fn send_part<I: Io>(
+        &mut self,
+        connection: Option<&mut Connection<'_, '_, I>>,
+    ) -> Result<bool, Lost> {
+        let Some(recorder) = self.recorder.take() else {
+            return Ok(false);
+        };
+        let sent = match self.control.part(&recorder, now()) {
+            Ok(Some(Action::Publish {
+                topic,
+                payload,
+                retain,
+            })) => publish(connection, &topic, payload, retain).await,
+            Ok(_) => Ok(Sent::Taken),
+            Err(error) => {
+                (self.log)(format_args!("flight record: {error}"));
+                Ok(Sent::Taken)
+            }
+        };
+        if sent != Ok(Sent::Taken) {
+            self.control.not_taken();
+        }
+        if self.control.is_pulling() {
+            self.recorder = Some(recorder);
+        } else {
+            self.link.commands.send(Command::Record(recorder)).await;
+        }
+        sent.map(|_| false)
     }
 
     /// Says that this task lives, and what the inference task could not say.

@@ -4,7 +4,7 @@ use crate::store::Held;
 use core::cell::RefCell;
 use core::marker::PhantomData;
 use edgeward::bundle::{Bundle, SectionKind};
-use edgeward::engine::{Engine, EngineError};
+use edgeward::engine::{Elements, Engine, EngineError, Tape};
 use edgeward::program::{Kernels, Program};
 
 /// Working memory that all models share, since one runs at a time; aligned to 16 bytes.
@@ -38,21 +38,13 @@ impl<K: Kernels + Default> PlaceEngine<K> {
     }
 }
 
-/// A length for an error.
-fn short(len: usize) -> u32 {
-    u32::try_from(len).unwrap_or(u32::MAX)
-}
-
-impl<K: Kernels + Default> Engine for PlaceEngine<K> {
-    fn input_len(&self) -> usize {
-        self.program.header().input_len as usize
-    }
-
-    fn output_len(&self) -> usize {
-        self.program.header().output_len as usize
-    }
-
-    fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), EngineError> {
+impl<K: Kernels + Default> PlaceEngine<K> {
+    fn run_f32(
+        &mut self,
+        input: &[f32],
+        output: &mut [f32],
+        mut tape: Option<&mut dyn Tape>,
+    ) -> Result<(), EngineError> {
         let header = self.program.header();
         if input.len() != header.input_len as usize {
             return Err(EngineError::InputLength {
@@ -71,13 +63,48 @@ impl<K: Kernels + Default> Engine for PlaceEngine<K> {
         let arena = arena.ok_or(EngineError::Run)?;
         let given = arena.get_mut(header.input as usize..);
         let given = given.and_then(|rest| rest.get_mut(..input.len()));
-        self.program.quantize(input, given.ok_or(EngineError::Run)?);
+        let given = given.ok_or(EngineError::Run)?;
+        self.program.quantize(input, given);
+        if let Some(tape) = &mut tape {
+            tape.input(Elements::I8(given));
+        }
         let run = self.program.run(&mut K::default(), arena);
         run.map_err(|_| EngineError::Run)?;
         let made = arena.get(header.output as usize..);
         let made = made.and_then(|rest| rest.get(..output.len()));
-        self.program
-            .dequantize(made.ok_or(EngineError::Run)?, output);
+        let made = made.ok_or(EngineError::Run)?;
+        if let Some(tape) = &mut tape {
+            tape.output(Elements::I8(made));
+        }
+        self.program.dequantize(made, output);
         Ok(())
+    }
+}
+
+/// A length for an error.
+fn short(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+impl<K: Kernels + Default> Engine for PlaceEngine<K> {
+    fn input_len(&self) -> usize {
+        self.program.header().input_len as usize
+    }
+
+    fn output_len(&self) -> usize {
+        self.program.header().output_len as usize
+    }
+
+    fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), EngineError> {
+        self.run_f32(input, output, None)
+    }
+
+    fn run_on_tape(
+        &mut self,
+        input: &[f32],
+        output: &mut [f32],
+        tape: &mut dyn Tape,
+    ) -> Result<(), EngineError> {
+        self.run_f32(input, output, Some(tape))
     }
 }

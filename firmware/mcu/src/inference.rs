@@ -6,7 +6,7 @@
 
 use crate::board::{Reading, Sensor, Watchdog};
 use crate::engine::{Arena, PlaceEngine};
-use crate::link::{Command, Link, Pulse, Report};
+use crate::link::{Command, FlightRecorder, Link, Pulse, Report};
 use crate::load::{self, PlaceRuntime};
 use crate::store::Held as HeldSlot;
 use crate::{MAX_FEATURES as F, MAX_INPUT, MAX_OUTPUTS as C};
@@ -45,6 +45,10 @@ pub struct Inference<K: 'static> {
     arena: &'static Arena,
     cast: Cast<PlaceRuntime<K>, PlaceEngine<K>, Tensor, F, C>,
     told: Teller,
+    /// None where the board has none, or has lent it to the application.
+    recorder: Option<FlightRecorder>,
+    /// Inferences since it was lent.
+    unrecorded: u64,
 }
 
 /// What is told to the application: never waiting, never losing a count.
@@ -96,7 +100,16 @@ impl<K: Kernels + Default> Inference<K> {
                 held: Held::new(),
                 late: Late::new(),
             },
+            recorder: None,
+            unrecorded: 0,
         }
+    }
+
+    /// Keeps the last inputs, outputs and alarms in this memory.
+    #[must_use]
+    pub fn recorded(mut self, memory: &'static mut [u8]) -> Self {
+        self.recorder = Some(Recorder::new(memory));
+        self
     }
 
     fn reading(&mut self, reading: Reading, values: &[f32; F], source: &SourceInfo<'_>) {
@@ -111,8 +124,12 @@ impl<K: Kernels + Default> Inference<K> {
                     time_ms,
                     values: values.get(..count).unwrap_or_default(),
                 };
-                let recorder = None::<&mut Recorder<[u8; 0]>>;
-                let _ = self.cast.sample(&sample, recorder, &mut self.told);
+                let recorder = self.recorder.as_mut();
+                let lent = recorder.is_none();
+                let step = self.cast.sample(&sample, recorder, &mut self.told);
+                let ran =
+                    step.is_some_and(|step| step.prediction.is_some() || step.error.is_some());
+                self.unrecorded += u64::from(lent && ran);
                 self.cast.judge(Some(source), &mut self.told);
             }
             Reading::Reset => self.cast.reset(),
@@ -134,6 +151,14 @@ impl<K: Kernels + Default> Inference<K> {
             Command::Stop(slot) => {
                 self.cast.stop(slot, Some(source), &mut self.told);
                 self.link.stopped.signal(());
+            }
+            Command::Lend => {
+                self.unrecorded = 0;
+                self.link.recorder.signal(self.recorder.take());
+            }
+            Command::Record(mut recorder) => {
+                recorder.skip(self.unrecorded);
+                self.recorder = Some(recorder);
             }
         }
         // One that does not fit the source need not wait for a sample.

@@ -5,6 +5,7 @@ use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
 use core::sync::atomic::AtomicU32;
 use edgeward::guard::{ShadowVerdict, Verdict};
 use edgeward::policy::TrialPolicy;
+use edgeward::recorder::Recorder;
 use edgeward::slots::Slot;
 use edgeward::telemetry::{Alarm, Reason, ReleaseId, Summary};
 use edgeward::trust::Digest32;
@@ -19,6 +20,10 @@ const REPORTS: usize = 16;
 /// How long the application may stand still before the board is restarted: longer than any operation of
 /// its flash, and than a network may take.
 const STANDSTILL: Duration = Duration::from_secs(120);
+
+/// The flight recorder, which goes from task to task: nobody writes to it while it is sent, and no copy
+/// of it takes memory.
+pub(crate) type FlightRecorder = Recorder<&'static mut [u8]>;
 
 /// What the application wants of the inference task.
 #[derive(Debug)]
@@ -40,6 +45,10 @@ pub(crate) enum Command {
     Confirmed(Slot),
     /// Leave this slot and go back to the release before; answered by [`Link::stopped`].
     Stop(Slot),
+    /// Lend the flight recorder; answered by [`Link::recorder`].
+    Lend,
+    /// Go on with the flight recorder that was lent.
+    Record(FlightRecorder),
 }
 
 /// What the inference task tells.
@@ -83,6 +92,8 @@ pub struct Link {
     pub(crate) summaries: Channel<CriticalSectionRawMutex, Summary<F, C>, 1>,
     /// The slot of the last [`Command::Stop`] holds nothing any more.
     pub(crate) stopped: Signal<CriticalSectionRawMutex, ()>,
+    /// The flight recorder that [`Command::Lend`] asked for; none for a board that has none.
+    pub(crate) recorder: Signal<CriticalSectionRawMutex, Option<FlightRecorder>>,
     /// Moves with each turn of the application.
     pub(crate) turns: AtomicU32,
     /// Windows that found no place to wait in.
@@ -98,6 +109,7 @@ impl Link {
             reports: Channel::new(),
             summaries: Channel::new(),
             stopped: Signal::new(),
+            recorder: Signal::new(),
             turns: AtomicU32::new(0),
             windows_lost: AtomicU32::new(0),
         }

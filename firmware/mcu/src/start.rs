@@ -264,6 +264,7 @@ fn start<S: Flash, N: Network, E: Entropy>(
         subscriptions: Subscriptions::default(),
         unwritten: None,
         unstored: None,
+        recorder: None,
         trouble_until: None,
         jitter: random(&mut entropy).get(),
     });

@@ -24,6 +24,8 @@ pub fn image() -> Option<String> {
 pub struct Board<'a> {
     site: &'a Site,
     image: String,
+    /// What its sensor measures from its next start on.
+    samples: String,
     qemu: Option<Running>,
 }
 
@@ -35,6 +37,7 @@ impl<'a> Board<'a> {
         let mut board = Self {
             site,
             image: image.to_owned(),
+            samples: "recording.txt".to_owned(),
             qemu: None,
         };
         board.start();
@@ -50,7 +53,7 @@ impl<'a> Board<'a> {
             "--image",
             &self.image,
             "--samples",
-            "recording.txt",
+            &self.samples,
             "--broker",
             &self.site.for_boards,
         ]);
@@ -60,6 +63,13 @@ impl<'a> Board<'a> {
     /// Ends it as a power cut would.
     pub fn cut_power(&mut self) {
         self.qemu = None;
+    }
+
+    /// Its power goes and comes back, and its sensor measures what this file says.
+    pub fn restart_measuring(&mut self, samples: &str) {
+        self.cut_power();
+        self.samples = samples.to_owned();
+        self.start();
     }
 
     /// What its sensor measures as soon as it begins its recording again: lines behind the header.

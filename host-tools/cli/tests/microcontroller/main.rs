@@ -5,11 +5,18 @@ mod board;
 #[path = "../common/mod.rs"]
 #[allow(dead_code, reason = "each test takes what it needs")]
 mod common;
+mod offers;
 mod site;
 
 use board::Board;
+use edgeward::bundle::BoardClass;
+use offers::{Key, refused};
 use serde_json::Value;
 use site::Site;
+use std::time::Duration;
+
+/// How long a broker is gone.
+const OUTAGE: Duration = Duration::from_secs(12);
 
 /// What a microcontroller does in its life, on the broker of `site`.
 fn a_life(site: &Site, image: &str) {
@@ -30,6 +37,20 @@ fn a_life(site: &Site, image: &str) {
             .as_str()
             .is_some_and(|agent| agent.contains("mps2"))
     );
+
+    // Its last inferences are pulled and run again here, by the portable kernels: every bit is the same.
+    let pull = |out| site.json(&["record", "pull", Board::NAME, "--out", out], 0);
+    let pulled = pull("last.record");
+    assert!(pulled["parts"].as_u64() > Some(1), "{pulled}");
+    let replayed = site.json(&["replay", "last.record"], 0);
+    let release = &replayed["releases"][0];
+    assert!(release["replayed"].as_u64() > Some(5), "{replayed}");
+    assert_eq!(release["equal"], release["replayed"], "{replayed}");
+    // The recorder is back with the board: what is pulled next is newer.
+    let first = pulled["last"].as_u64();
+    site.until("newer records", |_| {
+        pull("next.record")["last"].as_u64() > first
+    });
 
     // The power goes while the second release is on its way, and one of its chunks is lost.
     board.cut_power();
@@ -74,6 +95,70 @@ fn a_board_lives_on_the_embedded_broker() {
     if let Some(image) = board::image() {
         a_life(&Site::on_the_embedded_broker(), &image);
     }
+}
+
+/// What a board refuses, what its sensor may do to it, and a release that its board dies of in the trial.
+#[test]
+fn a_board_in_trouble_keeps_what_it_has_and_says_so() {
+    let Some(image) = board::image() else { return };
+    let site = Site::on_the_embedded_broker();
+    let mut board = Board::flash(&site, &image);
+    site.enroll(&board.key());
+    site.roll_out("v2");
+    site.until_it_runs("2.0.0");
+    refused(&site, "v1", 9, BoardClass::Mcu, Key::Stranger, "Signature");
+    refused(&site, "v1", 1, BoardClass::Mcu, Key::Release, "Downgrade");
+    refused(
+        &site,
+        "v1",
+        9,
+        BoardClass::Linux,
+        Key::Release,
+        "WrongClass",
+    );
+
+    board.restart_measuring("loud.txt");
+    let alarm = site.event("Alarm", |event| !event["alarm"]["Drift"].is_null());
+    assert!(
+        alarm["alarm"]["Drift"]["value"].as_f64() > Some(0.0),
+        "{alarm}"
+    );
+
+    // Whenever the driver hangs, the watchdog bites; the second time in the trial, the release goes.
+    board.restart_measuring("hanging.txt");
+    site.roll_out("bad");
+    let shown = site.until("the revert", |shown| {
+        shown["last_failure"]["reason"] == "crash"
+    });
+    assert_eq!(shown["last_failure"]["version"], "3.0.0", "{shown}");
+    let shown = site.until_it_runs("2.0.0");
+    assert_eq!(shown["floor"], 2, "{shown}");
+    assert_eq!(shown["gaps"], Value::Array(Vec::new()), "{shown}");
+}
+
+/// A broker that goes and forgets: the board goes on, and nothing of what it counted is lost or doubled.
+#[test]
+fn a_board_without_its_broker_goes_on_and_reports_later() {
+    let Some(image) = board::image() else { return };
+    let Some(site) = Site::on_mosquitto() else {
+        return;
+    };
+    let board = Board::flash(&site, &image);
+    site.enroll(&board.key());
+    site.roll_out("v1");
+    site.until_it_runs("1.0.0");
+    let (before, _) = site.windows();
+    site.stop_broker();
+    board.until_it_says("disconnected");
+    // As long as the broker is gone: a window takes about a second.
+    std::thread::sleep(OUTAGE);
+    site.start_mosquitto();
+    let enough = before + OUTAGE.as_secs() / 2;
+    let (_, samples) = site.until_windows(enough);
+    assert!(
+        samples.iter().all(|&samples| samples % 1000 == 0),
+        "{samples:?}"
+    );
 }
 
 /// A driver of the board's that does not work: whatever it does, the board starts again and says how it

@@ -7,7 +7,10 @@ use edgeward::bundle::{Bundle, CHUNK_BYTES};
 use edgeward::topic;
 use edgeward::trust::Digest32;
 use edgeward_host::mqtt::{Event, Mqtt, Options};
+use edgeward_host::store::sqlite::Sqlite;
+use edgeward_host::store::{FrameQuery, Kind, Store, StoredFrame};
 use serde_json::Value;
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -19,7 +22,8 @@ pub struct Site {
     broker: SocketAddr,
     /// Where boards find the broker: their protocol may have a port of its own.
     pub for_boards: String,
-    _broker: Running,
+    /// None while it is gone.
+    running: RefCell<Option<Running>>,
     serve: Option<Running>,
 }
 
@@ -34,19 +38,12 @@ impl Deref for Site {
 impl Site {
     /// Nothing where there is no Mosquitto; a line says so.
     pub fn on_mosquitto() -> Option<Self> {
-        let named = std::env::var_os("EDGEWARD_MOSQUITTO").map(PathBuf::from);
-        let program = named.unwrap_or_else(|| "/usr/sbin/mosquitto".into());
-        if !program.exists() {
-            println!("skipped: no {}", program.display());
-            return None;
-        }
+        let program = program()?;
         let place = Place::new();
         let [port] = free_ports();
         let settings = format!("listener {port} 127.0.0.1\nallow_anonymous true\n");
         std::fs::write(place.path("mosquitto.conf"), settings).expect("written");
-        let mut command = Command::new(program);
-        let broker = Running::start(command.arg("-c").arg(place.path("mosquitto.conf")));
-        broker.until_it_says("running");
+        let broker = mosquitto(&program, &place);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         Some(Self::new(place, broker, address, address))
     }
@@ -80,12 +77,15 @@ impl Site {
             };
             place.json(&[&pack, skew].concat(), 0);
         }
-        write_recording(&place.path("recording.txt"));
+        write_recording(&place.path("recording.txt"), 1.0, 1, "");
+        // A sensor whose gain drifted, and one whose driver hangs after a while of ten samples a second.
+        write_recording(&place.path("loud.txt"), 4.0, 1, "");
+        write_recording(&place.path("hanging.txt"), 1.0, 100, "hang\n");
         let mut site = Self {
             place,
             broker,
             for_boards: boards.to_string(),
-            _broker: running,
+            running: RefCell::new(Some(running)),
             serve: None,
         };
         let serve = site.start(&["serve", "--http", "127.0.0.1:0"]);
@@ -111,7 +111,52 @@ impl Site {
         (digest, chunks)
     }
 
-    fn client(&self) -> Mqtt {
+    /// The broker goes, with all that it retained.
+    pub fn stop_broker(&self) {
+        self.running.replace(None);
+    }
+
+    /// Mosquitto comes back, and knows nothing.
+    pub fn start_mosquitto(&self) {
+        let program = program().expect("it was there before");
+        let running = mosquitto(&program, &self.place);
+        self.running.replace(Some(running));
+    }
+
+    /// How many windows of the board are stored, and the samples of each; no number of what it said is
+    /// missing, and none is there twice.
+    pub fn windows(&self) -> (u64, Vec<u64>) {
+        let store = Sqlite::open(&self.path(".edgeward/store.db")).expect("the store");
+        let query = FrameQuery {
+            device: Some(Board::NAME.to_owned()),
+            ..FrameQuery::default()
+        };
+        let frames = store.frames(&query).expect("frames");
+        let mut last = 0;
+        for frame in &frames {
+            assert_eq!(frame.first_sequence, last + 1, "{frame:?}");
+            last = frame.sequence;
+        }
+        let summaries = frames.iter().filter(|it| it.kind == Kind::Summary);
+        let of = |name: &'static str| {
+            move |frame: &StoredFrame| frame.body[name].as_u64().expect("a count")
+        };
+        let windows = summaries.clone().map(of("windows")).sum();
+        (windows, summaries.map(of("samples")).collect())
+    }
+
+    /// Waits until so many are stored.
+    pub fn until_windows(&self, enough: u64) -> (u64, Vec<u64>) {
+        wait_until("windows", PATIENCE, || {
+            let windows = self.windows();
+            let there = windows.0 >= enough;
+            there
+                .then_some(windows)
+                .ok_or_else(|| format!("of {enough}"))
+        })
+    }
+
+    pub fn client(&self) -> Mqtt {
         let (host, port) = (self.broker.ip().to_string(), self.broker.port());
         Mqtt::connect(&Options::new("test", host, port))
     }
@@ -180,6 +225,24 @@ impl Site {
     }
 }
 
+/// Mosquitto, where there is one; a line says so where there is none.
+fn program() -> Option<PathBuf> {
+    let named = std::env::var_os("EDGEWARD_MOSQUITTO").map(PathBuf::from);
+    let program = named.unwrap_or_else(|| "/usr/sbin/mosquitto".into());
+    if !program.exists() {
+        println!("skipped: no {}", program.display());
+        return None;
+    }
+    Some(program)
+}
+
+fn mosquitto(program: &Path, place: &Place) -> Running {
+    let mut command = Command::new(program);
+    let broker = Running::start(command.arg("-c").arg(place.path("mosquitto.conf")));
+    broker.until_it_says("running");
+    broker
+}
+
 /// The example model's releases as int8 programs, with short trials.
 fn write_spec(place: &Place, release: &str) {
     let text = std::fs::read_to_string(model(&format!("{release}.toml"))).expect("a spec");
@@ -212,8 +275,12 @@ fn absolute(table: &mut toml::Table, folder: &Path) {
     }
 }
 
-/// The example model's test data as a recording, ten times as fast as it was taken.
-fn write_recording(path: &Path) {
+/// Samples of a recording that ends otherwise than by itself.
+const SAMPLES: usize = 80;
+
+/// The example model's test data times `gain` as a recording, so many milliseconds a sample (at 100 it is
+/// as slow as it was taken). Where it has an `end`, that comes after [`SAMPLES`].
+fn write_recording(path: &Path, gain: f64, period_ms: usize, end: &str) {
     let text = std::fs::read_to_string(model("test.csv")).expect("test data");
     let mut lines = text.lines();
     let header: Vec<_> = lines.next().expect("a header").split(',').collect();
@@ -230,8 +297,17 @@ fn write_recording(path: &Path) {
             out.push_str("reset\n");
         }
         last = recording;
-        let values = fields.nth(1).expect("values");
-        writeln!(out, "{n},{n},{values}").expect("a string");
+        let values = fields.nth(1).expect("values").split(',');
+        write!(out, "{n},{}", n * period_ms).expect("a string");
+        for value in values {
+            let value = value.parse::<f64>().expect("a number") * gain;
+            write!(out, ",{value}").expect("a string");
+        }
+        out.push('\n');
+        if !end.is_empty() && n == SAMPLES {
+            break;
+        }
     }
+    out.push_str(end);
     std::fs::write(path, out).expect("written");
 }
