@@ -162,6 +162,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The operator's index.
+    #[cfg(feature = "std")]
     pub const fn index(&self) -> u32 {
         self.index
     }
@@ -232,6 +233,7 @@ impl<'a> Run<'a> {
     }
 
     /// Goes on at another operator of the program.
+    #[cfg(feature = "std")]
     pub(in crate::program) fn go_to(&mut self, at: &Cursor<'a>) {
         self.at.clone_from(at);
     }

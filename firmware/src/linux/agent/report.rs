@@ -52,8 +52,9 @@ impl Agent<'_> {
             return;
         };
         tracing::error!(%error, "report");
-        // The inference thread says it once, and waits.
-        if matches!(report, Report::Trial(..) | Report::Shadow(..)) {
+        // The inference thread says it once, and waits. None takes the place of one that waits.
+        let verdict = matches!(report, Report::Trial(..) | Report::Shadow(..));
+        if verdict && self.unwritten.is_none() {
             self.unwritten = Some((report, Instant::now() + TROUBLE));
         }
     }

@@ -4,14 +4,14 @@ use super::{Changed, Line, begin, check_counters, default_id};
 use crate::commands::fleet::look_or_empty;
 use crate::commands::release;
 use crate::context::Context;
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use anyhow::{Context as _, Result};
 use edgeward::bundle::{Bundle, write};
 use edgeward::telemetry::Id;
 use edgeward::trust::Role;
 use edgeward_host::collector::now_ms;
 use edgeward_host::controller::boards;
-use edgeward_host::keys::{KeyError, hex};
+use edgeward_host::keys::KeyError;
 use edgeward_host::release::{Changes as ReleaseChanges, Release, repack};
 use edgeward_host::rollout::{Plan, Rollout};
 use edgeward_host::store::Store;
@@ -107,6 +107,10 @@ fn write_again(
     Ok(Exit::Ok)
 }
 
+/// How far a board's counter may be ahead of all that the host knows of. Whoever has a board's key could
+/// use up the fleet's counters otherwise.
+const MOST_AHEAD: u32 = 1000;
+
 /// One more than any counter that the host knows of, or that a board of the fleet reports: another host may
 /// have sent a release there.
 fn next_counter(store: &dyn Store, fleet: &str, old: &[u8]) -> Result<u32> {
@@ -115,20 +119,27 @@ fn next_counter(store: &dyn Store, fleet: &str, old: &[u8]) -> Result<u32> {
         .rollouts(fleet)?
         .into_iter()
         .flat_map(|rollout| rollout.plan.targets);
-    let reported = boards(store, fleet)?.into_iter();
-    let reported = reported.flat_map(|board| board.counters.into_iter().chain([board.floor]));
     let own = Bundle::open(old)?.manifest().counter;
-    let highest = known
-        .chain(rolled.map(|target| target.counter))
-        .chain(reported)
-        .chain([own])
-        .max();
+    let here = known.chain(rolled.map(|target| target.counter)).max();
+    let here = here.unwrap_or(0).max(own);
+    let mut highest = here;
+    for board in boards(store, fleet)? {
+        let reported = board.counters.iter().copied().max();
+        let reported = reported.unwrap_or(0).max(board.floor);
+        if reported.saturating_sub(here) > MOST_AHEAD {
+            let device = &board.device;
+            let what =
+                format!("{device} reports counter {reported}, and none above {here} is known here");
+            let next = format!(
+                "if another host sent that, pack the content again with counter = {} or higher and roll it \
+                 out; else `edgeward device forget {device}`: counters can't be taken back",
+                reported.saturating_add(1)
+            );
+            return Err(Failure::new(Exit::Refused, what).next(next).into());
+        }
+        highest = highest.max(reported);
+    }
     highest
-        .and_then(|counter| counter.checked_add(1))
-        .with_context(|| {
-            format!(
-                "no counter is left for fleet {fleet} ({})",
-                hex(&own.to_be_bytes())
-            )
-        })
+        .checked_add(1)
+        .with_context(|| format!("no counter is left for fleet {fleet} ({highest})"))
 }
