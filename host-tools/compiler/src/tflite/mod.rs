@@ -7,6 +7,7 @@
 mod names;
 mod operators;
 mod schema;
+mod shapes;
 
 use crate::error::{CompileError, Reason, Refusal};
 use crate::graph::{DType, Graph, Quantization, Tensor, TensorId};
@@ -100,9 +101,9 @@ pub fn read(bytes: &[u8]) -> Result<Graph, CompileError> {
         nodes: Vec::with_capacity(raw.len()),
         ..Graph::default()
     };
+    let count = graph.tensors.len();
     for one in &raw {
-        let node = operators::read(&graph, one)?;
-        graph.nodes.push(node);
+        operators::read(&mut graph, one, count)?;
     }
     Ok(graph)
 }

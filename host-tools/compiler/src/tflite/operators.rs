@@ -1,36 +1,55 @@
 //! Operators of a TFLite file to those of a graph.
 
-use super::Raw;
+use super::{Raw, shapes};
 use crate::error::{CompileError, Reason};
 use crate::graph::{Activation, DType, Graph, Kind, Node, Tensor, TensorId, Unary, Window};
 
 /// Code of operators that the model's author wrote.
 pub(super) const CUSTOM: i32 = 32;
 
+/// Code of a slice with steps, which may drop axes.
+const STRIDED_SLICE: i32 = 45;
+
 /// Axes of a transpose's or slice's parameter at most; more than any file needs.
 const LIST_MAX: usize = 64;
 
-/// Reads one operator; `graph` has all tensors.
-pub(super) fn read(graph: &Graph, raw: &Raw<'_>) -> Result<Node, CompileError> {
-    let node = Reading { graph, raw };
+/// Reads one operator; `graph` has the file's `tensors` first of all and gets the operator's nodes.
+pub(super) fn read(graph: &mut Graph, raw: &Raw<'_>, tensors: usize) -> Result<(), CompileError> {
+    let node = Reading {
+        graph,
+        raw,
+        tensors,
+    };
     let (kind, inputs) = node.kind()?;
+    let dropped = match kind {
+        Kind::Slice { .. } if raw.code == STRIDED_SLICE => node.dropped()?,
+        _ => Vec::new(),
+    };
     let inputs = node.inputs(inputs)?;
     let outputs: Option<Vec<_>> = raw.outputs.iter().map(|&index| node.id(index)).collect();
     let outputs = outputs.ok_or_else(|| raw.broken("an output is no tensor"))?;
     if outputs.len() != 1 {
         return Err(raw.broken(format!("it has {} outputs instead of one", outputs.len())));
     }
-    Ok(Node {
+    let node = Node {
         name: raw.label(),
         kind,
         inputs,
         outputs,
-    })
+    };
+    match node.kind {
+        Kind::Mean { .. } => shapes::mean(graph, node),
+        _ if dropped.is_empty() => graph.nodes.push(node),
+        _ => shapes::drop_axes(graph, node, &dropped).map_err(|why| raw.broken(why))?,
+    }
+    Ok(())
 }
 
 struct Reading<'a, 'b> {
     graph: &'a Graph,
     raw: &'a Raw<'b>,
+    /// How many tensors the file has: those that reading added lie behind them.
+    tensors: usize,
 }
 
 /// How many of an operator's inputs stay inputs of the node: those that are data.
@@ -65,7 +84,7 @@ impl<'a> Reading<'a, '_> {
     fn id(&self, index: i32) -> Option<TensorId> {
         usize::try_from(index)
             .ok()
-            .filter(|&index| index < self.graph.tensors.len())
+            .filter(|&index| index < self.tensors)
             .map(TensorId)
     }
 
@@ -136,7 +155,7 @@ impl<'a> Reading<'a, '_> {
             2 => self.concat(),
             34 | 60 => self.pad(),
             65 => self.slice(),
-            45 => self.strided_slice(),
+            STRIDED_SLICE => self.strided_slice(),
             39 => self.transpose(),
             22 | 43 | 70 => Ok((Kind::Reshape, Inputs::First(1))),
             114 => self.quantize(),
@@ -454,7 +473,6 @@ impl<'a> Reading<'a, '_> {
         for (setting, mask) in [
             ("ellipsis_mask", options.ellipsis_mask()?),
             ("new_axis_mask", options.new_axis_mask()?),
-            ("shrink_axis_mask", options.shrink_axis_mask()?),
         ] {
             if mask != 0 {
                 return Err(self.setting(setting, mask));
@@ -467,8 +485,6 @@ impl<'a> Reading<'a, '_> {
                 .raw
                 .broken(format!("it begins at {begins:?} of {shape:?}")));
         }
-        let masked =
-            |axis: usize, mask: i32| u32::try_from(axis).is_ok_and(|axis| mask >> axis & 1 != 0);
         let (mut begin, mut stride) = (Vec::new(), Vec::new());
         for (axis, &extent) in shape.iter().enumerate() {
             let Some(step) = usize::try_from(strides[axis]).ok().filter(|&step| step > 0) else {
@@ -484,4 +500,18 @@ impl<'a> Reading<'a, '_> {
         }
         Ok((Kind::Slice { begin, stride }, Inputs::First(1)))
     }
+
+    /// Axes of which a slice takes one index and that its output does not have.
+    fn dropped(&self) -> Result<Vec<usize>, CompileError> {
+        let mask = self
+            .options(self.raw.table.strided_slice())?
+            .shrink_axis_mask()?;
+        let axes = 0..self.input(0)?.shape.len();
+        Ok(axes.filter(|&axis| masked(axis, mask)).collect())
+    }
+}
+
+/// Whether a mask has an axis.
+fn masked(axis: usize, mask: i32) -> bool {
+    u32::try_from(axis).is_ok_and(|axis| mask >> axis & 1 != 0)
 }

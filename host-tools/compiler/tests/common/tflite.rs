@@ -172,6 +172,8 @@ pub const DEPTHWISE_CONV_2D: i32 = 4;
 pub const FULLY_CONNECTED: i32 = 9;
 pub const RESHAPE: i32 = 22;
 pub const SOFTMAX: i32 = 25;
+pub const MEAN: i32 = 40;
+pub const STRIDED_SLICE: i32 = 45;
 pub const INT8: i8 = 9;
 pub const INT32: i8 = 2;
 
@@ -279,6 +281,8 @@ fn options_type(code: i32) -> i8 {
         FULLY_CONNECTED => 8,
         RESHAPE => 17,
         SOFTMAX => 9,
+        MEAN => 27,
+        STRIDED_SLICE => 32,
         _ => 1,
     }
 }
