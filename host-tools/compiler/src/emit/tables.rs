@@ -1,4 +1,5 @@
-//! Functions of one element as tables of 256 entries, with TensorFlow Lite Micro's arithmetic.
+//! Functions of one element as tables of 256 entries, with TensorFlow Lite Micro's arithmetic (but for one
+//! case, see `rescaled`).
 //!
 //! Fixed point is gemmlowp's (`fixedpoint/fixedpoint.h`); `Qm.n` is a number of `m` integer and `n`
 //! fraction bits beside the sign.
@@ -82,7 +83,10 @@ fn bounded(value: f64) -> Result<Scale, String> {
     Err(format!("its scale asks for a factor of {value:e}"))
 }
 
-/// Another scale, then a clamp: `reference_ops::Requantize` and `reference_ops::ReluQuantized`.
+/// Another scale, then a clamp: `reference_ops::Requantize`, `ReluQuantized` of
+/// `tensorflow/lite/micro/kernels/activations_common.cc`, and for `Relu6` `QuantizedReluX` of
+/// `tensorflow/lite/kernels/activations.cc`. TensorFlow Lite Micro's own `Relu6Quantized` clamps bytes by
+/// the input's scale and leaves them, which is another value where the output's scale is another.
 fn rescaled(
     input: Parameters,
     output: Parameters,
