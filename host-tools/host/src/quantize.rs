@@ -36,6 +36,10 @@ const USE_TRACT: &str =
     "replace it by simpler operators, or run the float model under tract on a Linux board";
 /// Fewer rows than this are warned of.
 pub const FEW_ROWS: usize = 8;
+/// An accuracy that falls by more points than this is warned of.
+pub const LOST_POINTS: u32 = 1;
+/// Classes that are the float model's on a smaller share of rows, in percent, are warned of.
+pub const AGREEMENT: u32 = 95;
 /// Widest ranges that a report lists.
 pub const WIDEST: usize = 8;
 
@@ -285,7 +289,7 @@ pub fn quantize(
             .iter()
             .map(|&at| graph::place(&float.nodes()[at], at))
             .collect(),
-        warnings: warnings(rows, &tensors),
+        warnings: warnings(rows, &tensors, &comparison, method),
         folded: float.folded,
         tensors,
         comparison,
@@ -391,7 +395,12 @@ fn operators(float: &Float) -> Vec<OperatorReport> {
     counts.into_iter().map(report).collect()
 }
 
-fn warnings(rows: usize, tensors: &[TensorRow]) -> Vec<String> {
+fn warnings(
+    rows: usize,
+    tensors: &[TensorRow],
+    comparison: &Comparison,
+    method: Method,
+) -> Vec<String> {
     let mut warnings = Vec::new();
     if rows < FEW_ROWS {
         warnings.push(format!(
@@ -404,5 +413,72 @@ fn warnings(rows: usize, tensors: &[TensorRow]) -> Vec<String> {
     {
         warnings.push(format!("{} is {} in every row", tensor.name, tensor.low));
     }
+    let lost = losses(comparison);
+    if !lost.is_empty() {
+        let next = match method {
+            Method::MinMax => "a percentile of 99.99 where outliers widen the ranges",
+            Method::Percentile(_) => "min-max or a higher percentile",
+        };
+        warnings.push(format!(
+            "{}: calibrate with more rows of the field's kinds, or by {next}",
+            lost.join(", and ")
+        ));
+    }
     warnings
+}
+
+/// What the program lost of the float model, where that is much.
+fn losses(seen: &Comparison) -> Vec<String> {
+    let rows = seen.rows as f64;
+    // Rows, not shares: one row in a hundred is one point exactly.
+    let hundredfold = |share: f64| 100.0 * (share * rows).round();
+    let mut lost = Vec::new();
+    if let (Some(float), Some(int8)) = (seen.accuracy_float, seen.accuracy_int8)
+        && hundredfold(float - int8) > f64::from(LOST_POINTS) * rows
+    {
+        lost.push(format!(
+            "accuracy falls from {:.2} % to {:.2} %",
+            100.0 * float,
+            100.0 * int8
+        ));
+    }
+    if let Some(same) = seen.agreement
+        && hundredfold(same) < f64::from(AGREEMENT) * rows
+    {
+        lost.push(format!(
+            "the class is the float model's on {:.2} % of rows",
+            100.0 * same
+        ));
+    }
+    lost
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_begin_behind_their_limits() {
+        let count = |right: [usize; 2], same: usize| {
+            let share = |hits: usize| hits as f64 / 100.0;
+            losses(&Comparison {
+                on: "eval",
+                rows: 100,
+                accuracy_float: Some(share(right[0])),
+                accuracy_int8: Some(share(right[1])),
+                agreement: Some(share(same)),
+                largest_difference: 0.0,
+                mean_difference: 0.0,
+                output_step: 1.0,
+            })
+            .len()
+        };
+        for float in 2..=100 {
+            assert_eq!(count([float, float - 1], 95), 0, "{float}");
+            assert_eq!(count([float, float - 2], 95), 1, "{float}");
+        }
+        assert_eq!(count([90, 100], 95), 0);
+        assert_eq!(count([90, 90], 94), 1);
+        assert_eq!(count([90, 88], 94), 2);
+    }
 }

@@ -3,8 +3,9 @@
     python quantizers.py DIR
 
 Writes for each model NAME into DIR: NAME-float.onnx, NAME-calibration.npy, NAME-eval.npy (rows that
-nothing was calibrated with), NAME-labels.npy (theirs), and NAME-outputs.npy: what ONNX Runtime gives on
-the rows to evaluate with the int8 model that its own quantizer made. Needs models/digits/requirements.txt.
+nothing was calibrated with), NAME-labels.npy (theirs), and for each way to find ranges NAME-min-max.npy
+and NAME-percentile.npy: what ONNX Runtime gives on the rows to evaluate with the int8 model that its own
+quantizer made so. Needs models/digits/requirements.txt.
 """
 
 import os
@@ -39,6 +40,14 @@ import make as digits
 logging.getLogger().setLevel(logging.ERROR)
 # Held-out windows are seen at these gains: without them every one is right.
 GAINS = (0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0)
+# How ranges come about: what is cut lies half at either end, as in Edgeward.
+METHODS = {
+    "min-max": (CalibrationMethod.MinMax, {}),
+    "percentile": (
+        CalibrationMethod.Percentile,
+        {"CalibPercentile": 99.99, "CalibTensorRangeSymmetric": False},
+    ),
+}
 
 
 class Rows(CalibrationDataReader):
@@ -49,8 +58,9 @@ class Rows(CalibrationDataReader):
         return next(self.feeds, None)
 
 
-def quantised(raw, rows, operators):
-    """int8 QDQ by ONNX Runtime: weights symmetric and a scale a channel, ranges by min and max."""
+def quantised(raw, rows, operators, method):
+    """int8 QDQ by ONNX Runtime: weights symmetric and a scale a channel."""
+    method, options = METHODS[method]
     name = onnx.load_from_string(raw).graph.input[0].name
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
@@ -64,17 +74,20 @@ def quantised(raw, rows, operators):
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
+            calibrate_method=method,
+            extra_options=options,
         )
         return target.read_bytes()
 
 
-def write(folder, name, raw, calibration, rows, labels, outputs):
+def write(folder, name, raw, calibration, rows, labels, operators, run):
     (folder / f"{name}-float.onnx").write_bytes(raw)
     motion_data.write_npy(folder / f"{name}-calibration.npy", calibration)
     motion_data.write_npy(folder / f"{name}-eval.npy", rows)
     motion_data.write_npy(folder / f"{name}-labels.npy", labels)
-    motion_data.write_npy(folder / f"{name}-outputs.npy", outputs)
+    for method in METHODS:
+        int8 = quantised(raw, calibration, operators, method)
+        motion_data.write_npy(folder / f"{name}-{method}.npy", run(int8, rows))
 
 
 def motion(folder):
@@ -84,8 +97,7 @@ def motion(folder):
     x, y = motion_data.read_csv(MODELS / "motion" / "test.csv")
     rows = np.concatenate([motion_data.windows(x) * np.float32(gain) for gain in GAINS])
     labels = np.tile(motion_data.window_labels(y), len(GAINS))
-    int8 = quantised(raw, calibration, engine.QUANTISED)
-    write(folder, "motion", raw, calibration, rows, labels, engine.run(int8, rows))
+    write(folder, "motion", raw, calibration, rows, labels, engine.QUANTISED, engine.run)
 
 
 def of_digits(folder):
@@ -95,8 +107,8 @@ def of_digits(folder):
         x, y, test_size=450, stratify=y, random_state=digits.SEED
     )
     raw = digits.export(digits.train(x, y))
-    int8 = quantised(raw, x, ["MatMul", "Gemm", "Add", "Relu", "Softmax"])
-    write(folder, "digits", raw, x, rows, labels, digits.run(int8, rows))
+    operators = ["MatMul", "Gemm", "Add", "Relu", "Softmax"]
+    write(folder, "digits", raw, x, rows, labels, operators, digits.run)
 
 
 if __name__ == "__main__":

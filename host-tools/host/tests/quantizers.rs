@@ -1,5 +1,5 @@
 //! `edgeward quantize` beside ONNX Runtime's quantizer, on the example models and rows that calibrated
-//! neither. Motion's windows are seen at gains that it errs at, since of plain ones it misses none.
+//! neither, by each way to find ranges. Motion's windows are seen at gains that it errs at, since of plain ones it misses none.
 //!
 //! The test runner sets `EDGEWARD_PYTHON` to an interpreter that has `models/digits/requirements.txt`.
 
@@ -59,13 +59,20 @@ fn accuracy_and_outputs_are_those_of_onnx_runtimes_quantizer() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/quantizers.py");
     let made = Command::new(python).arg(script).arg(&folder).status();
     assert!(made.expect("EDGEWARD_PYTHON runs").success());
-    for model in ["motion", "digits"] {
+    let methods = [
+        ("min-max", Method::MinMax),
+        ("percentile", Method::Percentile(99.99)),
+    ];
+    for (model, (name, method)) in ["motion", "digits"]
+        .into_iter()
+        .flat_map(|model| methods.map(|method| (model, method)))
+    {
         let float = std::fs::read(folder.join(format!("{model}-float.onnx"))).expect("written");
         let classes = labels(array(&folder, model, "labels")).expect("class indices");
         let eval = array(&folder, model, "eval");
         let width = eval.shape[1..].iter().product();
         let rows = eval.clone().into_f32();
-        let theirs = array(&folder, model, "outputs");
+        let theirs = array(&folder, model, name);
         let wanted = float_outputs(&float, &rows, width, theirs.shape[1]);
         let theirs = theirs.into_f32();
         let data = Data {
@@ -73,7 +80,7 @@ fn accuracy_and_outputs_are_those_of_onnx_runtimes_quantizer() {
             eval: Some(eval),
             labels: Some(&classes),
         };
-        let made = quantize(&float, data, Method::MinMax, &mut || {});
+        let made = quantize(&float, data, method, &mut || {});
         let Quantized { report, .. } = made.expect("it quantizes");
         let seen = &report.comparison;
         let ours = seen.accuracy_int8.expect("there are labels");
@@ -82,7 +89,7 @@ fn accuracy_and_outputs_are_those_of_onnx_runtimes_quantizer() {
             mean_difference(&theirs, &wanted),
         );
         println!(
-            "{model}: {} rows; accuracy {:.4} in float, {ours:.4} here, {:.4} by ONNX Runtime's \
+            "{model}, {name}: {} rows; accuracy {:.4} in float, {ours:.4} here, {:.4} by ONNX Runtime's \
              quantizer; mean difference from float {far:.5} here, {near:.5} there",
             seen.rows,
             accuracy(&wanted, &classes),
@@ -91,8 +98,11 @@ fn accuracy_and_outputs_are_those_of_onnx_runtimes_quantizer() {
         assert_eq!((seen.on, seen.rows), ("eval", classes.len()));
         assert!(
             ours >= accuracy(&theirs, &classes) - BEHIND,
-            "{model}: {ours}"
+            "{model}, {name}: {ours}"
         );
-        assert!(far <= FARTHER * near, "{model}: {far} beside {near}");
+        assert!(
+            far <= FARTHER * near,
+            "{model}, {name}: {far} beside {near}"
+        );
     }
 }
