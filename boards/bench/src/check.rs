@@ -86,8 +86,44 @@ fn shapes(random: &mut Random, kernels: &[u16], channels: [i32; 2]) -> (Plane, P
     )
 }
 
+/// Now and then takes a window as far as the verifier lets it: padding up to the kernel's reach, long
+/// strides, each axis with its own, and an output that ends in the padding.
+fn stretch(random: &mut Random, input: Plane, output: &mut Plane, window: &mut Window) {
+    if !random.chance(25) {
+        return;
+    }
+    let mut axis = |extent: u16, kernel: u16, dilation: u8| {
+        let reach = (kernel - 1) * u16::from(dilation);
+        let pad = match random.chance(40) {
+            true => reach,
+            false => random.between(0, i32::from(reach)) as u16,
+        };
+        let stride = match random.chance(5) {
+            true => u8::MAX,
+            false => random.between(1, 4) as u8,
+        };
+        let most = (pad + extent - 1) / u16::from(stride) + 1;
+        let short = random.chance(30);
+        let least = if short { 1 } else { most };
+        (
+            pad,
+            stride,
+            random.between(i32::from(least), i32::from(most)) as u16,
+        )
+    };
+    (window.pad_top, window.stride_h, output.height) =
+        axis(input.height, window.kernel_h, window.dilation_h);
+    (window.pad_left, window.stride_w, output.width) =
+        axis(input.width, window.kernel_w, window.dilation_w);
+}
+
 fn conv(random: &mut Random, builder: &mut Builder<'_>) -> Conv {
-    let (input, output, window) = shapes(random, &[1, 1, 2, 3, 4], [20, 19]);
+    let (input, mut output, mut window) = shapes(random, &[1, 1, 2, 3, 4], [20, 19]);
+    if random.chance(10) {
+        window.dilation_h = random.between(1, 3) as u8;
+        window.dilation_w = random.between(1, 3) as u8;
+    }
+    stretch(random, input, &mut output, &mut window);
     let mut op = Conv {
         input,
         output,
@@ -179,8 +215,9 @@ fn put(operands: [&mut Operand; 2], near: usize, far: usize, len: u32) {
 }
 
 fn pool(random: &mut Random) -> Pool {
-    let (input, mut output, window) = shapes(random, &[1, 2, 3, 5, 9], [20, 1]);
+    let (input, mut output, mut window) = shapes(random, &[1, 2, 3, 5, 9], [20, 1]);
     output.channels = input.channels;
+    stretch(random, input, &mut output, &mut window);
     let Quantizer { min, max, .. } = quantizer(random);
     Pool {
         input,
@@ -243,6 +280,7 @@ fn depthwise(random: &mut Random, builder: &mut Builder<'_>) -> Depthwise {
         window.dilation_h = 2;
         window.dilation_w = random.between(1, 3) as u8;
     }
+    stretch(random, input, &mut output, &mut window);
     let mut op = Depthwise {
         input,
         output,
