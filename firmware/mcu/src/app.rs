@@ -78,6 +78,28 @@ pub(crate) fn now() -> Now {
 }
 
 impl<S: Flash> App<S> {
+    /// An application that knows nothing of its broker yet.
+    pub fn new(
+        control: Head<S>,
+        store: &'static Store<S>,
+        link: &'static Link,
+        log: Log,
+        jitter: u32,
+    ) -> Self {
+        Self {
+            control,
+            store,
+            link,
+            log,
+            subscriptions: Subscriptions::default(),
+            unwritten: None,
+            unstored: None,
+            recorder: None,
+            trouble_until: None,
+            jitter,
+        }
+    }
+
     /// Connects, works, and connects again, for ever.
     pub async fn run(
         &mut self,

@@ -2,7 +2,6 @@
 
 use crate::app::{App, now};
 use crate::board::{Entropy, Flash, Log, Network, Power};
-use crate::line::Subscriptions;
 use crate::store::{Store, StoreFlash};
 use crate::{BUFFER, HEAD_CHUNKS, Link, MAX_FEATURES as F, MAX_OUTPUTS as C, RECORDS, key};
 use core::convert::Infallible;
@@ -256,18 +255,9 @@ fn start<S: Flash, N: Network, E: Entropy>(
         payload,
         frame,
     };
-    let app = space.0.write(App {
-        control: Control::new(parts, now()).map_err(StartError::Control)?,
-        store,
-        link,
-        log,
-        subscriptions: Subscriptions::default(),
-        unwritten: None,
-        unstored: None,
-        recorder: None,
-        trouble_until: None,
-        jitter: random(&mut entropy).get(),
-    });
+    let control = Control::new(parts, now()).map_err(StartError::Control)?;
+    let jitter = random(&mut entropy).get();
+    let app = space.0.write(App::new(control, store, link, log, jitter));
     report(app, power);
     let session = session(who, Buffers::new(receive, send)).ok_or(StartError::Name)?;
     let broker = SocketAddrV4::new(who.broker.into(), who.port);

@@ -4,6 +4,7 @@ use super::flow::{Extent, Flow, Halo, Id, Need, Node, Source, Value, need};
 use super::isa::Shape;
 use super::jobs::{self, Rows, Spot};
 use super::pack::{self, Constants, Cover};
+use super::room::{MAX_BYTES, Room, elements, padded};
 use super::{Memory, Packed, Step, linear};
 use crate::program::Program;
 use crate::program::kernels::portable;
@@ -18,81 +19,6 @@ const SLACK: usize = 128;
 const MAX_PIXELS: usize = 1 << 22;
 /// Most taps of an average that is summed in 16 bits.
 const MAX_POOL: usize = 256;
-
-/// Most bytes of tensors, tables and packed weights together, as much as the plan of another engine may
-/// take. Each packed operator has memory of its own, so that a small file could ask for any amount.
-const MAX_BYTES: u64 = 1 << 30;
-
-/// Bytes of the constants of an output, at most.
-const CHANNEL_BYTES: u64 = 32;
-
-/// What is left of [`MAX_BYTES`].
-struct Room(u64);
-
-impl Room {
-    /// Takes what an operator needs when it runs packed; false, and nothing is taken, where that is more
-    /// than is left: the portable kernels need nothing.
-    fn take(&mut self, shape: &Shape, op: &Op) -> bool {
-        let left = self.0.checked_sub(bytes_at_most(shape, op));
-        self.0 = left.unwrap_or(self.0);
-        left.is_some()
-    }
-}
-
-/// Tensors with their halos in elements of two bytes, twelve bytes a pixel for a table, and weights.
-fn bytes_at_most(shape: &Shape, op: &Op) -> u64 {
-    let sliding = |input: &Plane, output: &Plane, window: &Window| {
-        let tensors = padded(input, &Halo::of(window, input, output)) + output.bytes();
-        2 * tensors + 12 * u64::from(output.height) * u64::from(output.width)
-    };
-    let conv = |it: &Conv| {
-        let outputs = u64::from(it.output.channels);
-        sliding(&it.input, &it.output, &it.window) + weights(outputs, conv_run(it))
-    };
-    match op {
-        Op::Conv(it) => conv(it),
-        Op::ConvAdd(it) => conv(&it.conv) + 2 * it.conv.output.bytes(),
-        Op::Depthwise(it) => {
-            let taps = u64::from(it.window.kernel_h) * u64::from(it.window.kernel_w);
-            let outputs = phases_at_most(shape, it) * (shape.depthwise_blocks * shape.lanes) as u64;
-            sliding(&it.input, &it.output, &it.window) + weights(outputs, [1, taps])
-        }
-        Op::Pool(it) => sliding(&it.input, &it.output, &it.window),
-        Op::Dense(it) => {
-            let [rows, inputs, outputs] = [it.rows, it.inputs, it.outputs].map(u64::from);
-            2 * rows * (inputs + outputs) + weights(outputs, [1, inputs])
-        }
-        Op::Add(it) => 6 * u64::from(it.len),
-        Op::Softmax(it) => 4 * u64::from(it.rows) * u64::from(it.columns),
-        _ => 0,
-    }
-}
-
-/// Weights of two bytes and constants of outputs, padded to whole vectors of them; each has so many
-/// runs of so many products, which are padded to groups.
-fn weights(outputs: u64, [runs, run]: [u64; 2]) -> u64 {
-    let outputs = outputs.next_multiple_of(64);
-    outputs * (CHANNEL_BYTES + 2 * runs * run.next_multiple_of(4))
-}
-
-/// Runs of a convolution, and products in each.
-fn conv_run(op: &Conv) -> [u64; 2] {
-    let [height, width] = [op.window.kernel_h, op.window.kernel_w].map(u64::from);
-    let depth = u64::from(op.input.channels);
-    match op.window.dilation_w {
-        1 => [height, width * depth],
-        _ => [height * width, depth],
-    }
-}
-
-/// How often the weights of a depthwise convolution are packed at most: where a row of outputs is one
-/// stretch, each vector of it may begin at another channel.
-fn phases_at_most(shape: &Shape, op: &Depthwise) -> u64 {
-    let width = (shape.depthwise_blocks * shape.lanes) as u64;
-    let [channels, columns] = [op.output.channels, op.output.width].map(u64::from);
-    let vectors = (channels * columns).div_ceil(width);
-    channels.div_ceil(width).max(vectors.min(channels))
-}
 
 /// Where a value lies, in elements.
 #[derive(Debug, Clone, Copy)]
@@ -194,23 +120,6 @@ fn bounded(input: &Plane, halo: &Halo, output: &Plane) -> bool {
         && output.height * output.width <= MAX_PIXELS
 }
 
-/// Elements of a value with its halo.
-fn elements(value: &Value) -> u64 {
-    let Value { extent, halo, .. } = value;
-    let rows = extent.height + halo.top + halo.bottom;
-    let columns = extent.width + halo.left + halo.right;
-    rows as u64 * columns as u64 * extent.channels as u64
-}
-
-/// Elements of a tensor with its halo.
-fn padded(input: &Plane, halo: &Halo) -> u64 {
-    elements(&Value {
-        extent: Extent::of(input),
-        halo: *halo,
-        zero: None,
-    })
-}
-
 fn conv_at(op: &Conv) -> impl Fn([usize; 3]) -> usize {
     let op = *op;
     let (columns, channels) = (
@@ -245,7 +154,7 @@ fn dense_at(op: &Dense) -> impl Fn([usize; 3]) -> usize {
 pub(super) fn build(program: &Program<'_>, isa: Isa) -> Packed {
     let natural = program.layout() == Layout::Natural;
     let shape = isa.shape();
-    let mut room = Room(MAX_BYTES);
+    let mut room = Room::new();
     let mut sums = Sums::default();
     let mut flow = Flow::trace(program, |op| {
         natural && packs(program, shape, &mut sums, op) && room.take(shape, op)
@@ -573,93 +482,6 @@ impl Builder<'_> {
             rows: usize::from(op.rows),
             columns: usize::from(op.columns),
             exponentials: Box::new(portable::exponentials(op)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::program::op::Quantizer;
-
-    #[test]
-    fn what_many_operators_take_together_is_bounded() {
-        let plane = Plane {
-            offset: 0,
-            height: 1024,
-            width: 1024,
-            channels: 4,
-        };
-        let window = Window {
-            kernel_h: 1,
-            kernel_w: 1,
-            stride_h: 1,
-            stride_w: 1,
-            dilation_h: 1,
-            dilation_w: 1,
-            pad_top: 0,
-            pad_left: 0,
-        };
-        let op = Op::Pool(Pool {
-            input: plane,
-            output: plane,
-            window,
-            maximum: 1,
-            min: -128,
-            max: 127,
-        });
-        // Two tensors of 4 MiB in two bytes, and a table of 12 MiB.
-        let each = 28 << 20;
-        let shape = Isa::Avx512.shape();
-        assert_eq!(bytes_at_most(shape, &op), each);
-        let mut room = Room(MAX_BYTES);
-        let taken = (0..400).filter(|_| room.take(shape, &op)).count() as u64;
-        assert_eq!(taken, MAX_BYTES / each);
-    }
-
-    /// A row of 47 channels in vectors of 64: each vector begins at another channel, so that the weights
-    /// are packed 47 times.
-    #[test]
-    fn weights_of_every_phase_count() {
-        let plane = |height, width| Plane {
-            offset: 0,
-            height,
-            width,
-            channels: 47,
-        };
-        let op = Depthwise {
-            input: plane(181, 244),
-            output: plane(1, 64),
-            window: Window {
-                kernel_h: 181,
-                kernel_w: 181,
-                stride_h: 1,
-                stride_w: 1,
-                dilation_h: 1,
-                dilation_w: 1,
-                pad_top: 0,
-                pad_left: 0,
-            },
-            multiplier: 1,
-            input_zero_point: 0,
-            quantizer: Quantizer {
-                zero_point: 0,
-                min: -128,
-                max: 127,
-            },
-            weights: 0,
-            channels: 0,
-            scratch: 0,
-        };
-        for isa in [Isa::Avx512, Isa::Avx2, Isa::NeonDot, Isa::Neon] {
-            let shape = isa.shape();
-            let cover = Cover::new(&op, shape, &|_| 0, &|_| 0);
-            let lanes = shape.depthwise_blocks * shape.lanes;
-            let weights = cover.phases.len() * lanes * 181 * 181;
-            let bytes = bytes_at_most(shape, &Op::Depthwise(op));
-            assert!(bytes >= weights as u64, "{isa:?}: {bytes} for {weights}");
-            let phases = cover.phases.len() as u64;
-            assert!(phases <= phases_at_most(shape, &op), "{isa:?}: {phases}");
         }
     }
 }

@@ -14,6 +14,7 @@ pub(crate) mod jobs;
 mod linear;
 mod memory;
 mod pack;
+mod room;
 pub(crate) mod run;
 
 use jobs::Rows;
