@@ -409,6 +409,37 @@ proptest! {
         prop_assert!(difference <= bound, "{difference} over {bound}: {seen:?}");
     }
 
+    /// The int8 form of random small networks gives nearly the same outputs by its program and by tract, which
+    /// computes the graph's operators one by one in floats.
+    #[test]
+    fn programs_of_random_networks_agree_with_tract(plan in plans()) {
+        let mut seed = plan.seed ^ 0x5555;
+        let (channels, extent) = (plan.channels as usize, plan.extent as usize);
+        let width = channels * extent * extent;
+        let values: Vec<f32> = (0..16 * width).map(|_| uniform(&mut seed)).collect();
+        let rows = Array { shape: vec![16, channels, extent, extent], values: Values::F32(values.clone()) };
+        let made = quantize(&network(&plan), data(rows, None), Method::MinMax, &mut || {});
+        let made = made.map_err(|error| TestCaseError::fail(format!("{error}; {}", error.next())))?;
+        let [by_program, by_tract] = [EngineChoice::Program, EngineChoice::Tract].map(|choice| {
+            let model = Model::load(&made.onnx, choice);
+            let mut model = model.unwrap_or_else(|error| panic!("{choice:?}: {error}"));
+            let run = |row: &[f32]| {
+                let mut output = vec![0.0; model.engine.output_len()];
+                model.engine.run(row, &mut output).expect("it runs");
+                output
+            };
+            values.chunks_exact(width).flat_map(run).collect::<Vec<f32>>()
+        });
+        let step = made.report.comparison.output_step;
+        let steps = by_program.iter().zip(&by_tract).map(|(a, b)| (a - b).abs() / step);
+        let largest = steps.clone().fold(0.0, f32::max);
+        let mean = steps.sum::<f32>() / by_program.len() as f32;
+        // Each layer may round otherwise by one quantum; of averages of four elements a quarter are halves, which
+        // programs send away from zero and ONNX to even.
+        let (mean_most, most) = if plan.pool == "AveragePool" { (2.5, 20.0) } else { (0.5, 8.0) };
+        prop_assert!(mean <= mean_most && largest <= most, "steps of the output: mean {mean}, largest {largest}");
+    }
+
     /// Bytes that are no sound model are refused, whatever they are.
     #[test]
     fn hostile_bytes_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
