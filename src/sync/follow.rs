@@ -127,23 +127,26 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
                 slots.record(slot).state,
                 release_id(&slots.record(slot).digest),
             );
-            self.revoked[slot as usize] = false;
             let held = matches!(
                 state,
                 SlotState::Staged | SlotState::Shadow | SlotState::Trial | SlotState::Confirmed
             );
             let fault = if held { self.fault(slot, slots)? } else { None };
+            let known = core::mem::take(&mut self.revoked[slot as usize]);
             let Some(fault) = fault else {
                 continue;
             };
             match (state, fault) {
                 (SlotState::Confirmed, HeadFault::Unsigned) => {
                     self.revoked[slot as usize] = true;
-                    self.report(Event::Slot {
-                        slot: slot as u8,
-                        release,
-                        state: SlotState::Revoked,
-                    });
+                    // Said once, however often the other slot's head makes this look again.
+                    if !known {
+                        self.report(Event::Slot {
+                            slot: slot as u8,
+                            release,
+                            state: SlotState::Revoked,
+                        });
+                    }
                 }
                 // Whether it holds is for the next boot to say.
                 (SlotState::Confirmed, _) => {}

@@ -36,7 +36,7 @@ const SEND_BYTES: usize = max_frame_bytes(F, C) + 2048;
 /// Seconds of silence after which the broker takes the board for dead.
 const KEEP_ALIVE_S: u16 = 15;
 /// How long to wait after a start that failed before the board is started again.
-const AGAIN: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// The application's working memory; a `static` of the board's crate.
 #[derive(Debug)]
@@ -168,7 +168,7 @@ pub struct Parts<S: Flash + 'static, N, E> {
 }
 
 /// Starts the application and runs it for ever. Where the flash keeps it from starting, the board is
-/// started again after ten seconds: nobody else would do that, for the watchdog is fed.
+/// started again after a minute: nobody else would do that, for the watchdog is fed.
 ///
 /// # Errors
 /// [`StartError`] when it can't start and never will; nothing was sent then.
@@ -235,13 +235,12 @@ fn start<S: Flash, N: Network, E: Entropy>(
         Hex(&signer.public_key().0)
     ));
     let mut slots = open_slots(store, who.root)?;
+    // Before the boot is counted: an outbox that can't be read wears out no journal, and no release is to
+    // blame for it.
+    let number = slots.state().boot.saturating_add(1);
+    let outbox = open_outbox(store, number, random(&mut entropy))?;
     let boot = slots.begin_boot().map_err(StartError::Slots)?;
-    let number = slots.state().boot;
     log(format_args!("boot {number} {boot:?}"));
-    let outbox = open_outbox(store, number, random(&mut entropy)).inspect_err(|_| {
-        // No release is to blame for this boot's end. Where the journal can't say so either, it counts.
-        let _ = slots.end_boot();
-    })?;
     let sync = sync_config(who, store.map().slots.slot_bytes, arena_bytes);
     let parts = HeadParts {
         setup: setup(who, firmware),
@@ -356,8 +355,8 @@ fn session(
     let state = topic::device(&who.fleet, &who.device, Channel::State);
     let will = Will::new(&state, OFFLINE.as_bytes(), &[]).ok()?;
     let mut name: Vec<u8, 64> = Vec::new();
-    // The same as the Linux agent's: one name, one board.
-    for part in ["edgeward-", &who.fleet, "-", &who.device] {
+    // The same as the Linux agent's: one name, one board, for no name has a dot.
+    for part in ["edgeward.", &who.fleet, ".", &who.device] {
         name.extend_from_slice(part.as_bytes()).ok()?;
     }
     let name = core::str::from_utf8(&name).ok()?;

@@ -323,7 +323,11 @@ impl<
         }
         let root = control.next_root();
         control.todo.subscribe(root);
-        control.boot(parts.boot, now)?;
+        if let Err(error) = control.boot(parts.boot, now) {
+            // No release is to blame for this boot's end. Where the journal can't say so either, it counts.
+            let _ = control.slots.end_boot();
+            return Err(error);
+        }
         Ok(control)
     }
 
@@ -511,7 +515,9 @@ impl<
             Some(action) => return Ok(Some(action)),
             None => {}
         }
-        self.review(now)?;
+        if let Err(error) = self.review(now) {
+            return self.poll_unread(error.into(), now);
+        }
         match self.todo.next() {
             Some(Action::Load { slot, purpose }) => return self.load(slot, purpose, now).map(Some),
             Some(action) => return Ok(Some(action)),
@@ -528,13 +534,39 @@ impl<
             self.follow(action, now)?;
             return Ok(Some(Action::More));
         }
-        if self.birth_due || (self.connected && self.outbox.needs_birth()) {
-            let birth = self.birth();
-            self.outbox.push(now.stamp_ms(), &Body::Birth(birth))?;
-            self.birth_due = false;
+        if self.bear(now)? {
             return Ok(Some(Action::More));
         }
         self.publish(now)
+    }
+
+    /// What goes on while heads can't be read: nothing is loaded or tried, and the board says what it
+    /// has to say, and hears what is said to it.
+    fn poll_unread(
+        &mut self,
+        error: ControlError,
+        now: Now,
+    ) -> Result<Option<Action<'_>>, ControlError> {
+        if let Some(action) = self.todo.next_topic() {
+            return Ok(Some(action));
+        }
+        self.forget(now)?;
+        if self.bear(now)? {
+            return Ok(Some(Action::More));
+        }
+        self.publish(now)?
+            .map_or(Err(error), |action| Ok(Some(action)))
+    }
+
+    /// Stores a birth, if one is due.
+    fn bear(&mut self, now: Now) -> Result<bool, ControlError> {
+        let due = self.birth_due || (self.connected && self.outbox.needs_birth());
+        if due {
+            let birth = self.birth();
+            self.outbox.push(now.stamp_ms(), &Body::Birth(birth))?;
+            self.birth_due = false;
+        }
+        Ok(due)
     }
 
     /// Does what the update client says.

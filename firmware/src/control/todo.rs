@@ -111,6 +111,11 @@ impl Todo {
             let mode = self.slots[slot as usize].run.take()?;
             return Some(Action::Run { slot, mode });
         }
+        self.next_topic()
+    }
+
+    /// The next subscription to be asked for or ended.
+    pub(super) fn next_topic(&mut self) -> Option<Action<'static>> {
         let (topic, wanted) = self.topics.pop_front()?;
         Some(if wanted {
             Action::Subscribe(topic)

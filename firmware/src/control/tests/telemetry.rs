@@ -36,6 +36,29 @@ fn frames_wait_for_the_acknowledgement_of_the_collector() {
 }
 
 #[test]
+fn while_a_head_can_not_be_read_the_board_says_what_it_has_to_say() {
+    let (world, first) = World::confirmed(1);
+    let (mut world, switch) = world.restart_unreadable(first);
+    assert!(world.head.poll(world.now).is_err());
+    assert_eq!(world.runs.last(), Some(&(first, Mode::Confirmed)));
+    let frames = world.frames();
+    let births = frames
+        .iter()
+        .filter(|it| it.boot == 2 && matches!(it.body, Body::Birth(_)));
+    assert_eq!(births.count(), 1, "{frames:?}");
+    // What is acknowledged meanwhile is forgotten, and more goes out.
+    let last = frames.last().unwrap().sequence;
+    let (topic, ack) = World::ack(world.head.outbox.epoch(), last, 4);
+    world.head.message(&topic, &ack, world.now).unwrap();
+    assert!(world.head.poll(world.now).is_err());
+    assert_eq!(world.head.outbox.acknowledged(), last);
+    switch.store(false, std::sync::atomic::Ordering::Relaxed);
+    world.now.monotonic_ms += 10_000;
+    world.run();
+    assert_eq!(world.head.running(), Some(first));
+}
+
+#[test]
 fn what_the_transport_does_not_take_is_next_again() {
     let mut world = World::new();
     world.frames();

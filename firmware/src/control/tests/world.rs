@@ -255,6 +255,19 @@ impl World {
         self
     }
 
+    /// The power goes and comes back, and from then on this slot can't be read, until the switch is off.
+    pub(super) fn restart_unreadable(mut self, slot: Slot) -> (Self, Arc<AtomicBool>) {
+        let layout = Layout::split(SLOT_FLASH as u32, 4096).unwrap();
+        let switch = Arc::new(AtomicBool::new(false));
+        let slots = self.head.slots.into_flash();
+        let slots = slots.with_unreadable(layout.slot(slot), switch.clone());
+        self.head = head(slots, self.head.outbox.into_flash(), self.now);
+        switch.store(true, Ordering::Relaxed);
+        self.head.connected(false);
+        while self.try_turn().is_ok_and(|busy| busy) {}
+        (self, switch)
+    }
+
     fn turn(&mut self) -> bool {
         self.try_turn().unwrap()
     }
@@ -406,6 +419,13 @@ impl World {
     }
 
     pub(super) fn acknowledge_of(&mut self, epoch: u32, through: u64, seed: u8) {
+        let message = Self::ack(epoch, through, seed);
+        self.down.push(message);
+        self.run();
+    }
+
+    /// An acknowledgement, signed by the key of this seed: topic and payload.
+    pub(super) fn ack(epoch: u32, through: u64, seed: u8) -> (String, std::vec::Vec<u8>) {
         let ack = Ack {
             device: Id::try_from("d").unwrap(),
             epoch,
@@ -414,8 +434,7 @@ impl World {
         let mut bytes = [0; 256];
         let len = sign_ack(&ack, &key(seed), &mut bytes).unwrap();
         let topic = topic::device("f", "d", Channel::Ack).to_string();
-        self.down.push((topic, bytes[..len].to_vec()));
-        self.run();
+        (topic, bytes[..len].to_vec())
     }
 
     /// The frames that were published since the last call.
