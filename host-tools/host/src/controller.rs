@@ -6,7 +6,7 @@ use crate::files;
 use crate::keys::{KeyError, KeyStore, hex};
 use crate::mqtt::{Mqtt, Options};
 use crate::release::{Release, ReleaseError, needed, publish_roots, sign_desired_by, withdraw};
-use crate::rollout::{BoardView, Counts, Decision, PlanError, Rollout, State};
+use crate::rollout::{BoardView, Counts, Decision, Listening, PlanError, Rollout, State};
 use crate::store::{Member, Store, StoreError};
 use edgeward::sync::cohort_per_mille;
 use edgeward::telemetry::Birth;
@@ -126,6 +126,37 @@ fn act(store: &dyn Store, fleet: &str, now: Now) -> Result<Option<Step>, StoreEr
     Ok(stepped)
 }
 
+/// Since when and until when the host heard the boards, where it may hear them now. What it heard before a
+/// break is stored with the fleet's newest rollout: between two notes that would be lost, and where the
+/// connection never lasts, no deadline would ever pass.
+///
+/// # Errors
+/// [`StoreError`]; what was heard must be kept for another try.
+fn hear(
+    store: &dyn Store,
+    fleet: &str,
+    heard: Option<Listening>,
+    now: Now,
+) -> Result<Option<Listening>, StoreError> {
+    let goes_on = |it: &Listening| now.hearing_since_ms.is_some_and(|ms| ms <= it.until_ms);
+    if let Some(ended) = heard.filter(|it| !goes_on(it)) {
+        note(store, fleet, ended)?;
+    }
+    let begun = heard.filter(goes_on).map(|it| it.from_ms);
+    Ok(now.hearing_since_ms.map(|since_ms| Listening {
+        from_ms: begun.unwrap_or(since_ms),
+        until_ms: now.ms,
+    }))
+}
+
+/// Stores with the fleet's newest rollout until when its boards were heard.
+fn note(store: &dyn Store, fleet: &str, heard: Listening) -> Result<(), StoreError> {
+    store.decide(fleet, &mut |before, _| {
+        let mut after = before.clone();
+        Ok(after.heard(heard).then_some(after))
+    })
+}
+
 /// What drives the rollouts of one fleet.
 pub struct Controller {
     store: Arc<dyn Store>,
@@ -139,6 +170,8 @@ pub struct Controller {
     root: Vec<u8>,
     /// The rollout standing published last, and until when it holds.
     published: Option<(Rollout, u64)>,
+    /// What it hears of the boards, or heard last and has not stored.
+    heard: Option<Listening>,
 }
 
 impl Controller {
@@ -154,6 +187,7 @@ impl Controller {
             kept: BTreeMap::new(),
             root: Vec::new(),
             published: None,
+            heard: None,
         }
     }
 
@@ -169,12 +203,13 @@ impl Controller {
     /// # Errors
     /// [`ControlError`]; the next call tries again.
     pub fn step(&mut self) -> Result<Option<(Rollout, Counts)>, ControlError> {
-        self.keep_roots()?;
         let now = now_ms();
         let when = Now {
             ms: now,
             hearing_since_ms: self.hearing_since_ms(now),
         };
+        self.heard = hear(self.store.as_ref(), &self.fleet, self.heard, when)?;
+        self.keep_roots()?;
         let Some((seen, changes)) = look(self.store.as_ref(), &self.fleet, when)? else {
             return Ok(None);
         };
@@ -308,6 +343,16 @@ impl Controller {
         Ok(())
     }
 
+    /// Stores what it heard last.
+    fn ends(&mut self) {
+        let Some(heard) = self.heard.take() else {
+            return;
+        };
+        if let Err(error) = note(self.store.as_ref(), &self.fleet, heard) {
+            tracing::error!(%error, "until when the boards were heard was not noted");
+        }
+    }
+
     /// Drives the rollouts on a thread of its own until the handle is dropped; it says goodbye to the
     /// broker then.
     #[must_use]
@@ -327,6 +372,7 @@ impl Controller {
                     said = error;
                     std::thread::park_timeout(PERIOD);
                 }
+                self.ends();
             }
         });
         ControllerHandle {

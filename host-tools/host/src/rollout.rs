@@ -68,7 +68,7 @@ pub enum State {
 pub struct Listening {
     /// Since when without a break, in milliseconds since 1970.
     pub from_ms: u64,
-    /// Until when, as far as was noted.
+    /// Until when, as far as was noted: now and then, and when it ends.
     pub until_ms: u64,
 }
 
@@ -282,6 +282,18 @@ impl Rollout {
             from_ms: before.map_or(since_ms, |it| it.from_ms),
             until_ms: now_ms,
         });
+    }
+
+    /// Notes until when the host heard the boards, once it no longer does: that was noted only now and then.
+    /// Whether it changed anything.
+    pub fn heard(&mut self, heard: Listening) -> bool {
+        let running = self.state == State::Running;
+        let noted = self.listening.as_mut().filter(|noted| {
+            running && heard.from_ms <= noted.until_ms && noted.until_ms < heard.until_ms
+        });
+        let Some(noted) = noted else { return false };
+        noted.until_ms = heard.until_ms;
+        true
     }
 
     /// Whether it stands otherwise than `before`. That the host listened on for a moment does not count.

@@ -91,7 +91,10 @@ fn at(ms: u64) -> Now {
 
 /// Looks and acts as a controller does.
 fn advance(store: &dyn Store, now: u64) -> Step {
-    let now = at(now);
+    advance_at(store, at(now))
+}
+
+fn advance_at(store: &dyn Store, now: Now) -> Step {
     match look(store, FLEET, now).expect("read").expect("a rollout") {
         (_, true) => act(store, FLEET, now).expect("done").expect("a rollout"),
         (seen, false) => seen,
@@ -283,4 +286,101 @@ fn a_clock_that_went_back_hides_no_rollout() {
     let all = store.rollouts(FLEET).expect("read");
     assert_eq!(all.first(), Some(&after));
     assert!(store.next_desired_for(&after).expect("drawn").is_some());
+}
+
+/// Drives a rollout of two phases for so long, with a host that hears its boards for the first
+/// `stands_ms` of each minute: when it went on to its last phase.
+fn goes_on_at(plan: Plan, stands_ms: u64, board: SlotState) -> Option<u64> {
+    const MINUTE: u64 = 60_000;
+    let store = fleet();
+    let rollout = Rollout::start(plan, 0).expect("a plan");
+    let started = store.start_rollout(&rollout, 0).expect("new");
+    reports(
+        &store,
+        "a",
+        1,
+        SlotState::Confirmed,
+        started.after_sequence + 1,
+    );
+    reports(&store, "b", 1, board, started.after_sequence + 1);
+    let mut heard = None;
+    for ms in (0..30 * MINUTE).step_by(250) {
+        let connected = ms % MINUTE < stands_ms;
+        let hearing_since_ms = connected.then_some(ms - ms % MINUTE);
+        let now = Now {
+            ms,
+            hearing_since_ms,
+        };
+        heard = hear(&store, FLEET, heard, now).expect("noted");
+        if advance_at(&store, now).0.phase > 0 {
+            return Some(ms);
+        }
+    }
+    None
+}
+
+#[test]
+fn connections_that_never_last_add_up() {
+    let plan = |soak_ms, deadline_ms| Plan {
+        soak_ms,
+        deadline_ms,
+        ..rollout("r-1", &[999, 1000]).plan
+    };
+    // 20 seconds of each minute: 100 are over in the sixth.
+    for stands_ms in [20_000, 59_000] {
+        let minutes = 100_000 / stands_ms;
+        let expected = minutes * 60_000 + 100_000 % stands_ms;
+        for (plan, board) in [
+            (plan(100_000, 0), SlotState::Confirmed),
+            (plan(0, 100_000), SlotState::Empty),
+        ] {
+            let at = goes_on_at(plan, stands_ms, board).expect("it goes on");
+            // Each connection ends between two looks.
+            let late = at.checked_sub(expected).expect("no earlier");
+            assert!(late <= 250 * (minutes + 2), "{stands_ms}: {at} {expected}");
+        }
+    }
+}
+
+#[test]
+fn what_was_heard_is_stored_when_it_ends_and_only_then() {
+    let store = fleet();
+    store
+        .start_rollout(&rollout("r-1", &[1000]), 0)
+        .expect("new");
+    let until = || {
+        let rollout = store.newest_rollout(FLEET).expect("read");
+        rollout.and_then(|it| it.listening).map(|it| it.until_ms)
+    };
+    let now = |ms, hearing_since_ms| Now {
+        ms,
+        hearing_since_ms,
+    };
+    let step = |heard, now| {
+        let heard = hear(&store, FLEET, heard, now).expect("noted");
+        advance_at(&store, now);
+        heard
+    };
+    let heard = step(None, now(100, Some(0)));
+    let heard = step(heard, now(9000, Some(0)));
+    assert_eq!(until(), Some(0), "now and then");
+    // There was a break between two looks.
+    let heard = hear(&store, FLEET, heard, now(9400, Some(9200))).expect("noted");
+    assert_eq!(until(), Some(9000));
+    let heard = step(heard, now(9400, Some(9200)));
+    assert_eq!(step(heard, now(9700, None)), None);
+    assert_eq!(until(), Some(9400));
+    // What another host heard longer stands, and a pause takes nothing in.
+    let less = Listening {
+        from_ms: 0,
+        until_ms: 9300,
+    };
+    note(&store, FLEET, less).expect("noted");
+    set_state(&store, FLEET, |_| Some(State::Paused)).expect("paused");
+    let paused = Listening {
+        from_ms: 0,
+        until_ms: 9900,
+    };
+    note(&store, FLEET, paused).expect("noted");
+    assert_eq!(until(), Some(9400));
 }
