@@ -95,12 +95,12 @@ pub struct Start {
 /// `rollout status`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  edgeward rollout status\n  edgeward rollout status --watch --timeout 600 -o json\n\nExit codes: 4 it was aborted, 5 it had not ended in time, 6 it is done and boards failed.\nChanges nothing."
+    after_help = "Examples:\n  edgeward rollout status\n  edgeward rollout status --watch --timeout 600 -o json\n\nExit codes: 4 it was aborted, 5 it had not ended in time, 6 it is done and boards failed, or it\npaused by itself and waits for somebody to `resume` or `abort` it. One that was paused by hand is\nfollowed on.\nChanges nothing."
 )]
 pub struct Status {
     #[command(flatten)]
     fleet: Fleet,
-    /// Follow it until it ends.
+    /// Follow it until it ends, or pauses by itself.
     #[arg(long)]
     watch: bool,
     /// Seconds to follow it at most.
@@ -411,6 +411,7 @@ fn status(args: &Status, context: &Context) -> Result<Exit> {
         })?;
         let failed = counts.failed;
         let state = rollout.state.clone();
+        let paused_itself = state == State::Paused && rollout.paused_why.is_some();
         let is_new = shown.as_ref().is_none_or(|(before, counted)| {
             // That the host listens on is nothing to tell.
             let before = Rollout {
@@ -427,6 +428,8 @@ fn status(args: &Status, context: &Context) -> Result<Exit> {
             State::Aborted { .. } => return Ok(Exit::Aborted),
             State::Done if failed > 0 => return Ok(Exit::Partly),
             State::Done => return Ok(Exit::Ok),
+            // Nothing more comes of it until somebody has had a look.
+            State::Paused if paused_itself => return Ok(Exit::Partly),
             _ if !args.watch => return Ok(Exit::Ok),
             _ if Instant::now() > deadline => return Ok(Exit::TimedOut),
             _ => std::thread::sleep(Duration::from_millis(500)),

@@ -261,3 +261,36 @@ fn a_rollout_that_some_boards_refuse_is_partly_done() {
         "{why}"
     );
 }
+
+#[test]
+fn a_rollout_that_paused_by_itself_is_not_waited_for() {
+    let place = Site::new();
+    let serve = place.serve();
+    assert_eq!(serve.first_json()["fleet"], FLEET);
+    let mut bad = Board::named(&place, "bad", 8);
+    bad.birth(empty_slot(), 0);
+    bad.acknowledged(&place.root());
+    let start = ["rollout", "start", "v1.bundle", "--phases", "100%"];
+    let bounds = ["--soak", "0", "--max-failures", "1"];
+    place.json(&[&start[..], &bounds].concat(), 0);
+    // One that somebody paused is followed: he lets it go on.
+    place.json(&["rollout", "pause"], 0);
+    let watch = ["rollout", "status", "--watch", "--timeout"];
+    let open = place.lines(&[&watch[..], &["1"]].concat(), 5);
+    let last = open.last().expect("a line");
+    assert_eq!(last["rollout"]["state"], "Paused");
+    place.json(&["rollout", "status"], 0);
+    place.json(&["rollout", "resume"], 0);
+
+    let desired = place.desired();
+    bad.reports(&desired, SlotState::Rejected(Reason::SelfTest));
+    bad.acknowledged(&place.root());
+    let began = Instant::now();
+    let ended = place.lines(&[&watch[..], &["3000"]].concat(), 6);
+    assert!(began.elapsed() < PATIENCE);
+    let last = ended.last().expect("a line");
+    assert_eq!(last["rollout"]["state"], "Paused");
+    let why = last["rollout"]["paused_why"].as_str().expect("a sentence");
+    assert!(why.contains("0 of its 1 boards confirmed"), "{why}");
+    place.json(&["rollout", "status"], 6);
+}
