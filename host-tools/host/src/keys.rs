@@ -12,7 +12,6 @@ use edgeward::trust::cose::{self, ContentType};
 use edgeward::trust::ring::{KeyRejected, RingSigner, RingVerifier};
 use edgeward::trust::root::{MAX_KEYS, MAX_ROOT_BYTES, RoleKeys, Root, TrustError};
 use edgeward::trust::{KeyId, PublicKey, Role, Signer};
-use partial::check_given;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -98,8 +97,8 @@ pub enum KeyError {
         /// Its threshold.
         needed: u8,
     },
-    /// A key made elsewhere that is none of the new ones.
-    #[error("the key {0} is given twice, or the root names it already")]
+    /// A key made elsewhere that is no new one.
+    #[error("the key {0} is given twice, or this root or an earlier one names it")]
     NotNew(String),
     /// More keys made elsewhere than are replaced.
     #[error("{given} keys are given, and {room} replaced")]
@@ -335,7 +334,7 @@ impl KeyStore {
         let newest = self.root()?.version;
         let mut roots = Vec::new();
         for version in 1..=newest {
-            let path = self.folder.join(format!("root-{version}.cose"));
+            let path = self.numbered(version);
             if path.is_file() {
                 roots.push((version, fs::read(&path).map_err(fault("read", &path))?));
             }
@@ -396,15 +395,22 @@ impl KeyStore {
         Ok(keys)
     }
 
-    /// The roots before the newest, as far as they are in the folder.
+    /// The roots before the newest, as far as they are in the folder and can be read. They only tell what
+    /// became of keys: a damaged one is no reason to fail.
     fn earlier_roots(&self) -> Result<Vec<Root>, KeyError> {
-        let open = |(version, bytes): (u32, Vec<u8>)| {
-            Root::accept_first(&bytes, &RingVerifier).map_err(|fault| KeyError::Root {
-                path: self.folder.join(format!("root-{version}.cose")),
-                fault,
-            })
-        };
-        self.history()?.into_iter().map(open).collect()
+        let newest = self.root()?.version;
+        let mut roots = Vec::new();
+        for version in 1..newest {
+            let path = self.numbered(version);
+            if !path.is_file() {
+                continue;
+            }
+            match open_root(&path) {
+                Ok(root) => roots.push(root),
+                Err(error) => tracing::warn!(%error, "which keys it named is not known"),
+            }
+        }
+        Ok(roots)
     }
 
     /// Replaces the keys of `role` by new ones, as many, in a new root.
@@ -422,7 +428,7 @@ impl KeyStore {
     /// The root after `old` in which `role` has other keys, as many: `given`, and new ones for the rest.
     fn rotated(&self, old: &Root, role: Role, given: &[PublicKey]) -> Result<Root, KeyError> {
         let RoleKeys { threshold, keys } = old.role(role);
-        check_given(old, given, keys.len())?;
+        self.check_given(old, given, keys.len())?;
         let mut next = given.to_vec();
         for _ in given.len()..keys.len() {
             next.push(self.make_key(role)?);
@@ -479,7 +485,7 @@ impl KeyStore {
             None => {}
             Some(Replacement::New) => left.push(self.make_key(role)?),
             Some(Replacement::Given(key)) => {
-                check_given(old, &[key], 1)?;
+                self.check_given(old, &[key], 1)?;
                 left.push(key);
             }
         }
@@ -584,8 +590,12 @@ impl KeyStore {
 
     /// Keeps a root under its version.
     fn keep_root(&self, root: &Root, signed: &[u8]) -> Result<(), KeyError> {
-        let numbered = self.folder.join(format!("root-{}.cose", root.version));
-        write(&numbered, signed, files::PUBLIC)
+        write(&self.numbered(root.version), signed, files::PUBLIC)
+    }
+
+    /// Where the root of a version is kept.
+    fn numbered(&self, version: u32) -> PathBuf {
+        self.folder.join(format!("root-{version}.cose"))
     }
 
     fn write_root(&self, root: &Root, signed: &[u8]) -> Result<(), KeyError> {
@@ -599,6 +609,13 @@ impl KeyStore {
             fault,
         }
     }
+}
+
+/// A root that is signed by itself.
+fn open_root(path: &Path) -> Result<Root, KeyError> {
+    let bytes = fs::read(path).map_err(fault("read", path))?;
+    let path = path.to_owned();
+    Root::accept_first(&bytes, &RingVerifier).map_err(|fault| KeyError::Root { path, fault })
 }
 
 /// A CBOR sequence of signatures over one payload, which the first embeds; `None` without a signer.
@@ -906,6 +923,53 @@ mod tests {
             .expect("begun");
         let next = bob.countersigned(&begun).expect("signed").next;
         assert!(next.role(Role::Root).keys.contains(&others[0]));
+    }
+
+    #[test]
+    fn a_key_that_was_revoked_comes_back_in_no_root() {
+        let home = tempfile::tempdir().expect("folder");
+        let store = KeyStore::at(home.path());
+        let first = store.init(one_of_one).expect("keys");
+        let revoked = first.role(Role::Rollout).keys[0];
+        store.rotate(Role::Rollout).expect("rotated");
+        store.rotate(Role::Rollout).expect("rotated");
+        let before = store.list().expect("list");
+        for role in [Role::Rollout, Role::Release] {
+            let refused = store.propose_rotation(role, &[revoked]);
+            assert!(matches!(refused, Err(KeyError::NotNew(_))), "{refused:?}");
+        }
+        let id = store.root().expect("root").role(Role::Rollout).keys[0].id();
+        let by = Some(Replacement::Given(revoked));
+        let refused = store.propose_revocation(id, by);
+        assert!(matches!(refused, Err(KeyError::NotNew(_))), "{refused:?}");
+        let refused = store.check_public(&[revoked], 1);
+        assert!(matches!(refused, Err(KeyError::NotNew(_))), "{refused:?}");
+        assert_eq!(store.list().expect("list"), before, "nothing was made");
+    }
+
+    #[test]
+    fn a_damaged_earlier_root_keeps_nobody_from_listing_and_rotating() {
+        let home = tempfile::tempdir().expect("folder");
+        let store = KeyStore::at(home.path());
+        let first = store.init(one_of_one).expect("keys");
+        let second = store.rotate(Role::Rollout).expect("rotated");
+        store.rotate(Role::Rollout).expect("rotated");
+        fs::write(store.folder().join("root-1.cose"), "damaged").expect("written");
+        let keys = store.list().expect("list");
+        let status = |root: &Root| {
+            let public = root.role(Role::Rollout).keys[0];
+            let found = keys.iter().find(|key| key.public == public);
+            found.map(|key| key.status)
+        };
+        assert_eq!(status(&second), Some(KeyStatus::Revoked), "from root 2");
+        assert_eq!(status(&first), Some(KeyStatus::Pending), "not known");
+        let elsewhere = tempfile::tempdir().expect("folder");
+        let made = KeyStore::at(elsewhere.path())
+            .make(Role::Rollout)
+            .expect("made");
+        store
+            .propose_rotation(Role::Rollout, &[made])
+            .expect("begun");
     }
 
     #[test]

@@ -49,6 +49,16 @@ fn keys_are_made_listed_rotated_revoked_and_exported() {
     let written = place.json(&["keys", "export", "--root", "root.cose"], 0);
     snapshot("keys-export-root", &written);
     assert!(place.path("root.cose").exists());
+    // An earlier root that is damaged is told, and keeps nobody from anything.
+    let damaged = place.path(".edgeward/keys/root-1.cose");
+    std::fs::write(damaged, "damaged").expect("written");
+    let listed = place.run(&["keys", "list"], 0);
+    let told = text(&listed.stderr);
+    assert!(
+        told.contains("WARN") && told.contains("root-1.cose"),
+        "{told}"
+    );
+    place.run(&["keys", "rotate", "rollout", "--partial", "next.part"], 0);
 }
 
 /// Moves the second private half of a role, as `keys list` shows them, into another home; that has the

@@ -47,7 +47,7 @@ impl KeyStore {
     /// # Errors
     /// [`KeyError::NotNew`] and [`KeyError::TooMany`].
     pub fn check_public(&self, given: &[PublicKey], room: usize) -> Result<(), KeyError> {
-        check_given(&self.root()?, given, room)
+        self.check_given(&self.root()?, given, room)
     }
 
     /// What [`rotate`](Self::rotate) makes as a root on its way, for those who have the other root keys
@@ -145,23 +145,33 @@ impl KeyStore {
         self.write_root(&next, signed)?;
         Ok(next)
     }
-}
 
-/// Whether keys made elsewhere may be named in the root after `old`, where there is room for so many.
-pub(super) fn check_given(old: &Root, given: &[PublicKey], room: usize) -> Result<(), KeyError> {
-    if given.len() > room {
-        let given = given.len();
-        return Err(KeyError::TooMany { given, room });
-    }
-    for (index, key) in given.iter().enumerate() {
-        let named = Role::ALL
-            .into_iter()
-            .any(|role| old.role(role).keys.contains(key));
-        if named || given[..index].contains(key) {
-            return Err(KeyError::NotNew(hex(&key.0)));
+    /// Whether keys made elsewhere may be named in the root after `old`, where there is room for so many.
+    /// One that an earlier root named was struck off, and boards would trust it again.
+    pub(super) fn check_given(
+        &self,
+        old: &Root,
+        given: &[PublicKey],
+        room: usize,
+    ) -> Result<(), KeyError> {
+        if given.len() > room {
+            let given = given.len();
+            return Err(KeyError::TooMany { given, room });
         }
+        if given.is_empty() {
+            return Ok(());
+        }
+        let mut roots = self.earlier_roots()?;
+        roots.push(old.clone());
+        let names = |root: &Root, key| root.roles.iter().any(|role| role.keys.contains(key));
+        for (index, key) in given.iter().enumerate() {
+            let named = roots.iter().any(|root| names(root, key));
+            if named || given[..index].contains(key) {
+                return Err(KeyError::NotNew(hex(&key.0)));
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The first of `keys` whose signature in `bytes` does not hold.
