@@ -3,7 +3,8 @@
 //!
 //! One inference of the runtime is ten samples of six features through contract and drift, the model
 //! on the tensor, the guard on its output, and a hundredth part of a window's report.
-//! The bound is 5 % of bare tract or 2 microseconds an inference, whichever is larger.
+//! The bound is 5 % of bare tract or 2 microseconds an inference, whichever is larger: for contract, drift,
+//! guard and bookkeeping. What the flight recorder adds to that is printed beside it.
 
 #[path = "../tests/engine/contenders.rs"]
 mod contenders;
@@ -19,7 +20,8 @@ static ALLOCATOR: PoolAllocator = PoolAllocator::system();
 
 const ROUNDS: usize = 4000;
 
-fn overhead(bare: &mut Bare, whole: &mut Whole) {
+fn overhead(bare: &mut Bare, whole: &mut Whole, recorded: bool) {
+    whole.recorded = recorded;
     compare(bare, whole, 100);
     let before = pool::calls();
     let (mut alone, mut within) = compare(bare, whole, ROUNDS);
@@ -31,7 +33,11 @@ fn overhead(bare: &mut Bare, whole: &mut Whole) {
     let (alone, within) = (quantile(&mut alone, 0.5), quantile(&mut within, 0.5));
     let bound = f64::max(0.05 * alone, 2000.0);
     let (share, kept) = (added / alone * 100.0, added <= bound);
-    println!("overhead of the runtime, medians of {ROUNDS} pairs of {INFERENCES} inferences:");
+    let what = match recorded {
+        true => "runtime and flight recorder",
+        false => "runtime",
+    };
+    println!("overhead of the {what}, medians of {ROUNDS} pairs of {INFERENCES} inferences:");
     println!("  tract alone {alone:8.0} ns");
     println!("  runtime     {within:8.0} ns");
     println!(
@@ -43,7 +49,9 @@ fn overhead(bare: &mut Bare, whole: &mut Whole) {
 
 fn main() {
     let (mut bare, mut whole) = contenders();
-    overhead(&mut bare, &mut whole);
+    for recorded in [false, true] {
+        overhead(&mut bare, &mut whole, recorded);
+    }
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = criterion.benchmark_group("inference");
     group.throughput(Throughput::Elements(1));

@@ -202,8 +202,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Recorder<B> {
                 let (first, second) = self.place(at, 4 * elements.len());
                 let (head, tail) = elements.split_at(first.len() / 4);
                 for (to, from) in [(first, head), (second, tail)] {
-                    for (to, x) in to.chunks_exact_mut(4).zip(from) {
-                        to.copy_from_slice(&x.to_le_bytes());
+                    let (words, _) = to.as_chunks_mut::<4>();
+                    for (word, x) in words.iter_mut().zip(from) {
+                        *word = x.to_le_bytes();
                     }
                 }
             }

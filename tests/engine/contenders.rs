@@ -33,8 +33,10 @@ impl Bare {
     }
 }
 
-/// The same windows sample by sample through the runtime, recorded as a Linux board does.
+/// The same windows sample by sample through the runtime.
 pub struct Whole {
+    /// Whether each inference is recorded, as a Linux board does.
+    pub recorded: bool,
     runtime: Runtime<TractEngine, Vec<f32>, F, C>,
     recorder: Recorder<Vec<u8>>,
     stream: Vec<[f32; 6]>,
@@ -56,7 +58,7 @@ impl Whole {
                 time_ms,
                 values,
             };
-            let recorder = Some(&mut self.recorder);
+            let recorder = self.recorded.then_some(&mut self.recorder);
             let step =
                 self.runtime
                     .push_recorded(black_box(&sample), time_ms, &mut clock_us, recorder);
@@ -95,6 +97,7 @@ pub fn contenders() -> (Bare, Whole) {
     (
         bare,
         Whole {
+            recorded: true,
             runtime,
             recorder: Recorder::new(vec![0; 256 << 10]),
             stream,
