@@ -516,7 +516,7 @@ impl<
             None => {}
         }
         if let Err(error) = self.review(now) {
-            return self.poll_unread(error.into(), now);
+            return self.poll_unread(error, now);
         }
         match self.todo.next() {
             Some(Action::Load { slot, purpose }) => return self.load(slot, purpose, now).map(Some),
