@@ -12,6 +12,7 @@ mod send;
 #[cfg(test)]
 mod tests;
 mod todo;
+mod unread;
 
 pub use send::WINDOW;
 
@@ -538,35 +539,6 @@ impl<
             return Ok(Some(Action::More));
         }
         self.publish(now)
-    }
-
-    /// What goes on while heads can't be read: nothing is loaded or tried, and the board says what it
-    /// has to say, and hears what is said to it.
-    fn poll_unread(
-        &mut self,
-        error: ControlError,
-        now: Now,
-    ) -> Result<Option<Action<'_>>, ControlError> {
-        if let Some(action) = self.todo.next_topic() {
-            return Ok(Some(action));
-        }
-        self.forget(now)?;
-        if self.bear(now)? {
-            return Ok(Some(Action::More));
-        }
-        self.publish(now)?
-            .map_or(Err(error), |action| Ok(Some(action)))
-    }
-
-    /// Stores a birth, if one is due.
-    fn bear(&mut self, now: Now) -> Result<bool, ControlError> {
-        let due = self.birth_due || (self.connected && self.outbox.needs_birth());
-        if due {
-            let birth = self.birth();
-            self.outbox.push(now.stamp_ms(), &Body::Birth(birth))?;
-            self.birth_due = false;
-        }
-        Ok(due)
     }
 
     /// Does what the update client says.
