@@ -51,7 +51,7 @@ pub fn write(changes: &mut Changes, path: &Path, bytes: &[u8]) -> anyhow::Result
     write_as(changes, path, bytes, files::BY_MASK)
 }
 
-/// As [`write`], a file that its owner alone may read, whatever the one before was.
+/// As [`write()`], a file that its owner alone may read, whatever the one before was.
 pub fn write_private(changes: &mut Changes, path: &Path, bytes: &[u8]) -> anyhow::Result<bool> {
     check_target(path)?;
     let closed = |path| {
