@@ -156,7 +156,7 @@ fn check(line: &str, output: &str, digest: &mut String) {
         ["edgeward", "publish", _] => assert_eq!(value(output, "digest"), digest),
         ["edgeward", "rollout", "status"] => {
             says(", done");
-            says("(1 confirmed, 0 busy, 0 waiting, 0 failed)");
+            says("(1 confirmed, 0 busy, 0 silent, 0 waiting, 0 failed)");
         }
         ["edgeward", "device", "show"] => says("digits 1.0.0, counter 1, confirmed in slot A"),
         ["edgeward", "watch", _] if line.contains("--summaries") => {
