@@ -28,7 +28,8 @@ fuzz_target!(init: edgeward_fuzz::seeds(journals), |input: &[u8]| {
             assert_eq!(decode_record(&again[..len]), Ok((sequence, state, len)));
         }
         Err(error) if mode == Mode::Content => {
-            assert_eq!(error, RecordError::Payload, "the frame around it is sound");
+            let payload = matches!(error, RecordError::Payload { .. });
+            assert!(payload, "the frame around it is sound: {error:?}");
         }
         Err(_) => {}
     }
