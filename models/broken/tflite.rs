@@ -1,6 +1,6 @@
 //! TFLite models, one change away from a sound one each.
 
-use super::flat::{Flat, Model, byte, int};
+use super::flat::{self, Flat, Model, byte, int};
 
 /// A kind of error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +75,31 @@ pub const INCONSISTENT: &[Case] = &[
     ("a scale too few", |m| { m.tensors[1].scales.pop(); m.tensors[1].zero_points.pop(); },
         Is::Inconsistent, &["filter", "2 scales"]),
     ("scales along no axis", |m| m.tensors[1].axis = -1, Is::Inconsistent, &["filter"]),
+    ("a slice that ends before its output does", |m| slice(m, 3), Is::Inconsistent,
+        &["operator 1 STRIDED_SLICE", "classes", "[1, 3, 4, 3]", "[1, 4, 4, 3]"]),
+    ("a slice that ends before it begins", |m| slice(m, -4), Is::Inconsistent,
+        &["operator 1 STRIDED_SLICE", "classes", "[1, 0, 4, 3]"]),
     ("no subgraph's tensors", |m| m.tensors.clear(), Is::Inconsistent, &["input"]),
 ];
+
+/// Puts a slice in steps of one in the softmax's place, which takes rows up to `end` and all else.
+fn slice(model: &mut Model, end: i32) {
+    model.codes[1].0 = flat::STRIDED_SLICE;
+    model.tensors[4].scales = model.tensors[3].scales.clone();
+    model.tensors[4].zero_points = model.tensors[3].zero_points.clone();
+    model.operators[1].options = vec![(0, int(0b1101)), (1, int(0b1101))];
+    for list in [[0; 4], [0, end, 0, 0], [1; 4]] {
+        let bytes = list.iter().flat_map(|it: &i32| it.to_le_bytes()).collect();
+        model.buffers.push(bytes);
+        let mut constant = model.tensors[2].clone();
+        constant.name = "list".into();
+        constant.shape = vec![4];
+        constant.buffer = model.buffers.len() as i32 - 1;
+        (constant.scales, constant.zero_points) = (Vec::new(), Vec::new());
+        model.operators[1].inputs.push(model.tensors.len() as i32);
+        model.tensors.push(constant);
+    }
+}
 
 /// Sound models that ask for what programs do not have.
 #[rustfmt::skip]

@@ -8,7 +8,7 @@ mod flat;
 use edgeward::program::arith::requantize;
 use edgeward::program::{Aligned, Layout, Portable, Program};
 use edgeward_compiler::{CompileError, Options, compile};
-use flat::{INT8, INT32, MEAN, Model, Operator, STRIDED_SLICE, Tensor, int};
+use flat::{INT8, INT32, MEAN, Model, Operator, SLICE, STRIDED_SLICE, Tensor, byte, int};
 
 /// Scale and zero point of an activation.
 type Quantization = (f32, i64);
@@ -244,17 +244,175 @@ fn slices_that_drop_axes() {
         let mut extents = output.to_vec();
         let axes = (0..4).filter(|axis| dropped >> axis & 1 != 0);
         axes.for_each(|axis| extents.insert(axis, 1));
+        let steps: Vec<usize> = strides.iter().map(|&step| step as usize).collect();
         check(&model, 120, |input| {
-            let element = |at: usize| {
-                let place = place(at, &extents);
-                let axes = 0..4;
-                input[axes.fold(0, |index, axis| {
-                    index * shape[axis] + first[axis] + place[axis] * strides[axis] as usize
-                })]
-            };
-            (0..extents.iter().product()).map(element).collect()
+            sliced(input, &shape, &extents, first, &steps)
         });
     }
+}
+
+/// What a slice gives: its extents with the axes that it drops, the first index and the step of each.
+fn sliced(
+    input: &[i8],
+    shape: &[usize],
+    extents: &[usize],
+    first: &[usize],
+    steps: &[usize],
+) -> Vec<i8> {
+    let element = |at: usize| {
+        let place = place(at, extents);
+        let axes = 0..shape.len();
+        input[axes.fold(0, |index, axis| {
+            index * shape[axis] + first[axis] + place[axis] * steps[axis]
+        })]
+    };
+    (0..extents.iter().product()).map(element).collect()
+}
+
+/// A slice in steps of `[1, 6, 4, 5]`: from, to, steps, the masks of both, and whether `to` counts from
+/// `from`.
+fn strided(lists: [[i32; 4]; 3], masks: [i32; 2], counted: bool, output: &[usize]) -> Model {
+    let options = vec![
+        (0, int(masks[0])),
+        (1, int(masks[1])),
+        (5, byte(counted.into())),
+    ];
+    let lists = lists.map(|list| list.to_vec());
+    file(STRIDED_SLICE, [&[1, 6, 4, 5], output], IN, &lists, options)
+}
+
+type Strided = ([[i32; 4]; 3], [i32; 2], bool, [usize; 4], [usize; 4]);
+
+/// What [`strided`] takes, the output's shape, and the first index of each axis.
+const STRIDED: [Strided; 7] = [
+    (
+        [[0, 1, 0, 2], [1, 5, 4, 4], [1; 4]],
+        [0, 0],
+        false,
+        [1, 4, 4, 2],
+        [0, 1, 0, 2],
+    ),
+    // Ends from behind, and beyond the axis.
+    (
+        [[0, -5, -9, -2], [1, -1, -1, 99], [1; 4]],
+        [0, 0],
+        false,
+        [1, 4, 3, 2],
+        [0, 1, 0, 3],
+    ),
+    // Steps round up.
+    (
+        [[0, 1, 0, 0], [1, 6, 4, 5], [1, 2, 3, 4]],
+        [0, 0],
+        false,
+        [1, 3, 2, 2],
+        [0, 1, 0, 0],
+    ),
+    // A mask is the whole way on its side, whatever the list says.
+    (
+        [[0, 4, 3, 2], [1, 5, 2, 0], [1; 4]],
+        [0b0110, 0b1100],
+        false,
+        [1, 5, 4, 3],
+        [0, 0, 0, 2],
+    ),
+    (
+        [[0, 2, 1, 1], [0, 0, 0, 0], [1; 4]],
+        [0, 0b1111],
+        false,
+        [1, 4, 3, 4],
+        [0, 2, 1, 1],
+    ),
+    // Ends that count from the beginning.
+    (
+        [[0, 2, -3, 1], [1, 3, 2, 9], [1; 4]],
+        [0, 0],
+        true,
+        [1, 3, 2, 4],
+        [0, 2, 1, 1],
+    ),
+    (
+        [[0, 0, 0, 0], [1, 1, 1, 1], [1, 7, 7, 7]],
+        [0, 0],
+        false,
+        [1, 1, 1, 1],
+        [0; 4],
+    ),
+];
+
+#[test]
+fn slices_in_steps_end_where_they_say() {
+    for (lists, masks, counted, output, first) in STRIDED {
+        let model = strided(lists, masks, counted, &output);
+        let steps = lists[2].map(|step| step as usize);
+        check(&model, 120, |input| {
+            sliced(input, &[1, 6, 4, 5], &output, &first, &steps)
+        });
+    }
+}
+
+#[test]
+fn slices_of_sizes() {
+    for (begin, size, output) in [
+        ([0, 1, 2, 3], [1, 4, 2, 1], [1, 4, 2, 1]),
+        ([0, 1, 2, 3], [-1; 4], [1, 5, 2, 2]),
+        ([0, 0, 0, 0], [1, 6, -1, 5], [1, 6, 4, 5]),
+    ] {
+        let lists = [begin.to_vec(), size.to_vec()];
+        let model = file(SLICE, [&[1, 6, 4, 5], &output], IN, &lists, vec![]);
+        let first = begin.map(|index| index as usize);
+        check(&model, 120, |input| {
+            sliced(input, &[1, 6, 4, 5], &output, &first, &[1; 4])
+        });
+    }
+}
+
+/// An end that does not give the extent that the output has names operator, tensor and both.
+#[test]
+fn ends_that_contradict_the_output_are_errors() {
+    let mut models = Vec::new();
+    for (lists, masks, counted, output, _) in STRIDED {
+        for axis in 1..4 {
+            let mut other = output;
+            other[axis] += 1;
+            models.push(strided(lists, masks, counted, &other));
+            if lists[2] == [1; 4] && output[axis] > 1 && masks[1] >> axis & 1 == 0 {
+                // Far enough to end inside of the axis, whatever the end was.
+                let mut lists = lists;
+                lists[1][axis] -= if lists[1][axis] > 6 { 95 } else { 1 };
+                models.push(strided(lists, masks, counted, &output));
+            }
+        }
+    }
+    let sizes = |size: [i32; 4], output: &[usize]| {
+        let lists = [vec![0, 1, 2, 3], size.to_vec()];
+        file(SLICE, [&[1, 6, 4, 5], output], IN, &lists, vec![])
+    };
+    models.extend([
+        sizes([1, 4, 2, 1], &[1, 3, 2, 1]),
+        sizes([-1; 4], &[1, 5, 2, 1]),
+        sizes([1, 4, -2, 1], &[1, 4, 2, 1]),
+        sizes([1, 4, 2, 3], &[1, 4, 2, 3]),
+    ]);
+    assert!(models.len() > 30);
+    for model in models {
+        let error = compile(&model.bytes(), &Options::linux()).expect_err("it is refused");
+        let CompileError::Inconsistent { place, .. } = &error else {
+            panic!("{error}");
+        };
+        let operator = place.starts_with("operator 0 ") && place.contains("SLICE");
+        assert!(operator && place.contains("tensor \"y\""), "{error}");
+    }
+    // An axis without elements would end before it begins.
+    let empty = strided(
+        [[0, 3, 0, 0], [1, 3, 4, 5], [1; 4]],
+        [0, 0],
+        false,
+        &[1, 1, 4, 5],
+    );
+    let error = compile(&empty.bytes(), &Options::linux()).expect_err("it is refused");
+    let said = "it takes [1, 0, 4, 5] of [1, 6, 4, 5], and its output has shape [1, 1, 4, 5]";
+    assert!(error.to_string().contains(said), "{error}");
 }
 
 #[test]

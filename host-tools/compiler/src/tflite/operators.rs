@@ -448,24 +448,40 @@ impl<'a> Reading<'a, '_> {
 
     fn slice(&self) -> Understood {
         let shape = &self.input(0)?.shape;
-        let begin: Option<Vec<usize>> = self
-            .integers(1)?
-            .into_iter()
-            .map(|begin| begin.try_into().ok())
-            .collect();
+        let (begins, sizes) = (self.integers(1)?, self.integers(2)?);
+        let begin: Option<Vec<usize>> = begins.iter().map(|&begin| begin.try_into().ok()).collect();
         let begin = begin
-            .filter(|begin| begin.len() == shape.len())
+            .filter(|begin| [begin.len(), sizes.len()] == [shape.len(); 2])
             .ok_or_else(|| {
-                self.raw
-                    .broken(format!("it does not begin within {shape:?}"))
+                self.raw.broken(format!(
+                    "it begins at {begins:?} of {shape:?} and has {sizes:?}"
+                ))
             })?;
-        Ok((
-            Kind::Slice {
-                stride: vec![1; begin.len()],
-                begin,
-            },
-            Inputs::First(1),
-        ))
+        let taken = shape.iter().zip(&begins).zip(&sizes);
+        let taken = taken.map(|((&extent, begin), &size)| match size {
+            // All that is left.
+            -1 => extent as i64 - begin,
+            size => size,
+        });
+        self.takes(&taken.collect::<Vec<_>>())?;
+        let stride = vec![1; begin.len()];
+        Ok((Kind::Slice { begin, stride }, Inputs::First(1)))
+    }
+
+    /// Fails when the output has other extents than those that a slice takes of its input.
+    fn takes(&self, taken: &[i64]) -> Result<(), CompileError> {
+        let shape = &self.output()?.shape;
+        let same = shape
+            .iter()
+            .map(|&extent| extent as i64)
+            .eq(taken.iter().copied());
+        if same {
+            return Ok(());
+        }
+        let of = &self.input(0)?.shape;
+        Err(self.raw.broken(format!(
+            "it takes {taken:?} of {of:?}, and its output has shape {shape:?}"
+        )))
     }
 
     fn strided_slice(&self) -> Understood {
@@ -479,25 +495,40 @@ impl<'a> Reading<'a, '_> {
             }
         }
         let shape = &self.input(0)?.shape;
-        let (begins, strides) = (self.integers(1)?, self.integers(3)?);
-        if begins.len() != shape.len() || strides.len() != shape.len() {
-            return Err(self
-                .raw
-                .broken(format!("it begins at {begins:?} of {shape:?}")));
+        let (begins, ends, strides) = (self.integers(1)?, self.integers(2)?, self.integers(3)?);
+        if [begins.len(), ends.len(), strides.len()] != [shape.len(); 3] {
+            return Err(self.raw.broken(format!(
+                "it goes from {begins:?} to {ends:?} of {shape:?} in steps of {strides:?}"
+            )));
         }
-        let (mut begin, mut stride) = (Vec::new(), Vec::new());
+        let [first, last] = [options.begin_mask()?, options.end_mask()?];
+        let (counted, dropped) = (options.offset()? != 0, self.dropped()?);
+        let (mut begin, mut stride, mut taken) = (Vec::new(), Vec::new(), Vec::new());
         for (axis, &extent) in shape.iter().enumerate() {
             let Some(step) = usize::try_from(strides[axis]).ok().filter(|&step| step > 0) else {
                 return Err(self.setting("the stride", strides[axis]));
             };
-            let from = match begins[axis] {
-                _ if masked(axis, options.begin_mask().unwrap_or(0)) => 0,
-                from if from < 0 => (from + extent as i64).max(0),
-                from => from,
+            let whole = extent as i64;
+            // Negative ones count from the axis's end.
+            let place = |index: i64| if index < 0 { index + whole } else { index };
+            let from = match masked(axis, first) {
+                true => 0,
+                false => place(begins[axis]).max(0),
             };
             begin.push(usize::try_from(from).unwrap_or(usize::MAX));
             stride.push(step);
+            if dropped.contains(&axis) {
+                continue;
+            }
+            let to = match masked(axis, last) {
+                true => whole,
+                false if counted => place(ends[axis].saturating_add(from)),
+                false => place(ends[axis]),
+            };
+            let length = (to.clamp(0, whole) - from.min(whole)).max(0);
+            taken.push((length - 1).div_euclid(strides[axis]) + 1);
         }
+        self.takes(&taken)?;
         Ok((Kind::Slice { begin, stride }, Inputs::First(1)))
     }
 

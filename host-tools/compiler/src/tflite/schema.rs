@@ -175,8 +175,8 @@ table!(Pool {
     filter_w: 3 => i32 = 0, filter_h: 4 => i32 = 0, activation: 5 => i8 = 0,
 });
 table!(StridedSlice {
-    begin_mask: 0 => i32 = 0, ellipsis_mask: 2 => i32 = 0,
-    new_axis_mask: 3 => i32 = 0, shrink_axis_mask: 4 => i32 = 0,
+    begin_mask: 0 => i32 = 0, end_mask: 1 => i32 = 0, ellipsis_mask: 2 => i32 = 0,
+    new_axis_mask: 3 => i32 = 0, shrink_axis_mask: 4 => i32 = 0, offset: 5 => i8 = 0,
 });
 table!(Dense { activation: 0 => i8 = 0, weights_format: 1 => i8 = 0 });
 table!(Elementwise { activation: 0 => i8 = 0 });

@@ -174,6 +174,7 @@ pub const RESHAPE: i32 = 22;
 pub const SOFTMAX: i32 = 25;
 pub const MEAN: i32 = 40;
 pub const STRIDED_SLICE: i32 = 45;
+pub const SLICE: i32 = 65;
 pub const INT8: i8 = 9;
 pub const INT32: i8 = 2;
 
@@ -283,6 +284,7 @@ fn options_type(code: i32) -> i8 {
         SOFTMAX => 9,
         MEAN => 27,
         STRIDED_SLICE => 32,
+        SLICE => 48,
         _ => 1,
     }
 }
