@@ -11,7 +11,7 @@ mod trial;
 
 pub use cbpe::Cbpe;
 pub use prediction::{InferenceError, Prediction, PredictionFlags};
-pub use self_test::{SelfTestFailure, self_test};
+pub use self_test::{SelfTest, SelfTestFailure, self_test};
 pub use trial::{ShadowMonitor, ShadowVerdict, TrialMonitor, Verdict};
 
 use crate::drift::{Excess, Moments, statistics};

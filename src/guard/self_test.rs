@@ -33,11 +33,90 @@ pub enum SelfTestFailure {
     },
 }
 
-/// Runs golden vectors and compares each output element: |seen - expected| <= `tolerance`.
+/// A self-test under way: golden vectors come one at a time, so that whoever has other work can do it in
+/// between.
+#[derive(Debug, Clone, Copy)]
+pub struct SelfTest {
+    tolerance: f32,
+    vector: u32,
+}
+
+impl SelfTest {
+    /// A test that has seen no vector; an output element passes when |seen - expected| <= `tolerance`.
+    #[must_use]
+    pub const fn new(tolerance: f32) -> Self {
+        let vector = 0;
+        Self { tolerance, vector }
+    }
+
+    /// How many vectors passed.
+    #[must_use]
+    pub const fn passed(&self) -> u32 {
+        self.vector
+    }
+
+    /// Runs the next vector. `input` and `output` are working memory of at least the engine's lengths.
+    ///
+    /// # Errors
+    /// The first [`SelfTestFailure`] of it; the test has failed, then.
+    pub fn vector(
+        &mut self,
+        engine: &mut impl Engine,
+        given: impl IntoIterator<Item = f32>,
+        expected: impl IntoIterator<Item = f32>,
+        input: &mut [f32],
+        output: &mut [f32],
+    ) -> Result<(), SelfTestFailure> {
+        let vector = self.vector;
+        let shape = SelfTestFailure::Shape { vector };
+        let input = input.get_mut(..engine.input_len()).ok_or(shape)?;
+        let output = output.get_mut(..engine.output_len()).ok_or(shape)?;
+        let mut given = given.into_iter();
+        for slot in input.iter_mut() {
+            *slot = given.next().ok_or(shape)?;
+        }
+        if given.next().is_some() {
+            return Err(shape);
+        }
+        engine
+            .run(input, output)
+            .map_err(|error| SelfTestFailure::Engine { vector, error })?;
+        let mut expected = expected.into_iter();
+        for (element, &seen) in (0..).zip(output.iter()) {
+            let expected = expected.next().ok_or(shape)?;
+            let near = libm::fabsf(seen - expected) <= self.tolerance;
+            if !near {
+                return Err(SelfTestFailure::Mismatch {
+                    vector,
+                    element,
+                    expected,
+                    seen,
+                });
+            }
+        }
+        if expected.next().is_some() {
+            return Err(shape);
+        }
+        self.vector += 1;
+        Ok(())
+    }
+
+    /// Ends the test after the last vector, and says how many there were.
+    ///
+    /// # Errors
+    /// [`SelfTestFailure::Empty`] when there was none.
+    pub const fn finish(self) -> Result<u32, SelfTestFailure> {
+        match self.vector {
+            0 => Err(SelfTestFailure::Empty),
+            vectors => Ok(vectors),
+        }
+    }
+}
+
+/// Runs golden vectors through a [`SelfTest`] and returns their number.
 ///
 /// A vector is a pair of input and output in the form of iterators, so that unaligned bytes need no
 /// copy of their own. `input` and `output` are working memory of at least the engine's lengths.
-/// Returns the number of vectors.
 ///
 /// # Errors
 /// The first [`SelfTestFailure`].
@@ -53,45 +132,11 @@ where
     I: IntoIterator<Item = f32>,
     O: IntoIterator<Item = f32>,
 {
-    let shape = SelfTestFailure::Shape { vector: 0 };
-    let input = input.get_mut(..engine.input_len()).ok_or(shape)?;
-    let output = output.get_mut(..engine.output_len()).ok_or(shape)?;
-    let mut vector = 0;
+    let mut test = SelfTest::new(tolerance);
     for (given, expected) in golden {
-        let shape = SelfTestFailure::Shape { vector };
-        let mut given = given.into_iter();
-        for slot in input.iter_mut() {
-            *slot = given.next().ok_or(shape)?;
-        }
-        if given.next().is_some() {
-            return Err(shape);
-        }
-        engine
-            .run(input, output)
-            .map_err(|error| SelfTestFailure::Engine { vector, error })?;
-        let mut expected = expected.into_iter();
-        for (element, &seen) in (0..).zip(output.iter()) {
-            let expected = expected.next().ok_or(shape)?;
-            let near = libm::fabsf(seen - expected) <= tolerance;
-            if !near {
-                return Err(SelfTestFailure::Mismatch {
-                    vector,
-                    element,
-                    expected,
-                    seen,
-                });
-            }
-        }
-        if expected.next().is_some() {
-            return Err(shape);
-        }
-        vector += 1;
+        test.vector(engine, given, expected, input, output)?;
     }
-    if vector == 0 {
-        Err(SelfTestFailure::Empty)
-    } else {
-        Ok(vector)
-    }
+    test.finish()
 }
 
 #[cfg(test)]

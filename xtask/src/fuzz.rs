@@ -3,7 +3,7 @@
 use crate::{announce, cargo, step};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// How long and which.
@@ -33,8 +33,6 @@ const MAX_LEN: u32 = 32 * 1024;
 /// Builds and runs the targets, each on a corpus of its own that grows in `target/fuzz/corpus` from
 /// seeds that the target writes itself.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
-    // Named, so that build scripts are not instrumented.
-    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let folder = root.join("fuzz");
     let targets = targets(&folder)?;
     let chosen: Vec<&String> = targets
@@ -44,16 +42,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     if chosen.is_empty() {
         bail!("no such fuzz target; there are: {}", targets.join(", "));
     }
-    let mut build = cargo(&folder);
-    build
-        .env("RUSTFLAGS", FLAGS)
-        .args(["build", "--release", "--target", &host]);
-    if options.planted {
-        build.args(["--features", "planted"]);
-    }
-    build.arg("--target-dir").arg(root.join("target/fuzz"));
-    step("fuzz targets", &mut build)?;
-    let binaries = root.join("target/fuzz").join(&host).join("release");
+    let binaries = build(root, options.planted)?;
     for name in chosen {
         let source = folder.join("fuzz_targets").join(name).with_extension("rs");
         if options.planted && !std::fs::read_to_string(source)?.contains("planted(") {
@@ -68,6 +57,23 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Builds all targets, and says in which folder they are.
+pub fn build(root: &Path, planted: bool) -> Result<PathBuf> {
+    // Named, so that build scripts are not instrumented.
+    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let target = root.join("target/fuzz");
+    let mut build = cargo(&root.join("fuzz"));
+    build
+        .env("RUSTFLAGS", FLAGS)
+        .args(["build", "--release", "--target", &host]);
+    if planted {
+        build.args(["--features", "planted"]);
+    }
+    build.arg("--target-dir").arg(&target);
+    step("fuzz targets", &mut build)?;
+    Ok(target.join(&host).join("release"))
 }
 
 /// How a target is run: its seeds written anew, everything it finds kept in `target/fuzz`.

@@ -1,21 +1,25 @@
 //! The inference task: samples in, predictions judged, and nothing in between that waits for flash or
 //! network.
 //!
+//! A release is made ready here too, a golden vector between two samples: its memory and the arena are
+//! this task's, and the release that answers must not wait.
+//!
 //! What others need to know goes into the bounded channels of [`Link`]; what finds them full is counted
 //! (alarms) or merged (summaries), never waited for.
 
 use crate::board::{Reading, Sensor, Watchdog};
 use crate::engine::{Arena, PlaceEngine};
 use crate::link::{Command, FlightRecorder, Link, Pulse, Report};
-use crate::load::{self, PlaceRuntime};
+use crate::load::{Candidate, PlaceRuntime};
 use crate::store::Held as HeldSlot;
 use crate::{MAX_FEATURES as F, MAX_INPUT, MAX_OUTPUTS as C};
 use core::sync::atomic::Ordering;
 use edgeward::contract::{Sample, SourceInfo};
+use edgeward::policy::TrialPolicy;
 use edgeward::program::Kernels;
 use edgeward::recorder::Recorder;
 use edgeward::slots::Slot;
-use edgeward::telemetry::{Alarm, Summary, release_id};
+use edgeward::telemetry::{Alarm, Reason, ReleaseId, Summary, release_id};
 use edgeward::trust::Digest32;
 use edgeward_firmware::cast::{Cast, Stage, Told};
 use edgeward_firmware::control::Purpose;
@@ -45,6 +49,8 @@ pub struct Inference<K: 'static> {
     arena: &'static Arena,
     cast: Cast<PlaceRuntime<K>, PlaceEngine<K>, Tensor, F, C>,
     told: Teller,
+    /// Releases whose golden vectors run, each in its slot's place.
+    candidates: [Option<Candidate<K>>; 2],
     /// None where the board has none, or has lent it to the application.
     recorder: Option<FlightRecorder>,
     /// Inferences since it was lent.
@@ -77,8 +83,12 @@ pub async fn run<K: Kernels + Default>(
         if application.beats(link.turns.load(Ordering::Relaxed), Instant::now()) {
             watchdog.feed();
         }
+        let idle = match inference.advance(&sensor.source()) {
+            true => Duration::from_ticks(0),
+            false => IDLE,
+        };
         let commands = link.commands.receive();
-        match select3(commands, sensor.next(&mut values), Timer::after(IDLE)).await {
+        match select3(commands, sensor.next(&mut values), Timer::after(idle)).await {
             Either3::First(command) => inference.command(command, &sensor.source()),
             Either3::Second(reading) => inference.reading(reading, &values, &sensor.source()),
             Either3::Third(()) => {}
@@ -100,6 +110,7 @@ impl<K: Kernels + Default> Inference<K> {
                 held: Held::new(),
                 late: Late::new(),
             },
+            candidates: [None, None],
             recorder: None,
             unrecorded: 0,
         }
@@ -149,6 +160,7 @@ impl<K: Kernels + Default> Inference<K> {
             }
             Command::Confirmed(slot) => self.cast.confirmed(slot, &mut self.told),
             Command::Stop(slot) => {
+                self.candidates[slot as usize] = None;
                 self.cast.stop(slot, Some(source), &mut self.told);
                 self.link.stopped.signal(());
             }
@@ -165,7 +177,8 @@ impl<K: Kernels + Default> Inference<K> {
         self.cast.judge(Some(source), &mut self.told);
     }
 
-    /// Makes a release ready, unless it is.
+    /// Has a release made ready, unless it is. Who loads another one into a slot, or leaves it, hears no
+    /// more of the one before.
     fn load(
         &mut self,
         slot: Slot,
@@ -174,21 +187,59 @@ impl<K: Kernels + Default> Inference<K> {
         held: HeldSlot,
         source: &SourceInfo<'_>,
     ) {
+        self.candidates[slot as usize] = None;
         let release = release_id(digest);
         let ready = self.cast.ready(slot, release);
-        let outcome = match ready.filter(|_| purpose != Purpose::SelfTest) {
-            Some(policy) => Ok(policy),
-            None => {
-                // Its tensor is wanted.
-                self.cast.stop(slot, Some(source), &mut self.told);
-                let memory = &mut self.told.tensors[slot as usize];
-                load::load(held, digest, self.arena, memory).map(|runtime| {
-                    let policy = runtime.policy().trial;
-                    self.cast.put(slot, runtime, Some(source), &mut self.told);
-                    policy
-                })
-            }
+        if let Some(policy) = ready.filter(|_| purpose != Purpose::SelfTest) {
+            self.loaded(slot, release, purpose, Ok(policy));
+            return;
+        }
+        // Its tensor is wanted.
+        self.cast.stop(slot, Some(source), &mut self.told);
+        match Candidate::new(held, digest, purpose, self.arena) {
+            Ok(candidate) => self.candidates[slot as usize] = Some(candidate),
+            Err(reason) => self.loaded(slot, release, purpose, Err(reason)),
+        }
+    }
+
+    /// Runs one golden vector, if a release is being made ready; true when there is more to do.
+    fn advance(&mut self, source: &SourceInfo<'_>) -> bool {
+        let Some((slot, candidate)) = Slot::ALL
+            .into_iter()
+            .zip(&mut self.candidates)
+            .find(|(_, candidate)| candidate.is_some())
+        else {
+            return false;
         };
+        let memory = &mut self.told.tensors[slot as usize];
+        let step = match (candidate.as_mut(), memory.as_deref_mut()) {
+            (Some(candidate), Some(tensor)) => candidate.step(tensor),
+            _ => Err(Reason::Unsupported),
+        };
+        if step == Ok(true) {
+            return true;
+        }
+        let Some(candidate) = candidate.take() else {
+            return false;
+        };
+        let (release, purpose) = (candidate.release(), candidate.purpose);
+        let made = step.and_then(|_| candidate.finish(memory));
+        let outcome = made.map(|runtime| {
+            let policy = runtime.policy().trial;
+            self.cast.put(slot, runtime, Some(source), &mut self.told);
+            policy
+        });
+        self.loaded(slot, release, purpose, outcome);
+        true
+    }
+
+    fn loaded(
+        &mut self,
+        slot: Slot,
+        release: ReleaseId,
+        purpose: Purpose,
+        outcome: Result<TrialPolicy, Reason>,
+    ) {
         self.told.report(Report::Loaded {
             slot,
             release,
@@ -263,3 +314,6 @@ where
         Instant::now().as_micros()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use board::Board;
 use edgeward::bundle::BoardClass;
 use offers::{Key, refused};
 use serde_json::Value;
-use site::Site;
+use site::{Site, Windows};
 use std::time::Duration;
 
 /// How long a broker is gone.
@@ -147,18 +147,22 @@ fn a_board_without_its_broker_goes_on_and_reports_later() {
     site.enroll(&board.key());
     site.roll_out("v1");
     site.until_it_runs("1.0.0");
-    let (before, _) = site.windows();
+    // A window takes about a second, and is told at once while there is a broker.
+    let before = site.until_windows(1);
     site.stop_broker();
     board.until_it_says("disconnected");
-    // As long as the broker is gone: a window takes about a second.
+    // As long as the broker is gone.
     std::thread::sleep(OUTAGE);
     site.start_mosquitto();
-    let enough = before + OUTAGE.as_secs() / 2;
-    let (_, samples) = site.until_windows(enough);
-    assert!(
-        samples.iter().all(|&samples| samples % 1000 == 0),
-        "{samples:?}"
-    );
+    let told: u64 = before.iter().map(|it| it.windows).sum();
+    let after = site.until_windows(told + OUTAGE.as_secs());
+    let whole = |it: &Windows| it.windows == 1 && it.samples == 1000;
+    assert!(after.iter().all(whole), "{after:?}");
+    // A board that stood still without its broker would have ended no window for as long.
+    let ends = after.iter().map(|it| it.to_ms);
+    let pauses = ends.clone().zip(ends.skip(1)).map(|(one, next)| next - one);
+    let longest = pauses.max().expect("several windows");
+    assert!(u128::from(longest) < OUTAGE.as_millis() / 2, "{after:?}");
 }
 
 /// A driver of the board's that does not work: whatever it does, the board starts again and says how it

@@ -123,9 +123,9 @@ impl Site {
         self.running.replace(Some(running));
     }
 
-    /// How many windows of the board are stored, and the samples of each; no number of what it said is
-    /// missing, and none is there twice.
-    pub fn windows(&self) -> (u64, Vec<u64>) {
+    /// What is stored of the board's windows; no number of what it said is missing, and none is there
+    /// twice.
+    pub fn windows(&self) -> Vec<Windows> {
         let store = Sqlite::open(&self.path(".edgeward/store.db")).expect("the store");
         let query = FrameQuery {
             device: Some(Board::NAME.to_owned()),
@@ -138,21 +138,18 @@ impl Site {
             last = frame.sequence;
         }
         let summaries = frames.iter().filter(|it| it.kind == Kind::Summary);
-        let of = |name: &'static str| {
-            move |frame: &StoredFrame| frame.body[name].as_u64().expect("a count")
-        };
-        let windows = summaries.clone().map(of("windows")).sum();
-        (windows, summaries.map(of("samples")).collect())
+        summaries.map(Windows::of).collect()
     }
 
     /// Waits until so many are stored.
-    pub fn until_windows(&self, enough: u64) -> (u64, Vec<u64>) {
+    pub fn until_windows(&self, enough: u64) -> Vec<Windows> {
         wait_until("windows", PATIENCE, || {
-            let windows = self.windows();
-            let there = windows.0 >= enough;
-            there
-                .then_some(windows)
-                .ok_or_else(|| format!("of {enough}"))
+            let stored = self.windows();
+            let there: u64 = stored.iter().map(|it| it.windows).sum();
+            match there >= enough {
+                true => Ok(stored),
+                false => Err(format!("{there} of {enough}")),
+            }
         })
     }
 
@@ -222,6 +219,28 @@ impl Site {
             let running = &shown["running"];
             running["version"] == version && running["state"] == "confirmed"
         })
+    }
+}
+
+/// A summary that was stored.
+#[derive(Debug)]
+pub struct Windows {
+    /// How many windows it sums up.
+    pub windows: u64,
+    /// Their samples.
+    pub samples: u64,
+    /// When the last one ended, by the board's clock.
+    pub to_ms: u64,
+}
+
+impl Windows {
+    fn of(frame: &StoredFrame) -> Self {
+        let field = |name: &str| frame.body[name].as_u64().expect("a number");
+        Self {
+            windows: field("windows"),
+            samples: field("samples"),
+            to_ms: field("to_ms"),
+        }
     }
 }
 

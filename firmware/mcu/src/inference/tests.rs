@@ -1,0 +1,279 @@
+use super::*;
+use crate::store::StoreFlash;
+use crate::testing::{MemoryFlash, store};
+use edgeward::bundle::decode::{encode_policy, encode_profile};
+use edgeward::bundle::golden::encode_golden;
+use edgeward::bundle::{BoardClass, Bundle, BundleWriter, Description, SectionKind};
+use edgeward::contract::SourceInfo;
+use edgeward::drift::edges_of_sorted;
+use edgeward::policy::Policy;
+use edgeward::profile::{
+    BINS, DType, DriftLimits, FeatureProfile, Layout, MissingPolicy, Name, OutputKind,
+    OutputProfile, Profile, Schema,
+};
+use edgeward::program::codec::{Field, Writer};
+use edgeward::program::{HEADER_BYTES, Header, MAGIC, Portable, VERSION};
+use edgeward_firmware::control::Mode;
+use embedded_storage::nor_flash::NorFlash;
+
+/// Samples of two features in a window.
+const WINDOW: u16 = 4;
+const INPUTS: usize = 8;
+const OUTPUTS: usize = 3;
+
+const SOURCE: SourceInfo<'_> = SourceInfo {
+    schema_version: 1,
+    dtype: DType::F32,
+    feature_version: 0,
+    features: &["f0", "f1"],
+};
+
+fn name(text: &str) -> Name {
+    Name::try_from(text).unwrap()
+}
+
+fn feature(text: &str) -> FeatureProfile {
+    let values: Vec<f32> = (-14..14).map(|i| i as f32 / 2.0).collect();
+    let none = f32::INFINITY;
+    FeatureProfile {
+        name: name(text),
+        missing: MissingPolicy::HoldLast,
+        min: -10.0,
+        max: 10.0,
+        mean: 0.0,
+        sd: 4.0,
+        max_rate: none,
+        stuck_run: 0,
+        edges: edges_of_sorted(&values).unwrap(),
+        reference: [2; BINS],
+        limits: DriftLimits {
+            psi: none,
+            ks: none,
+            js: none,
+            wasserstein: none,
+        },
+    }
+}
+
+fn profile() -> Profile<F, C> {
+    Profile {
+        schema: Schema {
+            version: 1,
+            dtype: DType::F32,
+            window: WINDOW,
+            hop: 1,
+            layout: Layout::SamplesFirst,
+            period_ms: 0,
+            max_age_ms: 0,
+            feature_version: 0,
+        },
+        features: SOURCE.features.iter().map(|text| feature(text)).collect(),
+        output: OutputProfile {
+            kind: OutputKind::Logits,
+            names: ["a", "b", "c"].into_iter().map(name).collect(),
+            temperature: 1.0,
+            class_counts: [100; OUTPUTS].into_iter().collect(),
+            score_mean: 0.8,
+            score_sd: 0.1,
+            score_p01: 0.4,
+            score_p99: 0.99,
+            entropy_mean: 0.3,
+            class_psi_limit: f32::INFINITY,
+            score_shift_limit: f32::INFINITY,
+        },
+        drift_window: 1000,
+    }
+}
+
+/// A program of no operators: its outputs are its first inputs.
+fn program() -> Vec<u8> {
+    let header = Header {
+        magic: MAGIC,
+        version: VERSION,
+        layout: 0,
+        flags: 0,
+        bytes: HEADER_BYTES as u32,
+        op_bytes: 0,
+        op_count: 0,
+        arena_bytes: 16,
+        input: 0,
+        input_len: INPUTS as u32,
+        input_scale: 1.0,
+        output: 0,
+        output_len: OUTPUTS as u32,
+        output_scale: 1.0,
+        input_zero_point: 0,
+        output_zero_point: 0,
+        feature_count: 0,
+        features: 0,
+        feature_inner: 0,
+        input_planes: 0,
+        reserved: [0; 2],
+    };
+    let mut bytes = vec![0; HEADER_BYTES];
+    header.write(&mut Writer::new(&mut bytes)).unwrap();
+    bytes
+}
+
+/// A release whose golden vectors have these outputs; the right ones are 1, 2 and 3.
+fn bundle(outputs: &[[f32; OUTPUTS]]) -> Vec<u8> {
+    let given: Vec<f32> = (1..=INPUTS).map(|i| i as f32).collect();
+    let vectors: Vec<_> = outputs
+        .iter()
+        .map(|output| (given.clone(), output.to_vec()))
+        .collect();
+    let mut writer = BundleWriter::new(Description {
+        name: "m".into(),
+        version: "1".into(),
+        counter: 1,
+        class: BoardClass::Mcu,
+        kernels: "natural".into(),
+        arena_bytes: 16,
+        min_runtime: 1,
+    })
+    .unwrap();
+    let sections = [
+        (SectionKind::Program, program()),
+        (SectionKind::Profile, encode_profile(&profile()).unwrap()),
+        (
+            SectionKind::Policy,
+            encode_policy(&Policy::standard()).unwrap(),
+        ),
+        (SectionKind::Golden, encode_golden(0.0, &vectors).unwrap()),
+    ];
+    for (kind, bytes) in sections {
+        writer.section(kind, bytes).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+const RIGHT: [f32; OUTPUTS] = [1.0, 2.0, 3.0];
+const WRONG: [f32; OUTPUTS] = [1.0, 2.0, 4.0];
+
+/// An inference task whose turns the test takes.
+struct Bench {
+    task: Inference<Portable>,
+    link: &'static Link,
+    store: &'static crate::Store<MemoryFlash>,
+    sequence: u32,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let link: &'static Link = Box::leak(Box::default());
+        let arena = Box::leak(vec![0; 16].into_boxed_slice());
+        let arena = Box::leak(Box::new(Arena::new(arena)));
+        let tensors = Box::leak(Box::new([[0.0; MAX_INPUT]; 2]));
+        Self {
+            task: Inference::new(link, arena, tensors),
+            link,
+            store: store(),
+            sequence: 0,
+        }
+    }
+
+    /// Puts a release into a slot and has it loaded.
+    fn load(&mut self, slot: Slot, purpose: Purpose, outputs: &[[f32; OUTPUTS]]) {
+        let bytes = bundle(outputs);
+        let start = self.store.map().slots.slot(slot).start;
+        StoreFlash(self.store).write(start, &bytes).unwrap();
+        self.command(Command::Load {
+            slot,
+            digest: Bundle::open(&bytes).unwrap().head().digest(),
+            purpose,
+            held: self.store.hold(slot, bytes.len() as u32).unwrap(),
+        });
+    }
+
+    fn command(&mut self, command: Command) {
+        self.task.command(command, &SOURCE);
+    }
+
+    fn sample(&mut self) {
+        let reading = Reading::Sample {
+            sequence: self.sequence,
+            time_ms: u64::from(self.sequence),
+            count: 2,
+        };
+        self.sequence += 1;
+        let mut values = [0.0; F];
+        values[0] = (self.sequence % 5) as f32;
+        self.task.reading(reading, &values, &SOURCE);
+    }
+
+    /// What the release in slot A answered so far.
+    fn answered(&self) -> u32 {
+        self.task
+            .cast
+            .runtime(Slot::A)
+            .unwrap()
+            .guard()
+            .inferences()
+    }
+
+    /// What loading came to, if that is known.
+    fn outcome(&self) -> Option<Result<(), Reason>> {
+        match self.link.reports.try_receive().ok()? {
+            Report::Loaded { outcome, .. } => Some(outcome.map(|_| ())),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Has slot A confirmed and answering.
+    fn answering() -> Self {
+        let mut bench = Self::new();
+        bench.load(Slot::A, Purpose::Confirmed, &[RIGHT]);
+        while bench.task.advance(&SOURCE) {}
+        assert_eq!(bench.outcome(), Some(Ok(())));
+        bench.command(Command::Run(Slot::A, Mode::Confirmed));
+        (0..WINDOW).for_each(|_| bench.sample());
+        assert_eq!(bench.answered(), 1);
+        bench
+    }
+}
+
+#[test]
+fn a_release_answers_between_the_golden_vectors_of_the_next() {
+    let mut bench = Bench::answering();
+    bench.load(Slot::B, Purpose::SelfTest, &[RIGHT; 3]);
+    for turn in 1..=3 {
+        assert!(bench.task.advance(&SOURCE), "a vector is left");
+        assert_eq!(bench.outcome(), None);
+        bench.sample();
+        assert_eq!(bench.answered(), 1 + turn);
+    }
+    assert!(bench.task.advance(&SOURCE));
+    assert_eq!(bench.outcome(), Some(Ok(())));
+    assert!(!bench.task.advance(&SOURCE), "nothing is left to do");
+}
+
+#[test]
+fn the_first_wrong_vector_ends_a_self_test() {
+    let mut bench = Bench::answering();
+    bench.load(Slot::B, Purpose::SelfTest, &[RIGHT, WRONG, RIGHT]);
+    assert!(bench.task.advance(&SOURCE));
+    assert_eq!(bench.outcome(), None);
+    assert!(bench.task.advance(&SOURCE));
+    assert_eq!(bench.outcome(), Some(Err(Reason::SelfTest)));
+    assert!(!bench.task.advance(&SOURCE));
+    // What failed lets go of its slot, and of the memory of its tensor.
+    let start = bench.store.map().slots.slot(Slot::B).start;
+    StoreFlash(bench.store).write(start, &[0; 8]).unwrap();
+    assert!(bench.task.told.tensors[Slot::B as usize].is_some());
+}
+
+#[test]
+fn a_slot_that_is_left_is_tested_no_more() {
+    let mut bench = Bench::answering();
+    bench.load(Slot::B, Purpose::SelfTest, &[RIGHT; 3]);
+    assert!(bench.task.advance(&SOURCE));
+    let start = bench.store.map().slots.slot(Slot::B).start;
+    assert!(StoreFlash(bench.store).write(start, &[0; 8]).is_err());
+    bench.command(Command::Stop(Slot::B));
+    assert!(bench.link.stopped.signaled());
+    assert!(!bench.task.advance(&SOURCE));
+    assert_eq!(bench.outcome(), None);
+    StoreFlash(bench.store).write(start, &[0; 8]).unwrap();
+    bench.sample();
+    assert_eq!(bench.answered(), 2);
+}
