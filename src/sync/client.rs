@@ -143,6 +143,9 @@ pub struct UpdateClient<'a, V, const W: usize> {
     /// The releases in the slots were not looked at since the start, or since the root changed.
     /// Nothing uses `head` while this is so.
     pub(super) review_due: bool,
+    /// Slots that were looked at since then: another one's head, which can't be read, has none of them
+    /// read and verified again.
+    pub(super) reviewed: [bool; 2],
     /// Whether the head in each slot could not be read, and when it is tried again.
     pub(super) unread: [Unread; 2],
     /// Slots that were confirmed and whose release the root no longer trusts.
@@ -170,6 +173,7 @@ impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
             desired_again: Again::default(),
             root_again: Again::default(),
             review_due: true,
+            reviewed: [false; 2],
             unread: [Unread::default(); 2],
             revoked: [false; 2],
         }

@@ -79,6 +79,7 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
                 self.halt();
                 self.ask_desired = true;
                 self.review_due = true;
+                self.reviewed = [false; 2];
                 self.look_through(slots)?;
                 Ok(None)
             }
@@ -90,7 +91,7 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
     /// that too few of their keys vouch for now. Call before a release is loaded or confirmed.
     ///
     /// Returns a slot whose release is to be stopped, as [`Action::Stop`](super::Action::Stop) does,
-    /// each once: call until it says none. What is confirmed runs on, and [`UpdateClient::is_revoked`]
+    /// each once: call until it says none, or fails. What is confirmed runs on, and [`UpdateClient::is_revoked`]
     /// says so.
     ///
     /// `now_ms` is that of [`UpdateClient::poll`].
@@ -107,8 +108,12 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
         for unread in &mut self.unread {
             unread.tick(now_ms, &timing);
         }
-        self.look_through(slots)?;
-        Ok(self.stopped())
+        let looked = self.look_through(slots);
+        // What has ended stops, whether or not the other slot's head can be read.
+        match self.stopped() {
+            Some(slot) => Ok(Some(slot)),
+            None => looked.map(|()| None),
+        }
     }
 
     /// Whether the release in a slot was confirmed and is no longer signed by enough keys of the
@@ -122,41 +127,52 @@ impl<V: Verifier, const W: usize> UpdateClient<'_, V, W> {
         if !self.review_due {
             return Ok(());
         }
+        let mut looked = Ok(());
         for slot in Slot::ALL {
-            let (state, release) = (
-                slots.record(slot).state,
-                release_id(&slots.record(slot).digest),
-            );
-            let held = matches!(
-                state,
-                SlotState::Staged | SlotState::Shadow | SlotState::Trial | SlotState::Confirmed
-            );
-            let fault = if held { self.fault(slot, slots)? } else { None };
-            let known = core::mem::take(&mut self.revoked[slot as usize]);
-            let Some(fault) = fault else {
+            if self.reviewed[slot as usize] {
                 continue;
-            };
-            match (state, fault) {
-                (SlotState::Confirmed, HeadFault::Unsigned) => {
-                    self.revoked[slot as usize] = true;
-                    // Said once, however often the other slot's head makes this look again.
-                    if !known {
-                        self.report(Event::Slot {
-                            slot: slot as u8,
-                            release,
-                            state: SlotState::Revoked,
-                        });
-                    }
-                }
-                // Whether it holds is for the next boot to say.
-                (SlotState::Confirmed, _) => {}
-                (SlotState::Trial, fault) => self.end_trial(slot, fault.since(), slots)?,
-                (_, fault) => self.abandon(slot, fault, slots)?,
+            }
+            match self.look_at(slot, slots) {
+                Ok(()) => self.reviewed[slot as usize] = true,
+                Err(error) => looked = looked.and(Err(error)),
             }
         }
+        looked?;
         self.review_due = false;
         self.unread = Default::default();
         Ok(())
+    }
+
+    fn look_at<S: NorFlash>(&mut self, slot: Slot, slots: &mut Slots<S>) -> Result<(), Error> {
+        let (state, release) = (
+            slots.record(slot).state,
+            release_id(&slots.record(slot).digest),
+        );
+        let held = matches!(
+            state,
+            SlotState::Staged | SlotState::Shadow | SlotState::Trial | SlotState::Confirmed
+        );
+        let fault = if held { self.fault(slot, slots)? } else { None };
+        let known = core::mem::take(&mut self.revoked[slot as usize]);
+        match (state, fault) {
+            (_, None) => Ok(()),
+            (SlotState::Confirmed, Some(HeadFault::Unsigned)) => {
+                self.revoked[slot as usize] = true;
+                // Said once, whatever root comes after.
+                if !known {
+                    self.report(Event::Slot {
+                        slot: slot as u8,
+                        release,
+                        state: SlotState::Revoked,
+                    });
+                }
+                Ok(())
+            }
+            // Whether it holds is for the next boot to say.
+            (SlotState::Confirmed, Some(_)) => Ok(()),
+            (SlotState::Trial, Some(fault)) => self.end_trial(slot, fault.since(), slots),
+            (_, Some(fault)) => self.abandon(slot, fault, slots),
+        }
     }
 
     /// What speaks against the head in a slot under the root as it is now. Read twice before it says

@@ -315,6 +315,34 @@ fn a_flash_that_can_not_be_read_for_a_moment_ends_no_trial() {
     assert_eq!(slots.record(Slot::B).state, lost);
 }
 
+/// Whichever of the two heads can't be read.
+#[test]
+fn a_trial_ends_and_stops_whether_or_not_the_confirmed_head_can_be_read() {
+    let (_, _, slots) = on_trial();
+    let switch = Arc::new(AtomicBool::new(false));
+    let (layout, unreadable) = (*slots.layout(), slots.layout().slot(Slot::A));
+    let flash = slots
+        .into_flash()
+        .with_unreadable(unreadable, switch.clone());
+    let mut slots = Slots::open(flash, layout).unwrap();
+    let mut head = [0; HEAD];
+    let mut client = Client::new(config(), RingVerifier, &mut head);
+    switch.store(true, Ordering::Relaxed);
+    let bytes = seal(ContentType::Root, &to_vec(&next_root(12)), 1);
+    let taken = client.root(&bytes, &mut slots);
+    assert!(matches!(taken, Err(Error::Flash(_))), "{taken:?}");
+    let revoked = SlotState::Rejected(Reason::Revoked);
+    assert_eq!(slots.record(Slot::B).state, revoked);
+    assert_eq!(client.review(0, &mut slots), Ok(Some(Slot::B)));
+    let seen = client.review(0, &mut slots);
+    assert!(matches!(seen, Err(Error::Flash(_))), "said once: {seen:?}");
+    // It is still seen that the confirmed one is not trusted, once that can be read.
+    switch.store(false, Ordering::Relaxed);
+    let later_ms = client.next_deadline_ms().unwrap();
+    assert_eq!(client.review(later_ms, &mut slots), Ok(None));
+    assert!(client.is_revoked(Slot::A));
+}
+
 #[test]
 fn a_trial_whose_head_was_lost_ends_as_corrupt() {
     let (mut world, targets, mut slots) = on_trial();
