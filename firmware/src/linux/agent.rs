@@ -73,18 +73,22 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         .collect::<Result<heapless::Vec<Text, 8>>>()?;
     let signer = key::load_or_create(&config.key)?;
     let (mut slots, layout) = provision::open_slots(config)?;
+    let setup = setup(config, &tags)?;
+    let broker = mqtt::options(config)?;
+    // What fails up to here, or is ended below, is no death of a release: it had no part in it.
+    let number = slots.state().boot.saturating_add(1);
+    let outbox = provision::open_outbox(config, &signer.public_key(), number)?;
     let boot = slots
         .begin_boot()
         .map_err(|error| anyhow::anyhow!("slots: {error:?}"))?;
     tracing::info!(boot = slots.state().boot, decision = ?boot, "boot");
-    let outbox = provision::open_outbox(config, &signer.public_key(), slots.state().boot)?;
     let mut head = vec![0; MAX_HEAD_CHUNKS as usize * CHUNK_BYTES];
     let mut payload = vec![0; max_payload_bytes(F, C)];
     let mut frame = vec![0; max_frame_bytes(F, C)];
     let begun = Instant::now();
     let sync = sync_config(config, &tags, layout.slot_bytes);
     let parts = Parts {
-        setup: setup(config, &tags)?,
+        setup,
         signer,
         verifier: RingVerifier,
         slots,
@@ -95,17 +99,24 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         payload: &mut payload,
         frame: &mut frame,
     };
-    let control = Box::new(Control::new(parts, now(begun))?);
+    let mut control = Box::new(Control::new(parts, now(begun))?);
     let stats = Arc::new(Stats::default());
     {
         let mut status = stats.status();
         status.device.clone_from(&config.device);
         status.fleet.clone_from(&config.fleet);
     }
+    let threads = match Threads::start(config, stats.clone(), stop.clone()) {
+        Ok(threads) => threads,
+        Err(error) => {
+            control.end()?;
+            return Err(error);
+        }
+    };
     let mut agent = Agent {
         control,
-        transport: Mqtt::new(mqtt::options(config)?),
-        threads: Threads::start(config, stats.clone(), stop.clone())?,
+        transport: Mqtt::new(broker),
+        threads,
         stats,
         begun,
         ready: [None, None],
