@@ -1,6 +1,8 @@
 //! The rollout controller: looks at what the boards report, advances a rollout or stops it, and keeps
 //! its roots, its desired state and its bundles on the broker.
 
+mod ear;
+
 use crate::collector::now_ms;
 use crate::files;
 use crate::keys::{KeyError, KeyStore, hex};
@@ -8,6 +10,7 @@ use crate::mqtt::{Mqtt, Options};
 use crate::release::{Release, ReleaseError, needed, publish_roots, sign_desired_by, withdraw};
 use crate::rollout::{BoardView, Counts, Decision, Listening, PlanError, Rollout, State};
 use crate::store::{Member, Store, StoreError};
+use ear::Ear;
 use edgeward::sync::cohort_per_mille;
 use edgeward::telemetry::Birth;
 use edgeward::topic;
@@ -19,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Pause between two looks at the fleet.
 const PERIOD: Duration = Duration::from_millis(250);
@@ -170,6 +173,7 @@ pub struct Controller {
     root: Vec<u8>,
     /// The rollout standing published last, and until when it holds.
     published: Option<(Rollout, u64)>,
+    ear: Ear,
     /// What it hears of the boards, or heard last and has not stored.
     heard: Option<Listening>,
 }
@@ -187,6 +191,7 @@ impl Controller {
             kept: BTreeMap::new(),
             root: Vec::new(),
             published: None,
+            ear: Ear::default(),
             heard: None,
         }
     }
@@ -204,12 +209,25 @@ impl Controller {
     /// [`ControlError`]; the next call tries again.
     pub fn step(&mut self) -> Result<Option<(Rollout, Counts)>, ControlError> {
         let now = now_ms();
-        let when = Now {
+        // The collector has a connection of its own to the same broker: without the broker, neither hears
+        // a board.
+        let stands = self.mqtt.connected_for();
+        let hearing_since_ms = self.ear.hears_since_ms((now, Instant::now()), stands);
+        let stepped = self.step_at(Now {
             ms: now,
-            hearing_since_ms: self.hearing_since_ms(now),
-        };
-        self.heard = hear(self.store.as_ref(), &self.fleet, self.heard, when)?;
+            hearing_since_ms,
+        });
+        // A step may take its time, a large release to publish, say; that is no absence.
+        self.ear.seen((now_ms(), Instant::now()));
+        stepped
+    }
+
+    fn step_at(&mut self, when: Now) -> Result<Option<(Rollout, Counts)>, ControlError> {
+        let now = when.ms;
+        let heard = hear(self.store.as_ref(), &self.fleet, self.heard, when);
+        // A root that revokes a key waits for no store.
         self.keep_roots()?;
+        self.heard = heard?;
         let Some((seen, changes)) = look(self.store.as_ref(), &self.fleet, when)? else {
             return Ok(None);
         };
@@ -239,13 +257,6 @@ impl Controller {
         }
         self.publish(&rollout, &signers, now)?;
         Ok(Some((rollout, counts)))
-    }
-
-    /// Since when the connection stands without a break, if it does. The collector has one of its own to
-    /// the same broker: without the broker, neither hears a board.
-    fn hearing_since_ms(&self, now_ms: u64) -> Option<u64> {
-        let stands_ms = self.mqtt.connected_for()?.as_millis();
-        Some(now_ms.saturating_sub(u64::try_from(stands_ms).unwrap_or(u64::MAX)))
     }
 
     /// Whether this process has published how the rollout stands, and that holds for long enough.
