@@ -97,7 +97,7 @@ pub enum KeyError {
         /// Its threshold.
         needed: u8,
     },
-    /// A key made elsewhere that is no new one.
+    /// A key that shall be named and is no new one.
     #[error("the key {0} is given twice, or this root or an earlier one names it")]
     NotNew(String),
     /// More keys made elsewhere than are replaced.
@@ -945,6 +945,31 @@ mod tests {
         let refused = store.check_public(&[revoked], 1);
         assert!(matches!(refused, Err(KeyError::NotNew(_))), "{refused:?}");
         assert_eq!(store.list().expect("list"), before, "nothing was made");
+    }
+
+    /// Whoever was handed the newest root alone can't know what earlier ones named.
+    #[test]
+    fn a_root_that_names_a_revoked_key_gets_no_further_signature() {
+        let [alice, bob] = [(); 2].map(|()| tempfile::tempdir().expect("folder"));
+        let [alice, bob] = [&alice, &bob].map(|home| KeyStore::at(home.path()));
+        let first = alice.init(one_of_one).expect("keys");
+        let revoked = first.role(Role::Rollout).keys[0];
+        alice.rotate(Role::Rollout).expect("rotated");
+        fs::create_dir_all(bob.folder()).expect("folder");
+        for entry in fs::read_dir(alice.folder()).expect("folder") {
+            let path = entry.expect("a file").path();
+            let name = path.file_name().expect("a name");
+            if name != "root-1.cose" {
+                fs::copy(&path, bob.folder().join(name)).expect("copied");
+            }
+        }
+        let begun = bob.propose_rotation(Role::Rollout, &[revoked]);
+        let begun = begun.expect("he can't know");
+        let refused = alice.countersigned(&begun);
+        assert!(matches!(refused, Err(KeyError::NotNew(_))), "{refused:?}");
+        let refused = alice.accept(&begun);
+        assert!(matches!(refused, Err(KeyError::NotNew(_))), "{refused:?}");
+        assert_eq!(alice.root().expect("root").version, 2);
     }
 
     #[test]

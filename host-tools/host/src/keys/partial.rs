@@ -89,7 +89,8 @@ impl KeyStore {
     ///
     /// # Errors
     /// [`KeyError::Root`] when it is none, [`KeyError::NotNext`] when it does not follow the root here,
-    /// [`KeyError::Forged`] when a signature of a root key does not hold.
+    /// [`KeyError::Forged`] when a signature of a root key does not hold, [`KeyError::NotNew`] when it names
+    /// a key that was struck off.
     pub fn countersigned(&self, bytes: &[u8]) -> Result<Countersigned, KeyError> {
         let old = self.root()?;
         let payload = signed_payload(ContentType::Root, bytes);
@@ -102,6 +103,7 @@ impl KeyStore {
                 expected,
             });
         }
+        self.check_new(&old, &next)?;
         let signers = [&old, &next].map(|root| root.role(Role::Root).keys.clone());
         if let Some(id) = forged(bytes, payload, &signers.concat()) {
             return Err(KeyError::Forged(hex(&id.0)));
@@ -134,16 +136,30 @@ impl KeyStore {
     /// Puts a root in force that enough keys have signed.
     ///
     /// # Errors
-    /// [`KeyError::Root`] when it does not follow the root here, or lacks signatures.
+    /// [`KeyError::Root`] when it does not follow the root here, or lacks signatures; [`KeyError::NotNew`] when
+    /// it names a key that was struck off.
     pub fn accept(&self, signed: &[u8]) -> Result<Root, KeyError> {
         let _alone = self.alone()?;
         let (old, bytes) = (self.root()?, self.root_bytes()?);
         let accepted = old.accept_next(signed, &RingVerifier);
         let next = accepted.map_err(on_its_way)?;
+        self.check_new(&old, &next)?;
         // Whoever was handed `root.cose` alone needs the one before to tell which keys it named.
         self.keep_root(&old, &bytes)?;
         self.write_root(&next, signed)?;
         Ok(next)
+    }
+
+    /// Whether a root names none that an earlier one did and `old` does not. Whoever began it may lack the
+    /// earlier roots, so that each who signs looks by those that are here.
+    fn check_new(&self, old: &Root, next: &Root) -> Result<(), KeyError> {
+        let earlier = self.earlier_roots()?;
+        let named = next.roles.iter().flat_map(|role| role.keys.iter());
+        let mut added = named.filter(|key| !names(old, key));
+        match added.find(|key| earlier.iter().any(|root| names(root, key))) {
+            Some(key) => Err(KeyError::NotNew(hex(&key.0))),
+            None => Ok(()),
+        }
     }
 
     /// Whether keys made elsewhere may be named in the root after `old`, where there is room for so many.
@@ -163,7 +179,6 @@ impl KeyStore {
         }
         let mut roots = self.earlier_roots()?;
         roots.push(old.clone());
-        let names = |root: &Root, key| root.roles.iter().any(|role| role.keys.contains(key));
         for (index, key) in given.iter().enumerate() {
             let named = roots.iter().any(|root| names(root, key));
             if named || given[..index].contains(key) {
@@ -172,6 +187,11 @@ impl KeyStore {
         }
         Ok(())
     }
+}
+
+/// Whether a root names a key, in whatever role.
+fn names(root: &Root, key: &PublicKey) -> bool {
+    root.roles.iter().any(|role| role.keys.contains(key))
 }
 
 /// The first of `keys` whose signature in `bytes` does not hold.
