@@ -13,7 +13,7 @@ use edgeward_host::collector::now_ms;
 use edgeward_host::controller::boards;
 use edgeward_host::keys::KeyError;
 use edgeward_host::release::{Changes as ReleaseChanges, Release, repack};
-use edgeward_host::rollout::{Plan, Rollout};
+use edgeward_host::rollout::{BoardView, Plan, Rollout};
 use edgeward_host::store::Store;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 /// confirmed, so the content is packed again under the next counter and signed.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  edgeward rollback --to motion-1.0.0.bundle\n  edgeward rollback --to motion-1.0.0.bundle --out again.bundle   # where the release key is elsewhere\n\nWith --out, `edgeward sign again.bundle` where the release key is, then\n`edgeward rollout start again.bundle --phases 100% --soak 0` here."
+    after_help = "Examples:\n  edgeward rollback --to motion-1.0.0.bundle\n  edgeward rollback --to motion-1.0.0.bundle --out again.bundle   # where the release key is elsewhere\n\nWith --out, `edgeward sign again.bundle` where the release key is, then\n`edgeward rollout start again.bundle --phases 100% --soak 0` here.\n\nThe counter is one more than this host knows of or a board reports. A board that reports one more than\n1000 above what is known here is left out of that, with a note; where every board does, exit code 3."
 )]
 pub struct Rollback {
     /// The bundle that worked.
@@ -41,7 +41,7 @@ pub fn rollback(args: &Rollback, context: &Context) -> Result<Exit> {
     let old = release::read(&args.to)?;
     release::open(&args.to, &old, &root)?;
     let counter = look_or_empty(context, |store| {
-        next_counter(store, &args.by.fleet.fleet, &old)
+        next_counter(store, &args.by.fleet.fleet, &old, context)
     })?;
     let mut bundle = repack(
         &old,
@@ -112,8 +112,8 @@ fn write_again(
 const MOST_AHEAD: u32 = 1000;
 
 /// One more than any counter that the host knows of, or that a board of the fleet reports: another host may
-/// have sent a release there.
-fn next_counter(store: &dyn Store, fleet: &str, old: &[u8]) -> Result<u32> {
+/// have sent a release there. A board that is out of all reach keeps the others from nothing.
+fn next_counter(store: &dyn Store, fleet: &str, old: &[u8], context: &Context) -> Result<u32> {
     let known = store.releases()?.into_iter().map(|release| release.counter);
     let rolled = store
         .rollouts(fleet)?
@@ -122,23 +122,33 @@ fn next_counter(store: &dyn Store, fleet: &str, old: &[u8]) -> Result<u32> {
     let own = Bundle::open(old)?.manifest().counter;
     let here = known.chain(rolled.map(|target| target.counter)).max();
     let here = here.unwrap_or(0).max(own);
-    let mut highest = here;
-    for board in boards(store, fleet)? {
-        let reported = board.counters.iter().copied().max();
-        let reported = reported.unwrap_or(0).max(board.floor);
-        if reported.saturating_sub(here) > MOST_AHEAD {
-            let device = &board.device;
-            let what =
-                format!("{device} reports counter {reported}, and none above {here} is known here");
+    let reported = |board: &BoardView| {
+        let counter = board.counters.iter().copied().max();
+        counter.unwrap_or(0).max(board.floor)
+    };
+    let boards = boards(store, fleet)?;
+    let (far, near): (Vec<_>, Vec<_>) = boards
+        .iter()
+        .filter(|board| board.reported)
+        .partition(|board| reported(board).saturating_sub(here) > MOST_AHEAD);
+    for board in &far {
+        let (device, counter) = (&board.device, reported(board));
+        let what =
+            format!("{device} reports counter {counter}, and none above {here} is known here");
+        if near.is_empty() {
             let next = format!(
                 "if another host sent that, pack the content again with counter = {} or higher and roll it \
                  out; else `edgeward device forget {device}`: counters can't be taken back",
-                reported.saturating_add(1)
+                counter.saturating_add(1)
             );
             return Err(Failure::new(Exit::Refused, what).next(next).into());
         }
-        highest = highest.max(reported);
+        context.out.say(format!(
+            "note: {what}; it will refuse this release. Where its key may be in other hands, `edgeward device \
+             forget {device}`"
+        ));
     }
+    let highest = near.into_iter().map(reported).max().unwrap_or(0).max(here);
     highest
         .checked_add(1)
         .with_context(|| format!("no counter is left for fleet {fleet} ({highest})"))
