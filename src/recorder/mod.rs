@@ -109,10 +109,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Recorder<B> {
         self.len += bytes;
     }
 
-    /// Numbers that belong to inferences which nobody recorded, while the recorder was held still say:
-    /// they are a gap.
-    pub fn skip(&mut self, inferences: u64) {
-        self.written += inferences;
+    /// Numbers of what `meanwhile` was given, while this one was held still, say with no memory at all: they
+    /// are a gap here.
+    pub fn skip<T>(&mut self, meanwhile: &Recorder<T>) {
+        self.written += meanwhile.written;
     }
 
     /// Begins the record of an inference that makes `outputs` elements; give it to

@@ -51,10 +51,11 @@ pub struct Inference<K: 'static> {
     told: Teller,
     /// Releases whose golden vectors run, each in its slot's place.
     candidates: [Option<Candidate<K>>; 2],
-    /// None where the board has none, or has lent it to the application.
+    /// None where the board has none.
     recorder: Option<FlightRecorder>,
-    /// Inferences since it was lent.
-    unrecorded: u64,
+    /// Whether the application has it, and the one here, which has no memory, only counts what goes
+    /// unrecorded.
+    lent: bool,
 }
 
 /// What is told to the application: never waiting, never losing a count.
@@ -112,7 +113,7 @@ impl<K: Kernels + Default> Inference<K> {
             },
             candidates: [None, None],
             recorder: None,
-            unrecorded: 0,
+            lent: false,
         }
     }
 
@@ -136,11 +137,7 @@ impl<K: Kernels + Default> Inference<K> {
                     values: values.get(..count).unwrap_or_default(),
                 };
                 let recorder = self.recorder.as_mut();
-                let lent = recorder.is_none();
-                let step = self.cast.sample(&sample, recorder, &mut self.told);
-                let ran =
-                    step.is_some_and(|step| step.prediction.is_some() || step.error.is_some());
-                self.unrecorded += u64::from(lent && ran);
+                self.cast.sample(&sample, recorder, &mut self.told);
                 self.cast.judge(Some(source), &mut self.told);
             }
             Reading::Reset => self.cast.reset(),
@@ -165,11 +162,16 @@ impl<K: Kernels + Default> Inference<K> {
                 self.link.stopped.signal(());
             }
             Command::Lend => {
-                self.unrecorded = 0;
-                self.link.recorder.signal(self.recorder.take());
+                let wanted = self.recorder.as_mut().filter(|_| !self.lent);
+                let lent = wanted.map(|own| core::mem::replace(own, Recorder::new(&mut [])));
+                self.lent |= lent.is_some();
+                self.link.recorder.signal(lent);
             }
             Command::Record(mut recorder) => {
-                recorder.skip(self.unrecorded);
+                if let Some(meanwhile) = self.recorder.take() {
+                    recorder.skip(&meanwhile);
+                }
+                self.lent = false;
                 self.recorder = Some(recorder);
             }
         }

@@ -13,6 +13,7 @@ use edgeward::profile::{
 };
 use edgeward::program::codec::{Field, Writer};
 use edgeward::program::{HEADER_BYTES, Header, MAGIC, Portable, VERSION};
+use edgeward::recorder::{Records, Snapshot};
 use edgeward_firmware::control::Mode;
 use embedded_storage::nor_flash::NorFlash;
 
@@ -185,11 +186,22 @@ impl Bench {
         });
     }
 
+    /// The flight recorder, if it is lent.
+    fn lend(&mut self) -> Option<FlightRecorder> {
+        self.command(Command::Lend);
+        self.link.recorder.try_take().expect("an answer")
+    }
+
     fn command(&mut self, command: Command) {
         self.task.command(command, &SOURCE);
     }
 
     fn sample(&mut self) {
+        let value = (self.sequence % 5) as f32;
+        self.sample_of(value);
+    }
+
+    fn sample_of(&mut self, value: f32) {
         let reading = Reading::Sample {
             sequence: self.sequence,
             time_ms: u64::from(self.sequence),
@@ -197,7 +209,7 @@ impl Bench {
         };
         self.sequence += 1;
         let mut values = [0.0; F];
-        values[0] = (self.sequence % 5) as f32;
+        values[0] = value;
         self.task.reading(reading, &values, &SOURCE);
     }
 
@@ -276,4 +288,39 @@ fn a_slot_that_is_left_is_tested_no_more() {
     StoreFlash(bench.store).write(start, &[0; 8]).unwrap();
     bench.sample();
     assert_eq!(bench.answered(), 2);
+}
+
+fn numbers(recorder: &FlightRecorder) -> Vec<u64> {
+    let mut bytes = vec![0; recorder.len()];
+    recorder.read(0, &mut bytes);
+    let records = Records::new(&bytes);
+    records.map(|record| record.unwrap().number).collect()
+}
+
+#[test]
+fn what_goes_unrecorded_while_the_recorder_is_lent_is_a_gap_of_its_size() {
+    let mut bench = Bench::answering();
+    assert!(bench.lend().is_none(), "there is none");
+    let memory = Box::leak(vec![0; 4096].into_boxed_slice());
+    bench.task.recorder = Some(Recorder::new(memory));
+    bench.sample();
+    let lent = bench.lend().unwrap();
+    assert!(bench.lend().is_none(), "it is lent");
+    let before = bench.answered();
+    // An inference; and one alarm of a value out of range, which takes the last answer's place.
+    bench.sample();
+    bench.sample_of(99.0);
+    let mut alarms = 0;
+    while let Ok(report) = bench.link.reports.try_receive() {
+        alarms += u64::from(matches!(report, Report::Alarm(..)));
+    }
+    assert!(alarms > 0);
+    let unrecorded = u64::from(bench.answered() - before) + alarms;
+    bench.command(Command::Record(lent));
+    bench.sample();
+    let numbers = numbers(&bench.lend().unwrap());
+    let [first, last] = numbers[..] else {
+        panic!("{numbers:?}");
+    };
+    assert_eq!(last - first - 1, unrecorded, "{numbers:?}");
 }
