@@ -179,6 +179,39 @@ fn a_self_test_that_hangs_takes_two_boots_with_it_and_is_left_at_the_third() {
     left_at_the_third_boot(&mut board, &host);
 }
 
+/// What keeps the agent from starting is nothing that the release on trial did.
+#[test]
+fn starts_that_fail_are_no_deaths_of_the_release_on_trial() {
+    let (mut board, host, _folder) = provisioned(broker());
+    confirm_the_first(&mut board, &host);
+    host.roll_out(2, &bundle(2, &policy(0, 0), golden(1.0)));
+    let on_trial = |stats: &Value| stats["mode"] == "trial" && stats["slot"] == 1;
+    board.until("release 2 is on trial", on_trial);
+    board.kill();
+    // That was one death of the two that it may die. A source whose folder is gone, then an outbox that
+    // can't be opened and a broker's password that nobody may read: each is a start of its own.
+    let faults = [
+        ("samples.sock", "gone/samples.sock"),
+        ("outbox.flash", "gone/outbox.flash"),
+        (
+            "reconnect_max_s = 1",
+            "reconnect_max_s = 1\nusername = \"d\"\npassword_file = \"gone\"",
+        ),
+    ];
+    for (sound, broken) in faults {
+        board.change(sound, broken);
+        for _ in 0..2 {
+            let status = board.spawn_in_vain(AGENT);
+            assert_eq!(status.code(), Some(1), "{broken}");
+        }
+        board.change(broken, sound);
+    }
+    board.spawn(AGENT);
+    board.until("release 2 is on trial still", on_trial);
+    assert_eq!(board.stats()["last_failure"], Value::Null);
+    assert!(board.terminate().success());
+}
+
 /// A board whose flash can be made to fail, with release 1 confirmed and reported.
 fn failing() -> (BoardProcess, Host, Log, TempDir) {
     let (mut board, host, folder) = provisioned(broker());

@@ -109,7 +109,8 @@ impl BoardProcess {
         self.change("load_hang_ms = 120000", &new);
     }
 
-    fn change(&self, old: &str, new: &str) {
+    /// Changes the configuration; before it is spawned.
+    pub fn change(&self, old: &str, new: &str) {
         let text = std::fs::read_to_string(&self.path).unwrap();
         assert!(text.contains(old), "{text}");
         std::fs::write(&self.path, text.replace(old, new)).unwrap();
@@ -121,6 +122,13 @@ impl BoardProcess {
             assert!(!ended, "the agent's thread ended instead of listening");
             self.connect()
         });
+    }
+
+    /// Starts the agent as a process that can't start.
+    pub fn spawn_in_vain(&mut self, program: &str) -> ExitStatus {
+        let mut command = Command::new(program);
+        command.arg("--config").arg(&self.path);
+        command.status().unwrap()
     }
 
     /// Waits until the process ended by itself.
