@@ -1,7 +1,8 @@
 //! Brokers in this process.
 
+use super::ports::free_port;
 use super::wait::{LIMIT, wait_until};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
 
 /// An in-memory broker for MQTT 3.1.1; it ends with the process.
@@ -19,8 +20,7 @@ pub fn broker_v5() -> (SocketAddr, SocketAddr) {
 }
 
 fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
+    (Ipv4Addr::LOCALHOST, free_port()).into()
 }
 
 fn start_broker(v4: SocketAddr, v5: SocketAddr) {

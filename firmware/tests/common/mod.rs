@@ -6,6 +6,7 @@ mod board;
 mod broker;
 mod feed;
 mod host;
+mod ports;
 mod proxy;
 mod release;
 mod wait;

@@ -1,5 +1,8 @@
 //! The access lists of docs/OPERATING.md, on a Mosquitto.
 
+#[path = "../../../firmware/tests/common/ports.rs"]
+mod ports;
+
 use edgeward_host::broker;
 use edgeward_host::mqtt::{Credentials, Event, Message, Mqtt, Options};
 use std::time::{Duration, Instant};
@@ -34,10 +37,7 @@ fn mosquitto(folder: &std::path::Path, settings: &str) -> Option<(Mosquitto, u16
         println!("skipped: no {}", program.display());
         return None;
     }
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port();
+    let port = ports::free_port();
     let file = folder.join("mosquitto.conf");
     let settings = format!("listener {port} 127.0.0.1\nallow_anonymous true\n{settings}");
     std::fs::write(&file, settings).expect("written");

@@ -1,5 +1,8 @@
 //! The host's client against the embedded broker.
 
+#[path = "../../../firmware/tests/common/ports.rs"]
+mod ports;
+
 use edgeward_host::broker::{self, Options as BrokerOptions};
 use edgeward_host::mqtt::{
     Credentials, Event, Failure, Message, Mqtt, MqttError, Options, Protocol, Version,
@@ -115,10 +118,7 @@ impl Mosquitto {
             println!("skipped: no {}", program.display());
             return None;
         }
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port")
-            .port();
+        let port = ports::free_port();
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("mosquitto.conf");
         // As root, Mosquitto would become a user who may not read this folder.

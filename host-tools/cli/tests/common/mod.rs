@@ -1,6 +1,8 @@
 //! What the tests of the command share: real processes in a folder of their own, with nothing of the
 //! caller's settings.
 
+#[path = "../../../../firmware/tests/common/ports.rs"]
+mod ports;
 pub mod process;
 
 use process::{Running, text};

@@ -1,5 +1,6 @@
 //! Processes that a test starts, and what they say.
 
+use super::ports::free_port;
 use serde_json::Value;
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -164,6 +165,5 @@ pub fn text(bytes: &[u8]) -> String {
 
 /// Ports that nobody listens on.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let taken = [(); N].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
-    taken.map(|listener| listener.local_addr().expect("an address").port())
+    [(); N].map(|()| free_port())
 }
