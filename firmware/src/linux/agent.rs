@@ -6,6 +6,7 @@
 //! download reaches a prediction.
 
 mod report;
+mod setup;
 
 use super::config::Config;
 use super::flash::FileFlash;
@@ -15,24 +16,24 @@ use super::mqtt::{self, Mqtt};
 use super::stats::{SlotStatus, Stats, hex};
 use super::watchdog::{self, Beat, Supervisor};
 use super::{key, provision, source};
-use crate::control::{Action, Control, Mode, Now, OFFLINE, Parts, Purpose, Setup};
+use crate::control::{Action, Control, Mode, Now, OFFLINE, Parts, Purpose};
 use crate::transport::{Event, Transport};
 use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
-use anyhow::{Context, Result};
-use edgeward::RUNTIME_VERSION;
-use edgeward::bundle::{BoardClass, CHUNK_BYTES, Capabilities};
-use edgeward::engine::board::{self, BoardEngine};
+use anyhow::Result;
+use edgeward::bundle::CHUNK_BYTES;
+use edgeward::engine::board::BoardEngine;
 use edgeward::recorder::Recorder;
 use edgeward::slots::Slot;
+use edgeward::sync::UpdateClient;
 use edgeward::sync::client::MAX_HEAD_CHUNKS;
-use edgeward::sync::{Board, Config as SyncConfig, UpdateClient};
 use edgeward::telemetry::codec::{max_frame_bytes, max_payload_bytes};
 use edgeward::telemetry::outbox::max_record_bytes;
-use edgeward::telemetry::{Id, SlotReport, Summary, Text, release_id};
+use edgeward::telemetry::{SlotReport, Summary, Text, release_id};
 use edgeward::topic::{self, Channel};
 use edgeward::trust::Signer;
 use edgeward::trust::ring::{RingSigner, RingVerifier};
 use report::Answer;
+use setup::{setup, sync_config, text};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -131,57 +132,9 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         recorder_bytes: config.recorder_bytes as usize,
         snapshot: None,
     };
-    agent.transport.connect();
-    let mut supervisor = Supervisor::from_env();
-    supervisor.ready();
-    while !stop.load(Ordering::Relaxed) {
-        agent.turn();
-        supervisor.alive();
-        thread::park_timeout(agent.nap().min(supervisor.patience()));
-    }
-    supervisor.stopping();
+    agent.live(stop);
     agent.end(config);
     Ok(())
-}
-
-fn text(text: &str) -> Result<Text> {
-    let fits = Text::try_from(text).ok();
-    fits.with_context(|| format!("{text:?} is too long"))
-}
-
-fn setup(config: &Config, tags: &heapless::Vec<Text, 8>) -> Result<Setup> {
-    let id = |name: &str| {
-        let fits = Id::try_from(name).ok();
-        fits.with_context(|| format!("{name:?} is too long"))
-    };
-    Ok(Setup {
-        fleet: id(&config.fleet)?,
-        device: id(&config.device)?,
-        class: BoardClass::Linux,
-        firmware: text(env!("CARGO_PKG_VERSION"))?,
-        tags: tags.clone(),
-    })
-}
-
-fn sync_config<'a>(config: &'a Config, tags: &'a [Text], slot_bytes: u32) -> SyncConfig<'a> {
-    SyncConfig {
-        board: Board {
-            fleet: &config.fleet,
-            device: &config.device,
-            class: BoardClass::Linux,
-            tags,
-        },
-        capabilities: Capabilities {
-            class: BoardClass::Linux,
-            kernels: &board::KERNELS,
-            runtime: RUNTIME_VERSION,
-            slot_bytes,
-            arena_bytes: u32::MAX,
-        },
-        timeout_ms: 5_000,
-        backoff_ms: 500,
-        backoff_max_ms: 60_000,
-    }
 }
 
 fn now(begun: Instant) -> Now {
@@ -287,6 +240,19 @@ struct Agent<'a> {
 }
 
 impl Agent<'_> {
+    /// Turn after turn, until `stop` is set.
+    fn live(&mut self, stop: &AtomicBool) {
+        self.transport.connect();
+        let mut supervisor = Supervisor::from_env();
+        supervisor.ready();
+        while !stop.load(Ordering::Relaxed) {
+            self.turn();
+            supervisor.alive();
+            thread::park_timeout(self.nap().min(supervisor.patience()));
+        }
+        supervisor.stopping();
+    }
+
     /// Everything that is to be done now. True when there is likely more.
     fn turn(&mut self) -> bool {
         let mut busy = self.receive();
