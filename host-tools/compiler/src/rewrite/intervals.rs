@@ -143,7 +143,11 @@ impl Of<'_> {
             });
             let &scale = scales.get(output).or(scales.first())?;
             let scale = quantize_multiplier(layer_scale(input_scale, scale, output_scale));
-            let fits = |sum: i64| i32::try_from(sum << scale.shift.clamp(0, 31)).is_ok();
+            // Neither the shift nor the zero point may wrap: both are computed in 32 bits.
+            let fits = |sum: i64| {
+                let shifted = i128::from(sum) << scale.shift.clamp(0, 31);
+                shifted.abs() <= i128::from(i32::MAX - 255)
+            };
             if !ends.into_iter().all(fits) {
                 found.push((low, high));
                 continue;

@@ -4,7 +4,7 @@ use super::flow::{Extent, Flow, Halo, Id, Need, Node, Source, Value, need};
 use super::isa::Shape;
 use super::jobs::{self, Rows, Spot};
 use super::pack::{self, Constants, Cover};
-use super::room::{MAX_BYTES, Room, elements, padded};
+use super::room::{Room, padded};
 use super::{Memory, Packed, Step, linear};
 use crate::program::Program;
 use crate::program::kernels::portable;
@@ -160,7 +160,7 @@ pub(super) fn build(program: &Program<'_>, isa: Isa) -> Packed {
         natural && packs(program, shape, &mut sums, op) && room.take(shape, op)
     });
     // A tensor has the halo of all its readers, which is known when all have been looked at.
-    if flow.values.iter().map(elements).sum::<u64>() * shape.bytes() as u64 > MAX_BYTES {
+    if !room.holds(flow.values.iter(), shape.bytes()) {
         flow = Flow::trace(program, |_| false);
     }
     let mut builder = Builder {

@@ -6,11 +6,14 @@ use crate::program::kernels::portable;
 use crate::program::layout::channel;
 use crate::program::op::{Channel, Conv, Dense, Depthwise, Quantizer};
 use crate::program::{Layout, Program};
+use std::collections::BTreeMap;
 
 /// Greatest accumulator that the vector arithmetic is exact for.
 const MAX_SUM: i128 = 1 << 30;
 /// Greatest shift to the right that it is exact for.
 const MAX_RIGHT: i32 = 22;
+/// What a zero point may take a requantized sum up or down by, and more: within it nothing wraps.
+const ZERO_POINT_ROOM: i32 = 255;
 
 /// Packed constants under construction.
 #[derive(Debug, Default)]
@@ -97,11 +100,12 @@ impl Layer<'_> {
         let least = bias - 128 * up - 127 * down;
         let greatest = bias + 127 * up + 128 * down;
         let reach = i128::from(least.abs().max(greatest.abs())) << channel.shift.clamp(0, 30);
-        if reach > i128::from(i32::MAX) {
+        if reach > i128::from(i32::MAX - ZERO_POINT_ROOM) {
             return None;
         }
-        // Requantization is monotone, so that equal ends are all there is in between: channels that
-        // training killed, whose scales and biases are often beyond what the vectors take.
+        // Requantization is monotone and adding the zero point does not wrap, so that equal ends are all
+        // there is in between: channels that training killed, whose scales and biases are often beyond
+        // what the vectors take.
         let ends =
             [least, greatest].map(|it| portable::finish(it as i32, &channel, &self.quantizer));
         if ends[0] == ends[1] {
@@ -382,21 +386,23 @@ impl Cover {
             phases: Vec::new(),
             pieces,
         };
-        let add = |cover: &mut Self, at: [usize; 2], start: usize, count: usize| {
+        // By the first channel and the number of elements: what tells phases apart. There are as many
+        // chunks as vectors of the output, so that none may look through all phases.
+        let mut known: BTreeMap<[usize; 2], usize> = BTreeMap::new();
+        let mut add = |cover: &mut Self, at: [usize; 2], start: usize, count: usize| {
             let period = if pieces > 1 {
                 width / usize::from(pieces)
             } else {
                 width
             };
-            let places = (0..width).map(|place| {
-                let place = place % period;
-                (place < count).then_some((start + place) % channels)
-            });
-            let places: Vec<_> = places.collect();
-            let phase = cover.phases.iter().position(|it| *it == places);
-            let phase = phase.unwrap_or(cover.phases.len());
-            if phase == cover.phases.len() {
-                cover.phases.push(places);
+            let next = cover.phases.len();
+            let phase = *known.entry([start % channels, count]).or_insert(next);
+            if phase == next {
+                let places = (0..width).map(|place| {
+                    let place = place % period;
+                    (place < count).then_some((start + place) % channels)
+                });
+                cover.phases.push(places.collect());
             }
             cover.chunks.push(Chunk {
                 input: (input(at) + start) as u32,

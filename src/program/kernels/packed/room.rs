@@ -5,7 +5,8 @@ use super::isa::Shape;
 use crate::program::op::{Conv, Depthwise, Op, Plane, Window};
 
 /// Most bytes of tensors, tables and packed weights together, as much as the plan of another engine may
-/// take. Each packed operator has memory of its own, so that a small file could ask for any amount.
+/// take; tensors count with the operators that read and write them, and once more by themselves. Each
+/// packed operator has memory of its own, so that a small file could ask for any amount.
 pub(super) const MAX_BYTES: u64 = 1 << 30;
 
 /// Bytes of the constants of an output, at most.
@@ -20,6 +21,13 @@ impl Room {
         Self(MAX_BYTES)
     }
 
+    /// Whether what is left holds values in elements of `bytes`. Each has the halos of all its readers
+    /// together, which may be more than what was taken for any of them.
+    pub fn holds<'a>(&self, values: impl Iterator<Item = &'a Value>, bytes: usize) -> bool {
+        let elements = values.fold(0_u64, |sum, value| sum.saturating_add(elements(value)));
+        elements.saturating_mul(bytes as u64) <= self.0
+    }
+
     /// Takes what an operator needs when it runs packed; false, and nothing is taken, where that is more
     /// than is left: the portable kernels need nothing.
     pub fn take(&mut self, shape: &Shape, op: &Op) -> bool {
@@ -29,10 +37,12 @@ impl Room {
     }
 }
 
-/// Tensors with their halos in elements of two bytes, twelve bytes a pixel for a table, and weights.
+/// Tensors with their halos in elements of two bytes, the input once more where it is brought together
+/// before it gets its halo, twelve bytes a pixel for a table, and weights.
 fn bytes_at_most(shape: &Shape, op: &Op) -> u64 {
     let sliding = |input: &Plane, output: &Plane, window: &Window| {
-        let tensors = padded(input, &Halo::of(window, input, output)) + output.bytes();
+        let halo = Halo::of(window, input, output);
+        let tensors = padded(input, &halo) + input.bytes() + output.bytes();
         2 * tensors + 12 * u64::from(output.height) * u64::from(output.width)
     };
     let conv = |it: &Conv| {
@@ -44,8 +54,14 @@ fn bytes_at_most(shape: &Shape, op: &Op) -> u64 {
         Op::ConvAdd(it) => conv(&it.conv) + 2 * it.conv.output.bytes(),
         Op::Depthwise(it) => {
             let taps = u64::from(it.window.kernel_h) * u64::from(it.window.kernel_w);
-            let outputs = phases_at_most(shape, it) * (shape.depthwise_blocks * shape.lanes) as u64;
-            sliding(&it.input, &it.output, &it.window) + weights(outputs, [1, taps])
+            let width = (shape.depthwise_blocks * shape.lanes) as u64;
+            let outputs = phases_at_most(shape, it) * width;
+            // Each vector of a pixel has a row of the table.
+            let pixels = u64::from(it.output.height) * u64::from(it.output.width);
+            let vectors = u64::from(it.output.channels).div_ceil(width);
+            sliding(&it.input, &it.output, &it.window)
+                + 12 * pixels * (vectors - 1)
+                + weights(outputs, [1, taps])
         }
         Op::Pool(it) => sliding(&it.input, &it.output, &it.window),
         Op::Dense(it) => {
@@ -134,8 +150,8 @@ mod tests {
             min: -128,
             max: 127,
         });
-        // Two tensors of 4 MiB in two bytes, and a table of 12 MiB.
-        let each = 28 << 20;
+        // Three tensors of 4 MiB in two bytes, and a table of 12 MiB.
+        let each = 36 << 20;
         let shape = Isa::Avx512.shape();
         assert_eq!(bytes_at_most(shape, &op), each);
         let mut room = Room::new();
@@ -187,5 +203,71 @@ mod tests {
             let phases = cover.phases.len() as u64;
             assert!(phases <= phases_at_most(shape, &op), "{isa:?}: {phases}");
         }
+    }
+
+    /// A table of many channels has a row for each vector of each pixel. It takes no longer than its rows:
+    /// here there are 2.6 million in up to 4,096 phases.
+    #[test]
+    fn vectors_of_every_pixel_count() {
+        let plane = Plane {
+            offset: 0,
+            height: 1,
+            width: 640,
+            channels: u16::MAX,
+        };
+        let op = Depthwise {
+            input: plane,
+            output: plane,
+            window: Window {
+                kernel_h: 1,
+                kernel_w: 1,
+                stride_h: 1,
+                stride_w: 1,
+                dilation_h: 1,
+                dilation_w: 1,
+                pad_top: 0,
+                pad_left: 0,
+            },
+            multiplier: 1,
+            input_zero_point: 0,
+            quantizer: Quantizer {
+                zero_point: 0,
+                min: -128,
+                max: 127,
+            },
+            weights: 0,
+            channels: 0,
+            scratch: 0,
+        };
+        for isa in [Isa::Avx512, Isa::Avx2, Isa::NeonDot, Isa::Neon] {
+            let shape = isa.shape();
+            let cover = Cover::new(&op, shape, &|_| 0, &|_| 0);
+            let width = shape.depthwise_blocks * shape.lanes;
+            assert_eq!(cover.chunks.len(), 640 * 65_535_usize.div_ceil(width));
+            assert_eq!(cover.phases.len(), 65_535_usize.div_ceil(width));
+            let table = 12 * cover.chunks.len() as u64;
+            let tensors = 3 * 2 * plane.bytes();
+            let bytes = bytes_at_most(shape, &Op::Depthwise(op));
+            assert!(bytes >= tensors + table, "{isa:?}: {bytes}");
+        }
+    }
+
+    /// What operators took is not there for values with the halos of several readers.
+    #[test]
+    fn values_and_operators_share_the_room() {
+        let mut room = Room::new();
+        let value = Value {
+            extent: Extent {
+                height: 1 << 14,
+                width: 1 << 14,
+                channels: 1,
+            },
+            halo: Halo::default(),
+            zero: None,
+        };
+        assert!(room.holds([value; 2].iter(), 2));
+        assert!(!room.holds([value; 2].iter(), 3));
+        room.0 -= 1;
+        assert!(!room.holds([value; 2].iter(), 2));
     }
 }
