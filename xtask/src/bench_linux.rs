@@ -4,7 +4,7 @@ use crate::test::FEATURES;
 use crate::{cargo, step};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,6 +39,8 @@ type Times = BTreeMap<String, BTreeMap<String, [f64; 2]>>;
 
 /// Runs all engines in turns and prints the table.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
+    // Before anything is built, which is a load as well.
+    let before = load()?;
     let ours = example(root, "bench_linux")?;
     let tract = example(root, "bench_tract")?;
     let folder = gather(root, options)?;
@@ -53,7 +55,6 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         python.exists() || !options.save,
         "figures are saved beside those of the peers"
     );
-    let before = load()?;
     let mut best = Times::new();
     for _ in 0..options.rounds {
         merge(&mut best, turn(&ours, &[], &folder, options)?);
@@ -63,10 +64,11 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
             merge(&mut best, turn(&python, &[&script], &folder, options)?);
         }
     }
-    print!("{}", table(&best));
+    let tables = ratios(&best) + "\n" + &table(&best);
+    print!("{tables}");
     if options.save {
         let about = about(&python, options, &before)?;
-        std::fs::write(root.join("benches/linux.txt"), about + &table(&best))?;
+        std::fs::write(root.join("benches/linux.txt"), about + &tables)?;
     }
     Ok(())
 }
@@ -112,7 +114,8 @@ fn about(python: &Path, options: &Options, before: &str) -> Result<String> {
          # (portable kernels a fiftieth of that).\n\
          # Machine: {name} (family {family}, model {number}), {cores} cores. Load average before \
          {before}, after {after}.\n\
-         # Versions: {rustc}; {peers}.\n"
+         # Versions: {rustc}; {peers}.\n\
+         # First how many times as long as the fastest of ours each takes, then the times.\n"
     ))
 }
 
@@ -207,17 +210,55 @@ fn merge(best: &mut Times, round: Times) {
     }
 }
 
+/// The least median of ours.
+fn ours(engines: &BTreeMap<String, [f64; 2]>) -> f64 {
+    let ours = engines.iter().filter(|it| is_ours(it.0));
+    let least = ours.map(|it| it.1[0]).min_by(f64::total_cmp);
+    least.unwrap_or(f64::NAN)
+}
+
+fn is_ours(engine: &str) -> bool {
+    engine.starts_with("edgeward")
+}
+
+/// How many times as long as the fastest of ours each takes: a row a model, a column an engine, the
+/// peers before our other sets of kernels.
+fn ratios(times: &Times) -> String {
+    let all: BTreeSet<(bool, &str)> = times
+        .values()
+        .flat_map(|engines| engines.keys().map(|name| (is_ours(name), name.as_str())))
+        .collect();
+    let mut text = String::from("| times ours |");
+    for (_, name) in &all {
+        let _ = write!(text, " {name} |");
+    }
+    text.push_str(" the fastest of ours, us |\n|---|");
+    text.push_str(&"---|".repeat(all.len() + 1));
+    text.push('\n');
+    for (model, engines) in times {
+        let least = ours(engines);
+        let _ = write!(text, "| {model} |");
+        for (_, name) in &all {
+            let _ = match engines.get(*name) {
+                Some([median, _]) => write!(text, " {:.2} |", median / least),
+                None => write!(text, " - |"),
+            };
+        }
+        let _ = writeln!(text, " {least:.1} |");
+    }
+    text
+}
+
 /// All times, by model, how many times as long as the fastest of ours each takes first.
 fn table(times: &Times) -> String {
     let mut text = String::from("| model | engine | times ours | median us | least us |\n");
     text.push_str("|---|---|---|---|---|\n");
     for (model, engines) in times {
+        let fastest = ours(engines);
         let mut engines: Vec<_> = engines.iter().collect();
         engines.sort_by(|a, b| a.1[0].total_cmp(&b.1[0]));
-        let ours = engines.iter().find(|it| it.0.starts_with("edgeward"));
-        let ours = ours.map_or(f64::NAN, |it| it.1[0]);
         for (engine, [median, least]) in engines {
-            let ratio = median / ours;
+            let ratio = median / fastest;
             let _ = writeln!(
                 text,
                 "| {model} | {engine} | {ratio:.2} | {median:.1} | {least:.1} |"
@@ -252,5 +293,13 @@ mod tests {
         ] {
             assert!(table.contains(line), "{table}");
         }
+        merge(&mut best, round(r#"{"ic": {"edgeward a": [9.0, 8.0]}}"#));
+        assert_eq!(
+            ratios(&best),
+            "| times ours | tract | edgeward a | edgeward b | the fastest of ours, us |\n\
+             |---|---|---|---|---|\n\
+             | ic | - | 1.00 | - | 9.0 |\n\
+             | kws | 15.00 | 1.00 | 2.50 | 20.0 |\n"
+        );
     }
 }
