@@ -1,30 +1,65 @@
-//! One suite over every set of kernels: bit for bit what a second, naive writing of TensorFlow Lite
-//! Micro's arithmetic gives, over random shapes, strides, paddings, zero points and extremes.
+//! The portable kernels through the suite: bit for bit what a second, naive writing of TensorFlow Lite
+//! Micro's arithmetic gives, over random shapes, strides, paddings, zero points and extremes, on either
+//! layout. And the list of engines, which the documentation has as it is.
 
 mod program;
 
 use edgeward::program::op::Op;
 use edgeward::program::{Layout, Portable};
 use program::build::{Builder, Draft, Place, Random};
-use program::{check, conforms};
+use program::engines::{self, ENGINES};
+use program::{check, suite};
 
-macro_rules! suite {
-    ($name:ident, $layout:expr, $make:expr) => {
-        mod $name {
-            use super::*;
+/// Cases of the suite that run: each kind in each place and size thirty times.
+const CASES: u64 = 15_600;
 
-            #[test]
-            fn operators_equal_the_second_writing() {
-                for kind in program::drafts::KINDS {
-                    conforms(kind, $layout, 1..=7, 60, $make);
-                }
-            }
+fn conforms(layout: Layout) {
+    for index in 0..CASES {
+        let sample = suite::sample(layout, index);
+        if let Err(error) = check(&sample.case, &mut Portable) {
+            let ops = suite::ops(&sample.case);
+            panic!("case {index}, {}: {error}\n{ops:?}", sample.kind);
         }
-    };
+    }
 }
 
-suite!(portable_natural, Layout::Natural, |_| Portable);
-suite!(portable_cortex_m, Layout::CortexM, |_| Portable);
+#[test]
+fn the_portable_kernels_equal_the_second_writing() {
+    conforms(Layout::Natural);
+}
+
+#[test]
+fn the_portable_kernels_equal_the_second_writing_in_the_layout_of_cortex_m() {
+    conforms(Layout::CortexM);
+}
+
+/// Spoilt constants that the verifier takes are among the suite, and change what comes out.
+#[test]
+fn some_spoilt_constants_are_taken_and_tell() {
+    for layout in [Layout::Natural, Layout::CortexM] {
+        let (mut taken, mut told) = (0, 0);
+        for index in 0..2_600 {
+            if let Some(spoilt) = suite::spoilt(layout, index) {
+                taken += 1;
+                let good = suite::sample(layout, index).case;
+                told += u32::from(good.expected != spoilt.case.expected);
+            }
+        }
+        assert!(taken > 300 && told > 100, "{layout:?}: {taken}, {told}");
+    }
+}
+
+#[test]
+fn the_documentation_has_the_list_of_engines() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/CONFORMANCE.md"));
+    let (text, table) = (text.expect("the page"), engines::table());
+    assert!(text.contains(&table), "docs/CONFORMANCE.md lacks\n{table}");
+    let mut names: Vec<_> = ENGINES.iter().map(|engine| engine.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), ENGINES.len());
+}
 
 #[test]
 fn softmax_is_within_a_unit_of_real_numbers() {
@@ -53,13 +88,9 @@ fn softmax_of_the_longest_vectors_stays_in_range() {
         let inputs = vec![vec![value; usize::from(columns)]];
         // Half a unit rounds up, but the largest exponential is a little less than one.
         let share = if columns < 512 { -127 } else { -128 };
-        let draft = Draft {
-            op: Op::Softmax(op),
-            builder: Builder::default(),
-            inputs,
-            expected: vec![share; usize::from(columns)],
-        };
+        let expected = vec![share; usize::from(columns)];
+        let draft = Draft::new(Op::Softmax(op), Builder::default(), inputs, expected);
         let case = draft.place(Layout::Natural, Place::Tight(0));
-        check(&case, &mut Portable, 1).unwrap_or_else(|error| panic!("{columns}: {error}"));
+        check(&case, &mut Portable).unwrap_or_else(|error| panic!("{columns}: {error}"));
     }
 }

@@ -1,6 +1,8 @@
 //! Graphs as ONNX files: QDQ, channels first, float at the border.
 
-use edgeward_compiler::graph::{Activation, DType, Graph, Kind, Node, Tensor, TensorId, Window};
+use edgeward_compiler::graph::{
+    Activation, DType, Graph, Kind, Node, Tensor, TensorId, Unary, Window,
+};
 
 /// Numbers of types in `TensorProto`.
 const FLOAT: u64 = 1;
@@ -34,6 +36,12 @@ impl Message {
         self
     }
 
+    fn float(&mut self, field: u64, value: f32) -> &mut Self {
+        self.varint(field << 3 | 5);
+        self.0.extend(value.to_le_bytes());
+        self
+    }
+
     fn text(&mut self, field: u64, text: &str) -> &mut Self {
         self.bytes(field, text.as_bytes())
     }
@@ -47,6 +55,7 @@ impl Message {
 enum Attribute<'a> {
     Int(&'a str, i64),
     Ints(&'a str, Vec<usize>),
+    Float(&'a str, f32),
 }
 
 struct Writer<'a> {
@@ -163,6 +172,9 @@ impl Writer<'_> {
                     }
                     message.number(20, 7);
                 }
+                Attribute::Float(name, value) => {
+                    message.text(1, name).float(2, *value).number(20, 1);
+                }
             }
             node.message(5, &message);
         }
@@ -243,7 +255,8 @@ impl Writer<'_> {
         let value = match activation {
             Activation::None => value,
             Activation::Relu => self.emit("Relu", &[&value], &format!("relu{}", id.0), &[]),
-            other => return Err(format!("activation {other:?}")),
+            Activation::Relu6 => self.clip(&value, 0.0, 6.0),
+            Activation::ReluN1To1 => self.clip(&value, -1.0, 1.0),
         };
         self.quantize_named(&value, id)?;
         if self.graph.outputs.contains(&id) {
@@ -276,36 +289,138 @@ impl Writer<'_> {
                 let value = self.emit("Gemm", &inputs, &output, &[Attribute::Int("transB", 1)]);
                 self.finish(node, value, *activation)
             }
-            Kind::Add { activation } => {
+            Kind::Add { activation } | Kind::Sub { activation } | Kind::Mul { activation } => {
                 let other = node.inputs[1].ok_or("a sum of one")?;
                 let (a, b) = (self.activation(input)?, self.activation(other)?);
-                let value = self.emit("Add", &[&a, &b], &output, &[]);
+                let value = self.emit(node.kind.name(), &[&a, &b], &output, &[]);
                 self.finish(node, value, *activation)
             }
-            Kind::AveragePool { window, activation } => {
+            Kind::AveragePool { window, activation } | Kind::MaxPool { window, activation } => {
                 let from = self.activation(input)?;
-                let value = self.emit("AveragePool", &[&from], &output, &sliding(window, true));
+                let attributes = sliding(window, true);
+                let value = self.emit(node.kind.name(), &[&from], &output, &attributes);
                 self.finish(node, value, *activation)
             }
-            Kind::Mean { axes } if axes == &[1, 2] && self.graph.tensor(input).shape.len() == 4 => {
+            _ => {
+                let value = self.plain(node, input, &output)?;
+                self.finish(node, value, Activation::None)
+            }
+        }
+    }
+
+    /// An operator without a fused activation.
+    fn plain(&mut self, node: &Node, input: TensorId, output: &str) -> Result<String, String> {
+        let four = self.graph.tensor(input).shape.len() == 4;
+        match &node.kind {
+            Kind::Mean { axes } if axes == &[1, 2] && four => {
                 let from = self.activation(input)?;
                 let pooled = format!("{output} pooled");
                 let value = self.emit("GlobalAveragePool", &[&from], &pooled, &[]);
                 let shape = channels_first(&self.graph.tensor(node.outputs[0]).shape);
-                let value = self.reshape(&value, &shape, &output);
-                self.finish(node, value, Activation::None)
+                Ok(self.reshape(&value, &shape, output))
             }
             Kind::Softmax { .. } => {
                 let from = self.activation(input)?;
-                let value = self.emit("Softmax", &[&from], &output, &[Attribute::Int("axis", -1)]);
-                self.finish(node, value, Activation::None)
+                let axis = [Attribute::Int("axis", if four { 1 } else { -1 })];
+                Ok(self.emit("Softmax", &[&from], output, &axis))
             }
-            Kind::Reshape => {
-                let value = self.reshaped(input, node.outputs[0], &output)?;
-                self.finish(node, value, Activation::None)
+            Kind::Unary(function) => {
+                let from = self.activation(input)?;
+                self.unary(*function, from, output)
             }
+            Kind::Transpose { permutation } => {
+                let from = self.activation(input)?;
+                self.transpose(&from, permutation, output)
+            }
+            Kind::Concat { axis } => {
+                let ids = node.inputs.iter().flatten();
+                let inputs: Result<Vec<_>, _> = ids.map(|&id| self.activation(id)).collect();
+                let inputs = inputs?;
+                let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+                let axis = if four { [0, 2, 3, 1][*axis] } else { *axis };
+                let axis = [Attribute::Int("axis", axis as i64)];
+                Ok(self.emit("Concat", &inputs, output, &axis))
+            }
+            Kind::Pad { padding, value } => self.pad(input, padding, *value, output),
+            Kind::Reshape => self.reshaped(input, node.outputs[0], output),
             other => Err(format!("operator {}", other.name())),
         }
+    }
+
+    /// A float constant of no axes; gives its name.
+    fn scalar(&mut self, value: f32) -> String {
+        self.nodes += 1;
+        let name = format!("scalar {}", self.nodes);
+        self.constant(&name, &[], FLOAT, &floats(&[value]));
+        name
+    }
+
+    fn clip(&mut self, value: &str, min: f32, max: f32) -> String {
+        let (min, max) = (self.scalar(min), self.scalar(max));
+        let output = format!("{value} clipped");
+        self.emit("Clip", &[value, &min, &max], &output, &[])
+    }
+
+    fn unary(&mut self, function: Unary, from: String, output: &str) -> Result<String, String> {
+        let named = match function {
+            Unary::Relu6 => return Ok(self.clip(&from, 0.0, 6.0)),
+            Unary::Requantize => return Ok(from),
+            Unary::HardSwish => {
+                let (three, sixth) = (self.scalar(3.0), self.scalar(1.0 / 6.0));
+                let above = self.emit("Add", &[&from, &three], &format!("{output} above"), &[]);
+                let gate = self.clip(&above, 0.0, 6.0);
+                let gated = self.emit("Mul", &[&from, &gate], &format!("{output} gated"), &[]);
+                return Ok(self.emit("Mul", &[&gated, &sixth], output, &[]));
+            }
+            Unary::LeakyRelu { alpha } => {
+                let alpha = [Attribute::Float("alpha", alpha)];
+                return Ok(self.emit("LeakyRelu", &[&from], output, &alpha));
+            }
+            Unary::Relu => "Relu",
+            Unary::Logistic => "Sigmoid",
+            Unary::Tanh => "Tanh",
+            other => return Err(format!("function {other:?}")),
+        };
+        Ok(self.emit(named, &[&from], output, &[]))
+    }
+
+    /// A transpose of four axes, which means channels last.
+    fn transpose(&mut self, from: &str, order: &[usize], output: &str) -> Result<String, String> {
+        let &[a, b, c, d] = order else {
+            return Err(format!("a transpose of {} axes", order.len()));
+        };
+        let first = |axis: usize| [0, 2, 3, 1][axis];
+        let order = [first(a), first(d), first(b), first(c)];
+        let order = [Attribute::Ints("perm", order.to_vec())];
+        Ok(self.emit("Transpose", &[from], output, &order))
+    }
+
+    fn pad(
+        &mut self,
+        input: TensorId,
+        padding: &[[usize; 2]],
+        value: i8,
+        output: &str,
+    ) -> Result<String, String> {
+        let &[a, b, c, d] = padding else {
+            return Err(format!("padding of {} axes", padding.len()));
+        };
+        let (scale, zero) = self
+            .graph
+            .tensor(input)
+            .per_tensor()
+            .ok_or("no one scale")?;
+        let value = f32::from(i16::from(value) - i16::from(zero)) * scale;
+        let (from, value) = (self.activation(input)?, self.scalar(value));
+        let ends = [0, 1].map(|end| [a, d, b, c].map(|both| both[end] as i64));
+        let data: Vec<u8> = ends
+            .concat()
+            .iter()
+            .flat_map(|it| it.to_le_bytes())
+            .collect();
+        let name = format!("padding of {output}");
+        self.constant(&name, &[8], INT64, &data);
+        Ok(self.emit("Pad", &[&from, &name, &value], output, &[]))
     }
 
     fn conv(

@@ -1,11 +1,12 @@
 //! Builds programs and cases for tests.
 
-use edgeward::program::codec::{Field, Writer};
+use edgeward::program::codec::{Field, Reader, Writer};
 use edgeward::program::op::{Channel, Op};
 use edgeward::program::overlap::least_distance;
+use edgeward::program::proof::{Reach, Weights};
 use edgeward::program::{
     ALIGNMENT, Aligned, HEADER_BYTES, Header, Layout, MAGIC, VERSION,
-    layout::{UNPROVEN, channel_count, scratch_bytes, store_channel},
+    layout::{SLOW, SLOW_TILE, UNPROVEN, channel_count, scratch_bytes, store_channel},
 };
 
 /// Numbers from a seed (SplitMix64).
@@ -66,31 +67,37 @@ impl Builder {
         at
     }
 
-    /// Weights, then their channels; where each begins.
+    /// Weights, then their channels, of which nothing is proven; where each begins.
     pub fn constants(
         &mut self,
         layout: Layout,
         weights: &[u8],
         channels: &[Channel],
     ) -> (u32, u32) {
+        let flags = |index| if index == 0 { UNPROVEN } else { 0 };
         let weights = self.constant(weights, ALIGNMENT);
-        (weights, self.channels(layout, channels))
+        (weights, self.channels(layout, channels, &flags))
     }
 
-    fn channels(&mut self, layout: Layout, channels: &[Channel]) -> u32 {
+    /// Weights, then their channels with flags that claim what is proven of them, or less.
+    pub fn layer(&mut self, layout: Layout, layer: &Layer<'_>) -> (u32, u32) {
+        let weights = self.constant(layer.stored, ALIGNMENT);
+        let flags = |index| layer.flags(index);
+        (weights, self.channels(layout, layer.channels, &flags))
+    }
+
+    fn channels(
+        &mut self,
+        layout: Layout,
+        channels: &[Channel],
+        flags: &dyn Fn(usize) -> i32,
+    ) -> u32 {
         let count = channel_count(layout, channels.len() as u16) as usize;
         let mut bytes = vec![0; count * Channel::BYTES];
         let mut writer = Writer::new(&mut bytes);
-        let padding = Channel {
-            bias: 0,
-            multiplier: 1 << 30,
-            shift: -1,
-        };
         for index in 0..count {
-            let channel = *channels.get(index).unwrap_or(&padding);
-            // Nothing is proven of random weights.
-            let flags = if index == 0 { UNPROVEN } else { 0 };
-            store_channel(layout, channel, flags)
+            let channel = *channels.get(index).unwrap_or(&PADDING);
+            store_channel(layout, channel, flags(index))
                 .write(&mut writer)
                 .expect("room for every channel");
         }
@@ -148,6 +155,78 @@ impl Builder {
     }
 }
 
+/// What fills up a tile of four channels.
+const PADDING: Channel = Channel {
+    bias: 0,
+    multiplier: 1 << 30,
+    shift: -1,
+};
+
+/// How much of what is proven a layer's flags claim; less than all is as true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    All,
+    /// That every tile takes the long way.
+    Long,
+    Nothing,
+}
+
+/// A layer's constants and what its flags are made of.
+pub struct Layer<'a> {
+    pub kind: Weights,
+    /// Weights as they lie in the program.
+    pub stored: &'a [u8],
+    pub channels: &'a [Channel],
+    /// What each channel's weights amount to.
+    pub reach: &'a [Reach],
+    pub claim: Claim,
+}
+
+impl Layer<'_> {
+    fn each(&self, tile: impl Iterator<Item = usize>) -> impl Iterator<Item = (Channel, Reach)> {
+        tile.map(move |index| match self.channels.get(index) {
+            Some(channel) => (*channel, self.reach[index]),
+            None => (PADDING, Reach::default()),
+        })
+    }
+
+    fn slow(&self, tile: usize) -> bool {
+        let mut each = self
+            .each(4 * tile..4 * tile + 4)
+            .zip([false, true].repeat(2));
+        self.claim == Claim::Long || each.any(|((channel, reach), odd)| reach.slow(&channel, odd))
+    }
+
+    /// Flags of a channel, for Cortex-M.
+    fn flags(&self, index: usize) -> i32 {
+        let mut flags = 0;
+        if index == 0 {
+            let proven = self.each(0..self.channels.len()).all(|(channel, reach)| {
+                channel.multiplier != 0 && reach.proven(self.kind, channel.bias)
+            });
+            if !proven || self.claim == Claim::Nothing {
+                flags |= UNPROVEN;
+            }
+            if (0..self.channels.len().div_ceil(4)).any(|tile| self.slow(tile)) {
+                flags |= SLOW;
+            }
+        }
+        if index.is_multiple_of(4) && self.slow(index / 4) {
+            flags |= SLOW_TILE;
+        }
+        flags
+    }
+}
+
+/// Sets where a program's input and output lie.
+pub fn set_border(program: &mut Aligned<u8>, input: [u32; 2], output: [u32; 2]) {
+    let mut header = Header::read(&mut Reader::new(program.as_ref())).expect("a head");
+    [header.input, header.input_len] = input;
+    [header.output, header.output_len] = output;
+    let mut writer = Writer::new(&mut program.as_mut()[..HEADER_BYTES]);
+    header.write(&mut writer).expect("room for the head");
+}
+
 /// Moves an operator's constants by `base`.
 fn relocate(op: &mut Op, base: u32) {
     match op {
@@ -187,6 +266,8 @@ pub enum Place {
     Disjoint,
     /// As close as the overlap rule allows, or closer by a number of bytes.
     Tight(u32),
+    /// As close as the overlap rule allows, behind the scratch.
+    Behind,
     /// Apart, while another tensor as long as the output lies exactly on it.
     Second,
 }
@@ -196,6 +277,8 @@ pub enum Place {
 pub struct Case {
     pub program: Aligned<u8>,
     pub arena_bytes: usize,
+    /// The arena before the run.
+    pub memory: Vec<i8>,
     /// Tensors in the arena.
     pub inputs: Vec<(u32, Vec<i8>)>,
     pub output: u32,
@@ -212,9 +295,21 @@ pub struct Draft {
     /// Main input, and other tensors.
     pub inputs: Vec<Vec<i8>>,
     pub expected: Vec<i8>,
+    /// Bytes before the first tensor.
+    pub lead: u32,
 }
 
 impl Draft {
+    pub fn new(op: Op, builder: Builder, inputs: Vec<Vec<i8>>, expected: Vec<i8>) -> Self {
+        Self {
+            op,
+            builder,
+            inputs,
+            expected,
+            lead: 3,
+        }
+    }
+
     /// Gives every tensor its offset, scratch behind all of them, odd gaps between them.
     pub fn place(mut self, layout: Layout, place: Place) -> Case {
         let output_len = self.expected.len() as u32;
@@ -222,9 +317,15 @@ impl Draft {
         // An operand that is repeated must lie apart.
         let repeated = matches!(self.op, Op::Add(_) | Op::Mul(_)) && input_len != output_len;
         let distance = least_distance(&self.op, layout).filter(|_| !repeated);
+        let bytes = scratch_bytes(layout, &self.op) as u32;
+        let lead = match place {
+            Place::Behind => bytes + self.lead,
+            _ => self.lead,
+        };
         let (output, main) = match (place, distance) {
-            (Place::Tight(closer), Some(distance)) => (3 + closer, 3 + distance),
-            _ => (3, 3 + output_len + 1),
+            (Place::Tight(closer), Some(distance)) => (lead + closer, lead + distance),
+            (Place::Behind, Some(distance)) => (lead, lead + distance),
+            _ => (lead, lead + output_len + 1),
         };
         let mut end = (output + output_len).max(main + input_len);
         let mut offsets = vec![main];
@@ -236,8 +337,7 @@ impl Draft {
             offsets.push(end + 1);
             end += 1 + other.len() as u32;
         }
-        let bytes = scratch_bytes(layout, &self.op) as u32;
-        let scratch = if bytes == 0 {
+        let scratch = if bytes == 0 || place == Place::Behind {
             0
         } else {
             end.next_multiple_of(4)
@@ -245,12 +345,19 @@ impl Draft {
         move_to(&mut self.op, &offsets, output, scratch);
         let arena_bytes = end.max(scratch + bytes) + 1;
         self.builder.op(self.op);
+        let inputs: Vec<_> = offsets.into_iter().zip(self.inputs).collect();
+        let mut random = Random(u64::from(arena_bytes));
+        let mut memory: Vec<i8> = (0..arena_bytes).map(|_| random.next() as i8).collect();
+        for (offset, values) in &inputs {
+            memory[*offset as usize..][..values.len()].copy_from_slice(values);
+        }
         Case {
             program: self
                 .builder
                 .finish(layout, arena_bytes, place == Place::Disjoint),
             arena_bytes: arena_bytes as usize,
-            inputs: offsets.into_iter().zip(self.inputs).collect(),
+            memory,
+            inputs,
             output,
             expected: self.expected,
             scratch: (scratch, bytes),

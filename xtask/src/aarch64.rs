@@ -1,6 +1,7 @@
 //! The program engine on AArch64: tests and exact counts of instructions under qemu-user.
 
 use crate::bare_metal::Toolchain;
+use crate::engines::ENGINES;
 use crate::tally::{self, Tally};
 use crate::{setup, step};
 use anyhow::{Context, Result, bail, ensure};
@@ -21,8 +22,8 @@ const PACKAGES: &[(&str, &str)] = &[
         "/usr/aarch64-linux-gnu/include/stdio.h",
     ),
 ];
-/// Processors: one whose NEON has the dot product of bytes, and one whose NEON has not.
-const CPUS: [&str; 2] = ["cortex-a76", "cortex-a72"];
+/// The processor on which instructions are counted: one whose NEON has the dot product of bytes.
+const CPU: &str = "cortex-a76";
 const FIGURES: &str = "benches/aarch64.txt";
 
 /// What to do with the figures.
@@ -57,12 +58,15 @@ pub fn test(root: &Path, tally: &mut Tally) -> Result<()> {
             return Ok(());
         }
     };
-    for cpu in CPUS {
+    for engine in ENGINES {
+        let Some(cpu) = engine.cpu else { continue };
         let mut command = cargo(root, &toolchain, "test", cpu);
         command.args(["-p", "edgeward", "--features", "edgeward/std"]);
         for test in ["program_conformance", "program_packed", "packed"] {
             command.args(["--test", test]);
         }
+        // The tests fail where it is not what runs.
+        command.env("EDGEWARD_ENGINE", engine.name);
         let title = format!("programs on AArch64, {cpu}");
         tally.add(tally::run(
             &title,
@@ -117,7 +121,7 @@ const KERNELS: [&str; 3] = ["neon-dot", "neon", "portable"];
 /// Counts the instructions of every model by every set of kernels, and prints the table.
 pub fn bench(root: &Path, options: &Options) -> Result<()> {
     let toolchain = tools()?;
-    let mut build = cargo(root, &toolchain, "build", CPUS[0]);
+    let mut build = cargo(root, &toolchain, "build", CPU);
     build.args(["--example", "count_instructions"]);
     step("programs for AArch64", &mut build)?;
     let folder = root.join("target/aarch64");
@@ -151,7 +155,7 @@ fn count(root: &Path, program: &PathBuf, plugin: &Path) -> Result<All> {
     let mut command = Command::new("qemu-aarch64");
     command
         .current_dir(root)
-        .args(["-L", "/usr/aarch64-linux-gnu", "-cpu", CPUS[0], "-plugin"])
+        .args(["-L", "/usr/aarch64-linux-gnu", "-cpu", CPU, "-plugin"])
         .arg(plugin)
         .arg(program);
     let output = command

@@ -20,8 +20,8 @@ pub struct Options {
     /// Fits predicted instructions to counts anew, of random operators too.
     #[arg(long, conflicts_with = "check")]
     fit: bool,
-    /// Random operators on which fast kernels must equal the portable ones.
-    #[arg(long, default_value_t = 2000)]
+    /// Random operators and chains of the conformance suite; spoilt ones and networks come on top.
+    #[arg(long, default_value_t = CASES)]
     cases: u32,
 }
 
@@ -32,10 +32,13 @@ impl Options {
             check: true,
             save: false,
             fit: false,
-            cases: 2000,
+            cases: CASES,
         }
     }
 }
+
+/// Cases of the conformance suite, of which eight of thirteen have fast kernels.
+const CASES: u32 = 3250;
 
 /// The peers: instructions of TensorFlow Lite Micro with CMSIS-NN on the same machine, and its arena.
 const PEERS: [(&str, u64, u64); 4] = [
@@ -62,8 +65,21 @@ struct Figures {
     products: u64,
     program: u64,
     rows: u64,
-    /// Kind of operator, instructions and products of each.
-    ops: Vec<(String, u64, u64)>,
+    ops: Vec<Operator>,
+}
+
+/// What a run told of an operator, and what it is.
+#[derive(Default)]
+struct Operator {
+    kind: String,
+    instructions: u64,
+    products: u64,
+    /// Its input's and output's extents.
+    shape: String,
+    /// Its window, or what else tells it from others of its kind.
+    detail: String,
+    /// The model's operator that it came from.
+    from: String,
 }
 
 /// Builds the firmware, runs every program, prints the table.
@@ -83,7 +99,8 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     for name in names(&folder)? {
         let figures = measure(&images, &folder, &name)?;
         eprintln!("    {name}: {} instructions", figures.instructions);
-        let counts = figures.ops.iter().map(|(_, count, _)| format!("{count}\n"));
+        let counts = figures.ops.iter();
+        let counts = counts.map(|op| format!("{}\n", op.instructions));
         std::fs::write(
             folder.join(format!("{name}.counts")),
             counts.collect::<String>(),
@@ -101,10 +118,11 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         ["size-with", "size-verify", "size-without"].map(|name| code_bytes(&images.join(name)));
     let (with, verify, without) = (with?, verify?, without?);
     let (kernels, verifier) = (with - verify, verify - without);
-    let cases = check_kernels(&images, &folder, options.cases)?;
-    let table = table(&all, kernels, verifier);
-    println!("{table}{}", profile(&all));
-    eprintln!("--- {cases} random operators: fast kernels equal portable ones");
+    let recordings = recordings(&images, &folder)?;
+    let cases = conformance(root, &images, &folder, options.cases)?;
+    let table = table(&all, kernels, verifier) + "\n" + &top(&all);
+    println!("{table}\n{}", profile(&all));
+    eprintln!("--- {recordings}\n--- {cases}");
     ensure!(
         kernels <= CODE_BYTES,
         "executor and kernels take {kernels} bytes, at most {CODE_BYTES}"
@@ -143,13 +161,20 @@ fn build(root: &Path) -> Result<PathBuf> {
 
 /// Names of the programs in a folder.
 fn names(folder: &Path) -> Result<Vec<String>> {
+    let names = files(folder, ".program")?;
+    let name = |file: &String| file.trim_end_matches(".program").to_owned();
+    Ok(names.iter().map(name).collect())
+}
+
+/// Files of a folder with an ending, at least one.
+fn files(folder: &Path, ending: &str) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        names.extend(name.strip_suffix(".program").map(str::to_owned));
+        names.extend(Some(name).filter(|name| name.ends_with(ending)));
     }
     names.sort();
-    ensure!(!names.is_empty(), "no programs in {}", folder.display());
+    ensure!(!names.is_empty(), "no {ending} in {}", folder.display());
     Ok(names)
 }
 
@@ -197,37 +222,99 @@ fn measure(images: &Path, folder: &Path, name: &str) -> Result<Figures> {
             ["op", _, kind, count, products] => {
                 let products = products.parse()?;
                 figures.products += products;
-                figures
-                    .ops
-                    .push(((*kind).to_owned(), count.parse()?, products));
+                figures.ops.push(Operator {
+                    kind: (*kind).to_owned(),
+                    instructions: count.parse()?,
+                    products,
+                    ..Operator::default()
+                });
             }
             _ => bail!("{name}: {line}"),
         }
     }
     ensure!(figures.rows > 0, "{name}: no row was checked");
+    let described = std::fs::read_to_string(folder.join(format!("{name}.ops")))?;
+    describe(&mut figures.ops, &described).with_context(|| format!("{name}.ops"))?;
     Ok(figures)
 }
 
-/// Runs random operators by fast and portable kernels.
-fn check_kernels(images: &Path, folder: &Path, cases: u32) -> Result<u64> {
-    let text = qemu(images, folder, &["check", "1", &cases.to_string()])?;
-    let (mut checked, mut taken) = (0, 0);
-    for line in text.lines() {
-        match line.split(' ').collect::<Vec<_>>().as_slice() {
-            ["spoilt", _, count] => taken += count.parse::<u64>()?,
-            ["checked", _, count, _] => checked += count.parse::<u64>()?,
-            _ => bail!("kernels: {line}"),
+/// Runs the recordings of the corpus, where it is; says how many.
+fn recordings(images: &Path, folder: &Path) -> Result<String> {
+    const FILE: &str = "kws.recordings";
+    if !folder.join(FILE).exists() {
+        return Ok("no corpus: no recordings of keywords ran".to_owned());
+    }
+    let text = qemu(images, folder, &["run", "kws.program", FILE])?;
+    let last = text.lines().last().unwrap_or_default();
+    match last.split(' ').collect::<Vec<_>>().as_slice() {
+        ["rows", count, "wrong", "0"] if *count != "0" => Ok(format!(
+            "{count} recordings of keywords equal TensorFlow Lite Micro's outputs"
+        )),
+        _ => bail!("{FILE}: {last}"),
+    }
+}
+
+/// Takes in what operators are, a line each.
+fn describe(ops: &mut [Operator], text: &str) -> Result<()> {
+    ensure!(text.lines().count() == ops.len(), "not an operator a line");
+    for (op, line) in ops.iter_mut().zip(text.lines()) {
+        match line.splitn(4, '\t').collect::<Vec<_>>().as_slice() {
+            [kind, shape, detail, from] if *kind == op.kind => {
+                [op.shape, op.detail, op.from] = [shape, detail, from].map(|it| (*it).to_owned());
+            }
+            _ => bail!("{line}"),
         }
     }
+    Ok(())
+}
+
+/// Runs the conformance suite by fast and by portable kernels; says what ran.
+fn conformance(root: &Path, images: &Path, folder: &Path, cases: u32) -> Result<String> {
+    let mut command = example(root, "conformance_cases", folder);
+    let output = command.arg(cases.to_string()).output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let numbers: Vec<u64> = said
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let [wanted, spoilt] = numbers[..] else {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!("the conformance suite was not made: {said}{errors}");
+    };
     ensure!(
-        checked == u64::from(cases),
-        "{checked} of {cases} cases ran"
+        spoilt * 20 >= u64::from(cases),
+        "only {spoilt} cases with spoilt constants"
     );
-    ensure!(
-        taken * 20 >= checked,
-        "only {taken} operators with spoilt constants ran"
-    );
-    Ok(checked)
+    let mut counts = BTreeMap::new();
+    for file in files(folder, ".cases")? {
+        count_cases(&qemu(images, folder, &["check", &file])?, &mut counts)?;
+    }
+    let ran: u64 = counts.values().sum();
+    ensure!(ran == wanted, "{ran} of {wanted} cases ran");
+    let counts: Vec<String> = counts
+        .iter()
+        .map(|(name, count)| format!("{count} {name}"))
+        .collect();
+    Ok(format!(
+        "{CORTEX_M}: {ran} cases equal by fast and portable kernels: {}",
+        counts.join(", ")
+    ))
+}
+
+/// The engine's name in the list that the suite has.
+const CORTEX_M: &str = "cortex-m-dsp";
+
+/// Adds up how many cases of each name a run checked.
+fn count_cases(text: &str, counts: &mut BTreeMap<String, u64>) -> Result<()> {
+    for line in text.lines() {
+        match line.split(' ').collect::<Vec<_>>().as_slice() {
+            ["checked", name, count] => {
+                *counts.entry((*name).to_owned()).or_default() += count.parse::<u64>()?;
+            }
+            _ => bail!("{CORTEX_M}: {line}"),
+        }
+    }
+    Ok(())
 }
 
 /// Instructions a product in thousandths, without floats in a file that is compared.
@@ -236,28 +323,45 @@ fn thousandths(instructions: u64, products: u64) -> String {
     format!("{}.{:03}", value / 1000, value % 1000)
 }
 
+/// `peer / ours` in thousandths, and the peer's figure; dashes where there is none.
+fn beside(peer: Option<u64>, ours: u64) -> [String; 2] {
+    match peer {
+        Some(peer) => [thousandths(peer, ours), peer.to_string()],
+        None => ["-", "-"].map(str::to_owned),
+    }
+}
+
 fn table(all: &BTreeMap<String, Figures>, kernels: u64, verifier: u64) -> String {
     let mut text = String::from(
         "# Instructions an inference on a Cortex-M4 (mps2-an386 in QEMU, -icount), exact.\n\
          # Written by `cargo xtask bench-mcu --save`. peer: TensorFlow Lite Micro with CMSIS-NN.\n\
+         # fewer, smaller: how many times as many instructions, and as large an arena, the peer takes.\n\
          # `-shape` models have the shapes of MLPerf Tiny and seeded weights; the others are the real ones.\n",
     );
     let _ = writeln!(
         text,
-        "{:<10} {:>12} {:>10} {:>7} {:>7} {:>8} {:>10} {:>6}",
-        "model", "instructions", "MACs", "per MAC", "arena", "program", "peer", "ratio"
+        "{:<10} {:>6} {:>7} {:>12} {:>10} {:>7} {:>10} {:>7} {:>7} {:>8}",
+        "model",
+        "fewer",
+        "smaller",
+        "instructions",
+        "peer",
+        "per MAC",
+        "MACs",
+        "arena",
+        "peer",
+        "program"
     );
     for (name, figures) in all {
         let peer = peer(name);
-        let (count, ratio) = peer.map_or(("-".into(), "-".into()), |(count, _)| {
-            (count.to_string(), thousandths(count, figures.instructions))
-        });
+        let [fewer, count] = beside(peer.map(|it| it.0), figures.instructions);
+        let [smaller, arena] = beside(peer.map(|it| it.1), figures.arena);
         let _ = writeln!(
             text,
-            "{name:<10} {:>12} {:>10} {:>7} {:>7} {:>8} {count:>10} {ratio:>6}",
+            "{name:<10} {fewer:>6} {smaller:>7} {:>12} {count:>10} {:>7} {:>10} {:>7} {arena:>7} {:>8}",
             figures.instructions,
-            figures.products,
             thousandths(figures.instructions, figures.products),
+            figures.products,
             figures.arena,
             figures.program,
         );
@@ -266,6 +370,40 @@ fn table(all: &BTreeMap<String, Figures>, kernels: u64, verifier: u64) -> String
         text,
         "# code and read-only data: executor and kernels {kernels} bytes, verifier {verifier} bytes"
     );
+    text
+}
+
+/// Operators of a model that are shown.
+const TOP: usize = 5;
+
+/// The operators of each model that take most instructions, the first of equals first.
+fn top(all: &BTreeMap<String, Figures>) -> String {
+    let mut text = format!(
+        "# The {TOP} operators of each model that take most, and their shares of its instructions; `op` is the\n\
+         # operator's number in the program, as `edgeward inspect` lists it, `of` the model's operator.\n\
+         {:<10} {:>6} {:>12} {:>7} {:>3} {:<9} {:<25} {:<22} of\n",
+        "model", "share", "instructions", "per MAC", "op", "kind", "shape", "window"
+    );
+    for (name, figures) in all {
+        let mut ops: Vec<_> = figures.ops.iter().enumerate().collect();
+        ops.sort_by_key(|(_, op)| std::cmp::Reverse(op.instructions));
+        for (index, op) in ops.into_iter().take(TOP) {
+            let count = op.instructions;
+            let tenths = (count * 1000)
+                .checked_div(figures.instructions)
+                .unwrap_or(0);
+            let each = match op.products {
+                0 => "-".to_owned(),
+                products => thousandths(count, products),
+            };
+            let share = format!("{}.{} %", tenths / 10, tenths % 10);
+            let _ = writeln!(
+                text,
+                "{name:<10} {share:>6} {count:>12} {each:>7} {index:>3} {:<9} {:<25} {:<22} {}",
+                op.kind, op.shape, op.detail, op.from
+            );
+        }
+    }
     text
 }
 
@@ -281,10 +419,10 @@ fn profile(all: &BTreeMap<String, Figures>) -> String {
     let mut text = String::new();
     for (name, figures) in all {
         let mut kinds: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-        for (kind, instructions, products) in &figures.ops {
-            let sum = kinds.entry(kind).or_default();
-            sum.0 += instructions;
-            sum.1 += products;
+        for op in &figures.ops {
+            let sum = kinds.entry(&op.kind).or_default();
+            sum.0 += op.instructions;
+            sum.1 += op.products;
         }
         let mut kinds: Vec<_> = kinds.into_iter().collect();
         kinds.sort_by_key(|(_, (instructions, _))| std::cmp::Reverse(*instructions));
@@ -303,13 +441,15 @@ fn profile(all: &BTreeMap<String, Figures>) -> String {
 /// Fails when a model takes over 1 % more than the figures known or a byte more of an arena, is slower
 /// than its peer, or is not among them; and when one of the seeded ones did not run.
 fn compare(known: &str, all: &BTreeMap<String, Figures>) -> Result<()> {
+    // Behind an empty line come the operators.
     let known: BTreeMap<&str, [u64; 2]> = known
         .lines()
+        .take_while(|line| !line.is_empty())
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();
             let figure = |at: usize| words.get(at)?.parse().ok();
-            Some((*words.first()?, [figure(1)?, figure(4)?]))
+            Some((*words.first()?, [figure(3)?, figure(7)?]))
         })
         .collect();
     let mut complaints = Vec::new();
@@ -392,6 +532,7 @@ mod tests {
             BTreeMap::from([("kws-shape".to_owned(), figures)])
         };
         let known = table(&all(3_000_000, 12_288), 1, 1);
+        assert!(known.contains("\nkws-shape   2.565   1.857      3000000    7697232"));
         compare(&known, &all(3_030_000, 12_288)).expect("within the limit");
         compare(&known, &all(1, 1)).expect("less");
         for (worse, named) in [
@@ -405,5 +546,40 @@ mod tests {
         assert!(error.to_string().contains("did not run"), "{error}");
         let error = compare("", &all(1, 1)).expect_err("unknown").to_string();
         assert!(error.contains("is not in"), "{error}");
+    }
+    #[test]
+    fn the_operators_that_take_most_come_first_and_say_what_they_are() {
+        let op = |kind: &str, instructions, products| Operator {
+            kind: kind.to_owned(),
+            instructions,
+            products,
+            ..Operator::default()
+        };
+        let mut ops = vec![op("Copy", 100, 0), op("Conv", 700, 650), op("Pool", 100, 0)];
+        let text = "Copy\t8 -> 8\t\tthe pad\nConv\t4x4x2 -> 4x4x3\t3x3 pad 1,1\tthe conv\n\
+                    Pool\t4x4x3 -> 1x1x3\taverage 4x4\tthe pool";
+        describe(&mut ops, text).expect("a line an operator");
+        describe(&mut ops, "Copy\t\t\t").expect_err("two are missing");
+        let other = text.replace("Pool", "Add");
+        describe(&mut ops, &other).expect_err("another kind");
+        ops.extend((0..4).map(|_| op("Add", 25, 0)));
+        let figures = Figures {
+            instructions: 1000,
+            ops,
+            ..Figures::default()
+        };
+        let text = top(&BTreeMap::from([("it".to_owned(), figures)]));
+        let rows: Vec<Vec<&str>> = text
+            .lines()
+            .skip(3)
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(rows.len(), TOP, "{text}");
+        assert_eq!(
+            rows[0].join(" "),
+            "it 70.0 % 700 1.076 1 Conv 4x4x2 -> 4x4x3 3x3 pad 1,1 the conv"
+        );
+        assert_eq!(rows[1].join(" "), "it 10.0 % 100 - 0 Copy 8 -> 8 the pad");
+        assert_eq!(rows[2][5..7], ["2", "Pool"], "{text}");
     }
 }

@@ -5,6 +5,9 @@ mod bare_metal;
 mod bench_linux;
 mod bench_mcu;
 mod boards;
+#[path = "../../tests/program/engines.rs"]
+#[allow(dead_code, reason = "the suite needs more of it")]
+mod engines;
 mod fuzz;
 mod setup;
 mod size;

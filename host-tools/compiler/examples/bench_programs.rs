@@ -1,9 +1,11 @@
 //! Writes programs for `cargo xtask bench-mcu`: `bench_programs FOLDER [fit]`.
 //!
-//! Of each model `NAME.program`, and `NAME.rows`: inputs, each followed by the output that it must
-//! give. Models of the four MLPerf Tiny shapes with seeded weights are always written, their outputs
-//! by the portable kernels on the natural layout; those of the corpus where it is, with outputs of
-//! TensorFlow Lite Micro. With `fit`, random operators too, to which predicted instructions are fitted.
+//! Of each model `NAME.program`; `NAME.rows`: inputs, each followed by the output that it must give; and
+//! `NAME.ops`: a line an operator, of its kind, shapes, window and the model's operator that it came
+//! from, with tabs in between. Models of the four MLPerf Tiny shapes with seeded weights are always
+//! written, their outputs by the portable kernels on the natural layout; those of the corpus where it
+//! is, with outputs of TensorFlow Lite Micro, and `kws.recordings` like `kws.rows`. With `fit`, random operators too, to which predicted
+//! instructions are fitted.
 
 mod models;
 #[path = "../tests/npz/mod.rs"]
@@ -13,6 +15,7 @@ mod samples;
 
 use edgeward::program::{Aligned, Layout, Portable, Program};
 use edgeward_compiler::graph::Graph;
+use edgeward_compiler::listing;
 use edgeward_compiler::{Compiled, Options, compile, compile_graph};
 use models::{CORPUS, shapes};
 use std::error::Error;
@@ -39,6 +42,7 @@ fn main() -> Done {
     for (name, file) in CORPUS {
         real(folder, name, &corpus, file)?;
     }
+    recordings(folder, &corpus)?;
     Ok(())
 }
 
@@ -71,8 +75,21 @@ fn seeded(folder: &Path, name: &str, graph: Graph) -> Done {
                 .map(|value| value.cast_unsigned()),
         );
     }
-    std::fs::write(folder.join(format!("{name}.program")), program.program)?;
+    write(folder, name, &program, &rows)
+}
+
+/// Writes a model's files.
+fn write(folder: &Path, name: &str, compiled: &Compiled, rows: &[u8]) -> Done {
+    let bytes = Aligned::copy_of(&compiled.program);
+    let program = Program::verify(bytes.as_ref()).map_err(|error| format!("{name}: {error:?}"))?;
+    let mut text = String::new();
+    for (row, from) in listing::rows(&program).iter().zip(&compiled.report.names) {
+        let (kind, input, output, detail) = (row.kind, &row.input, &row.output, &row.detail);
+        text += &format!("{kind}\t{input} -> {output}\t{detail}\t{from}\n");
+    }
+    std::fs::write(folder.join(format!("{name}.program")), &compiled.program)?;
     std::fs::write(folder.join(format!("{name}.rows")), rows)?;
+    std::fs::write(folder.join(format!("{name}.ops")), text)?;
     Ok(())
 }
 
@@ -85,6 +102,18 @@ fn arena(name: &str, compiled: &Compiled) {
             plan.arena_bytes, plan.bound_bytes, plan.live_bytes, plan.greedy_bytes
         );
     }
+}
+
+/// Recordings that are keywords, each with what TensorFlow Lite Micro gives of it.
+fn recordings(folder: &Path, models: &Path) -> Done {
+    let real = npz::read_npz(&models.join("kws_ref_model.real.npz"));
+    let mut rows = Vec::new();
+    for (input, output) in real["input"].rows().zip(real["output"].rows()) {
+        rows.extend_from_slice(input);
+        rows.extend_from_slice(output);
+    }
+    std::fs::write(folder.join("kws.recordings"), rows)?;
+    Ok(())
 }
 
 /// A model of the corpus.
@@ -106,7 +135,5 @@ fn real(folder: &Path, name: &str, models: &Path, file: &str) -> Done {
         rows.extend_from_slice(input);
         rows.extend_from_slice(output);
     }
-    std::fs::write(folder.join(format!("{name}.program")), program.program)?;
-    std::fs::write(folder.join(format!("{name}.rows")), rows)?;
-    Ok(())
+    write(folder, name, &program, &rows)
 }

@@ -131,6 +131,11 @@ pub fn compile_graph(mut graph: Graph, options: &Options) -> Result<Compiled, Co
         macs: lowered.steps.iter().map(|step| step.macs).sum(),
         weight_bytes: lowered.weight_bytes,
         program_bytes: program.len() as u64,
+        names: lowered
+            .steps
+            .iter()
+            .map(|step| graph.nodes[step.node].name.clone())
+            .collect(),
         plan,
     };
     Ok(Compiled { program, report })

@@ -26,6 +26,8 @@ pub struct Report {
     pub weight_bytes: u64,
     /// Bytes of the program.
     pub program_bytes: u64,
+    /// Of each operator of the program, the name of the file's that it came from.
+    pub names: Vec<String>,
     /// Where everything lies, how far from the bound, and what sets the peak.
     pub plan: Plan,
 }

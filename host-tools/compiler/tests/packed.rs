@@ -1,8 +1,10 @@
 //! The five models of the corpus equal TensorFlow Lite Micro bit for bit, packed for every instruction
 //! set of this processor, and seeded ones of the MLPerf Tiny shapes the portable kernels; no operator of
-//! theirs is left to those.
+//! theirs is left to those. And random networks of the conformance suite equal the portable kernels.
 
 mod common;
+#[allow(dead_code, reason = "other tests run single operators")]
+mod growing;
 mod npz;
 #[path = "../../../models/tiny/shapes.rs"]
 mod shapes;
@@ -75,4 +77,38 @@ fn seeded_models_of_the_shapes() {
             }
         }
     }
+}
+
+/// What is compiled, planned and packed gives what the graph does without any of that.
+#[test]
+fn random_networks() {
+    let mut packed = 0;
+    for seed in 0..400 {
+        let graph = growing::network(seed);
+        let inputs = growing::inputs(&graph, seed);
+        let expected = growing::definition(&graph, &inputs);
+        let cortex_m = Options::mcu(Layout::CortexM);
+        assert_eq!(
+            growing::outputs(&graph, &cortex_m, &inputs),
+            expected,
+            "{seed}"
+        );
+        for options in [Options::linux(), Options::mcu(Layout::Natural)] {
+            let program = growing::compiled(&graph, &options);
+            for isa in Isa::available() {
+                let mut engine = ProgramEngine::with(program.as_ref(), Some(isa)).unwrap();
+                let verified = edgeward::program::Program::verify(program.as_ref()).unwrap();
+                packed += verified.ops().count() - engine.portable_ops();
+                for (input, expected) in inputs.iter().zip(&expected) {
+                    let mut output = vec![0; expected.len()];
+                    engine.run_i8(input, &mut output).unwrap();
+                    assert_eq!(&output, expected, "{seed}, {}", isa.name());
+                }
+            }
+        }
+    }
+    assert!(
+        packed > 2000 || Isa::available().next().is_none(),
+        "{packed}"
+    );
 }

@@ -1,7 +1,16 @@
 //! The example models on every engine: programs by portable kernels and packed for each instruction
 //! set of this processor are equal bit for bit; they and tract keep to the stated tolerance of ONNX
 //! Runtime's golden vectors. (The models of the corpus, bit for bit: `golden.rs` and `packed.rs` of the
-//! compiler.)
+//! compiler.) And tract through the operators of the conformance suite.
+
+#[path = "../../../tests/program/engines.rs"]
+#[allow(dead_code, reason = "the suite needs more of it")]
+mod engine_list;
+#[path = "../../compiler/tests/growing/mod.rs"]
+#[allow(dead_code, reason = "other tests run networks")]
+mod growing;
+#[path = "../../../models/tiny/onnx.rs"]
+mod onnx;
 
 use edgeward::RUNTIME_VERSION;
 use edgeward::bundle::write::{BundleWriter, Description};
@@ -12,8 +21,11 @@ use edgeward::engine::program::ProgramEngine;
 use edgeward::engine::tract::{ModelSpec, TractEngine};
 use edgeward::program::Layout;
 use edgeward::program::kernels::packed::Isa;
+use edgeward_compiler::graph::{Graph, Kind, Node};
 use edgeward_compiler::{Options, compile};
 use edgeward_host::npy::Array;
+use engine_list::Tolerance;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 fn motion(name: &str) -> Vec<u8> {
@@ -131,4 +143,114 @@ fn a_program_is_laid_out_as_its_manifest_says() {
             }
         }
     }
+}
+
+/// Elements of an image, channels last, with the channels first; any other tensor's as they are.
+fn channels_first(shape: &[usize], values: &[i8]) -> Vec<i8> {
+    let &[_, height, width, channels] = shape else {
+        return values.to_vec();
+    };
+    let pixels = height * width;
+    (0..values.len())
+        .map(|at| values[at % pixels * channels + at / pixels])
+        .collect()
+}
+
+/// Whether the exact average of each output lies in the middle between two quanta.
+fn halves(graph: &Graph, input: &[i8]) -> Option<Vec<bool>> {
+    let node = graph.nodes.first()?;
+    let Kind::AveragePool { window, .. } = &node.kind else {
+        return None;
+    };
+    let (from, to) = (
+        &graph.tensor(graph.inputs[0]).shape,
+        &graph.tensor(node.outputs[0]).shape,
+    );
+    let half = |at: usize| {
+        let (row, column, channel) = (at / to[3] / to[2], at / to[3] % to[2], at % to[3]);
+        let taps = (0..window.kernel[0]).flat_map(|y| (0..window.kernel[1]).map(move |x| (y, x)));
+        let seen = taps.filter_map(|(y, x)| {
+            let y = (row * window.stride[0] + y).checked_sub(window.padding[0])?;
+            let x = (column * window.stride[1] + x).checked_sub(window.padding[1])?;
+            let inside = y < from[1] && x < from[2];
+            inside.then(|| i32::from(input[(y * from[2] + x) * from[3] + channel]))
+        });
+        let (sum, count) = seen.fold((0, 0), |(sum, count), it| (sum + it, count + 1));
+        (2 * sum).rem_euclid(2 * count) == count
+    };
+    Some((0..to.iter().product()).map(half).collect())
+}
+
+/// The operators that ONNX has, one by one: as far from the definition as the list of engines says. An
+/// average differs only where it lies in the middle between two quanta, which the program rounds away
+/// from zero and ONNX to even.
+#[test]
+fn operators_by_tract_keep_to_the_stated_tolerance() {
+    let Tolerance::Steps { operator, .. } = engine_list::engine("tract").tolerance else {
+        panic!("a tolerance in steps");
+    };
+    // Elements, how many differ, and by how much at most, by kind.
+    let mut seen: BTreeMap<String, (usize, usize, f32)> = BTreeMap::new();
+    for seed in 0..1500 {
+        let graph = growing::operator(seed);
+        if matches!(
+            graph.nodes[..],
+            [
+                Node {
+                    kind: Kind::Conv { .. },
+                    ..
+                },
+                _
+            ]
+        ) {
+            // What the sum behind it makes of a step is up to its scales.
+            continue;
+        }
+        let file = onnx::write(&graph).unwrap_or_else(|error| panic!("{seed}: {error}"));
+        let kinds: Vec<&str> = graph.nodes.iter().map(|node| node.kind.name()).collect();
+        let kinds = kinds.join(" and ");
+        let engine = TractEngine::load(&file, &ModelSpec::default());
+        let mut engine = engine.unwrap_or_else(|error| panic!("{seed}, {kinds}: {error}"));
+        let [from, to] = [graph.inputs[0], graph.outputs[0]].map(|id| graph.tensor(id));
+        let (scale, zero) = from.per_tensor().expect("one scale");
+        let (step, _) = to.per_tensor().expect("one scale");
+        let (_, origin) = to.per_tensor().expect("one scale");
+        let inputs = growing::inputs(&graph, seed);
+        let expected = growing::definition(&graph, &inputs);
+        for (input, expected) in inputs.iter().zip(&expected) {
+            let real = |&it: &i8| (f32::from(it) - f32::from(zero)) * scale;
+            let given: Vec<f32> = channels_first(&from.shape, input)
+                .iter()
+                .map(real)
+                .collect();
+            let mut output = vec![0.0; engine.output_len()];
+            engine.run(&given, &mut output).expect("it runs");
+            let halves = halves(&graph, input);
+            let expected = channels_first(&to.shape, expected);
+            let halves = halves.map(|all| {
+                let all: Vec<i8> = all.into_iter().map(i8::from).collect();
+                channels_first(&to.shape, &all)
+            });
+            let entry = seen.entry(kinds.clone()).or_default();
+            for (at, (&value, &wanted)) in output.iter().zip(&expected).enumerate() {
+                let steps = (value / step + f32::from(origin) - f32::from(wanted)).abs();
+                entry.0 += 1;
+                // A float's step is not exact.
+                if steps > 0.01 {
+                    entry.1 += 1;
+                    entry.2 = entry.2.max(steps);
+                    let middle = halves.as_ref().is_none_or(|all| all[at] == 1);
+                    assert!(middle, "{seed}, {kinds}: {value} is no half, not {wanted}");
+                }
+                assert!(
+                    steps <= operator + 0.01,
+                    "{seed}, {kinds}, {at}: {steps} steps from {wanted}"
+                );
+            }
+        }
+    }
+    for (kinds, (elements, differ, most)) in &seen {
+        println!("{kinds}: {differ} of {elements} differ, by {most} steps at most");
+    }
+    assert!(seen.len() >= 20, "{:?}", seen.keys());
 }

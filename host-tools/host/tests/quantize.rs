@@ -1,5 +1,8 @@
 //! Quantization: the motion model beside ONNX Runtime's, random small networks, and refusals.
 
+#[path = "../../../tests/program/engines.rs"]
+#[allow(dead_code, reason = "the suite needs more of it")]
+mod engines;
 mod net;
 
 use edgeward::engine::Engine;
@@ -7,6 +10,7 @@ use edgeward_host::data::{Columns, Samples};
 use edgeward_host::model::{EngineChoice, Model};
 use edgeward_host::npy::{Array, Values};
 use edgeward_host::quantize::{Data, Method, QuantizeError, Quantized, quantize};
+use engines::Tolerance;
 use net::{Net, uniform};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
@@ -434,9 +438,10 @@ proptest! {
         let steps = by_program.iter().zip(&by_tract).map(|(a, b)| (a - b).abs() / step);
         let largest = steps.clone().fold(0.0, f32::max);
         let mean = steps.sum::<f32>() / by_program.len() as f32;
-        // Each layer may round otherwise by one quantum; of averages of four elements a quarter are halves, which
-        // programs send away from zero and ONNX to even.
-        let (mean_most, most) = if plan.pool == "AveragePool" { (2.5, 20.0) } else { (0.5, 8.0) };
+        let Tolerance::Steps { network, averages, .. } = engines::engine("tract").tolerance else {
+            panic!("a tolerance in steps");
+        };
+        let [mean_most, most] = if plan.pool == "AveragePool" { averages } else { network };
         prop_assert!(mean <= mean_most && largest <= most, "steps of the output: mean {mean}, largest {largest}");
     }
 

@@ -18,6 +18,7 @@ fn pair(
     match random.below(4) {
         0 => values[odd].truncate(1),
         1 => values[odd].truncate(1 + random.below(len as u64) as usize),
+        2 => values[odd].truncate(len.min(1 + random.below(40) as usize)),
         _ => {}
     }
     operands[odd].len = values[odd].len() as u32;
@@ -53,12 +54,7 @@ pub fn add(size: u16, random: &mut Random) -> Draft {
         len: len as u32,
         scale,
     });
-    Draft {
-        op,
-        builder,
-        inputs,
-        expected,
-    }
+    Draft::new(op, builder, inputs, expected)
 }
 
 pub fn mul(size: u16, random: &mut Random) -> Draft {
@@ -74,7 +70,7 @@ pub fn mul(size: u16, random: &mut Random) -> Draft {
         zero_b: random.int8(),
         quantizer: quantizer(random),
         multiplier: random.between(1 << 30, i64::from(i32::MAX)) as i32,
-        shift: random.between(-12, 1) as i8,
+        shift: random.between(-14, 1) as i8,
     };
     let expected = repeated(&values, len).map(|(a, b)| {
         let (a, b) = (
@@ -87,12 +83,7 @@ pub fn mul(size: u16, random: &mut Random) -> Draft {
         )
     });
     let expected = expected.collect();
-    Draft {
-        op: Op::Mul(op),
-        builder,
-        inputs,
-        expected,
-    }
+    Draft::new(Op::Mul(op), builder, inputs, expected)
 }
 
 pub fn lookup(size: u16, random: &mut Random) -> Draft {
@@ -112,10 +103,5 @@ pub fn lookup(size: u16, random: &mut Random) -> Draft {
         len: data.len() as u32,
         table: table_at,
     };
-    Draft {
-        op: Op::Lookup(op),
-        builder,
-        inputs: vec![data],
-        expected,
-    }
+    Draft::new(Op::Lookup(op), builder, vec![data], expected)
 }

@@ -4,7 +4,7 @@ use super::*;
 
 pub fn pool(size: u16, random: &mut Random) -> Draft {
     let input = plane(size, random);
-    let (window, height, width) = window(&input, false, random);
+    let (window, height, width) = window(&input, Sweep::Pool, random);
     let output = Plane {
         height,
         width,
@@ -39,12 +39,7 @@ pub fn pool(size: u16, random: &mut Random) -> Draft {
             }
         }
     }
-    Draft {
-        op: Op::Pool(op),
-        builder: Builder::default(),
-        inputs: vec![data],
-        expected,
-    }
+    Draft::new(Op::Pool(op), Builder::default(), vec![data], expected)
 }
 
 pub fn mean(size: u16, random: &mut Random) -> Draft {
@@ -70,12 +65,7 @@ pub fn mean(size: u16, random: &mut Random) -> Draft {
         )
     });
     let expected = expected.collect();
-    Draft {
-        op: Op::Mean(op),
-        builder: Builder::default(),
-        inputs: vec![data],
-        expected,
-    }
+    Draft::new(Op::Mean(op), Builder::default(), vec![data], expected)
 }
 
 /// A permutation of axes of a part of a tensor: what slices, transposes and concatenations need.
@@ -120,12 +110,7 @@ pub fn copy(size: u16, random: &mut Random) -> Draft {
         input_strides: strides,
         output_strides,
     });
-    Draft {
-        op,
-        builder: Builder::default(),
-        inputs: vec![data],
-        expected,
-    }
+    Draft::new(op, Builder::default(), vec![data], expected)
 }
 
 pub fn fill(size: u16, random: &mut Random) -> Draft {
@@ -137,27 +122,23 @@ pub fn fill(size: u16, random: &mut Random) -> Draft {
         value,
     });
     let expected = vec![value; usize::from(len)];
-    Draft {
-        op,
-        builder: Builder::default(),
-        inputs: Vec::new(),
-        expected,
-    }
+    Draft::new(op, Builder::default(), Vec::new(), expected)
 }
 
 pub fn softmax(size: u16, random: &mut Random) -> Draft {
     let (rows, columns) = (extent(size, random), extent(size * size, random));
     let scale = (random.between(-90, 10) as f64 / 10.0).exp2();
-    let op = softmax_op(rows, columns, scale);
+    let mut op = softmax_op(rows, columns, scale);
+    if random.below(3) == 0 {
+        // Whatever the verifier takes.
+        op.multiplier = random.between(1 << 30, i64::from(i32::MAX)) as i32;
+        op.shift = random.between(18, 23) as i8;
+        op.difference_min = -(random.below(256) as i32);
+    }
     let data = random.int8s(usize::from(rows) * usize::from(columns));
     let vectors = data.chunks_exact(usize::from(columns));
     let expected = vectors
         .flat_map(|values| reference::softmax(&op, values))
         .collect();
-    Draft {
-        op: Op::Softmax(op),
-        builder: Builder::default(),
-        inputs: vec![data],
-        expected,
-    }
+    Draft::new(Op::Softmax(op), Builder::default(), vec![data], expected)
 }

@@ -56,6 +56,47 @@ mod tests {
         }
     }
 
+    /// What runs on a Cortex-M without vectors of the DSP extension: what it is called in the
+    /// documentation, its kernel, and what of its terms is told.
+    type Told = (
+        &'static str,
+        &'static str,
+        &'static [(&'static str, &'static str)],
+    );
+
+    #[rustfmt::skip]
+    const TOLD: [Told; 10] = [
+        ("Softmax", "Softmax", &[("element", "an element"), ("row", "a row")]),
+        ("Mean", "Mean", &[("element", "an element"), ("channel", "a channel")]),
+        ("Lookup", "Lookup", &[("element", "an element")]),
+        ("Copy where elements follow each other", "Copy of rows",
+            &[("element", "an element"), ("row", "a row")]),
+        ("Copy of others", "Copy", &[("element", "an element"), ("row", "a row")]),
+        ("Fill", "Fill", &[("element", "a byte")]),
+        ("Dense that would read a word beyond the arena's end", "Dense portable",
+            &[("product", "a product"), ("output", "an output")]),
+        ("Depthwise of several outputs an input channel", "Depthwise portable",
+            &[("product", "a product"), ("output", "an output")]),
+        ("Pool that averages more than 255 elements", "Pool portable",
+            &[("tap", "a tap"), ("tried tap", "more for each that is looked at"),
+                ("row", "a kernel row of an output")]),
+        ("Conv and Dense of `UNPROVEN` sums, output by output", "Sums apart",
+            &[("product", "a product")]),
+    ];
+
+    #[test]
+    fn the_documentation_tells_the_costs_as_they_were_fitted() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let text = std::fs::read_to_string(root.join("docs/PROGRAM.md")).expect("the page");
+        for (name, kernel, terms) in TOLD {
+            let told = terms
+                .iter()
+                .map(|(term, each)| format!("{:.1} {each}", cost_of(kernel, term)));
+            let row = format!("| {name} | {} |", told.collect::<Vec<_>>().join(", "));
+            assert!(text.contains(&row), "docs/PROGRAM.md lacks {row}");
+        }
+    }
+
     #[test]
     fn costs_are_sensible() {
         for &(kernel, term, cost) in &table::COSTS {
