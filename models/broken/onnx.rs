@@ -168,7 +168,7 @@ pub const BROKEN: &[Case] = &[
     ("a missing output", |g| g.outputs[0].name = "nowhere".into(), "the graph's output", &["nowhere"]),
     ("weights cut short", |g| g.constant("w").raw.truncate(50), INITIALIZER, &["w", "54", "50"]),
     ("a bias of two", |g| { g.constant("b").ints.pop(); g.constant("b").dims = vec![2]; }, CONV,
-        &["b", "2 elements for 3 outputs"]),
+        &["b", "[2] for 3 outputs"]),
     ("weights of three axes", |g| g.constant("w").dims = vec![3, 2, 9], CONV, &["[3, 2, 9]"]),
     ("weights of other channels", |g| g.constant("w").dims = vec![2, 3, 3, 3], CONV, &[]),
     ("a scale of zero", |g| g.constant("xs").floats = vec![0.0], QUANTIZE, &["xs", "positive"]),

@@ -16,6 +16,7 @@ mod write;
 pub use cortex_m::CortexM;
 pub use edgeward::program::proof::Weights;
 pub use layout::{Natural, Output, WeightLayout};
+pub(crate) use rearrange::is_suffix;
 pub(crate) use tables::table as function_table;
 
 use edgeward::program::layout as core_layout;

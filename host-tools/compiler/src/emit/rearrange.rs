@@ -7,7 +7,7 @@ use crate::error::{CompileError, Reason};
 use crate::graph::TensorId;
 
 /// Whether `small`, ones in front aside, is the end of `large`.
-pub(super) fn is_suffix(small: &[usize], large: &[usize]) -> bool {
+pub(crate) fn is_suffix(small: &[usize], large: &[usize]) -> bool {
     let ones = small.iter().take_while(|&&extent| extent == 1).count();
     large.ends_with(&small[ones..])
 }
@@ -179,7 +179,8 @@ impl Emitter<'_> {
             input_strides: from
                 .iter()
                 .zip(stride)
-                .map(|(from, step)| from * step)
+                // Of one element the step may be any.
+                .map(|(from, step)| from.saturating_mul(*step))
                 .collect(),
             output_strides: strides(&shape),
             shape,

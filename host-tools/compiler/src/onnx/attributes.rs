@@ -1,5 +1,6 @@
 //! Attributes of a node, with their defaults.
 
+use super::MAX_INPUT;
 use super::error::{EXPORT, Result};
 use super::lower::Context;
 use super::proto;
@@ -74,6 +75,7 @@ impl Context<'_> {
             .chain(&dilation)
             .chain(kernel)
             .any(|&it| it == 0)
+            || kernel.iter().any(|&it| it > MAX_INPUT)
             || kernel.len() != rank
         {
             return Err(self.error(

@@ -1,5 +1,6 @@
 //! Constants of an ONNX graph.
 
+use super::MAX_ELEMENTS;
 use super::error::{EXPORT, QUANTIZE_CONSTANTS};
 use super::proto;
 use crate::graph::{DType, Quantization};
@@ -57,10 +58,15 @@ impl Constant {
         let extent = |&dim: &i64| usize::try_from(dim).ok();
         let shape: Option<Vec<usize>> = tensor.dims.iter().map(extent).collect();
         let shape = shape.ok_or_else(|| format!("its shape {:?} is impossible", tensor.dims))?;
-        let count = shape
-            .iter()
-            .try_fold(1_usize, |count, &extent| count.checked_mul(extent))
-            .ok_or_else(|| format!("its shape {shape:?} is too large"))?;
+        // Whoever multiplies some of the extents finds no more than this, even if others are 0.
+        let most = shape.iter().try_fold(1_usize, |count, &extent| {
+            let count = count.checked_mul(extent.max(1))?;
+            (count <= MAX_ELEMENTS).then_some(count)
+        });
+        if most.is_none() {
+            return Err(format!("its shape {shape:?} is too large").into());
+        }
+        let count = shape.iter().product();
         let narrow = narrow(tensor.data_type);
         let elements = elements(tensor, count)?;
         let found = match &elements {
@@ -310,9 +316,14 @@ mod tests {
         assert_eq!(read(21, 5, &[0x10, 0xa7, 0x0f]), Ok(vec![0, 1, 7, 10, 15]));
         assert_eq!(read(26, 4, &[0b1011_0100]), Ok(vec![0, 1, -1, -2]));
         assert_eq!(read(25, 3, &[0b0010_0100]), Ok(vec![0, 1, 2]));
-        for (data_type, len) in [(22, 7), (22, 4), (25, 17), (26, i64::MAX)] {
+        for (data_type, len, why) in [
+            (22, 7, "bits"),
+            (22, 4, "bits"),
+            (25, 17, "bits"),
+            (26, i64::MAX, "too large"),
+        ] {
             let error = read(data_type, len, &[0; 3]).expect_err("a wrong length");
-            assert!(error.why.contains("bits"), "{error:?}");
+            assert!(error.why.contains(why), "{error:?}");
         }
     }
 

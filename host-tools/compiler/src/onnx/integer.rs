@@ -6,7 +6,7 @@ use super::error::{EXPORT, Result, USE_TRACT};
 use super::lower::Context;
 use super::value::{Form, Pending, Value};
 use super::weights::Weights;
-use crate::graph::{Activation, DType, Kind, Quantization, TensorId, Unary};
+use crate::graph::{Activation, DType, Kind, TensorId, Unary};
 
 impl Importer {
     /// An int8 activation with the scale that its reader says.
@@ -65,7 +65,6 @@ impl Importer {
     pub(super) fn qlinear_conv(&mut self, context: &Context<'_>) -> Result<Value> {
         let (tensor, form) = self.scaled_input(context, 0, 1)?;
         let weights = self.scaled_weights(context, 3, 4, 0)?;
-        self.integer_bias(context, 8, tensor, &weights.scales)?;
         let pending = self.conv(context, tensor, &form, weights, 8)?;
         self.finished(context, pending, 6)
     }
@@ -76,37 +75,6 @@ impl Importer {
         let weights = self.scaled_weights(context, 3, 4, last)?;
         let pending = self.dense(context, tensor, &form, weights, false, usize::MAX)?;
         self.finished(context, pending, 6)
-    }
-
-    /// Gives an int32 bias without a scale the one that its operator implies.
-    fn integer_bias(
-        &mut self,
-        context: &Context<'_>,
-        index: usize,
-        input: TensorId,
-        scales: &[f32],
-    ) -> Result<()> {
-        if !self.given(context, index) {
-            return Ok(());
-        }
-        let name = context.name(index).to_owned();
-        let scale = self.input_scale(context, input)?;
-        let implied = Quantization {
-            scales: scales
-                .iter()
-                .map(|&it| (f64::from(it) * scale) as f32)
-                .collect(),
-            zero_points: vec![0; scales.len()],
-            axis: 0,
-        };
-        if let Value::Constant(constant) = self.value(context, index)? {
-            if constant.ints().is_none() {
-                return Err(context.error(format!("its bias {name} is not int32"), EXPORT));
-            }
-            let value = Value::RealConstant(constant.clone(), implied);
-            self.values.insert(name, value);
-        }
-        Ok(())
     }
 
     pub(super) fn contributed(&mut self, context: &Context<'_>) -> Result<Value> {
@@ -122,7 +90,6 @@ impl Importer {
                     ));
                 }
                 let weights = self.scaled_weights(context, 3, 4, usize::from(!transposed))?;
-                self.integer_bias(context, 6, tensor, &weights.scales)?;
                 let pending = self.dense(context, tensor, &form, weights, transposed, 6)?;
                 self.finished(context, pending, 7)
             }

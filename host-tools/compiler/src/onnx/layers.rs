@@ -1,6 +1,7 @@
 //! Convolutions and products of matrices, with their weights and biases.
 
 use super::Importer;
+use super::constant::{Constant, Elements};
 use super::error::{EXPORT, OnnxError, QUANTIZE, Result, USE_TRACT};
 use super::lower::Context;
 use super::value::{Form, Pending, Value};
@@ -65,6 +66,7 @@ impl Importer {
             kind,
             inputs: vec![Some(tensor), Some(weights), bias],
             form: Form::last(dims),
+            made: None,
             own: None,
         })
     }
@@ -104,30 +106,60 @@ impl Importer {
             return Ok(None);
         }
         let name = context.name(index).to_owned();
-        let reals = self.reals(context, index)?;
-        if reals.len() != outputs && reals.len() != 1 {
-            return Err(context.error(
-                format!(
-                    "its bias {name} has {} elements for {outputs} outputs",
-                    reals.len()
-                ),
-                EXPORT,
-            ));
+        let shape = &self.known(context, index)?.shape;
+        if !is_bias(shape, outputs) {
+            let why = format!("its bias {name} is {shape:?} for {outputs} outputs");
+            return Err(context.error(why, EXPORT));
         }
+        let reals = match &*context.node.operator {
+            "QLinearConv" | "QGemm" => self.sums(context, index, input, &weights.scales)?,
+            _ => self.reals(context, index)?,
+        };
         self.bias_of(context, &name, &reals, input, &weights.scales, outputs)
             .map(Some)
     }
 
+    /// The reals of an int32 bias without a scale of its own: an operator in integer form adds it to
+    /// its sums.
+    fn sums(
+        &self,
+        context: &Context<'_>,
+        index: usize,
+        input: TensorId,
+        scales: &[f32],
+    ) -> Result<Vec<f64>> {
+        let Elements::Int(ints, DType::I32) = &self.constant(context, index)?.elements else {
+            let why = format!("its bias {} is not int32", context.name(index));
+            return Err(context.error(why, EXPORT));
+        };
+        let input = self.input_scale(context, input)?;
+        let of = |at: usize| ints[at % ints.len()] as f64;
+        let scale = |at: usize| f64::from(scales[at % scales.len()]) * input;
+        let count = ints.len().max(scales.len());
+        Ok((0..count).map(|at| of(at) * scale(at)).collect())
+    }
+
+    /// A constant, with a scale or without.
+    pub(super) fn known(&self, context: &Context<'_>, index: usize) -> Result<&Constant> {
+        match self.value(context, index)? {
+            Value::Constant(constant) | Value::RealConstant(constant, _) => Ok(constant),
+            _ => {
+                let why = format!("{} must be a constant", context.name(index));
+                Err(context.error(why, EXPORT))
+            }
+        }
+    }
+
     /// The constant reals of an input, in f64.
     pub(super) fn reals(&self, context: &Context<'_>, index: usize) -> Result<Vec<f64>> {
-        let name = context.name(index);
-        match self.value(context, index)? {
-            Value::Constant(constant) => match constant.floats() {
-                Some(floats) => Ok(floats.iter().map(|&x| f64::from(x)).collect()),
-                None => Err(context.error(format!("{name} is not float"), EXPORT)),
-            },
-            Value::RealConstant(constant, quantization) => Ok(constant.reals(quantization)),
-            _ => Err(context.error(format!("{name} must be a constant"), EXPORT)),
+        let constant = self.known(context, index)?;
+        match (self.value(context, index)?, constant.floats()) {
+            (Value::RealConstant(_, quantization), _) => Ok(constant.reals(quantization)),
+            (_, Some(floats)) => Ok(floats.iter().map(|&x| f64::from(x)).collect()),
+            (_, None) => {
+                let why = format!("{} is not float", context.name(index));
+                Err(context.error(why, EXPORT))
+            }
         }
     }
 
@@ -223,7 +255,9 @@ impl Importer {
         } else {
             (rows, columns)
         };
-        let output_axis = weights.shape.len() - 2 + usize::from(!transposed);
+        // A batch of one before the weights is one before the product.
+        let weights_axes = weights.shape.len();
+        let output_axis = weights_axes - 2 + usize::from(!transposed);
         if weights.scales.len() > 1 && weights.axis != output_axis {
             return Err(context.error(
                 "its weights have a scale an input, not one an output",
@@ -244,7 +278,9 @@ impl Importer {
         let shape = vec![outputs, inputs * parts.len()];
         let data = in_turn(&parts, inputs);
         let weights = self.weight_tensor(context, shape, data, weights.scales, 0);
-        let mut dims = form.dims.clone();
+        let ones = weights_axes.saturating_sub(form.dims.len());
+        let mut dims = vec![1; ones];
+        dims.extend(&form.dims);
         if let Some(last) = dims.last_mut() {
             *last = outputs;
         }
@@ -255,6 +291,7 @@ impl Importer {
             },
             inputs: vec![Some(tensor), Some(weights), bias],
             form: Form::plain(dims),
+            made: None,
             own: None,
         })
     }
@@ -280,13 +317,15 @@ impl Importer {
             return Err(context.error("one of its inputs is float", QUANTIZE));
         };
         let outputs = self.graph.tensor(weights).shape[0];
-        let reals = self.reals(context, constant)?;
-        if reals.len() != outputs && reals.len() != 1 {
-            return Err(context.error(
-                format!("{} biases for {outputs} outputs", reals.len()),
-                EXPORT,
-            ));
+        let shape = &self.known(context, constant)?.shape;
+        if !is_bias(shape, outputs) || shape.len() > pending.form.dims.len() {
+            let (why, next) = (
+                format!("it adds {shape:?} to a product with {outputs} outputs"),
+                "add one number an output, or quantize the product before the sum",
+            );
+            return Err(context.error(why, next));
         }
+        let reals = self.reals(context, constant)?;
         let scales = self
             .graph
             .tensor(weights)
@@ -297,6 +336,12 @@ impl Importer {
         pending.inputs[2] = Some(self.bias_of(context, &name, &reals, input, &scales, outputs)?);
         Ok(Value::Pending(pending))
     }
+}
+
+/// Whether a constant is one number an output, or one for all: only its last axis is longer than one.
+fn is_bias(shape: &[usize], outputs: usize) -> bool {
+    let (last, rows) = shape.split_last().unwrap_or((&1, &[]));
+    *last != 0 && [1, outputs].contains(last) && rows.iter().all(|&extent| extent == 1)
 }
 
 fn misfit(context: &Context<'_>, weights: &Weights, form: &Form) -> OnnxError {

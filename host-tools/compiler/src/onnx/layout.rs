@@ -1,10 +1,11 @@
 //! Operators that only move elements, and the order of axes.
 
 use super::Importer;
+use super::constant::Elements;
 use super::error::{EXPORT, OnnxError, QUANTIZE, Result, USE_TRACT};
 use super::lower::Context;
 use super::value::{Form, Pending, Value};
-use crate::graph::{Kind, Node, TensorId};
+use crate::graph::{DType, Kind, Node, TensorId};
 
 impl Importer {
     /// Brings a tensor of three or four axes to channels last.
@@ -148,6 +149,10 @@ impl Importer {
             }
             "Squeeze" => {
                 let axes = axes(self, old.len())?;
+                if let Some(&axis) = axes.iter().find(|&&axis| old[axis] != 1) {
+                    let why = format!("axis {axis} of {old:?} is longer than one");
+                    return Err(context.error(why, EXPORT));
+                }
                 let goes =
                     |&axis: &usize| old[axis] == 1 && (axes.is_empty() || axes.contains(&axis));
                 (0..old.len())
@@ -193,9 +198,13 @@ impl Importer {
             dims.push(match usize::try_from(extent) {
                 Ok(0) if !keeps_zero => form.dims.get(axis).copied().unwrap_or(1),
                 Ok(extent) => extent,
-                Err(_) => {
+                Err(_) if extent == -1 && open.is_none() => {
                     open = Some(axis);
                     1
+                }
+                Err(_) => {
+                    let why = format!("{wanted:?} is no shape");
+                    return Err(context.error(why, EXPORT));
                 }
             });
         }
@@ -250,7 +259,7 @@ impl Importer {
         axis: i64,
     ) -> Result<Pending> {
         let form_of = |value: &Value| match value {
-            Value::Real { form, .. } | Value::Int { form, .. } => Some(form.clone()),
+            Value::Real { form, .. } => Some(form.clone()),
             _ => None,
         };
         let forms: Vec<Form> = values.iter().filter_map(form_of).collect();
@@ -264,8 +273,12 @@ impl Importer {
         dims[axis] = 0;
         let mut inputs = Vec::new();
         for value in values {
+            let axes = match value {
+                Value::Constant(it) | Value::RealConstant(it, _) => it.shape.len(),
+                _ => value.form().map_or(rank, |form| form.dims.len()),
+            };
             let (tensor, its) = self.operand(context, value, rank, last)?;
-            let fits = its.len() == rank && (0..rank).all(|at| at == axis || its[at] == dims[at]);
+            let fits = axes == rank && (0..rank).all(|at| at == axis || its[at] == dims[at]);
             if !fits {
                 return Err(context.error(format!("{its:?} does not fit beside {dims:?}"), EXPORT));
             }
@@ -279,6 +292,7 @@ impl Importer {
             },
             inputs,
             form: Form { dims, last },
+            made: None,
             own: None,
         })
     }
@@ -301,17 +315,7 @@ impl Importer {
         } else {
             (0..rank).collect()
         };
-        let value = if self.given(context, 2) {
-            self.reals(context, 2)?.first().copied().unwrap_or(0.0)
-        } else {
-            f64::from(context.float("value", 0.0))
-        };
-        let quantization = self.graph.tensor(tensor).quantization.clone();
-        let quantization =
-            quantization.ok_or_else(|| context.error("its input has no scale", QUANTIZE))?;
-        let exact =
-            value / f64::from(quantization.scales[0]) + f64::from(quantization.zero_points[0]);
-        let value = exact.round_ties_even().clamp(-128.0, 127.0) as i8;
+        let value = self.padding(context, tensor)?;
         if pads.len() != 2 * axes.len() || pads.iter().any(|&pad| !(0..1 << 16).contains(&pad)) {
             return Err(context.error(
                 format!("its pads {pads:?} are not two non-negative numbers an axis"),
@@ -335,6 +339,49 @@ impl Importer {
         };
         let output = self.moved(context.place, Kind::Pad { padding, value }, tensor, &form);
         Ok(self.like(context, 0, output, form))
+    }
+
+    /// What a Pad writes, as the graph holds it.
+    fn padding(&self, context: &Context<'_>, tensor: TensorId) -> Result<i8> {
+        let given = self.given(context, 2);
+        if let Value::Int { unsigned, .. } = *self.value(context, 0)? {
+            // Integers are padded with an integer; 0 where none is given.
+            let (dtype, lower) = match unsigned {
+                true => (DType::U8, 128),
+                false => (DType::I8, 0),
+            };
+            let int = match given.then(|| self.constant(context, 2)).transpose()? {
+                None => 0,
+                Some(constant) => match (&constant.elements, constant.narrow) {
+                    (Elements::Int(ints, found), None) if *found == dtype => {
+                        let int = ints.first().copied();
+                        int.ok_or_else(|| context.error("its constant is empty", EXPORT))?
+                    }
+                    _ => {
+                        let why = "its constant has another type than its input";
+                        return Err(context.error(why, EXPORT));
+                    }
+                },
+            };
+            return Ok((int - lower) as i8);
+        }
+        let real = match given {
+            true => self.reals(context, 2)?.first().copied(),
+            false => Some(f64::from(context.float("value", 0.0))),
+        };
+        let real = real.ok_or_else(|| context.error("its constant is empty", EXPORT))?;
+        let quantization = self.graph.tensor(tensor).quantization.clone();
+        let quantization =
+            quantization.ok_or_else(|| context.error("its input has no scale", QUANTIZE))?;
+        let exact =
+            real / f64::from(quantization.scales[0]) + f64::from(quantization.zero_points[0]);
+        let value = exact.round_ties_even();
+        // The least and greatest of floats stand for whatever a maximum passes over.
+        if !(-128.0..=127.0).contains(&value) && exact.abs() < 1e30 || value.is_nan() {
+            let why = format!("its constant {real} lies beyond the range of its input");
+            return Err(context.error(why, "quantize its input so that the range holds it"));
+        }
+        Ok(value.clamp(-128.0, 127.0) as i8)
     }
 
     pub(super) fn slice(&mut self, context: &Context<'_>) -> Result<Value> {

@@ -75,6 +75,15 @@ pub fn import(bytes: &[u8]) -> Result<Graph> {
         let why = "it names no version of ONNX's operators (opset_import)";
         return Err(OnnxError::new("the file", "", why, "export it anew"));
     };
+    if opset.version < OLDEST {
+        let why = format!("it is of version {} of ONNX's operators", opset.version);
+        return Err(OnnxError::new(
+            "the file",
+            "",
+            why,
+            "export it with version 13 or later",
+        ));
+    }
     let mut importer = Importer {
         graph: Graph::default(),
         values: BTreeMap::new(),
@@ -389,6 +398,8 @@ fn extents(tensor: &proto::TensorType) -> Result<Vec<usize>, &'static str> {
     }
 }
 
+/// The version from which on operators broadcast as here; QuantizeLinear came with version 10.
+const OLDEST: i64 = 7;
 /// Most elements of an input.
 const MAX_INPUT: usize = 1 << 24;
 /// Most elements of any other tensor.

@@ -6,6 +6,7 @@ use super::error::{EXPORT, QUANTIZE, Result, USE_TRACT};
 use super::layers::{bytes, permuted};
 use super::lower::Context;
 use super::value::{Affine, Form, Pending, Value};
+use crate::emit::is_suffix;
 use crate::graph::{Activation, DType, Kind, Quantization, Tensor, TensorId, Unary};
 
 impl Importer {
@@ -61,6 +62,7 @@ impl Importer {
             kind: Kind::Unary(function),
             inputs: vec![Some(tensor)],
             form,
+            made: None,
             own: None,
         }))
     }
@@ -120,36 +122,79 @@ impl Importer {
     ) -> Result<Pending> {
         let form_of = |value: &Value| match value {
             Value::Real { form, .. } => Some(form.clone()),
+            Value::Constant(it) | Value::RealConstant(it, _) => Some(Form::plain(it.shape.clone())),
             _ => None,
         };
-        let forms: Vec<Form> = [a, b].into_iter().filter_map(form_of).collect();
-        let rank = forms.iter().map(|form| form.dims.len()).max().unwrap_or(0);
-        let last = forms.iter().any(|form| form.last);
-        let (a, a_dims) = self.operand(context, a, rank, last)?;
-        let (b, b_dims) = self.operand(context, b, rank, last)?;
+        let (Some(a_form), Some(b_form)) = (form_of(a), form_of(b)) else {
+            return Err(context.error("one of its inputs is float", QUANTIZE));
+        };
+        if ![a, b].iter().any(|it| matches!(it, Value::Real { .. })) {
+            let next = "fold constants (onnxsim) before importing";
+            return Err(context.error("both of its inputs are constants", next));
+        }
+        let rank = a_form.dims.len().max(b_form.dims.len());
+        let (a_dims, b_dims) = (padded(&a_form.dims, rank), padded(&b_form.dims, rank));
         let mut dims = Vec::with_capacity(rank);
         for (&a, &b) in a_dims.iter().zip(&b_dims) {
             if a != b && a != 1 && b != 1 {
-                return Err(context.error(
-                    format!("{a_dims:?} and {b_dims:?} do not go together"),
-                    EXPORT,
-                ));
+                let why = format!("{a_dims:?} and {b_dims:?} do not go together");
+                return Err(context.error(why, EXPORT));
             }
-            dims.push(a.max(b));
+            dims.push(if a == 1 { b } else { a });
         }
-        if a_dims.len() != rank || b_dims.len() != rank {
-            return Err(context.error("a constant has more axes than its other operand", EXPORT));
+        let comes_last = |form: &Form| form.last && form.dims.len() == rank;
+        let mut last = comes_last(&a_form) || comes_last(&b_form);
+        // Programs repeat an operand that is the end of the result: channels first it may be one where
+        // it is none with channels last, and the other way round.
+        let fits = |last| {
+            let shape = |dims: &[usize]| {
+                Form {
+                    dims: dims.to_vec(),
+                    last,
+                }
+                .shape()
+            };
+            [&a_dims, &b_dims]
+                .iter()
+                .all(|it| is_suffix(&shape(it), &shape(&dims)))
+        };
+        if matches!(rank, 3 | 4) && !fits(last) && fits(!last) {
+            last = !last;
         }
+        let a = self.operand(context, a, rank, last)?.0;
+        let b = self.operand(context, b, rank, last)?.0;
         Ok(Pending {
             name: context.place.into(),
             kind,
             inputs: vec![Some(a), Some(b)],
             form: Form { dims, last },
+            made: None,
             own: None,
         })
     }
 
-    /// An operand with `rank` axes, in the wanted order, and its extents in ONNX's.
+    fn real_operand(
+        &mut self,
+        context: &Context<'_>,
+        mut tensor: TensorId,
+        mut form: Form,
+        rank: usize,
+        last: bool,
+    ) -> Result<(TensorId, Vec<usize>)> {
+        if form.dims.len() < rank {
+            tensor = self.channels_first(tensor, &form, context.place)?;
+            form = Form::plain(padded(&form.dims, rank));
+            tensor = self.reshaped(tensor, &form, context.place);
+        }
+        let tensor = match last {
+            true => self.channels_last(tensor, &form, context.place)?.0,
+            false => self.channels_first(tensor, &form, context.place)?,
+        };
+        Ok((tensor, form.dims))
+    }
+
+    /// An operand with `rank` axes, ones in front where it has fewer, in the wanted order, and its
+    /// extents in ONNX's.
     pub(super) fn operand(
         &mut self,
         context: &Context<'_>,
@@ -157,20 +202,9 @@ impl Importer {
         rank: usize,
         last: bool,
     ) -> Result<(TensorId, Vec<usize>)> {
-        let padded = |dims: &[usize]| -> Vec<usize> {
-            std::iter::repeat_n(1, rank.saturating_sub(dims.len()))
-                .chain(dims.iter().copied())
-                .collect()
-        };
         let (ints, dims, quantization, name) = match value {
-            Value::Real { tensor, form } | Value::Int { tensor, form, .. } => {
-                let (mut tensor, mut form) = (*tensor, form.clone());
-                if last && form.dims.len() == rank {
-                    (tensor, form) = self.channels_last(tensor, &form, context.place)?;
-                } else if form.last {
-                    tensor = self.channels_first(tensor, &form, context.place)?;
-                }
-                return Ok((tensor, padded(&form.dims)));
+            Value::Real { tensor, form } => {
+                return self.real_operand(context, *tensor, form.clone(), rank, last);
             }
             Value::RealConstant(constant, quantization) => {
                 let (ints, zero) = eight_bits(context, constant, quantization)?;
@@ -179,11 +213,21 @@ impl Importer {
                     scales: quantization.scales.clone(),
                     axis: 0,
                 };
-                (ints, padded(&constant.shape), quantization, "constant")
+                (
+                    ints,
+                    padded(&constant.shape, rank),
+                    quantization,
+                    "constant",
+                )
             }
             Value::Constant(constant) => {
                 let (ints, quantization) = quantized(context, constant)?;
-                (ints, padded(&constant.shape), quantization, "constant")
+                (
+                    ints,
+                    padded(&constant.shape, rank),
+                    quantization,
+                    "constant",
+                )
             }
             _ => return Err(context.error("one of its inputs is float", QUANTIZE)),
         };
@@ -212,6 +256,12 @@ impl Importer {
         });
         Ok((tensor, dims))
     }
+}
+
+/// Extents with ones in front, for `rank` axes.
+fn padded(dims: &[usize], rank: usize) -> Vec<usize> {
+    let ones = std::iter::repeat_n(1, rank.saturating_sub(dims.len()));
+    ones.chain(dims.iter().copied()).collect()
 }
 
 /// A float constant as symmetric int8.

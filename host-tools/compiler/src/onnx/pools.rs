@@ -62,6 +62,7 @@ impl Importer {
             },
             inputs: vec![Some(tensor)],
             form: Form::last(dims),
+            made: None,
             own: self.graph.tensor(tensor).quantization.clone(),
         })
     }
@@ -87,6 +88,7 @@ impl Importer {
             kind: Kind::Mean { axes: vec![1, 2] },
             inputs: vec![Some(tensor)],
             form,
+            made: None,
             own: None,
         })
     }
@@ -113,30 +115,46 @@ impl Importer {
             .map(Value::Pending)
     }
 
+    /// Softmax of vectors, which programs take from the last axis.
     pub(super) fn softmax(
         &mut self,
         context: &Context<'_>,
         tensor: TensorId,
         form: &Form,
     ) -> Result<Pending> {
-        let rank = form.dims.len();
-        let axis = context.axis(
-            context.int("axis", if self.opset >= 13 { -1 } else { 1 }),
-            rank,
-        )?;
+        let version = match &*context.node.operator {
+            // It names the version whose Softmax it is.
+            "QLinearSoftmax" => match context.int("opset", 0) {
+                version @ 1.. => version,
+                _ => return Err(context.error("it has no opset", EXPORT)),
+            },
+            _ => self.opset,
+        };
         // Before version 13 everything from the axis on was one vector.
-        if form.dims[axis + 1..].iter().any(|&extent| extent != 1) {
+        let flat = version < 13;
+        let axis = context.int("axis", if flat { 1 } else { -1 });
+        let axis = context.axis(axis, form.dims.len())?;
+        let (rows, inner) = form.dims.split_at(axis);
+        if !flat && inner[1..].iter().any(|&extent| extent != 1) {
             return Err(context.error(
                 "it goes along another axis than the last",
                 "transpose before it",
             ));
         }
-        let tensor = self.channels_first(tensor, form, context.place)?;
+        let vectors: Vec<usize> = vec![rows.iter().product(), inner.iter().product()];
+        let mut tensor = self.channels_first(tensor, form, context.place)?;
+        let mut made = None;
+        if form.dims.last() != vectors.last() {
+            let vectors = Form::plain(vectors);
+            tensor = self.reshaped(tensor, &vectors, context.place);
+            made = Some(vectors);
+        }
         Ok(Pending {
             name: context.place.into(),
             kind: Kind::Softmax { beta: 1.0 },
             inputs: vec![Some(tensor)],
             form: Form::plain(form.dims.clone()),
+            made,
             own: Some(Quantization {
                 scales: vec![1.0 / 256.0],
                 zero_points: vec![-128],

@@ -147,7 +147,14 @@ impl Importer {
         };
         let inner = match quantization.scales.len() {
             1 => constant.elements(),
-            _ => constant.inner(context.axis(axis, constant.shape.len())?),
+            count => {
+                let axis = context.axis(axis, constant.shape.len())?;
+                if constant.shape[axis] != count {
+                    let why = "it has another number of scales than channels";
+                    return Err(context.error(why, EXPORT));
+                }
+                constant.inner(axis)
+            }
         };
         let ints = floats.iter().enumerate().map(|(i, &x)| {
             let channel = (i / inner.max(1)) % quantization.scales.len();
@@ -281,9 +288,10 @@ impl Importer {
             }
         }
         let own = pending.own.take().unwrap_or_else(|| wanted.clone());
-        let form = pending.form;
-        let output = self.tensor(name, &form, Some(own));
+        let made = pending.made.as_ref().unwrap_or(&pending.form);
+        let output = self.tensor(name, made, Some(own));
         self.push(&pending.name, pending.kind, pending.inputs, output);
-        self.requantized(output, &form, wanted, name)
+        let output = self.requantized(output, made, wanted, name);
+        self.reshaped(output, &pending.form, &pending.name)
     }
 }

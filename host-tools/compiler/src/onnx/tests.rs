@@ -1,5 +1,7 @@
 //! Small graphs built in place, refusals, and hostile bytes.
 
+mod meaning;
+
 use super::proto::{
     Attribute, Dim, Graph, Model, Node, OperatorSet, Shape, Tensor, TensorType, Type, ValueInfo,
 };
@@ -115,10 +117,38 @@ impl Builder {
             .node("DequantizeLinear", &[&between, "s", "sz"], to)
     }
 
+    fn uint8(mut self, name: &str, dims: &[i64], raw: &[u8]) -> Self {
+        self = self.int8(name, dims, &[]);
+        if let Some(tensor) = self.0.initializers.last_mut() {
+            (tensor.data_type, tensor.raw) = (2, raw.into());
+        }
+        self
+    }
+
+    fn int32(mut self, name: &str, dims: &[i64], ints: &[i32]) -> Self {
+        self = self.int8(name, dims, &[]);
+        if let Some(tensor) = self.0.initializers.last_mut() {
+            (tensor.data_type, tensor.ints) = (6, ints.into());
+        }
+        self
+    }
+
+    /// The last node is ONNX Runtime's own.
+    fn contributed(mut self) -> Self {
+        if let Some(node) = self.0.nodes.last_mut() {
+            node.domain = "com.microsoft".into();
+        }
+        self
+    }
+
     fn bytes(self) -> Vec<u8> {
+        self.of_version(13)
+    }
+
+    fn of_version(self, version: i64) -> Vec<u8> {
         let opsets = vec![OperatorSet {
             domain: String::new(),
-            version: 13,
+            version,
         }];
         Model {
             graph: Some(self.0),

@@ -78,6 +78,8 @@ pub(super) struct Pending {
     pub(super) kind: Kind,
     pub(super) inputs: Vec<Option<TensorId>>,
     pub(super) form: Form,
+    /// What the operator itself makes of its inputs, where that is reshaped to `form`.
+    pub(super) made: Option<Form>,
     /// Quantization that the operator's own result has before it is brought to the wanted one;
     /// `None` where the operator requantizes by itself.
     pub(super) own: Option<Quantization>,
