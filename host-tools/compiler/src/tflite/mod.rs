@@ -278,17 +278,19 @@ fn read_tensor(
         (Err(found), Some(_)) => return Err(refuse(Reason::Type { found })),
     };
     let shape = read_shape(table, &name).and_then(|shape| shape.map_err(refuse))?;
-    let elements = shape
+    // Whoever multiplies some of the extents finds no more than this, even if others are 0.
+    let most = shape
         .iter()
-        .try_fold(1_usize, |all, &one| all.checked_mul(one));
-    let Some(elements) = elements.filter(|&elements| elements <= ELEMENTS_MAX) else {
+        .try_fold(1_usize, |all, &one| all.checked_mul(one.max(1)));
+    if most.is_none_or(|most| most > ELEMENTS_MAX) {
         return Err(CompileError::TooLarge {
             place: format!("tensor \"{name}\""),
             what: "the number of its elements",
-            value: elements.map_or(u64::MAX, |elements| elements as u64),
+            value: most.map_or(u64::MAX, |most| most as u64),
             limit: ELEMENTS_MAX as u64,
         });
-    };
+    }
+    let elements = shape.iter().product::<usize>();
     let data = match read_data(table, buffers, &name)? {
         Some(Ok(data)) if data.len() != elements * dtype.bytes() => {
             return Err(CompileError::Inconsistent {
