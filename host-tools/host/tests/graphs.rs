@@ -19,9 +19,10 @@ use std::process::Command;
 /// Rows that each graph is run on.
 const ROWS: usize = 3;
 /// Mean and largest difference from another engine's output, in steps of the output's scale. Each operator may
-/// round otherwise by a step of its own.
-const MEAN: f32 = 3.0;
-const LARGEST: f32 = 24.0;
+/// round otherwise by a step of its own, which a product behind it may widen: of 2,000 graphs, one has a mean of
+/// 1, and one an element of 15.
+const MEAN: f32 = 1.5;
+const LARGEST: f32 = 16.0;
 
 fn rows(made: &Made, seed: u64) -> Vec<f32> {
     let mut chance = Chance(seed ^ 0x5555);
