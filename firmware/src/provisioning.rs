@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0    magic "EDGP"
-//! 4    version of the format, 1; little-endian like all that follows
+//! 4    version of the format, 2; little-endian like all that follows
 //! 6    bytes of the body, u16
 //! 8    CRC-32 (ISO HDLC) of the body
 //! 12   the body: a [`Provisioning`] in postcard
@@ -22,7 +22,7 @@ pub const PROVISIONING_BYTES: usize = 4096;
 pub const NAMES_BYTES: usize = 54;
 
 const MAGIC: [u8; 4] = *b"EDGP";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEADER_BYTES: usize = 12;
 static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
@@ -43,9 +43,27 @@ pub struct Provisioning<'a> {
     pub username: Text,
     /// The password.
     pub password: Text,
+    /// How the broker is known that is spoken to in TLS; none for one that is spoken to in plain.
+    #[serde(borrow)]
+    pub secure: Option<Secure<'a>>,
     /// The first trust root, as the host exports it.
     #[serde(borrow)]
     pub root: &'a [u8],
+}
+
+/// Authorities that a board can know at once.
+pub const AUTHORITIES: usize = 4;
+
+/// How a broker is known that is spoken to in TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secure<'a> {
+    /// Its name or address, as its certificate has it.
+    pub name: &'a str,
+    /// Who may have signed its certificate: certificates in DER.
+    #[serde(borrow)]
+    pub authorities: Vec<&'a [u8], AUTHORITIES>,
+    /// When this was written, in seconds since 1970: it is later whenever it is read.
+    pub since_s: u64,
 }
 
 /// Why provisioning can't be used.
@@ -157,7 +175,19 @@ mod tests {
             port: 1883,
             username: Text::new(),
             password: Text::new(),
+            secure: None,
             root: &[1, 2, 3],
+        }
+    }
+
+    fn secure() -> Provisioning<'static> {
+        Provisioning {
+            secure: Some(Secure {
+                name: "broker.site",
+                authorities: [&[4, 5][..], &[6]].into_iter().collect(),
+                since_s: 1_800_000_000,
+            }),
+            ..example()
         }
     }
 
@@ -165,13 +195,15 @@ mod tests {
     fn what_is_written_is_read_and_what_is_damaged_is_not() {
         let mut flash = [0xFF; PROVISIONING_BYTES];
         assert_eq!(Provisioning::decode(&flash), Err(ProvisioningError::Blank));
-        let len = example().encode(&mut flash).unwrap();
-        assert_eq!(Provisioning::decode(&flash), Ok(example()));
-        for at in 0..len {
-            let mut bad = flash;
-            bad[at] ^= 0x10;
-            assert!(Provisioning::decode(&bad).is_err(), "byte {at}");
-            assert!(Provisioning::decode(&flash[..at]).is_err(), "{at} bytes");
+        for written in [example(), secure()] {
+            let len = written.encode(&mut flash).unwrap();
+            assert_eq!(Provisioning::decode(&flash), Ok(written));
+            for at in 0..len {
+                let mut bad = flash;
+                bad[at] ^= 0x10;
+                assert!(Provisioning::decode(&bad).is_err(), "byte {at}");
+                assert!(Provisioning::decode(&flash[..at]).is_err(), "{at} bytes");
+            }
         }
     }
 

@@ -1,14 +1,31 @@
 //! Firmware of microcontroller boards.
 
+use crate::elf::Elf;
 use crate::{bare_metal, step};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 
 /// The board on which the firmware of microcontrollers is tested.
 pub const TESTED: &str = "qemu-mps2-an386";
 
-/// Builds the firmware of a board and gives the image.
-pub fn image(root: &Path, name: &str) -> Result<PathBuf> {
+/// How much of the firmware is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// All of it.
+    Whole,
+    /// Without TLS.
+    Plain,
+}
+
+/// Whether a board's firmware can have TLS.
+pub fn has_tls(root: &Path, name: &str) -> Result<bool> {
+    let path = root.join("boards").join(name).join("Cargo.toml");
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    Ok(text.lines().any(|line| line.starts_with("tls = [")))
+}
+
+/// Builds the firmware of a board and gives the image, in which there is no allocator.
+pub fn image(root: &Path, name: &str, build: Build) -> Result<PathBuf> {
     let folder = root.join("boards").join(name);
     ensure!(
         folder.join("board.toml").is_file(),
@@ -20,9 +37,86 @@ pub fn image(root: &Path, name: &str) -> Result<PathBuf> {
     command
         .args(["--quiet", "--locked", "-p", &package, "--target-dir"])
         .arg(&target);
-    step(&format!("firmware of {name}"), &mut command)?;
-    Ok(target
+    let title = match build {
+        Build::Whole => format!("firmware of {name}"),
+        Build::Plain => {
+            command.arg("--no-default-features");
+            format!("firmware of {name} without TLS")
+        }
+    };
+    step(&title, &mut command)?;
+    let image = target
         .join(bare_metal::TARGET)
         .join("release")
-        .join(package))
+        .join(package);
+    check_no_allocator(&image)?;
+    Ok(image)
+}
+
+/// Names that an allocator has, of Rust's or of C's: whole ones, as they are linked.
+const ALLOCATORS: [&str; 10] = [
+    "__rust_alloc",
+    "__rust_alloc_zeroed",
+    "__rust_realloc",
+    "__rust_dealloc",
+    "__rust_no_alloc_shim_is_unstable",
+    "malloc",
+    "calloc",
+    "realloc",
+    "free",
+    "_sbrk",
+];
+
+/// Fails when something in an image allocates.
+fn check_no_allocator(image: &Path) -> Result<()> {
+    let bytes = std::fs::read(image).with_context(|| image.display().to_string())?;
+    let symbols = Elf(&bytes).symbols().context("no 32-bit ELF image")?;
+    ensure!(
+        !symbols.is_empty(),
+        "{} has no symbols to look through",
+        image.display()
+    );
+    let found = symbols.iter().find(|symbol| allocates(symbol.name));
+    ensure!(
+        found.is_none(),
+        "{} has an allocator: {}",
+        image.display(),
+        found.map_or("", |symbol| symbol.name)
+    );
+    Ok(())
+}
+
+/// Whether a symbol is an allocator's. Those of Rust are mangled where the compiler makes them itself.
+fn allocates(name: &str) -> bool {
+    let rust = [
+        "__rust_alloc",
+        "__rust_realloc",
+        "__rg_alloc",
+        "__rdl_alloc",
+    ];
+    ALLOCATORS.contains(&name) || rust.iter().any(|part| name.contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allocators_are_known_by_their_names() {
+        for name in [
+            "malloc",
+            "__rust_alloc",
+            "_RNvCsj4CZ6flxxfE_7___rustc12___rust_alloc",
+            "_ZN7___rustc12___rust_alloc17h0123456789abcdefE",
+        ] {
+            assert!(allocates(name), "{name}");
+        }
+        for name in [
+            "memcpy",
+            "_ZN8edgeward7program5Arena8allocate17h0123456789abcdefE",
+            "free_running_timer",
+        ] {
+            assert!(!allocates(name), "{name}");
+        }
+    }
 }

@@ -5,6 +5,7 @@ mod bare_metal;
 mod bench_linux;
 mod bench_mcu;
 mod boards;
+mod elf;
 #[path = "../../tests/program/engines.rs"]
 #[allow(dead_code, reason = "the suite needs more of it")]
 mod engines;
@@ -71,7 +72,10 @@ fn main() -> Result<()> {
         Task::Fuzz(options) => fuzz::run(&root, &options),
         Task::BareMetal => bare_metal::check(&root),
         Task::BoardImage { board } => {
-            println!("{}", boards::image(&root, &board)?.display());
+            println!(
+                "{}",
+                boards::image(&root, &board, boards::Build::Whole)?.display()
+            );
             Ok(())
         }
         Task::Size(options) => size::run(&root, &options),

@@ -1,8 +1,9 @@
 //! What a board's firmware takes of flash and RAM, by part.
 
 use crate::bare_metal::{self, Toolchain};
-use crate::boards;
-use anyhow::{Context, Result, bail, ensure};
+use crate::boards::{self, Build};
+use crate::elf::{ALLOCATED, Elf, NOBITS, PROGBITS};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -31,7 +32,26 @@ const OTHER_SLACK_PER_MILLE: u64 = 100;
 const LARGE_BYTES: u64 = 1024;
 
 /// Parts by what a symbol's mangled name has in it; the first that fits counts.
-const PARTS: [(&str, &[&str]); 9] = [
+const PARTS: [(&str, &[&str]); 10] = [
+    (
+        "tls",
+        &[
+            "edgeward_tls",
+            "webpki",
+            "rustls_pki_types",
+            "untrusted",
+            "aes_gcm",
+            "3aes",
+            "5ghash",
+            "7polyval",
+            "4p256",
+            "5ecdsa",
+            "elliptic_curve",
+            "primeorder",
+            "primefield",
+            "crypto_bigint",
+        ],
+    ),
     ("network", &["smoltcp", "embassy_net", "lan9118"]),
     ("mqtt", &["minimq"]),
     ("crypto", &["curve25519", "ed25519", "4sha2", "6digest"]),
@@ -57,29 +77,41 @@ struct Bytes {
     ram: u64,
 }
 
-/// Builds the firmware, prints what it takes, and holds it to its budget.
+/// Builds the firmware without TLS and with it, where it can have that, prints what it takes, and holds it
+/// to its budgets.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
-    let image = boards::image(root, &options.board)?;
-    let bytes = std::fs::read(&image).with_context(|| image.display().to_string())?;
-    let (total, parts, statics) = measure(&bytes).context("no 32-bit ELF image")?;
-    let compiler = Toolchain::find(bare_metal::TARGET)?.version()?;
-    let table = table(&options.board, &compiler, total, &parts) + &large(&statics);
-    println!("{table}");
-    for (what, taken) in [("flash_bytes", total.flash), ("ram_bytes", total.ram)] {
-        let budget = budget(root, &options.board, what)?;
-        ensure!(
-            taken <= budget,
-            "{taken} bytes, the budget in boards/{}/board.toml has {what} = {budget}",
-            options.board
-        );
+    let board = &options.board;
+    let mut builds = vec![(Build::Plain, ["flash_bytes", "ram_bytes"])];
+    if boards::has_tls(root, board)? {
+        // Last, so that this is the image that is left.
+        builds.push((Build::Whole, ["tls_flash_bytes", "tls_ram_bytes"]));
     }
+    let mut measured = Vec::new();
+    for (build, names) in builds {
+        let image = boards::image(root, board, build)?;
+        let bytes = std::fs::read(&image).with_context(|| image.display().to_string())?;
+        let figures = measure(&bytes).context("no 32-bit ELF image")?;
+        for (what, taken) in names.into_iter().zip([figures.0.flash, figures.0.ram]) {
+            let budget = budget(root, board, what)?;
+            ensure!(
+                taken <= budget,
+                "{taken} bytes, the budget in boards/{board}/board.toml has {what} = {budget}"
+            );
+        }
+        measured.push(figures);
+    }
+    let compiler = Toolchain::find(bare_metal::TARGET)?.version()?;
+    let statics = measured.last().map(|(_, _, statics)| large(statics));
+    let table = table(board, &compiler, &measured) + &statics.unwrap_or_default();
+    println!("{table}");
     let path = root.join(FIGURES);
     if options.save {
         std::fs::write(&path, &table)?;
     }
     if options.check {
         let known = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        compare(&known, &compiler, total)?;
+        let totals: Vec<Bytes> = measured.iter().map(|(total, _, _)| *total).collect();
+        compare(&known, &compiler, &totals)?;
     }
     Ok(())
 }
@@ -107,19 +139,38 @@ impl Options {
     }
 }
 
-fn table(board: &str, compiler: &str, total: Bytes, parts: &BTreeMap<&str, Bytes>) -> String {
+/// The figures of a firmware, built in one way or two.
+fn table(board: &str, compiler: &str, measured: &[Measured]) -> String {
     let mut text = format!(
         "# Bytes of the firmware of {board}: flash with constants, static RAM without the stack.\n\
          # Written by `cargo xtask size --save` with {compiler}.\n\
          # By the crates of symbols: what the compiler inlined counts where it went, mostly the\n\
-         # application's tasks.\n\
-         part            flash      ram\n"
+         # application's tasks.\n"
     );
-    let rows = parts.iter().map(|(name, bytes)| (*name, *bytes));
-    for (name, bytes) in rows.chain([("total", total)]) {
+    text += match measured.len() {
+        1 => "part            flash      ram\n",
+        _ => {
+            "                 without TLS          with TLS\npart            flash      ram    flash      ram\n"
+        }
+    };
+    let names: BTreeSet<&str> = measured
+        .iter()
+        .flat_map(|(_, parts, _)| parts.keys().copied())
+        .collect();
+    let mut row = |name: &str, of: &dyn Fn(&Measured) -> Bytes| {
         // Writing to a string can't fail.
-        let _ = writeln!(text, "{name:<12} {:>8} {:>8}", bytes.flash, bytes.ram);
+        let _ = write!(text, "{name:<12}");
+        for Bytes { flash, ram } in measured.iter().map(of) {
+            let _ = write!(text, " {flash:>8} {ram:>8}");
+        }
+        text.push('\n');
+    };
+    for name in names {
+        row(name, &|(_, parts, _)| {
+            parts.get(name).copied().unwrap_or_default()
+        });
     }
+    row("total", &|(total, _, _)| *total);
     text
 }
 
@@ -158,21 +209,22 @@ fn short(mangled: &str) -> String {
 }
 
 /// Fails when a total is more than the known one and the slack.
-fn compare(known: &str, compiler: &str, total: Bytes) -> Result<()> {
+fn compare(known: &str, compiler: &str, totals: &[Bytes]) -> Result<()> {
     let line = known.lines().find_map(|line| line.strip_prefix("total "));
-    let mut figures = line.unwrap_or_default().split_whitespace().map(str::parse);
-    let (Some(Ok(flash)), Some(Ok(ram))) = (figures.next(), figures.next()) else {
-        bail!("{FIGURES} has no total");
-    };
+    let figures = line.unwrap_or_default().split_whitespace();
+    let figures: Vec<u64> = figures.map_while(|figure| figure.parse().ok()).collect();
+    ensure!(
+        figures.len() == 2 * totals.len() && !totals.is_empty(),
+        "{FIGURES} has no total of each image"
+    );
     let slack = match known.contains(compiler) {
         true => SLACK_PER_MILLE,
         false => OTHER_SLACK_PER_MILLE,
     };
-    let known = Bytes { flash, ram };
-    for (what, now, then) in [
-        ("flash", total.flash, known.flash),
-        ("RAM", total.ram, known.ram),
-    ] {
+    let now = totals
+        .iter()
+        .flat_map(|total| [("flash", total.flash), ("RAM", total.ram)]);
+    for ((what, now), then) in now.zip(figures) {
         let most = then + then * slack / 1000;
         ensure!(
             now <= most,
@@ -180,61 +232,6 @@ fn compare(known: &str, compiler: &str, total: Bytes) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// An ELF image for a 32-bit processor.
-struct Elf<'a>(&'a [u8]);
-
-/// A section: kind, flags, where it is in the file, its bytes, and the section that it refers to.
-struct Section {
-    kind: u32,
-    flags: u32,
-    offset: usize,
-    len: usize,
-    link: usize,
-}
-
-/// Kinds of sections.
-const PROGBITS: u32 = 1;
-const SYMTAB: u32 = 2;
-const NOBITS: u32 = 8;
-/// The section is in memory when the program runs.
-const ALLOCATED: u32 = 2;
-/// Bytes of a symbol.
-const SYMBOL_BYTES: usize = 16;
-
-impl Elf<'_> {
-    fn half(&self, at: usize) -> Option<usize> {
-        let bytes = self.0.get(at..)?.first_chunk()?;
-        Some(usize::from(u16::from_le_bytes(*bytes)))
-    }
-
-    fn word(&self, at: usize) -> Option<u32> {
-        Some(u32::from_le_bytes(*self.0.get(at..)?.first_chunk()?))
-    }
-
-    fn section(&self, index: usize) -> Option<Section> {
-        let start = self.word(32)? as usize + index * self.half(46)?;
-        Some(Section {
-            kind: self.word(start + 4)?,
-            flags: self.word(start + 8)?,
-            offset: self.word(start + 16)? as usize,
-            len: self.word(start + 20)? as usize,
-            link: self.word(start + 24)? as usize,
-        })
-    }
-
-    fn sections(&self) -> Option<Vec<Section>> {
-        (0..self.half(48)?)
-            .map(|index| self.section(index))
-            .collect()
-    }
-
-    fn name(&self, strings: &Section, at: usize) -> Option<&str> {
-        let rest = self.0.get(strings.offset + at..)?;
-        let len = rest.iter().position(|&byte| byte == 0)?;
-        std::str::from_utf8(&rest[..len]).ok()
-    }
 }
 
 /// What an image takes in all, by part, and its large statics; what no symbol stands for is in the rest.
@@ -255,23 +252,19 @@ fn measure(image: &[u8]) -> Option<Measured> {
             _ => {}
         }
     }
-    let symbols = sections.iter().find(|section| section.kind == SYMTAB)?;
-    let strings = sections.get(symbols.link)?;
     let mut parts: BTreeMap<&str, Bytes> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     let mut statics = Vec::new();
-    for at in (0..symbols.len).step_by(SYMBOL_BYTES) {
-        let at = symbols.offset + at;
-        let (address, len) = (elf.word(at + 4)?, u64::from(elf.word(at + 8)?));
-        let section = sections.get(elf.half(at + 14)?);
+    for symbol in elf.symbols()? {
+        let section = sections.get(symbol.section);
         let Some(section) = section.filter(|section| section.flags & ALLOCATED != 0) else {
             continue;
         };
+        let (name, len) = (symbol.name, symbol.len);
         // Two names of one thing count once.
-        if len == 0 || !seen.insert((address, len)) {
+        if len == 0 || !seen.insert((symbol.address, len)) {
             continue;
         }
-        let name = elf.name(strings, elf.word(at)? as usize)?;
         let part = parts.entry(part_of(name)).or_default();
         match section.kind {
             PROGBITS => part.flash += len,
@@ -329,14 +322,32 @@ mod tests {
 
     #[test]
     fn growth_is_found() {
-        let now = |flash, ram| Bytes { flash, ram };
-        let parts = BTreeMap::new();
-        let known = table("b", "rustc 1", now(1000, 2000), &parts);
-        assert!(compare(&known, "rustc 1", now(1010, 2020)).is_ok());
-        assert!(compare(&known, "rustc 1", now(1011, 2000)).is_err());
-        assert!(compare(&known, "rustc 1", now(1000, 2021)).is_err());
-        assert!(compare(&known, "rustc 2", now(1100, 2200)).is_ok());
-        assert!(compare(&known, "rustc 2", now(1101, 2200)).is_err());
-        assert!(compare("", "rustc 1", now(0, 0)).is_err());
+        let measured = |flash, ram| (Bytes { flash, ram }, BTreeMap::new(), Vec::new());
+        let known = table("b", "rustc 1", &[measured(1000, 2000)]);
+        let now = |flash, ram| [Bytes { flash, ram }];
+        assert!(compare(&known, "rustc 1", &now(1010, 2020)).is_ok());
+        assert!(compare(&known, "rustc 1", &now(1011, 2000)).is_err());
+        assert!(compare(&known, "rustc 1", &now(1000, 2021)).is_err());
+        assert!(compare(&known, "rustc 2", &now(1100, 2200)).is_ok());
+        assert!(compare(&known, "rustc 2", &now(1101, 2200)).is_err());
+        assert!(compare("", "rustc 1", &now(0, 0)).is_err());
+        let both = table(
+            "b",
+            "rustc 1",
+            &[measured(1000, 2000), measured(3000, 4000)],
+        );
+        let now = |flash, ram| {
+            [
+                Bytes {
+                    flash: 1000,
+                    ram: 2000,
+                },
+                Bytes { flash, ram },
+            ]
+        };
+        assert!(compare(&both, "rustc 1", &now(3030, 4040)).is_ok());
+        assert!(compare(&both, "rustc 1", &now(3031, 4000)).is_err());
+        assert!(compare(&both, "rustc 1", &now(3000, 4041)).is_err());
+        assert!(compare(&known, "rustc 1", &now(3000, 4000)).is_err());
     }
 }

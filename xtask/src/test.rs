@@ -71,7 +71,7 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
             "warnings",
         ]),
     )?;
-    let image = boards::image(root, boards::TESTED)?;
+    let image = boards::image(root, boards::TESTED, boards::Build::Whole)?;
     size::run(root, &size::Options::check())?;
     let mut tests = with_tools(tests(root), &found);
     tests.env("EDGEWARD_MCU_IMAGE", image);

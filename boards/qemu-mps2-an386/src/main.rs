@@ -52,6 +52,9 @@ const RECORDER_BYTES: usize = board::RECORDER_BYTES as usize;
 static RECORDER: ConstStaticCell<[u8; RECORDER_BYTES]> = ConstStaticCell::new([0; RECORDER_BYTES]);
 static TENSORS: ConstStaticCell<Tensors> = ConstStaticCell::new([[0.0; MAX_INPUT]; 2]);
 static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
+#[cfg(feature = "tls")]
+static TLS: ConstStaticCell<edgeward_mcu::TlsMemory> =
+    ConstStaticCell::new(edgeward_mcu::TlsMemory::new());
 static SPACE: StaticCell<Space<HostFlash>> = StaticCell::new();
 static STORE: StaticCell<Store<HostFlash>> = StaticCell::new();
 static LINK: Link = Link::new();
@@ -77,7 +80,11 @@ async fn application(store: &'static Store<HostFlash>, memory: &'static mut Memo
         firmware: concat!("qemu-mps2-an386 ", env!("CARGO_PKG_VERSION")),
         arena_bytes: ARENA_BYTES as u32,
     };
-    let ended: Result<Infallible, StartError> = edgeward_mcu::run(parts, crash::Power).await;
+    #[cfg(feature = "tls")]
+    let run = edgeward_mcu::run_secure(parts, TLS.take(), crash::Power);
+    #[cfg(not(feature = "tls"))]
+    let run = edgeward_mcu::run(parts, crash::Power);
+    let ended: Result<Infallible, StartError> = run.await;
     let Err(error) = ended;
     uart::line(format_args!("can't start: {error}"));
 }

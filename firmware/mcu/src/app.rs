@@ -5,6 +5,7 @@ use crate::line::{self, Lost, Sent, Subscriptions};
 use crate::link::{Command, FlightRecorder, Link, Report};
 use crate::load;
 use crate::store::{Store, StoreFlash};
+use crate::way::{NoIo, Talk, Way};
 use crate::{BUFFER, CHUNKS, MAX_FEATURES as F, MAX_OUTPUTS as C, RECORDS};
 use core::future::{Future, pending};
 use core::net::SocketAddrV4;
@@ -42,7 +43,7 @@ const NAP: Duration = Duration::from_secs(1);
 /// What one turn does at most before it looks at the network.
 const TURN: usize = 16;
 /// How long a broker may take to answer to a connection.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Shortest and longest delay between two tries to connect.
 const BACKOFF_MS: (u64, u64) = (200, 30_000);
 /// How long a connection must last for the delays to begin anew: a broker that throws boards out as soon
@@ -104,29 +105,39 @@ impl<S: Flash> App<S> {
     pub async fn run(
         &mut self,
         mut network: impl Network,
+        mut way: impl Way,
         session: &mut Session<'static>,
         broker: SocketAddrV4,
     ) -> ! {
         let mut delay_ms = BACKOFF_MS.0;
         loop {
-            if let Ok(stream) = self.offline(network.connect(broker)).await {
-                let shaken = with_timeout(HANDSHAKE, session.connect(stream));
-                if let Ok(Ok(mut connection)) = self.offline(shaken).await {
-                    (self.log)(format_args!("connected"));
-                    let since = Instant::now();
-                    self.subscriptions.restart();
-                    self.control.connected(false);
-                    let Lost = self.online(&mut connection).await;
-                    self.control.disconnected();
-                    if since.elapsed() >= STABLE {
-                        delay_ms = BACKOFF_MS.0;
-                    }
-                    (self.log)(format_args!("disconnected"));
-                }
+            if let Ok(stream) = self.offline(network.connect(broker)).await
+                && way.talk(stream, self, session).await == Talk::Lasted
+            {
+                delay_ms = BACKOFF_MS.0;
             }
             let wait = self.jittered(delay_ms);
             delay_ms = (delay_ms * 2).min(BACKOFF_MS.1);
             self.offline(Timer::after_millis(wait)).await;
+        }
+    }
+
+    /// Speaks MQTT over a stream until it ends.
+    pub async fn talk(&mut self, stream: impl Io, session: &mut Session<'static>) -> Talk {
+        let shaken = with_timeout(HANDSHAKE, session.connect(stream));
+        let Ok(Ok(mut connection)) = self.offline(shaken).await else {
+            return Talk::Broken;
+        };
+        (self.log)(format_args!("connected"));
+        let since = Instant::now();
+        self.subscriptions.restart();
+        self.control.connected(false);
+        let Lost = self.online(&mut connection).await;
+        self.control.disconnected();
+        (self.log)(format_args!("disconnected"));
+        match since.elapsed() >= STABLE {
+            true => Talk::Lasted,
+            false => Talk::Broken,
         }
     }
 
@@ -141,7 +152,7 @@ impl<S: Flash> App<S> {
     }
 
     /// Works without a broker until `done` is.
-    async fn offline<T>(&mut self, done: impl Future<Output = T>) -> T {
+    pub async fn offline<T>(&mut self, done: impl Future<Output = T>) -> T {
         let mut done = pin!(done);
         loop {
             let none = None::<&mut Connection<'_, '_, NoIo>>;
@@ -487,28 +498,5 @@ async fn publish<I: Io>(
             with_timeout(SENDING, sent).await.unwrap_or(Err(Lost))
         }
         None => Ok(Sent::Later),
-    }
-}
-
-/// No connection: nothing is ever made of this type.
-enum NoIo {}
-
-impl embedded_io_async::ErrorType for NoIo {
-    type Error = core::convert::Infallible;
-}
-
-impl embedded_io_async::Read for NoIo {
-    async fn read(&mut self, _: &mut [u8]) -> Result<usize, Self::Error> {
-        match *self {}
-    }
-}
-
-impl embedded_io_async::Write for NoIo {
-    async fn write(&mut self, _: &[u8]) -> Result<usize, Self::Error> {
-        match *self {}
-    }
-
-    async fn flush(&mut self) -> Result<(), Self::Error> {
-        match *self {}
     }
 }

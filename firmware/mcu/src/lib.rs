@@ -24,10 +24,15 @@ mod start;
 pub mod store;
 #[cfg(test)]
 mod testing;
+mod way;
 
 pub use crash::CrashRecord;
+#[cfg(feature = "tls")]
+pub use edgeward_tls::Memory as TlsMemory;
 pub use engine::Arena;
 pub use link::Link;
+#[cfg(feature = "tls")]
+pub use start::run_secure;
 pub use start::{Memory, Parts, Space, StartError, run};
 pub use store::{Map, Store};
 

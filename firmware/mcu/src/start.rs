@@ -3,6 +3,9 @@
 use crate::app::{App, now};
 use crate::board::{Entropy, Flash, Log, Network, Power};
 use crate::store::{Store, StoreFlash};
+#[cfg(feature = "tls")]
+use crate::way::Secure;
+use crate::way::{Plain, Way};
 use crate::{BUFFER, HEAD_CHUNKS, Link, MAX_FEATURES as F, MAX_OUTPUTS as C, RECORDS, key};
 use core::convert::Infallible;
 use core::mem::MaybeUninit;
@@ -113,6 +116,11 @@ pub enum StartError {
     Control(ControlError),
     /// A name is longer than MQTT takes it.
     Name,
+    /// The broker speaks TLS and the firmware was built without it.
+    NoTls,
+    /// The broker can't be known by what the host wrote.
+    #[cfg(feature = "tls")]
+    Tls(edgeward_tls::TlsError),
 }
 
 impl core::fmt::Display for StartError {
@@ -126,6 +134,9 @@ impl core::fmt::Display for StartError {
             Self::Outbox(error) => error.fmt(f),
             Self::Control(error) => error.fmt(f),
             Self::Name => f.write_str("a name is too long for MQTT"),
+            Self::NoTls => f.write_str("the broker speaks TLS and this firmware does not"),
+            #[cfg(feature = "tls")]
+            Self::Tls(error) => write!(f, "whom to trust at the broker: {error}"),
         }
     }
 }
@@ -167,20 +178,59 @@ pub struct Parts<S: Flash + 'static, N, E> {
     pub arena_bytes: u32,
 }
 
-/// Starts the application and runs it for ever. Where the flash keeps it from starting, the board is
-/// started again after a minute: nobody else would do that, for the watchdog is fed.
+/// Starts the application and runs it for ever, with a broker that is spoken to in plain. Where the flash
+/// keeps it from starting, the board is started again after a minute: nobody else would do that, for the
+/// watchdog is fed.
 ///
 /// # Errors
 /// [`StartError`] when it can't start and never will; nothing was sent then.
 pub async fn run<S: Flash, N: Network, E: Entropy>(
     parts: Parts<S, N, E>,
+    power: impl Power,
+) -> Result<Infallible, StartError> {
+    let way = |who: &Provisioning<'_>, _| match who.secure {
+        None => Ok(Plain),
+        Some(_) => Err(StartError::NoTls),
+    };
+    run_over(parts, power, way).await
+}
+
+/// As [`run`], with a broker that is spoken to in TLS if the board was provisioned so.
+///
+/// # Errors
+/// As [`run`].
+#[cfg(feature = "tls")]
+pub async fn run_secure<S: Flash, N: Network, E: Entropy>(
+    parts: Parts<S, N, E>,
+    memory: &'static mut edgeward_tls::Memory,
+    power: impl Power,
+) -> Result<Infallible, StartError> {
+    run_over(parts, power, |who, entropy| {
+        Secure::new(who, memory, entropy).map_err(StartError::Tls)
+    })
+    .await
+}
+
+/// Runs with the way to the broker that `way` makes of what the host wrote and of the board's randomness.
+async fn run_over<S: Flash, N: Network, E: Entropy, W: Way>(
+    parts: Parts<S, N, E>,
     mut power: impl Power,
+    way: impl FnOnce(&'static Provisioning<'static>, E) -> Result<W, StartError>,
 ) -> Result<Infallible, StartError> {
     let log = parts.log;
-    let error = match start(parts, &mut power) {
-        Ok(mut started) => {
-            let (network, broker) = (started.network, started.broker);
-            started.app.run(network, &mut started.session, broker).await
+    let started = start(parts, &mut power).and_then(|started| {
+        let way = way(started.who, started.entropy)?;
+        Ok((
+            started.app,
+            started.network,
+            way,
+            started.session,
+            started.broker,
+        ))
+    });
+    let error = match started {
+        Ok((app, network, way, mut session, broker)) => {
+            app.run(network, way, &mut session, broker).await
         }
         Err(error) => error,
     };
@@ -196,8 +246,10 @@ pub async fn run<S: Flash, N: Network, E: Entropy>(
 }
 
 /// An application that is ready to run.
-struct Started<S: Flash + 'static, N> {
+struct Started<S: Flash + 'static, N, E> {
     app: &'static mut App<S>,
+    who: &'static Provisioning<'static>,
+    entropy: E,
     network: N,
     session: Session<'static>,
     broker: SocketAddrV4,
@@ -206,7 +258,7 @@ struct Started<S: Flash + 'static, N> {
 fn start<S: Flash, N: Network, E: Entropy>(
     parts: Parts<S, N, E>,
     power: &mut impl Power,
-) -> Result<Started<S, N>, StartError> {
+) -> Result<Started<S, N, E>, StartError> {
     let Parts {
         store,
         memory,
@@ -262,6 +314,8 @@ fn start<S: Flash, N: Network, E: Entropy>(
     let broker = SocketAddrV4::new(who.broker.into(), who.port);
     Ok(Started {
         app,
+        who,
+        entropy,
         network,
         session,
         broker,

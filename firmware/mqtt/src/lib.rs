@@ -24,5 +24,5 @@ pub use client::{Client, Line, Loop, Step, Will};
 pub use failure::Failure;
 pub use rustls::ClientConfig as TlsConfig;
 pub use secret::Credentials;
-pub use tls::{Authority, Tls, TlsError, load as load_tls};
+pub use tls::{Authority, Tls, TlsError, certificates, load as load_tls};
 pub use version::{Negotiation, Protocol, Version};

@@ -22,7 +22,7 @@ mod session;
 
 pub use edgeward_mqtt::{
     Address, AddressError, Authority, Credentials, Failure, Protocol, Tls, TlsConfig, TlsError,
-    Version, load_tls,
+    Version, certificates, load_tls,
 };
 
 use session::{Session, Status};

@@ -78,6 +78,7 @@ fn provisioned(writes: usize) -> &'static Store<MemoryFlash> {
         port: 1,
         username: Text::new(),
         password: Text::new(),
+        secure: None,
         root: &signed[..len],
     };
     let mut bytes = [0xFF; ERASE];

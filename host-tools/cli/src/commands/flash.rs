@@ -9,7 +9,9 @@ use crate::exit::{Exit, Failure};
 use crate::output::Format;
 use anyhow::{Context as _, Result};
 use edgeward::telemetry::{Id, Text};
-use edgeward_firmware::provisioning::{PROVISIONING_BYTES, Provisioning};
+use edgeward_firmware::provisioning::{AUTHORITIES, PROVISIONING_BYTES, Provisioning, Secure};
+use edgeward_host::collector::now_ms;
+use edgeward_tls::{TlsError, Trust};
 use heapless::Vec as Bounded;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::os::unix::process::CommandExt;
@@ -20,6 +22,7 @@ const HELP: &str = "\
 Examples:
   edgeward flash --board qemu-mps2-an386 press-03 --samples samples.txt
   edgeward flash --board qemu-mps2-an386 press-03 --no-start
+  edgeward flash --board qemu-mps2-an386 press-03 --broker mqtts://broker.site --broker-ca ca.pem
 
 The board's folder holds its flash (flash.bin), what its sensor replays (samples.txt, in the line protocol
 of docs/AGENT.md) and what it says (uart.log). What the flash holds stays: the device's key, which the
@@ -65,8 +68,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let folder = args.folder.clone();
     let folder = folder.unwrap_or_else(|| PathBuf::from(&args.name));
     let mut changes = args.dry_run.changes();
-    let broker = broker(&args.fleet, &board)?;
-    let provisioning = provision(args, broker, context)?;
+    let broker = Broker::of(&args.fleet, &board)?;
+    let provisioning = provision(args, &broker, context)?;
     if !folder.is_dir() {
         let make = || Ok(std::fs::create_dir_all(&folder)?);
         changes.make(format!("make {}", folder.display()), make)?;
@@ -91,7 +94,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     };
     let value = serde_json::json!({
         "board": board.name, "device": args.name, "fleet": args.fleet.fleet,
-        "folder": folder.display().to_string(), "broker": broker,
+        "folder": folder.display().to_string(), "broker": broker.address,
+        "tls": broker.authorities.is_some(),
         "image": image.display().to_string(), "starts": !args.no_start,
     });
     if !args.no_start {
@@ -112,36 +116,85 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     start(&board, &folder, &image, context)
 }
 
-/// The broker as the board reaches it.
-fn broker(fleet: &Fleet, board: &Board) -> Result<SocketAddr> {
-    let options = fleet.mqtt("flash")?;
-    if options.tls.is_some() {
-        let what = "the firmware of microcontrollers speaks no TLS yet";
-        return Err(Failure::new(Exit::Usage, what)
-            .next("give a broker's plain port, on a network that is trusted")
-            .into());
+/// A broker as a board reaches and knows it.
+struct Broker {
+    address: SocketAddr,
+    /// Its name, as its certificate has it.
+    name: String,
+    /// Who may have signed that, in DER; none for a broker that is spoken to in plain.
+    authorities: Option<Vec<Vec<u8>>>,
+}
+
+impl Broker {
+    fn of(fleet: &Fleet, board: &Board) -> Result<Self> {
+        let authorities = fleet.authorities()?;
+        let options = fleet.mqtt("flash")?;
+        if let Some(authorities) = &authorities {
+            check_trust(&options.host, authorities)?;
+        }
+        let found = (options.host.as_str(), options.port).to_socket_addrs();
+        let found = found.with_context(|| format!("--broker: {}", options.host))?;
+        let four = found.filter_map(|address| match address.ip() {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(ip) if ip.is_loopback() => Some(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => None,
+        });
+        let ip = four.into_iter().next().ok_or_else(|| {
+            let what = format!("--broker: {} has no IPv4 address", options.host);
+            Failure::new(Exit::Usage, what)
+        })?;
+        let ip = if ip.is_loopback() {
+            board.qemu.host
+        } else {
+            ip
+        };
+        Ok(Self {
+            address: SocketAddr::from((ip, options.port)),
+            name: options.host,
+            authorities,
+        })
     }
-    let found = (options.host.as_str(), options.port).to_socket_addrs();
-    let found = found.with_context(|| format!("--broker: {}", options.host))?;
-    let four = found.filter_map(|address| match address.ip() {
-        IpAddr::V4(ip) => Some(ip),
-        IpAddr::V6(ip) if ip.is_loopback() => Some(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(_) => None,
-    });
-    let ip = four.into_iter().next().ok_or_else(|| {
-        let what = format!("--broker: {} has no IPv4 address", options.host);
-        Failure::new(Exit::Usage, what)
-    })?;
-    let ip = if ip.is_loopback() {
-        board.qemu.host
-    } else {
-        ip
-    };
-    Ok(SocketAddr::from((ip, options.port)))
+
+    /// As a board is told.
+    fn secure(&self) -> Option<Secure<'_>> {
+        let authorities = self.authorities.as_ref()?;
+        Some(Secure {
+            name: &self.name,
+            authorities: authorities.iter().map(Vec::as_slice).collect(),
+            since_s: now_ms() / 1000,
+        })
+    }
+}
+
+/// Whether a board could know a broker of this name by these authorities.
+fn check_trust(name: &str, authorities: &[Vec<u8>]) -> Result<()> {
+    let refused = |what: String, next: &str| Err(Failure::new(Exit::Usage, what).next(next).into());
+    if authorities.len() > AUTHORITIES {
+        let what = format!("--broker-ca holds {} certificates", authorities.len());
+        return refused(
+            what,
+            "a microcontroller has room for 4: keep those that sign the broker's",
+        );
+    }
+    match Trust::new(name, authorities.iter().map(Vec::as_slice)) {
+        Ok(_) => Ok(()),
+        Err(TlsError::Name) => refused(
+            format!("--broker: {name:?} is no name that a certificate could have"),
+            "connect by a name or address that is in the broker's certificate",
+        ),
+        Err(TlsError::Kind) => refused(
+            "--broker-ca: an authority's key is neither ECDSA P-256 nor Ed25519".to_owned(),
+            "microcontrollers know no other: have the broker's certificate signed by such a key",
+        ),
+        Err(error) => refused(
+            format!("--broker-ca: {error}"),
+            "give the certificate of whoever signed the broker's",
+        ),
+    }
 }
 
 /// What is written into the board's flash.
-fn provision(args: &Args, broker: SocketAddr, context: &Context) -> Result<Vec<u8>> {
+fn provision(args: &Args, broker: &Broker, context: &Context) -> Result<Vec<u8>> {
     let usage = |what: String| anyhow::Error::from(Failure::new(Exit::Usage, what));
     let id = |text: &str| {
         let fits = Id::try_from(text).ok();
@@ -162,7 +215,7 @@ fn provision(args: &Args, broker: SocketAddr, context: &Context) -> Result<Vec<u
         None => (Text::new(), Text::new()),
     };
     let root = args.fleet.keys(context).root_bytes()?;
-    let IpAddr::V4(ip) = broker.ip() else {
+    let IpAddr::V4(ip) = broker.address.ip() else {
         return Err(usage("the broker has no IPv4 address".to_owned()));
     };
     let provisioning = Provisioning {
@@ -170,9 +223,10 @@ fn provision(args: &Args, broker: SocketAddr, context: &Context) -> Result<Vec<u
         device: id(&args.name)?,
         tags,
         broker: ip.octets(),
-        port: broker.port(),
+        port: broker.address.port(),
         username,
         password,
+        secure: broker.secure(),
         root: &root,
     };
     let mut bytes = vec![0xFF; PROVISIONING_BYTES];

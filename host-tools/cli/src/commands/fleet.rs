@@ -6,7 +6,7 @@ use anyhow::Result;
 use edgeward::topic::is_name;
 use edgeward_host::keys::KeyStore;
 use edgeward_host::mqtt::{
-    Address, Authority, Credentials, Options, Protocol, Tls, TlsConfig, load_tls,
+    Address, Authority, Credentials, Options, Protocol, Tls, TlsConfig, certificates, load_tls,
 };
 use edgeward_host::store::Store;
 use edgeward_host::store::sqlite::Sqlite;
@@ -101,6 +101,8 @@ pub fn seconds(least: u64) -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(least..=MAX_SECONDS)
 }
 
+const PEM: &str = "it is a PEM file with the certificate of whoever signed the broker's";
+
 fn usage(what: impl Into<String>, next: &str) -> anyhow::Error {
     Failure::new(Exit::Usage, what).next(next).into()
 }
@@ -136,6 +138,29 @@ impl Line {
             )
         })?;
         Ok(Some(loaded))
+    }
+
+    /// Who may have signed the broker's certificate, in DER, for boards that have no list of their own and
+    /// no certificate.
+    fn authorities(&self) -> Result<Option<Vec<Vec<u8>>>> {
+        if !self.address()?.tls {
+            return Ok(None);
+        }
+        if self.broker_cert.is_some() || self.broker_key.is_some() {
+            return Err(usage(
+                "microcontrollers show no certificate of their own",
+                "leave --broker-cert and --broker-key out; a user name and a password will do",
+            ));
+        }
+        let Some(Authority::File(path)) = self.broker_ca.clone().map(Authority::from) else {
+            return Err(usage(
+                "microcontrollers have no list of authorities",
+                "name the file with the certificate of whoever signed the broker's: --broker-ca FILE",
+            ));
+        };
+        let found =
+            certificates(&path).map_err(|error| usage(format!("--broker-ca {error}"), PEM))?;
+        Ok(Some(found.iter().map(|it| it.to_vec()).collect()))
     }
 
     fn credentials(&self) -> Result<Option<Credentials>> {
@@ -194,6 +219,12 @@ impl Fleet {
             tracing::warn!(broker = %address, "the password crosses the network unencrypted; use mqtts://");
         }
         Ok(options)
+    }
+
+    /// Who may have signed the broker's certificate, as microcontrollers are told: certificates in DER;
+    /// none for a line without TLS.
+    pub fn authorities(&self) -> Result<Option<Vec<Vec<u8>>>> {
+        self.line.authorities()
     }
 
     /// The host's memory, to be changed; made at first use.

@@ -1,6 +1,7 @@
 //! What the tests of the command share: real processes in a folder of their own, with nothing of the
 //! caller's settings.
 
+pub mod certificates;
 #[path = "../../../../firmware/tests/common/ports.rs"]
 mod ports;
 pub mod process;

@@ -45,7 +45,7 @@ impl<'a> Board<'a> {
     }
 
     pub fn start(&mut self) {
-        let qemu = self.site.command(&[
+        let mut qemu = self.site.command(&[
             "flash",
             Self::NAME,
             "--board",
@@ -54,10 +54,9 @@ impl<'a> Board<'a> {
             &self.image,
             "--samples",
             &self.samples,
-            "--broker",
-            &self.site.for_boards,
         ]);
-        self.qemu = Some(Running::start({ qemu }.args(["-o", "json"])));
+        qemu.args(&self.site.for_boards).args(["-o", "json"]);
+        self.qemu = Some(Running::start(&mut qemu));
     }
 
     /// Ends it as a power cut would.
@@ -99,6 +98,17 @@ impl<'a> Board<'a> {
         wait_until(words, PATIENCE, || {
             let said = self.said();
             said.contains(words).then_some(()).ok_or(said)
+        });
+    }
+
+    /// Waits until it has said these words in its boot of that number.
+    pub fn until_boot_says(&self, boot: u32, words: &str) {
+        let begin = format!(" boot {boot} ");
+        wait_until(&format!("{words} in boot {boot}"), PATIENCE, || {
+            let said = self.said();
+            let since = said.split_once(&begin).map(|(_, since)| since);
+            let there = since.is_some_and(|since| since.contains(words));
+            there.then_some(()).ok_or(said)
         });
     }
 

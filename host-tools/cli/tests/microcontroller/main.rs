@@ -13,7 +13,7 @@ use edgeward::bundle::BoardClass;
 use offers::{Key, refused};
 use serde_json::Value;
 use site::{Site, Windows};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a broker is gone.
 const OUTAGE: Duration = Duration::from_secs(12);
@@ -91,6 +91,62 @@ fn a_board_lives_on_mosquitto() {
 }
 
 #[test]
+fn a_board_lives_on_mosquitto_in_tls() {
+    if let Some(image) = board::image()
+        && let Some(site) = Site::on_secure_mosquitto()
+    {
+        a_life(&site, &image);
+    }
+}
+
+/// A broker that is not who it should be: the board says so, goes on predicting, and comes back as soon as
+/// the right one is there.
+#[test]
+fn a_board_refuses_a_broker_that_it_does_not_know() {
+    let Some(image) = board::image() else { return };
+    let Some(site) = Site::on_secure_mosquitto() else {
+        return;
+    };
+    let board = Board::flash(&site, &image);
+    site.enroll(&board.key());
+    site.roll_out("v1");
+    site.until_it_runs("1.0.0");
+    let before = site.until_windows(1);
+    let since = Instant::now();
+    for (shown, words) in [
+        (
+            "stranger",
+            "not signed by the authority that is trusted here",
+        ),
+        ("other-name", "the broker's certificate is for other names"),
+        ("expired", "the broker's certificate has expired"),
+    ] {
+        site.stop_broker();
+        site.show(shown);
+        site.start_mosquitto();
+        board.until_it_says(words);
+    }
+    // Meanwhile nothing reached the broker: the board has been there once.
+    assert_eq!(board.said().matches(" connected").count(), 1);
+    site.stop_broker();
+    site.show("right");
+    let gone = since.elapsed();
+    site.start_mosquitto();
+    let told: u64 = before.iter().map(|it| it.windows).sum();
+    let after = site.until_windows(told + gone.as_secs());
+    // A window of a board that stood still meanwhile would have been longer by as much.
+    let ends = after.iter().map(|it| it.to_ms);
+    let pauses = ends.clone().zip(ends.skip(1)).map(|(one, next)| next - one);
+    let pauses: Vec<u64> = pauses.collect();
+    let (shortest, longest) = (pauses.iter().min(), pauses.iter().max());
+    let longer = longest
+        .zip(shortest)
+        .map(|(longest, shortest)| longest - shortest);
+    let longer = longer.expect("several windows");
+    assert!(u128::from(longer) < gone.as_millis() / 2, "{after:?}");
+}
+
+#[test]
 fn a_board_lives_on_the_embedded_broker() {
     if let Some(image) = board::image() {
         a_life(&Site::on_the_embedded_broker(), &image);
@@ -127,6 +183,47 @@ fn a_board_in_trouble_keeps_what_it_has_and_says_so() {
     // Whenever the driver hangs, the watchdog bites; the second time in the trial, the release goes.
     board.restart_measuring("hanging.txt");
     site.roll_out("bad");
+    let shown = site.until("the revert", |shown| {
+        shown["last_failure"]["reason"] == "crash"
+    });
+    assert_eq!(shown["last_failure"]["version"], "3.0.0", "{shown}");
+    let shown = site.until_it_runs("2.0.0");
+    assert_eq!(shown["floor"], 2, "{shown}");
+    assert_eq!(shown["gaps"], Value::Array(Vec::new()), "{shown}");
+}
+
+/// The power goes in a trial: it goes on with the next boot, and one that took the boots it may take is
+/// over.
+#[test]
+fn a_trial_outlives_a_power_cut_and_ends_with_the_third_boot() {
+    let Some(image) = board::image() else { return };
+    let site = Site::on_the_embedded_broker();
+    let mut board = Board::flash(&site, &image);
+    site.enroll(&board.key());
+    site.roll_out("v1");
+    site.until_it_runs("1.0.0");
+
+    // At ten samples a second a trial takes minutes.
+    board.restart_measuring("slow.txt");
+    board.until_boot_says(2, "Confirmed");
+    site.roll_out("v2");
+    board.until_boot_says(2, "run slot 1 Trial");
+    board.restart_measuring("recording.txt");
+    board.until_boot_says(3, "Trial { slot: B, attempt: 2 }");
+    let shown = site.until_it_runs("2.0.0");
+    assert_eq!(shown["floor"], 2, "{shown}");
+
+    board.restart_measuring("slow.txt");
+    board.until_boot_says(4, "Confirmed");
+    site.roll_out("bad");
+    board.until_boot_says(4, "run slot 0 Trial");
+    board.cut_power();
+    board.start();
+    board.until_boot_says(5, "Trial { slot: A, attempt: 2 }");
+    board.until_boot_says(5, "run slot 0 Trial");
+    board.cut_power();
+    board.start();
+    board.until_boot_says(6, "Reverted");
     let shown = site.until("the revert", |shown| {
         shown["last_failure"]["reason"] == "crash"
     });

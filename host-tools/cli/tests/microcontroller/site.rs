@@ -1,6 +1,7 @@
 //! A home with keys and releases for microcontrollers, a broker, and `edgeward serve`.
 
 use crate::board::Board;
+use crate::common::certificates::{Authority, ExtendedKeyUsagePurpose};
 use crate::common::process::{PATIENCE, Running, free_ports, wait_until};
 use crate::common::{Place, model};
 use edgeward::bundle::{Bundle, CHUNK_BYTES};
@@ -20,8 +21,9 @@ use std::process::Command;
 pub struct Site {
     place: Place,
     broker: SocketAddr,
-    /// Where boards find the broker: their protocol may have a port of its own.
-    pub for_boards: String,
+    /// Where boards find the broker, which may have a port of its own for them, and what else they are told
+    /// of it.
+    pub for_boards: Vec<String>,
     /// None while it is gone.
     running: RefCell<Option<Running>>,
     serve: Option<Running>,
@@ -45,7 +47,48 @@ impl Site {
         std::fs::write(place.path("mosquitto.conf"), settings).expect("written");
         let broker = mosquitto(&program, &place);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        Some(Self::new(place, broker, address, address))
+        Some(Self::new(place, broker, address, told(address)))
+    }
+
+    /// A Mosquitto that boards reach through TLS, by the name `localhost`. [`Site::show`] says which
+    /// certificate it shows from its next start on.
+    pub fn on_secure_mosquitto() -> Option<Self> {
+        let program = program()?;
+        let place = Place::new();
+        let (folder, site) = (place.folder(), Authority::new("the site"));
+        let server = ExtendedKeyUsagePurpose::ServerAuth;
+        site.write(folder, "ca");
+        site.sign(folder, "right", &["localhost"], server.clone());
+        site.sign(folder, "other-name", &["other.site"], server.clone());
+        site.sign_expired(folder, "expired", &["localhost"]);
+        // It calls itself as the site does.
+        let stranger = Authority::new("the site");
+        stranger.sign(folder, "stranger", &["localhost"], server);
+        let [plain, tls] = free_ports();
+        let shown = folder.display();
+        let settings = format!(
+            "user root\nper_listener_settings true\n\
+             listener {plain} 127.0.0.1\nallow_anonymous true\n\
+             listener {tls} 127.0.0.1\nallow_anonymous true\n\
+             certfile {shown}/shown.pem\nkeyfile {shown}/shown.key\n"
+        );
+        std::fs::write(place.path("mosquitto.conf"), settings).expect("written");
+        show(&place, "right");
+        let broker = mosquitto(&program, &place);
+        let address = SocketAddr::from(([127, 0, 0, 1], plain));
+        let told = [
+            "--broker",
+            &format!("mqtts://localhost:{tls}"),
+            "--broker-ca",
+            "ca.pem",
+        ];
+        let told = told.map(str::to_owned).to_vec();
+        Some(Self::new(place, broker, address, told))
+    }
+
+    /// Has a secure Mosquitto show this certificate from its next start on.
+    pub fn show(&self, certificate: &str) {
+        show(&self.place, certificate);
     }
 
     pub fn on_the_embedded_broker() -> Self {
@@ -57,10 +100,15 @@ impl Site {
             address.parse().expect("an address")
         };
         let (four, five) = (address("mqtt_3_1_1"), address("mqtt_5"));
-        Self::new(place, broker, four, five)
+        Self::new(place, broker, four, told(five))
     }
 
-    fn new(mut place: Place, running: Running, broker: SocketAddr, boards: SocketAddr) -> Self {
+    fn new(
+        mut place: Place,
+        running: Running,
+        broker: SocketAddr,
+        for_boards: Vec<String>,
+    ) -> Self {
         place.use_broker(broker.to_string());
         place.json(&["keys", "init"], 0);
         for release in ["v1", "v2", "bad"] {
@@ -80,11 +128,12 @@ impl Site {
         write_recording(&place.path("recording.txt"), 1.0, 1, "");
         // A sensor whose gain drifted, and one whose driver hangs after a while of ten samples a second.
         write_recording(&place.path("loud.txt"), 4.0, 1, "");
+        write_recording(&place.path("slow.txt"), 1.0, 100, "");
         write_recording(&place.path("hanging.txt"), 1.0, 100, "hang\n");
         let mut site = Self {
             place,
             broker,
-            for_boards: boards.to_string(),
+            for_boards,
             running: RefCell::new(Some(running)),
             serve: None,
         };
@@ -241,6 +290,18 @@ impl Windows {
             samples: field("samples"),
             to_ms: field("to_ms"),
         }
+    }
+}
+
+/// What boards are told of a broker without TLS.
+fn told(broker: SocketAddr) -> Vec<String> {
+    vec!["--broker".to_owned(), broker.to_string()]
+}
+
+fn show(place: &Place, certificate: &str) {
+    for ending in ["pem", "key"] {
+        let from = place.path(&format!("{certificate}.{ending}"));
+        std::fs::copy(from, place.path(&format!("shown.{ending}"))).expect("copied");
     }
 }
 

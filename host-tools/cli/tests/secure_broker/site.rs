@@ -1,48 +1,12 @@
-//! Certificates, and a Mosquitto that wants them.
+//! A Mosquitto that wants certificates.
 
+use crate::common::certificates::{Authority, ExtendedKeyUsagePurpose};
 use crate::common::process::{Running, free_ports};
 use crate::common::{edgeward, model, run};
 use crate::{BOARD_PASSWORD, HOST_PASSWORD};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair,
-};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// An authority that signs the broker's certificate, or a client's.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        Self(CertifiedIssuer::self_signed(params, key).expect("an authority"))
-    }
-
-    /// Writes `NAME.pem`.
-    fn write(&self, folder: &Path, name: &str) {
-        std::fs::write(folder.join(format!("{name}.pem")), self.0.pem()).expect("written");
-    }
-
-    /// Writes `NAME.pem` and `NAME.key`, a certificate for `names`.
-    fn sign(&self, folder: &Path, name: &str, names: &[&str], usage: ExtendedKeyUsagePurpose) {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("names");
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.extended_key_usages = vec![usage];
-        let key = KeyPair::generate().expect("a key");
-        let signed = params.signed_by(&key, &self.0).expect("a certificate");
-        let write = |ending: &str, text: String| {
-            std::fs::write(folder.join(format!("{name}.{ending}")), text).expect("written");
-        };
-        write("pem", signed.pem());
-        write("key", key.serialize_pem());
-    }
-}
 
 /// A Mosquitto with three ports, and a home for the host.
 pub struct Site {

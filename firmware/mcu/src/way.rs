@@ -1,0 +1,174 @@
+//! How a broker is spoken to over a stream: in plain, or in TLS.
+
+use crate::app::App;
+use crate::board::Flash;
+use embedded_io_async::{ErrorType, Read, Write};
+use minimq::Session;
+
+/// What became of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Talk {
+    /// It was there long enough that the next try needs no delay that grew.
+    Lasted,
+    /// It never was, or ended soon.
+    Broken,
+}
+
+/// How a broker is spoken to.
+pub(crate) trait Way {
+    /// Speaks to the broker at the other end of a stream until it ends.
+    async fn talk<S: Flash>(
+        &mut self,
+        stream: impl Read + Write,
+        app: &mut App<S>,
+        session: &mut Session<'static>,
+    ) -> Talk;
+}
+
+/// In plain.
+pub(crate) struct Plain;
+
+impl Way for Plain {
+    async fn talk<S: Flash>(
+        &mut self,
+        stream: impl Read + Write,
+        app: &mut App<S>,
+        session: &mut Session<'static>,
+    ) -> Talk {
+        app.talk(stream, session).await
+    }
+}
+
+/// No stream: nothing is ever made of this type.
+pub(crate) enum NoIo {}
+
+impl ErrorType for NoIo {
+    type Error = core::convert::Infallible;
+}
+
+impl Read for NoIo {
+    async fn read(&mut self, _: &mut [u8]) -> Result<usize, Self::Error> {
+        match *self {}
+    }
+}
+
+impl Write for NoIo {
+    async fn write(&mut self, _: &[u8]) -> Result<usize, Self::Error> {
+        match *self {}
+    }
+
+    async fn flush(&mut self) -> Result<(), Self::Error> {
+        match *self {}
+    }
+}
+
+#[cfg(feature = "tls")]
+pub(crate) use secure::Secure;
+
+#[cfg(feature = "tls")]
+mod secure {
+    use super::{App, ErrorType, Flash, Read, Session, Talk, Way, Write};
+    use crate::app::HANDSHAKE;
+    use crate::board::Entropy;
+    use core::fmt::Arguments;
+    use edgeward_firmware::provisioning::{self, Provisioning};
+    use edgeward_tls::{Connection, Memory, TlsError, Trust};
+    use embassy_time::{Instant, with_timeout};
+
+    const _: () = assert!(provisioning::AUTHORITIES <= edgeward_tls::AUTHORITIES);
+
+    /// In TLS where the board was provisioned for it, otherwise in plain.
+    pub(crate) struct Secure<E> {
+        trust: Option<(Trust<'static>, u64)>,
+        memory: &'static mut Memory,
+        entropy: E,
+    }
+
+    impl<E> Secure<E> {
+        /// The way to the broker that the host named.
+        ///
+        /// # Errors
+        /// [`TlsError`] where nobody could be trusted so.
+        pub fn new(
+            who: &'static Provisioning<'static>,
+            memory: &'static mut Memory,
+            entropy: E,
+        ) -> Result<Self, TlsError> {
+            let trust = match &who.secure {
+                Some(it) => {
+                    let trust = Trust::new(it.name, it.authorities.iter().copied())?;
+                    Some((trust, it.since_s))
+                }
+                None => None,
+            };
+            Ok(Self {
+                trust,
+                memory,
+                entropy,
+            })
+        }
+    }
+
+    impl<E: Entropy> Way for Secure<E> {
+        async fn talk<S: Flash>(
+            &mut self,
+            stream: impl Read + Write,
+            app: &mut App<S>,
+            session: &mut Session<'static>,
+        ) -> Talk {
+            let Some((trust, since_s)) = &self.trust else {
+                return app.talk(Stream::Plain(stream), session).await;
+            };
+            let since_s = since_s.saturating_add(Instant::now().as_secs());
+            let entropy = &mut self.entropy;
+            let random = |bytes: &mut [u8]| entropy.fill(bytes);
+            let opened = Connection::open(stream, self.memory, trust, since_s, random);
+            let log = app.log;
+            let refused = |why: Arguments<'_>| {
+                log(format_args!("no connection: {why}"));
+                Talk::Broken
+            };
+            match app.offline(with_timeout(HANDSHAKE, opened)).await {
+                Ok(Ok(stream)) => app.talk(Stream::Secure(stream), session).await,
+                Ok(Err(error)) => refused(format_args!("{error}")),
+                Err(_) => refused(format_args!("no answer in time")),
+            }
+        }
+    }
+
+    /// One type for both, so that what speaks MQTT is in the image once.
+    #[allow(clippy::large_enum_variant, reason = "no allocator to box with")]
+    enum Stream<'a, C> {
+        Plain(C),
+        Secure(Connection<'a, C>),
+    }
+
+    impl<C> ErrorType for Stream<'_, C> {
+        type Error = TlsError;
+    }
+
+    impl<C: Read + Write> Read for Stream<'_, C> {
+        async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, TlsError> {
+            match self {
+                Self::Plain(stream) => stream.read(bytes).await.map_err(|_| TlsError::Ended),
+                Self::Secure(stream) => stream.read(bytes).await,
+            }
+        }
+    }
+
+    impl<C: Read + Write> Write for Stream<'_, C> {
+        async fn write(&mut self, bytes: &[u8]) -> Result<usize, TlsError> {
+            match self {
+                Self::Plain(stream) => stream.write(bytes).await.map_err(|_| TlsError::Ended),
+                Self::Secure(stream) => stream.write(bytes).await,
+            }
+        }
+
+        async fn flush(&mut self) -> Result<(), TlsError> {
+            match self {
+                Self::Plain(stream) => stream.flush().await.map_err(|_| TlsError::Ended),
+                Self::Secure(stream) => stream.flush().await,
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! TLS 1.3 for microcontrollers: a client in fixed memory, without an allocator.
+//!
+//! It speaks what RFC 8446 has every server know, and nothing beside it: the suite
+//! TLS_AES_128_GCM_SHA256, the group secp256r1, and certificates whose keys are ECDSA P-256 (with SHA-256)
+//! or Ed25519. Primitives are those of RustCrypto; paths, names, purposes and times of certificates are
+//! checked by webpki, which does it for rustls on Linux boards, too.
+//!
+//! What it does not do: older versions, sessions that are resumed, early data, a certificate of the
+//! client's, revocation lists; and it never trusts without looking: there is no such mode.
+//!
+//! Nothing that a peer sends makes it panic, and dropping a future of [`Connection`]'s reading or writing
+//! loses nothing, as long as that holds for the stream below.
+#![cfg_attr(not(test), no_std)]
+// What fails is returned; an assertion says what can't be.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
+)]
+
+mod bytes;
+mod connection;
+mod flight;
+mod hello;
+mod keys;
+mod record;
+#[cfg(test)]
+mod tests;
+mod trust;
+
+pub use connection::Connection;
+pub use trust::{AUTHORITIES, Trust};
+
+/// Most bytes of a record, with its header (RFC 8446, 5.2).
+const RECORD_BYTES: usize = 5 + 16384 + 256;
+/// Bytes of a record that is sent, with header, kind and tag. Longer ones are sent in parts.
+const SENT_BYTES: usize = 5 + 1024 + 1 + 16;
+
+/// What a connection works in; one at a time.
+#[derive(Debug)]
+pub struct Memory {
+    input: [u8; RECORD_BYTES],
+    output: [u8; SENT_BYTES],
+}
+
+impl Memory {
+    /// Memory in which nothing is.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            input: [0; RECORD_BYTES],
+            output: [0; SENT_BYTES],
+        }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Why there is no connection, or why it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// The stream ended or failed.
+    Ended,
+    /// What answers does not speak TLS, or ended the connection at once.
+    NotTls,
+    /// It speaks older versions only.
+    Version,
+    /// It ended the connection, and this is the number of its reason (RFC 8446, 6).
+    Alert(u8),
+    /// It chose or sent what was not offered.
+    Unexpected,
+    /// What it sent is not of the right form.
+    Malformed,
+    /// What it sent does not fit into memory.
+    TooLarge,
+    /// What it sent was changed on its way, or is not of who began the connection.
+    Forged,
+    /// Nobody who is trusted signed its certificate.
+    Authority,
+    /// Its certificate is for other names.
+    Name,
+    /// Its certificate, or one above it, has expired.
+    Expired,
+    /// Its certificate has a key or a signature of a kind that is not known here.
+    Kind,
+    /// Another fault of its certificate.
+    Certificate,
+    /// It does not hold the key of its certificate.
+    Proof,
+    /// The randomness can't be used.
+    Random,
+}
+
+impl core::fmt::Display for TlsError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Ended => "the broker closed the connection without an answer",
+            Self::NotTls => "the port does not speak TLS",
+            Self::Version => "the broker does not speak TLS 1.3",
+            Self::Alert(number) => return write!(f, "the broker refuses: TLS alert {number}"),
+            Self::Unexpected => "the broker's TLS is not what was offered",
+            Self::Malformed => "the broker's TLS is garbled",
+            Self::TooLarge => "the broker's certificates are too large",
+            Self::Forged => "what the broker sent was changed on its way",
+            Self::Authority => {
+                "the broker's certificate is not signed by the authority that is trusted here"
+            }
+            Self::Name => "the broker's certificate is for other names",
+            Self::Expired => "the broker's certificate has expired",
+            Self::Kind => {
+                "the broker's certificate has a key or signature other than ECDSA P-256 or Ed25519"
+            }
+            Self::Certificate => "the broker's certificate is no good",
+            Self::Proof => "the broker does not hold the key of its certificate",
+            Self::Random => "the board's randomness can't be used",
+        })
+    }
+}
+
+impl core::error::Error for TlsError {}
+
+impl embedded_io_async::Error for TlsError {
+    fn kind(&self) -> embedded_io_async::ErrorKind {
+        match self {
+            Self::Ended => embedded_io_async::ErrorKind::ConnectionReset,
+            _ => embedded_io_async::ErrorKind::InvalidData,
+        }
+    }
+}
+
+impl TlsError {
+    /// The number of the alert that tells the peer; none where it ended the connection by itself.
+    fn alert(self) -> Option<u8> {
+        Some(match self {
+            Self::Ended | Self::Alert(_) | Self::NotTls | Self::Random => return None,
+            Self::Version => 70,
+            Self::Unexpected => 10,
+            Self::Malformed => 50,
+            Self::TooLarge => 22,
+            Self::Forged => 20,
+            Self::Authority => 48,
+            Self::Expired => 45,
+            Self::Kind => 43,
+            Self::Name | Self::Certificate => 42,
+            Self::Proof => 51,
+        })
+    }
+}
