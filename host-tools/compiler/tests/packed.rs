@@ -79,11 +79,18 @@ fn seeded_models_of_the_shapes() {
     }
 }
 
+/// Networks that are compiled: fewer where the processor is an emulated one.
+const NETWORKS: u64 = if cfg!(target_arch = "aarch64") {
+    40
+} else {
+    400
+};
+
 /// What is compiled, planned and packed gives what the graph does without any of that.
 #[test]
 fn random_networks() {
     let mut packed = 0;
-    for seed in 0..400 {
+    for seed in 0..NETWORKS {
         let graph = growing::network(seed);
         let inputs = growing::inputs(&graph, seed);
         let expected = growing::definition(&graph, &inputs);
@@ -108,7 +115,7 @@ fn random_networks() {
         }
     }
     assert!(
-        packed > 2000 || Isa::available().next().is_none(),
+        packed as u64 > 5 * NETWORKS || Isa::available().next().is_none(),
         "{packed}"
     );
 }
