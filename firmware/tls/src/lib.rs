@@ -1,6 +1,6 @@
 //! TLS 1.3 for microcontrollers: a client in fixed memory, without an allocator.
 //!
-//! It speaks what RFC 8446 has every server know, and nothing beside it: the suite
+//! It speaks what RFC 8446 has every server know, Ed25519, and nothing beside them: the suite
 //! TLS_AES_128_GCM_SHA256, the group secp256r1, and certificates whose keys are ECDSA P-256 (with SHA-256)
 //! or Ed25519. Primitives are those of RustCrypto; paths, names, purposes and times of certificates are
 //! checked by webpki, which does it for rustls on Linux boards, too.

@@ -1,7 +1,7 @@
 //! Writes the conformance suite for a Cortex-M, for `cargo xtask bench-mcu`:
 //! `conformance_cases FOLDER COUNT`.
 //!
-//! COUNT cases of operators and chains, what a tenth of them become with spoilt constants, and networks
+//! COUNT cases of operators and chains, what half of them become with spoilt constants, and networks
 //! that the compiler made, in files `suite-N.cases` as `boards/bench/src/check.rs` reads them, each of as
 //! many bytes as that has room for. Prints how many cases there are, and of how many the constants are
 //! spoilt.

@@ -1,4 +1,5 @@
-//! The files that the fuzz targets begin with compile, and come through all operators of the importers.
+//! Small sound files of both formats: they compile, and between them come through all operators of the
+//! importers. The fuzz targets begin with other ones, which reach fewer.
 
 #[allow(dead_code, reason = "tests ask for more of a graph than its file")]
 #[path = "common/graphs.rs"]
