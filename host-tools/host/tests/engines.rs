@@ -1,7 +1,7 @@
 //! The example models on every engine: programs by portable kernels and packed for each instruction
 //! set of this processor are equal bit for bit; they and tract keep to the stated tolerance of ONNX
 //! Runtime's golden vectors. (The models of the corpus, bit for bit: `golden.rs` and `packed.rs` of the
-//! compiler.) And tract through the operators of the conformance suite.
+//! compiler.) And tract through the operators and networks of the conformance suite.
 
 #[path = "../../../tests/program/engines.rs"]
 #[allow(dead_code, reason = "the suite needs more of it")]
@@ -19,12 +19,11 @@ use edgeward::engine::Engine;
 use edgeward::engine::board::{BoardEngine, LoadError};
 use edgeward::engine::program::ProgramEngine;
 use edgeward::engine::tract::{ModelSpec, TractEngine};
-use edgeward::program::Layout;
 use edgeward::program::kernels::packed::Isa;
-use edgeward_compiler::graph::{Graph, Kind, Node};
+use edgeward::program::{Layout, Program};
+use edgeward_compiler::graph::{Graph, Kind, Node, Tensor};
 use edgeward_compiler::{Options, compile};
 use edgeward_host::npy::Array;
-use engine_list::Tolerance;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -186,9 +185,9 @@ fn halves(graph: &Graph, input: &[i8]) -> Option<Vec<bool>> {
 /// from zero and ONNX to even.
 #[test]
 fn operators_by_tract_keep_to_the_stated_tolerance() {
-    let Tolerance::Steps { operator, .. } = engine_list::engine("tract").tolerance else {
-        panic!("a tolerance in steps");
-    };
+    let operator = engine_list::engine("tract")
+        .apart(engine_list::OPERATOR)
+        .most;
     // Elements, how many differ, and by how much at most, by kind.
     let mut seen: BTreeMap<String, (usize, usize, f32)> = BTreeMap::new();
     for seed in 0..1500 {
@@ -212,17 +211,12 @@ fn operators_by_tract_keep_to_the_stated_tolerance() {
         let engine = TractEngine::load(&file, &ModelSpec::default());
         let mut engine = engine.unwrap_or_else(|error| panic!("{seed}, {kinds}: {error}"));
         let [from, to] = [graph.inputs[0], graph.outputs[0]].map(|id| graph.tensor(id));
-        let (scale, zero) = from.per_tensor().expect("one scale");
         let (step, _) = to.per_tensor().expect("one scale");
         let (_, origin) = to.per_tensor().expect("one scale");
         let inputs = growing::inputs(&graph, seed);
         let expected = growing::definition(&graph, &inputs);
         for (input, expected) in inputs.iter().zip(&expected) {
-            let real = |&it: &i8| (f32::from(it) - f32::from(zero)) * scale;
-            let given: Vec<f32> = channels_first(&from.shape, input)
-                .iter()
-                .map(real)
-                .collect();
+            let given = reals(from, input);
             let mut output = vec![0.0; engine.output_len()];
             engine.run(&given, &mut output).expect("it runs");
             let halves = halves(&graph, input);
@@ -253,4 +247,111 @@ fn operators_by_tract_keep_to_the_stated_tolerance() {
         println!("{kinds}: {differ} of {elements} differ, by {most} steps at most");
     }
     assert!(seen.len() >= 20, "{:?}", seen.keys());
+}
+
+/// Networks of the suite that tract runs.
+const NETWORKS: u64 = 400;
+
+/// Real numbers in an image's order of channels first.
+fn reals(tensor: &Tensor, values: &[i8]) -> Vec<f32> {
+    let (scale, zero) = tensor.per_tensor().expect("one scale");
+    let real = |&it: &i8| (f32::from(it) - f32::from(zero)) * scale;
+    let values = channels_first(&tensor.shape, values);
+    values.iter().map(real).collect()
+}
+
+/// The kinds of operators that a graph is as a program, without any rewriting.
+fn kinds(graph: &Graph) -> Vec<&'static str> {
+    let plain = Options {
+        rewrites: &[],
+        ..Options::linux()
+    };
+    let bytes = growing::compiled(graph, &plain);
+    let program = Program::verify(bytes.as_ref()).expect("it is sound");
+    program.ops().map(|op| op.name()).collect()
+}
+
+/// The suite's random networks in their ONNX form: by tract as far from the definition as the list of engines
+/// says, and exactly the definition by the program that is made of the file.
+#[test]
+fn networks_by_tract_keep_to_the_stated_tolerance() {
+    let tract = engine_list::engine("tract");
+    let (mut operators, mut refused) = (BTreeMap::new(), BTreeMap::<String, u64>::new());
+    let (mut compared, mut differ, mut ends, mut vary) = (0, 0, 0, 0);
+    let mut worst = BTreeMap::<&str, [f32; 2]>::new();
+    for seed in 0..NETWORKS {
+        let graph = growing::network(seed);
+        let names: Vec<_> = graph.nodes.iter().map(|node| node.kind.name()).collect();
+        let file = onnx::write(&graph).unwrap_or_else(|error| panic!("{seed}: {error}"));
+        let [from, to] = [graph.inputs[0], graph.outputs[0]].map(|id| graph.tensor(id));
+        let (step, _) = to.per_tensor().expect("one scale");
+        let inputs = growing::inputs(&graph, seed);
+        let definition = growing::definition(&graph, &inputs);
+        let given: Vec<Vec<f32>> = inputs.iter().map(|input| reals(from, input)).collect();
+        let expected: Vec<f32> = definition.iter().flat_map(|it| reals(to, it)).collect();
+
+        let engine = TractEngine::load(&file, &ModelSpec::default());
+        let mut engine = engine.unwrap_or_else(|error| panic!("{seed}, {names:?}: {error}"));
+        let of = match names.contains(&"AveragePool") {
+            true => engine_list::AVERAGE_NETWORK,
+            false => engine_list::NETWORK,
+        };
+        let apart = tract
+            .apart(of)
+            .check(&expected, &outputs(&mut engine, &given), step);
+        let apart = apart.unwrap_or_else(|why| panic!("{seed}, {names:?}: {why}"));
+        for (worst, apart) in worst.entry(of).or_default().iter_mut().zip(apart) {
+            *worst = worst.max(apart);
+        }
+        compared += expected.len();
+        differ += usize::from(apart[1] > 0.01);
+        let elements = definition.iter().flatten();
+        ends += elements
+            .filter(|it| matches!(**it, i8::MIN | i8::MAX))
+            .count();
+        vary += usize::from(definition.iter().any(|it| *it != definition[0]));
+        for kind in kinds(&graph) {
+            *operators.entry(kind).or_insert(0) += 1;
+        }
+
+        match compile(&file, &Options::linux()) {
+            Ok(compiled) => {
+                let mut program = ProgramEngine::with(&compiled.program, None).expect("a program");
+                assert_eq!(outputs(&mut program, &given), expected, "{seed}, {names:?}");
+            }
+            Err(error) => {
+                let error = error.to_string();
+                let (_, why) = error.split_once("\": ").expect("a tensor and why");
+                *refused.entry(why.to_owned()).or_default() += 1;
+            }
+        }
+    }
+    println!(
+        "tract: {compared} outputs of {NETWORKS} networks, {differ} of which differ, mean and largest at most \
+         {worst:?}; {ends} outputs are an end of int8, those of {vary} networks depend on the input"
+    );
+    println!("operators: {operators:?}; no program of the file: {refused:?}");
+    // Where outputs clamp, or are the same for all inputs, nothing would tell.
+    assert!(ends * 2 < compared, "{ends} of {compared}");
+    assert!(vary as u64 * 5 > NETWORKS * 3, "{vary} of {NETWORKS}");
+    for kind in [
+        "Conv",
+        "Depthwise",
+        "Dense",
+        "Add",
+        "Mul",
+        "Pool",
+        "Lookup",
+        "Copy",
+        "Fill",
+    ] {
+        assert!(
+            operators.get(kind).is_some_and(|&count| count >= 20),
+            "{kind}"
+        );
+    }
+    // The one thing of theirs that the importer does not take.
+    let clamps = |why: &String| why.starts_with("it clamps to -1..1");
+    assert!(refused.keys().all(clamps), "{refused:?}");
+    assert!(refused.values().sum::<u64>() * 4 < NETWORKS * 3);
 }

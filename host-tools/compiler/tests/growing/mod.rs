@@ -31,7 +31,7 @@ impl Growing {
     }
 
     fn scale(&mut self) -> f32 {
-        0.01 + self.below(1000) as f32 * 0.0007
+        0.1 + self.below(1000) as f32 * 0.0006
     }
 
     fn tensor(&mut self, shape: Vec<usize>, quantization: Option<Quantization>) -> TensorId {
@@ -81,21 +81,21 @@ impl Growing {
         }
     }
 
+    /// Mostly none: another leaves little of a range whose zero point lies near its end.
     fn activation(&mut self) -> Activation {
-        let place = self.below(4);
-        [
-            Activation::None,
-            Activation::Relu,
-            Activation::Relu6,
-            Activation::ReluN1To1,
-        ][place]
+        match self.below(10) {
+            0 => Activation::Relu,
+            1 => Activation::Relu6,
+            2 => Activation::ReluN1To1,
+            _ => Activation::None,
+        }
     }
 
     /// Weights with zeros by rows and columns, so that channels die.
     fn weights(&mut self, of: TensorId, shape: Vec<usize>, axis: usize) -> (TensorId, TensorId) {
         let outputs = shape[axis];
         let (last, elements) = (shape[shape.len() - 1], shape.iter().product::<usize>());
-        let dead_outputs: Vec<bool> = (0..outputs).map(|_| self.chance(30)).collect();
+        let dead_outputs: Vec<bool> = (0..outputs).map(|_| self.chance(20)).collect();
         let dead_inputs: Vec<bool> = (0..last).map(|_| self.chance(15)).collect();
         let data = (0..elements).map(|at| {
             let output = if axis == 0 {
@@ -109,12 +109,18 @@ impl Growing {
             }
         });
         let data = data.collect();
+        // Most layers' sums are about as wide as what they read, whatever their number of terms; the others
+        // clamp.
+        let share = match self.chance(80) {
+            true => 0.05 / ((elements / outputs) as f32).sqrt(),
+            false => 0.05,
+        };
         let scales: Vec<f32> = (0..outputs)
             .map(|_| {
-                if self.chance(10) {
+                if self.chance(5) {
                     1e-9
                 } else {
-                    self.scale() * 0.05
+                    self.scale() * share
                 }
             })
             .collect();
@@ -360,7 +366,7 @@ impl Growing {
 
     fn dense(&mut self, flat: TensorId) -> TensorId {
         let elements = self.graph.tensor(flat).elements();
-        let outputs = 1 + self.below(5);
+        let outputs = 2 + self.below(5);
         let (weights, bias) = self.weights(flat, vec![outputs, elements], 0);
         let quantization = self.quantization();
         let output = self.tensor(vec![1, outputs], Some(quantization));
@@ -371,10 +377,15 @@ impl Growing {
     }
 }
 
+/// A state to begin with, another for each seed; none is 0.
+fn state(seed: u64) -> u64 {
+    (seed << 1 | 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 fn started(seed: u64) -> Growing {
     let mut growing = Growing {
         graph: Graph::default(),
-        random: seed | 1,
+        random: state(seed),
         images: Vec::new(),
     };
     (0..8).for_each(|_| {
@@ -453,7 +464,7 @@ pub fn inputs(graph: &Graph, seed: u64) -> Vec<Vec<i8>> {
     let elements = graph.tensor(graph.inputs[0]).elements();
     let mut values = Growing {
         graph: Graph::default(),
-        random: seed | 1,
+        random: state(seed),
         images: Vec::new(),
     };
     let mut inputs = vec![vec![i8::MIN; elements], vec![i8::MAX; elements]];
