@@ -103,6 +103,28 @@ impl core::fmt::Display for ProvisioningError {
 
 impl core::error::Error for ProvisioningError {}
 
+#[cfg(feature = "defmt")]
+impl defmt::Format for ProvisioningError {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        match self {
+            Self::Blank => defmt::write!(f, "the board is not provisioned"),
+            Self::Damaged => defmt::write!(f, "what the board was provisioned with is damaged"),
+            Self::Version(version) => defmt::write!(
+                f,
+                "provisioned in version {} of the format, this program reads {}",
+                version,
+                VERSION
+            ),
+            Self::TooLarge => defmt::write!(f, "more than {} bytes", PROVISIONING_BYTES),
+            Self::Invalid => defmt::write!(
+                f,
+                "fleet or device are no names or together longer than {} bytes, or there is no trust root",
+                NAMES_BYTES
+            ),
+        }
+    }
+}
+
 impl<'a> Provisioning<'a> {
     /// Writes it as flash holds it; returns its length.
     ///

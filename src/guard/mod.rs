@@ -125,7 +125,8 @@ impl<const C: usize> Guard<C> {
             window.expected_right += reading.score;
         }
         let most = MAX_SCORE_SDS * profile.score_sd;
-        let deviation = (reading.score - profile.score_mean).clamp(-most, most);
+        // Not `clamp`, whose panic would bring the formatting of floats into a microcontroller's image.
+        let deviation = (reading.score - profile.score_mean).min(most).max(-most);
         window.scores.push(deviation);
 
         let mut flags = PredictionFlags::NONE;

@@ -18,6 +18,7 @@ const MAX_CLASSES: usize = 32;
 
 /// What to do with a release on trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Verdict {
     /// Go on.

@@ -133,6 +133,7 @@ impl JournalState {
 
 /// A field of a record's payload, in the order in which they are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum StateField {
     /// How many boots.
@@ -159,6 +160,7 @@ pub enum StateField {
 
 /// Why bytes are not a journal record. Offsets count from its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum RecordError {
     /// No record begins here (offset 0).

@@ -38,6 +38,7 @@ pub const EARLY_BOOTS: u8 = 2;
 
 /// One of the two slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
 pub enum Slot {
     /// The first.
@@ -73,6 +74,7 @@ impl Slot {
 /// Why a slot operation did not happen. Unless [`Error::Flash`] or [`Error::Worn`], nothing was
 /// written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Error {
     /// The flash failed.
@@ -129,6 +131,7 @@ pub enum Error {
 
 /// What a board should run now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum BootDecision {
     /// Nothing was ever confirmed, and nothing is on trial.
     Empty,

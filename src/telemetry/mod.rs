@@ -62,6 +62,7 @@ pub enum Body<const F: usize, const C: usize> {
 
 /// State of a slot as reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum SlotState {
     /// Nothing usable.
@@ -85,6 +86,7 @@ pub enum SlotState {
 
 /// Why a release was refused or reverted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Reason {
     /// Not enough valid signatures by the release role.
@@ -340,6 +342,7 @@ pub enum Event {
 
 /// How firmware ends itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Crash {
     /// An assertion did not hold.

@@ -21,20 +21,25 @@ const DEBIAN: &[(&str, &str)] = &[
 pub fn check(root: &Path) -> Result<()> {
     let folder = root.join("target/bare-metal");
     let probe = write_probe(root, &folder.join("probe"))?;
-    let mut command = board_cargo(&probe)?;
+    let mut command = board_cargo(&probe, TARGET)?;
     command.arg("--target-dir").arg(&folder);
     step("core without std and without an allocator", &mut command)
 }
 
-/// `cargo build --release` in `folder` for the board's processor.
-pub fn board_cargo(folder: &Path) -> Result<Command> {
-    let toolchain = Toolchain::find(TARGET)?;
-    let mut command = toolchain.cargo(folder, "build", TARGET, "core,alloc");
+/// `cargo build --release` in `folder` for a board's processor.
+pub fn board_cargo(folder: &Path, processor: &str) -> Result<Command> {
+    let toolchain = Toolchain::find(processor)?;
+    let mut command = toolchain.cargo(folder, "build", processor, "core,alloc");
     if toolchain == Toolchain::Debian {
         // Debian's compiler has no linker of its own for the target.
-        command.env("CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER", "ld.lld-19");
+        command.args(["--config", &linker(processor)]);
     }
     Ok(command)
+}
+
+/// The setting of cargo that names Debian's linker for a processor.
+fn linker(processor: &str) -> String {
+    format!("target.\"{processor}\".linker=\"ld.lld-19\"")
 }
 
 /// Who compiles for another processor.

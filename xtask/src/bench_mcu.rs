@@ -151,7 +151,7 @@ fn example(root: &Path, name: &str, folder: &Path) -> Command {
 /// Builds the images and gives their folder.
 fn build(root: &Path) -> Result<PathBuf> {
     let target = root.join("target/boards");
-    let mut command = bare_metal::board_cargo(&root.join("boards"))?;
+    let mut command = bare_metal::board_cargo(&root.join("boards"), bare_metal::TARGET)?;
     command
         .args(["--locked", "-p", "edgeward-bench", "--target-dir"])
         .arg(&target);

@@ -2,11 +2,13 @@
 
 use crate::elf::Elf;
 use crate::{bare_metal, step};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
 /// The board on which the firmware of microcontrollers is tested.
 pub const TESTED: &str = "qemu-mps2-an386";
+/// The one on which it is started, since its processor is another one.
+pub const STARTED: &str = "qemu-mps2-an500";
 
 /// How much of the firmware is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,14 +28,10 @@ pub fn has_tls(root: &Path, name: &str) -> Result<bool> {
 
 /// Builds the firmware of a board and gives the image, in which there is no allocator.
 pub fn image(root: &Path, name: &str, build: Build) -> Result<PathBuf> {
-    let folder = root.join("boards").join(name);
-    ensure!(
-        folder.join("board.toml").is_file(),
-        "boards/{name} is no board: it has no board.toml"
-    );
+    let processor = processor(root, name)?;
     let target = root.join("target/boards");
     let package = format!("edgeward-{name}");
-    let mut command = bare_metal::board_cargo(&root.join("boards"))?;
+    let mut command = bare_metal::board_cargo(&root.join("boards"), &processor)?;
     command
         .args(["--quiet", "--locked", "-p", &package, "--target-dir"])
         .arg(&target);
@@ -45,12 +43,36 @@ pub fn image(root: &Path, name: &str, build: Build) -> Result<PathBuf> {
         }
     };
     step(&title, &mut command)?;
-    let image = target
-        .join(bare_metal::TARGET)
-        .join("release")
-        .join(package);
+    let image = target.join(processor).join("release").join(package);
     check_no_allocator(&image)?;
     Ok(image)
+}
+
+/// Every board: a folder with a `board.toml`.
+pub fn all(root: &Path) -> Result<Vec<String>> {
+    let folder = root.join("boards");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        names.extend(name.filter(|_| path.join("board.toml").is_file()));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The compiler's name of a board's processor.
+pub fn processor(root: &Path, name: &str) -> Result<String> {
+    let path = root.join("boards").join(name).join("board.toml");
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        let known = all(root)?.join(", ");
+        bail!("boards/{name} is no board: it has no board.toml; there are {known}");
+    };
+    let line = text.lines().find_map(|line| line.strip_prefix("target = "));
+    let value = line.map(|value| value.trim_matches('"').to_owned());
+    value.with_context(|| format!("{}: no target", path.display()))
 }
 
 /// Names that an allocator has, of Rust's or of C's: whole ones, as they are linked.

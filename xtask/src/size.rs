@@ -1,6 +1,6 @@
 //! What a board's firmware takes of flash and RAM, by part.
 
-use crate::bare_metal::{self, Toolchain};
+use crate::bare_metal::Toolchain;
 use crate::boards::{self, Build};
 use crate::elf::{ALLOCATED, Elf, NOBITS, PROGBITS};
 use anyhow::{Context, Result, ensure};
@@ -32,7 +32,8 @@ const OTHER_SLACK_PER_MILLE: u64 = 100;
 const LARGE_BYTES: u64 = 1024;
 
 /// Parts by what a symbol's mangled name has in it; the first that fits counts.
-const PARTS: [(&str, &[&str]); 10] = [
+const PARTS: [(&str, &[&str]); 11] = [
+    ("log", &["5defmt", "defmt..", "_defmt_"]),
     (
         "tls",
         &[
@@ -58,7 +59,12 @@ const PARTS: [(&str, &[&str]); 10] = [
     ("programs", &["8edgeward7program", "edgeward..program"]),
     (
         "application",
-        &["edgeward_firmware", "edgeward_mcu", "embassy_executor..raw"],
+        &[
+            "edgeward_firmware",
+            "edgeward_mcu",
+            "embassy_executor..raw",
+            "embassy_executor3raw",
+        ],
     ),
     ("core", &["8edgeward", "edgeward.."]),
     ("board", &["edgeward_"]),
@@ -100,7 +106,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         }
         measured.push(figures);
     }
-    let compiler = Toolchain::find(bare_metal::TARGET)?.version()?;
+    let compiler = Toolchain::find(&boards::processor(root, board)?)?.version()?;
     let statics = measured.last().map(|(_, _, statics)| large(statics));
     let table = table(board, &compiler, &measured) + &statics.unwrap_or_default();
     println!("{table}");
@@ -116,6 +122,12 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Builds the firmware of every board, and holds each to its budget.
+pub fn every_board(root: &Path) -> Result<()> {
+    let mut boards = boards::all(root)?.into_iter();
+    boards.try_for_each(|board| run(root, &Options::budget(&board)))
+}
+
 /// A figure of a board's budget.
 fn budget(root: &Path, board: &str, what: &str) -> Result<u64> {
     let path = root.join("boards").join(board).join("board.toml");
@@ -129,6 +141,15 @@ fn budget(root: &Path, board: &str, what: &str) -> Result<u64> {
 }
 
 impl Options {
+    /// Only within its budget.
+    pub fn budget(board: &str) -> Self {
+        Self {
+            board: board.to_owned(),
+            check: false,
+            save: false,
+        }
+    }
+
     /// As the tests run it.
     pub fn check() -> Self {
         Self {

@@ -18,6 +18,10 @@ pub struct Options {
     /// Leaves out AArch64 and the count of instructions on a Cortex-M4, and builds the fuzz targets only.
     #[arg(long)]
     pub quick: bool,
+    /// Also compiles and links what takes long and runs on no machine here: the firmware of boards of
+    /// silicon, each within its budget, and a board's crate as `edgeward board new` makes it.
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// Runs all checks, cheapest first, and says at the end what ran, what was skipped and how long it took.
@@ -72,9 +76,11 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
         ]),
     )?;
     let image = boards::image(root, boards::TESTED, boards::Build::Whole)?;
+    let second = boards::image(root, boards::STARTED, boards::Build::Whole)?;
     size::run(root, &size::Options::check())?;
     let mut tests = with_tools(tests(root), &found);
     tests.env("EDGEWARD_MCU_IMAGE", image);
+    tests.env("EDGEWARD_M7_IMAGE", second);
     tally.add(tally::run("tests", tests, &root.join("target/test.log"))?);
     step(
         "documentation",
@@ -89,6 +95,9 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
             FEATURES,
         ]),
     )?;
+    if options.all {
+        size::every_board(root)?;
+    }
     if options.quick {
         // They are a workspace of their own, which the lints above do not see.
         return fuzz::build(root, false).map(|_| ());

@@ -1,6 +1,6 @@
 //! The application's loop: flash, outbox and update client on one side, the broker on the other.
 
-use crate::board::{Flash, Log, Network};
+use crate::board::{Flash, Network};
 use crate::line::{self, Lost, Sent, Subscriptions};
 use crate::link::{Command, FlightRecorder, Link, Report};
 use crate::load;
@@ -56,7 +56,6 @@ pub(crate) struct App<S: Flash + 'static> {
     pub control: Head<S>,
     pub store: &'static Store<S>,
     pub link: &'static Link,
-    pub log: Log,
     pub subscriptions: Subscriptions,
     /// A verdict that could not be written down; tried again.
     pub unwritten: Option<Report>,
@@ -84,14 +83,12 @@ impl<S: Flash> App<S> {
         control: Head<S>,
         store: &'static Store<S>,
         link: &'static Link,
-        log: Log,
         jitter: u32,
     ) -> Self {
         Self {
             control,
             store,
             link,
-            log,
             subscriptions: Subscriptions::default(),
             unwritten: None,
             unstored: None,
@@ -128,13 +125,13 @@ impl<S: Flash> App<S> {
         let Ok(Ok(mut connection)) = self.offline(shaken).await else {
             return Talk::Broken;
         };
-        (self.log)(format_args!("connected"));
+        say!(info, "connected");
         let since = Instant::now();
         self.subscriptions.restart();
         self.control.connected(false);
         let Lost = self.online(&mut connection).await;
         self.control.disconnected();
-        (self.log)(format_args!("disconnected"));
+        say!(info, "disconnected");
         match since.elapsed() >= STABLE {
             true => Talk::Lasted,
             false => Talk::Broken,
@@ -192,14 +189,14 @@ impl<S: Flash> App<S> {
                 return Lost;
             }
             if !polled {
-                (self.log)(format_args!("the broker refused something"));
+                say!(warn, "the broker refused something");
             }
         }
     }
 
     fn message(&mut self, topic: &str, payload: &[u8]) {
         if let Err(error) = self.control.message(topic, payload, now()) {
-            self.trouble("message", error);
+            self.trouble(Trouble::Message, error);
         }
     }
 
@@ -252,8 +249,8 @@ impl<S: Flash> App<S> {
         }
     }
 
-    fn trouble(&mut self, what: &str, error: ControlError) {
-        (self.log)(format_args!("{what}: {error}"));
+    fn trouble(&mut self, what: Trouble, error: ControlError) {
+        say!(warn, "{}: {}", what, error);
         self.trouble_until = Some(Instant::now() + TROUBLE);
     }
 
@@ -264,10 +261,10 @@ impl<S: Flash> App<S> {
             Ok(()) => {}
             Err(error @ ControlError::Outbox(OutboxError::TooLarge { .. })) => {
                 // No other try would end otherwise.
-                self.trouble("a window is lost", error);
+                self.trouble(Trouble::WindowLost, error);
             }
             Err(error) => {
-                self.trouble("a window waits", error);
+                self.trouble(Trouble::WindowWaits, error);
                 self.unstored = Some(summary);
             }
         }
@@ -279,7 +276,7 @@ impl<S: Flash> App<S> {
         let result = match report {
             Report::Alarm(release, alarm) => self.control.alarm(release, alarm, now),
             Report::Trial(slot, release, verdict) => {
-                (self.log)(format_args!("trial of slot {}: {verdict:?}", slot as u8));
+                say!(info, "trial of slot {}: {}", slot as u8, verdict);
                 let result = self.control.trial(slot, release, verdict, now);
                 if verdict == Verdict::Confirm && self.control.has_confirmed(slot, release) {
                     self.tell(Command::Confirmed(slot));
@@ -296,13 +293,13 @@ impl<S: Flash> App<S> {
                 outcome,
             } => {
                 if let Err(reason) = outcome {
-                    (self.log)(format_args!("slot {} not loaded: {reason:?}", slot as u8));
+                    say!(warn, "slot {} not loaded: {}", slot as u8, reason);
                 }
                 self.control.loaded(slot, release, purpose, outcome, now)
             }
         };
         if let Err(error) = result {
-            self.trouble("report", error);
+            self.trouble(Trouble::Report, error);
             // The inference task says it once, and waits. An alarm is in its window's counts. None takes
             // the place of one that waits: the update would stand still without it.
             if report.slot().is_some() && self.unwritten.is_none() {
@@ -315,7 +312,7 @@ impl<S: Flash> App<S> {
         // The inference task takes commands before samples, and this task waits for its answers: four
         // never wait at once.
         if self.link.commands.try_send(command).is_err() {
-            (self.log)(format_args!("the inference task takes no commands"));
+            say!(warn, "the inference task takes no commands");
         }
     }
 
@@ -344,7 +341,7 @@ impl<S: Flash> App<S> {
                 Ok(Some(action)) => action,
                 Ok(None) => return self.send_part(connection).await,
                 Err(error) => {
-                    self.trouble("control", error);
+                    self.trouble(Trouble::Control, error);
                     self.free_idle_slot().await;
                     return Ok(false);
                 }
@@ -365,7 +362,7 @@ impl<S: Flash> App<S> {
                 }
                 Action::Load { slot, purpose } => self.load(slot, purpose),
                 Action::Run { slot, mode } => {
-                    (self.log)(format_args!("run slot {} {mode:?}", slot as u8));
+                    say!(info, "run slot {} {}", slot as u8, mode);
                     self.tell(Command::Run(slot, mode));
                 }
                 Action::Stop(slot) => {
@@ -382,7 +379,7 @@ impl<S: Flash> App<S> {
 
     /// Takes the flight recorder from the inference task, unless it is here since an earlier pull.
     async fn pull(&mut self) {
-        (self.log)(format_args!("the flight record is asked for"));
+        say!(info, "the flight record is asked for");
         if self.recorder.is_none() {
             self.link.recorder.reset();
             self.link.commands.send(Command::Lend).await;
@@ -408,7 +405,7 @@ impl<S: Flash> App<S> {
             })) => publish(connection, &topic, payload, retain).await,
             Ok(_) => Ok(Sent::Taken),
             Err(error) => {
-                (self.log)(format_args!("flight record: {error}"));
+                say!(warn, "flight record: {}", error);
                 Ok(Sent::Taken)
             }
         };
@@ -428,15 +425,13 @@ impl<S: Flash> App<S> {
         self.link.turns.fetch_add(1, Ordering::Relaxed);
         let lost = self.link.windows_lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            (self.log)(format_args!(
-                "{lost} windows are lost: the flash takes none"
-            ));
+            say!(warn, "{} windows are lost: the flash takes none", lost);
         }
     }
 
     /// Has a slot left, and waits until nothing of it is in use.
     async fn stop(&mut self, slot: Slot) {
-        (self.log)(format_args!("stop slot {}", slot as u8));
+        say!(info, "stop slot {}", slot as u8);
         self.link.stopped.reset();
         self.link.commands.send(Command::Stop(slot)).await;
         self.link.stopped.wait().await;
@@ -456,7 +451,7 @@ impl<S: Flash> App<S> {
         let record = self.control.slots().record(slot);
         let (digest, bytes) = (record.digest, record.total_bytes);
         let release = release_id(&digest);
-        (self.log)(format_args!("load slot {} {purpose:?}", slot as u8));
+        say!(info, "load slot {} {}", slot as u8, purpose);
         let held = self.store.hold(slot, bytes);
         let checked = held
             .ok_or(edgeward::telemetry::Reason::Corrupt)
@@ -474,6 +469,29 @@ impl<S: Flash> App<S> {
                 purpose,
                 outcome: Err(reason),
             }),
+        }
+    }
+}
+
+/// In what something went wrong.
+#[derive(Clone, Copy)]
+enum Trouble {
+    Message,
+    WindowLost,
+    WindowWaits,
+    Report,
+    Control,
+}
+
+#[cfg(feature = "defmt")]
+impl defmt::Format for Trouble {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        match self {
+            Self::Message => defmt::write!(f, "message"),
+            Self::WindowLost => defmt::write!(f, "a window is lost"),
+            Self::WindowWaits => defmt::write!(f, "a window waits"),
+            Self::Report => defmt::write!(f, "report"),
+            Self::Control => defmt::write!(f, "control"),
         }
     }
 }

@@ -3,7 +3,6 @@
 //! The clock is embassy's time driver, counting microseconds; no trait stands for it.
 
 use crate::{CrashRecord, MAX_FEATURES};
-use core::fmt::Arguments;
 use core::net::SocketAddrV4;
 use edgeward::contract::SourceInfo;
 use embedded_io_async::{Read, Write};
@@ -92,6 +91,3 @@ pub trait Watchdog {
     /// The inference loop lives.
     fn feed(&mut self);
 }
-
-/// Where a line for people goes.
-pub type Log = fn(Arguments<'_>);

@@ -11,6 +11,21 @@
 // What fails is returned; an assertion says what can't be.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
 
+/// Logs, where the board does: `say!(info, "slot {}", 1)` is `defmt::info!("slot {}", 1)`.
+#[cfg(feature = "defmt")]
+macro_rules! say {
+    ($level:ident, $($said:tt)+) => {
+        defmt::$level!($($said)+)
+    };
+}
+
+#[cfg(not(feature = "defmt"))]
+macro_rules! say {
+    ($level:ident, $text:literal $(, $value:expr)* $(,)?) => {{
+        let _ = ($(&$value,)*);
+    }};
+}
+
 mod app;
 pub mod board;
 mod crash;

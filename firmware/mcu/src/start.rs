@@ -1,7 +1,7 @@
 //! From power on to the application's loop.
 
 use crate::app::{App, now};
-use crate::board::{Entropy, Flash, Log, Network, Power};
+use crate::board::{Entropy, Flash, Network, Power};
 use crate::store::{Store, StoreFlash};
 #[cfg(feature = "tls")]
 use crate::way::Secure;
@@ -27,7 +27,7 @@ use edgeward_firmware::control::{Control, ControlError, OFFLINE, Parts as HeadPa
 use edgeward_firmware::provisioning::{Provisioning, ProvisioningError};
 use embassy_time::{Duration, Timer};
 use embedded_storage::nor_flash::NorFlashErrorKind;
-use heapless::Vec;
+use heapless::{String, Vec};
 use minimq::{Buffers, ConfigBuilder, QoS, Session, Will};
 
 /// Kernels for which this application runs programs.
@@ -143,6 +143,25 @@ impl core::fmt::Display for StartError {
 
 impl core::error::Error for StartError {}
 
+#[cfg(feature = "defmt")]
+impl defmt::Format for StartError {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        match self {
+            Self::Provisioning(error) => defmt::write!(f, "{}", error),
+            Self::Root => defmt::write!(f, "the trust root is not signed by its own keys"),
+            Self::Key => defmt::write!(f, "the device's key is lost"),
+            Self::KeyFlash(kind) => defmt::write!(f, "the device's key: {}", kind),
+            Self::Slots(error) => defmt::write!(f, "slots: {}", error),
+            Self::Outbox(error) => defmt::write!(f, "outbox: {}", error),
+            Self::Control(error) => defmt::write!(f, "{}", error),
+            Self::Name => defmt::write!(f, "a name is too long for MQTT"),
+            Self::NoTls => defmt::write!(f, "the broker speaks TLS and this firmware does not"),
+            #[cfg(feature = "tls")]
+            Self::Tls(error) => defmt::write!(f, "whom to trust at the broker: {}", error),
+        }
+    }
+}
+
 impl StartError {
     /// Whether another start may go well: the flash failed, which it may not do the next time.
     #[must_use]
@@ -170,8 +189,6 @@ pub struct Parts<S: Flash + 'static, N, E> {
     pub entropy: E,
     /// The way to the inference task.
     pub link: &'static Link,
-    /// Where lines for people go.
-    pub log: Log,
     /// The board's name and the firmware's version, for people.
     pub firmware: &'static str,
     /// Bytes of the arena that the inference task has.
@@ -217,7 +234,6 @@ async fn run_over<S: Flash, N: Network, E: Entropy, W: Way>(
     mut power: impl Power,
     way: impl FnOnce(&'static Provisioning<'static>, E) -> Result<W, StartError>,
 ) -> Result<Infallible, StartError> {
-    let log = parts.log;
     let started = start(parts, &mut power).and_then(|started| {
         let way = way(started.who, started.entropy)?;
         Ok((
@@ -235,10 +251,12 @@ async fn run_over<S: Flash, N: Network, E: Entropy, W: Way>(
         Err(error) => error,
     };
     if error.may_pass() {
-        log(format_args!(
-            "can't start: {error}; again in {} s",
+        say!(
+            error,
+            "can't start: {}; again in {} s",
+            error,
             AGAIN.as_secs()
-        ));
+        );
         Timer::after(AGAIN).await;
         power.restart();
     }
@@ -266,7 +284,6 @@ fn start<S: Flash, N: Network, E: Entropy>(
         network,
         mut entropy,
         link,
-        log,
         firmware,
         arena_bytes,
     } = parts;
@@ -281,18 +298,20 @@ fn start<S: Flash, N: Network, E: Entropy>(
     let found = Provisioning::decode(store.provisioning()).map_err(StartError::Provisioning)?;
     let who: &'static Provisioning<'static> = who.insert(found);
     let signer = key::load_or_create(StoreFlash(store), store.map().key, &mut entropy)?;
-    log(format_args!(
-        "device {} key {}",
-        who.device,
-        Hex(&signer.public_key().0)
-    ));
+    let device = who.device.as_str();
+    say!(
+        info,
+        "device {=str} key {=str}",
+        device,
+        hex(&signer.public_key().0).as_str()
+    );
     let mut slots = open_slots(store, who.root)?;
     // Before the boot is counted: an outbox that can't be read wears out no journal, and no release is to
     // blame for it.
     let number = slots.state().boot.saturating_add(1);
     let outbox = open_outbox(store, number, random(&mut entropy))?;
     let boot = slots.begin_boot().map_err(StartError::Slots)?;
-    log(format_args!("boot {number} {boot:?}"));
+    say!(info, "boot {} {}", number, boot);
     let sync = sync_config(who, store.map().slots.slot_bytes, arena_bytes);
     let parts = HeadParts {
         setup: setup(who, firmware),
@@ -308,7 +327,7 @@ fn start<S: Flash, N: Network, E: Entropy>(
     };
     let control = Control::new(parts, now()).map_err(StartError::Control)?;
     let jitter = random(&mut entropy).get();
-    let app = space.0.write(App::new(control, store, link, log, jitter));
+    let app = space.0.write(App::new(control, store, link, jitter));
     report(app, power);
     let session = session(who, Buffers::new(receive, send)).ok_or(StartError::Name)?;
     let broker = SocketAddrV4::new(who.broker.into(), who.port);
@@ -329,10 +348,10 @@ fn report<S: Flash>(app: &mut App<S>, power: &mut impl Power) {
     let Some((how, at)) = power.crash().read() else {
         return;
     };
-    (app.log)(format_args!("the boot before crashed: {how:?} at {at:#x}"));
+    say!(warn, "the boot before crashed: {} at {:#x}", how, at);
     match app.control.crashed(how, at, now()) {
         Ok(()) => power.forget_crash(),
-        Err(error) => (app.log)(format_args!("the crash is not reported: {error}")),
+        Err(error) => say!(warn, "the crash is not reported: {}", error),
     }
 }
 
@@ -426,13 +445,18 @@ fn session(
     Some(Session::new(config))
 }
 
-/// Bytes as digits.
-struct Hex<'a>(&'a [u8]);
-
-impl core::fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+/// A key as digits, without `core::fmt`.
+fn hex(key: &[u8; 32]) -> String<64> {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('?');
+    let mut text = String::new();
+    for digit in key
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+    {
+        // There is room for all.
+        let _ = text.push(digit);
     }
+    text
 }
 
 #[cfg(test)]

@@ -70,7 +70,6 @@ mod secure {
     use super::{App, ErrorType, Flash, Read, Session, Talk, Way, Write};
     use crate::app::HANDSHAKE;
     use crate::board::Entropy;
-    use core::fmt::Arguments;
     use edgeward_firmware::provisioning::{self, Provisioning};
     use edgeward_tls::{Connection, Memory, TlsError, Trust};
     use embassy_time::{Instant, with_timeout};
@@ -123,16 +122,12 @@ mod secure {
             let entropy = &mut self.entropy;
             let random = |bytes: &mut [u8]| entropy.fill(bytes);
             let opened = Connection::open(stream, self.memory, trust, since_s, random);
-            let log = app.log;
-            let refused = |why: Arguments<'_>| {
-                log(format_args!("no connection: {why}"));
-                Talk::Broken
-            };
             match app.offline(with_timeout(HANDSHAKE, opened)).await {
-                Ok(Ok(stream)) => app.talk(Stream::Secure(stream), session).await,
-                Ok(Err(error)) => refused(format_args!("{error}")),
-                Err(_) => refused(format_args!("no answer in time")),
+                Ok(Ok(stream)) => return app.talk(Stream::Secure(stream), session).await,
+                Ok(Err(error)) => say!(warn, "no connection: {}", error),
+                Err(_) => say!(warn, "no connection: no answer in time"),
             }
+            Talk::Broken
         }
     }
 

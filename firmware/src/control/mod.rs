@@ -43,6 +43,7 @@ const RELOAD_MS: [u64; 2] = [1_000, 60_000];
 
 /// Why something could not be done; what was there before is there still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum ControlError {
     /// The slots or their journal.
@@ -110,6 +111,7 @@ pub struct Setup {
 
 /// Why a release is to be loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Purpose {
     /// To run the golden vectors of what was just received.
     SelfTest,
@@ -121,6 +123,7 @@ pub enum Purpose {
 
 /// How a loaded release is to be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Mode {
     /// Its predictions count.
     Confirmed,

@@ -95,30 +95,45 @@ pub enum TlsError {
     Random,
 }
 
-impl core::fmt::Display for TlsError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Ended => "the broker closed the connection without an answer",
-            Self::NotTls => "the port does not speak TLS",
-            Self::Version => "the broker does not speak TLS 1.3",
-            Self::Alert(number) => return write!(f, "the broker refuses: TLS alert {number}"),
-            Self::Unexpected => "the broker's TLS is not what was offered",
-            Self::Malformed => "the broker's TLS is garbled",
-            Self::TooLarge => "the broker's certificates are too large",
-            Self::Forged => "what the broker sent was changed on its way",
-            Self::Authority => {
-                "the broker's certificate is not signed by the authority that is trusted here"
+/// Says it in words, for people and for the log of a board.
+macro_rules! says {
+    ($($error:ident => $words:literal,)+) => {
+        impl core::fmt::Display for TlsError {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                match self {
+                    Self::Alert(number) => write!(f, "the broker refuses: TLS alert {number}"),
+                    $(Self::$error => f.write_str($words),)+
+                }
             }
-            Self::Name => "the broker's certificate is for other names",
-            Self::Expired => "the broker's certificate has expired",
-            Self::Kind => {
-                "the broker's certificate has a key or signature other than ECDSA P-256 or Ed25519"
+        }
+
+        #[cfg(feature = "defmt")]
+        impl defmt::Format for TlsError {
+            fn format(&self, f: defmt::Formatter<'_>) {
+                match self {
+                    Self::Alert(number) => defmt::write!(f, "the broker refuses: TLS alert {}", number),
+                    $(Self::$error => defmt::write!(f, $words),)+
+                }
             }
-            Self::Certificate => "the broker's certificate is no good",
-            Self::Proof => "the broker does not hold the key of its certificate",
-            Self::Random => "the board's randomness can't be used",
-        })
-    }
+        }
+    };
+}
+
+says! {
+    Ended => "the broker closed the connection without an answer",
+    NotTls => "the port does not speak TLS",
+    Version => "the broker does not speak TLS 1.3",
+    Unexpected => "the broker's TLS is not what was offered",
+    Malformed => "the broker's TLS is garbled",
+    TooLarge => "the broker's certificates are too large",
+    Forged => "what the broker sent was changed on its way",
+    Authority => "the broker's certificate is not signed by the authority that is trusted here",
+    Name => "the broker's certificate is for other names",
+    Expired => "the broker's certificate has expired",
+    Kind => "the broker's certificate has a key or signature other than ECDSA P-256 or Ed25519",
+    Certificate => "the broker's certificate is no good",
+    Proof => "the broker does not hold the key of its certificate",
+    Random => "the board's randomness can't be used",
 }
 
 impl core::error::Error for TlsError {}

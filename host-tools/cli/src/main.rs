@@ -15,8 +15,8 @@ mod stop;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
-    broker, completions, device, eval, flash, import, inspect, keys, pack, publish, quantize,
-    record, rollout, serve, watch,
+    board, broker, completions, device, eval, flash, import, inspect, keys, logs, pack, publish,
+    quantize, record, rollout, serve, watch,
 };
 use config::Config;
 use context::Context;
@@ -100,8 +100,12 @@ enum Command {
     Keys(keys::Args),
     /// Enroll, list, show and forget boards.
     Device(device::Args),
+    /// List the microcontroller boards, and begin one of your own.
+    Board(board::Args),
     /// Build a microcontroller board's firmware, provision the board, and start it.
     Flash(flash::Args),
+    /// Show what a microcontroller board logs.
+    Logs(logs::Args),
     /// Put a signed bundle's chunks onto the broker.
     Publish(publish::Args),
     /// Bring a release to the fleet in phases, and see how far it is.
@@ -129,7 +133,9 @@ fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
     let exit = match command {
         Command::Agent(args) => return Ok(agent::run(args)),
         Command::Demo(args) => demo::run(&args, context),
+        Command::Board(args) => board::run(&args, context),
         Command::Flash(args) => flash::run(&args, context),
+        Command::Logs(args) => logs::run(&args, context),
         Command::Publish(args) => publish::run(&args, context),
         Command::Rollout(command) => rollout::run(&command, context),
         Command::Rollback(args) => rollout::rollback(&args, context),

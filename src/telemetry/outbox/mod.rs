@@ -75,6 +75,7 @@ const MARKS: usize = 3;
 
 /// Why an operation of the outbox failed. What was stored before stays stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum OutboxError {
     /// The flash failed.

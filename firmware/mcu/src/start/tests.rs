@@ -97,7 +97,6 @@ fn parts(store: &'static Store<MemoryFlash>) -> Parts<MemoryFlash, Nowhere, Coun
         network: Nowhere,
         entropy: Counting(1),
         link: Box::leak(Box::new(Link::new())),
-        log: |_| {},
         firmware: "test",
         arena_bytes: 1024,
     }

@@ -1,20 +1,21 @@
 //! `edgeward flash`: a microcontroller board with its firmware, its name and whom it trusts.
 
+mod probe;
+mod qemu;
+
 use super::change::{Changes, DryRun};
 use super::fleet::Fleet;
-use super::release;
 use crate::boards::{self, Board};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
-use crate::output::Format;
 use anyhow::{Context as _, Result};
 use edgeward::telemetry::{Id, Text};
 use edgeward_firmware::provisioning::{AUTHORITIES, PROVISIONING_BYTES, Provisioning, Secure};
 use edgeward_host::collector::now_ms;
 use edgeward_tls::{TlsError, Trust};
 use heapless::Vec as Bounded;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -23,11 +24,15 @@ Examples:
   edgeward flash --board qemu-mps2-an386 press-03 --samples samples.txt
   edgeward flash --board qemu-mps2-an386 press-03 --no-start
   edgeward flash --board qemu-mps2-an386 press-03 --broker mqtts://broker.site --broker-ca ca.pem
+  edgeward flash --board nucleo-h743zi press-04 --broker 192.168.1.10:1884
+  edgeward flash --board ./my-board press-05 --broker 192.168.1.10:1884
 
-The board's folder holds its flash (flash.bin), what its sensor replays (samples.txt, in the line protocol
-of docs/AGENT.md) and what it says (uart.log). What the flash holds stays: the device's key, which the
-board makes at its first start and says, its releases, and what it has to report. Without --image the
-firmware is built, in a checkout of the repository. docs/BOARDS.md has the way from here to telemetry.";
+A board in QEMU has a folder, which holds its flash (flash.bin), what its sensor replays (samples.txt, in the
+line protocol of docs/AGENT.md), its firmware (firmware.elf) and what it logs (uart.log, for `edgeward logs`).
+A board of silicon is written by probe-rs and a debug probe. What the flash holds stays: the device's key,
+which the board makes at its first start and says, its releases, and what it has to report. Without --image
+the firmware is built, in a checkout of the repository or in the folder of your own board's crate.
+docs/BOARDS.md has the way from here to telemetry.";
 
 /// Build a microcontroller board's firmware, provision the board, and start it.
 #[derive(Debug, clap::Args)]
@@ -35,18 +40,18 @@ firmware is built, in a checkout of the repository. docs/BOARDS.md has the way f
 pub struct Args {
     /// The board's name in the fleet.
     name: String,
-    /// What board it is.
-    #[arg(long, value_name = "BOARD")]
+    /// What board it is (`edgeward board list`), or the folder of your own board's crate.
+    #[arg(long, value_name = "BOARD|DIR")]
     board: String,
     #[command(flatten)]
     fleet: Fleet,
     /// A tag, for rollouts that select by tag; may be given again.
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
-    /// The board's folder [default: its name].
+    /// The folder of a board in QEMU [default: its name].
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
-    /// What the sensor replays: copied into the folder.
+    /// What the sensor of a board in QEMU replays: copied into the folder.
     #[arg(long, value_name = "FILE")]
     samples: Option<PathBuf>,
     /// The firmware, where it is built already.
@@ -55,65 +60,62 @@ pub struct Args {
     /// Begin with blank flash: another key, no release, and what waits to be reported is lost.
     #[arg(long)]
     erase: bool,
-    /// Only make the folder.
+    /// Only make the folder, or only write the flash.
     #[arg(long)]
     no_start: bool,
     #[command(flatten)]
     dry_run: DryRun,
 }
 
-/// Runs it; where the board is started, QEMU takes this process's place.
+/// What is to be written, and where.
+struct Plan<'a> {
+    board: &'a Board,
+    broker: Broker,
+    provisioning: Vec<u8>,
+}
+
+/// Runs it; where the board is started, QEMU or probe-rs takes this process's place.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let board = boards::find(&args.board)?;
-    let folder = args.folder.clone();
-    let folder = folder.unwrap_or_else(|| PathBuf::from(&args.name));
-    let mut changes = args.dry_run.changes();
+    let changes = args.dry_run.changes();
     let broker = Broker::of(&args.fleet, &board)?;
     let provisioning = provision(args, &broker, context)?;
-    if !folder.is_dir() {
-        let make = || Ok(std::fs::create_dir_all(&folder)?);
-        changes.make(format!("make {}", folder.display()), make)?;
-    }
-    write_flash(
-        &folder.join("flash.bin"),
-        &board,
-        &provisioning,
-        args.erase,
-        &mut changes,
-    )?;
-    if let Some(samples) = &args.samples {
-        let bytes = std::fs::read(samples).with_context(|| samples.display().to_string())?;
-        release::write(&mut changes, &folder.join("samples.txt"), &bytes)?;
-    }
-    let image = match &args.image {
-        Some(image) => image
-            .canonicalize()
-            .with_context(|| image.display().to_string())?,
-        None if changes.are_only_said() => PathBuf::from("(built)"),
-        None => build(&board, context)?,
+    let plan = Plan {
+        board: &board,
+        broker,
+        provisioning,
     };
-    let value = serde_json::json!({
-        "board": board.name, "device": args.name, "fleet": args.fleet.fleet,
-        "folder": folder.display().to_string(), "broker": broker.address,
-        "tls": broker.authorities.is_some(),
-        "image": image.display().to_string(), "starts": !args.no_start,
-    });
-    if !args.no_start {
-        let what = format!("start {} in {}", board.title, folder.display());
-        changes.make(what, || Ok(()))?;
+    match (&board.qemu, &board.probe) {
+        (Some(machine), _) => qemu::run(args, plan, machine, changes, context),
+        (None, Some(probe)) => probe::run(args, plan, probe, changes, context),
+        (None, None) => {
+            let what = format!(
+                "board.toml of {} has neither [qemu] nor [probe]",
+                board.name
+            );
+            Err(Failure::new(Exit::Error, what)
+                .next("say how it is started: docs/BOARDS.md")
+                .into())
+        }
     }
-    changes.emit(context, &value, |_, w| {
-        writeln!(w, "{}: {} on {}", folder.display(), args.name, board.title)?;
-        writeln!(
-            w,
-            "enroll it with the key that it says: edgeward device enroll {} --fleet {} --class mcu --key KEY",
-            args.name, args.fleet.fleet
-        )
-    })?;
-    if args.no_start || changes.are_only_said() {
-        return Ok(Exit::Ok);
+}
+
+/// What to do with the board once it runs.
+fn write_next(args: &Args, w: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        w,
+        "enroll it with the key that it says: edgeward device enroll {} --fleet {} --class mcu --key KEY",
+        args.name, args.fleet.fleet
+    )
+}
+
+/// The firmware: as given, or built.
+fn image(args: &Args, board: &Board, changes: &Changes, context: &Context) -> Result<PathBuf> {
+    match &args.image {
+        Some(image) => Ok(image.clone()),
+        None if changes.are_only_said() => Ok(PathBuf::from("(built)")),
+        None => build(board, context),
     }
-    start(&board, &folder, &image, context)
 }
 
 /// A broker as a board reaches and knows it.
@@ -143,10 +145,16 @@ impl Broker {
             let what = format!("--broker: {} has no IPv4 address", options.host);
             Failure::new(Exit::Usage, what)
         })?;
-        let ip = if ip.is_loopback() {
-            board.qemu.host
-        } else {
-            ip
+        let ip = match (&board.qemu, ip.is_loopback()) {
+            (Some(machine), true) => machine.host,
+            (None, true) => {
+                let what =
+                    format!("--broker: a board can't reach {ip}, which is this machine for itself");
+                return Err(Failure::new(Exit::Usage, what)
+                    .next("give this machine's address in the board's network")
+                    .into());
+            }
+            (_, false) => ip,
         };
         Ok(Self {
             address: SocketAddr::from((ip, options.port)),
@@ -235,45 +243,13 @@ fn provision(args: &Args, broker: &Broker, context: &Context) -> Result<Vec<u8>>
     Ok(bytes)
 }
 
-/// Makes the board's flash, or writes its provisioning anew and leaves the rest.
-fn write_flash(
-    path: &Path,
-    board: &Board,
-    provisioning: &[u8],
-    erase: bool,
-    changes: &mut Changes,
-) -> Result<()> {
-    let blank = || vec![0xFF; board.storage.bytes];
-    let mut flash = match std::fs::read(path) {
-        Ok(flash) if !erase => flash,
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| path.display().to_string());
-        }
-        _ => blank(),
-    };
-    if flash.len() != board.storage.bytes {
-        let what = format!(
-            "{} has {} bytes, the flash of {} has {}",
-            path.display(),
-            flash.len(),
-            board.name,
-            board.storage.bytes
-        );
-        return Err(Failure::new(Exit::Error, what)
-            .next("give another --folder, or --erase")
-            .into());
-    }
-    flash[..provisioning.len()].copy_from_slice(provisioning);
-    // It holds the broker's password and the device's private key.
-    release::write_private(changes, path, &flash)?;
-    Ok(())
-}
-
 /// Has the repository's automation build the firmware.
 fn build(board: &Board, context: &Context) -> Result<PathBuf> {
+    if let Some(folder) = &board.folder {
+        return build_own(board, folder, context);
+    }
     let here = std::env::current_dir()?;
-    let is_root = |folder: &&Path| folder.join("boards").join(&board.name).is_dir();
-    let root = here.ancestors().find(is_root).ok_or_else(|| {
+    let root = boards::checkout(&here, &board.name).ok_or_else(|| {
         let what = format!(
             "there is no boards/{} here to build the firmware from",
             board.name
@@ -298,26 +274,25 @@ fn build(board: &Board, context: &Context) -> Result<PathBuf> {
     Ok(PathBuf::from(path))
 }
 
-/// Replaces this process by QEMU, so that whoever ends the one ends the other.
-fn start(board: &Board, folder: &Path, image: &Path, context: &Context) -> Result<Exit> {
-    // People see what the board says as it says it; programs read the file.
-    let uart = if context.out.format() == Format::Table {
-        "stdio,id=uart,signal=on,logfile=uart.log,logappend=on"
-    } else {
-        "file,id=uart,path=uart.log,append=on"
-    };
-    let error = Command::new("qemu-system-arm")
+/// Builds a crate of the user's own.
+fn build_own(board: &Board, folder: &Path, context: &Context) -> Result<PathBuf> {
+    let say = format!("building the firmware in {}", folder.display());
+    context.out.say(say);
+    let output = Command::new("cargo")
         .current_dir(folder)
-        .args(["-machine", &board.qemu.machine])
-        .args(["-display", "none", "-monitor", "none", "-nic", "user"])
-        .args(["-chardev", uart, "-serial", "chardev:uart"])
-        .args(["-semihosting-config", "enable=on,target=native"])
-        .arg("-kernel")
-        .arg(image)
-        .stdin(Stdio::null())
-        .exec();
-    let what = format!("qemu-system-arm does not start: {error}");
-    Err(Failure::new(Exit::Error, what)
-        .next("on Debian `apt-get install qemu-system-arm`")
-        .into())
+        .args(["build", "--release", "--target", &board.target])
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo")?;
+    if !output.status.success() {
+        let what = format!("the firmware in {} does not build", folder.display());
+        return Err(Failure::new(Exit::Error, what).into());
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let built = messages.lines().rev().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    built.with_context(|| format!("{} builds no program", folder.display()))
 }

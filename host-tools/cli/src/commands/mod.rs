@@ -1,5 +1,6 @@
 //! The commands, a file a group.
 
+pub mod board;
 pub mod broker;
 pub mod change;
 pub mod completions;
@@ -10,6 +11,7 @@ pub mod fleet;
 pub mod import;
 pub mod inspect;
 pub mod keys;
+pub mod logs;
 pub mod pack;
 pub mod publish;
 pub mod quantize;

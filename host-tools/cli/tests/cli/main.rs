@@ -3,6 +3,7 @@
 //!
 //! Field names are compared with `tests/snapshots`; `EDGEWARD_BLESS=1` writes them anew.
 
+mod boards;
 #[path = "../common/mod.rs"]
 #[allow(dead_code, reason = "each test takes what it needs")]
 mod common;

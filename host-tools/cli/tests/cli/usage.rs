@@ -277,6 +277,18 @@ fn the_flash_of_a_board_is_for_its_owner_alone() {
 }
 
 #[test]
+fn a_log_wants_the_image_that_wrote_it() {
+    let place = Place::new();
+    std::fs::write(place.path("uart.log"), "\0half a line").expect("written");
+    place.run(&["logs", "uart.log"], 2);
+    let error = place.error(&["logs", "uart.log", "--image", "uart.log"], 1);
+    assert!(error.to_string().contains("no ELF image"), "{error}");
+    place.run(&["logs", "absent", "--image", "absent"], 1);
+    let level = ["logs", "uart.log", "--image", "uart.log", "--level", "loud"];
+    place.run(&level, 2);
+}
+
+#[test]
 fn names_that_are_none_and_boards_that_nobody_enrolled_are_not_watched() {
     let place = Place::new();
     place.run(&["watch", "--fleet", "a/b"], 2);

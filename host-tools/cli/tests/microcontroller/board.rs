@@ -2,14 +2,25 @@
 
 use crate::common::process::{PATIENCE, Running, wait_until};
 use crate::site::Site;
+use edgeward_logs::{Image, Item, Reader};
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// The firmware, where it was built and QEMU is there; otherwise a line says what is missing.
 pub fn image() -> Option<String> {
+    named("EDGEWARD_MCU_IMAGE")
+}
+
+/// The same for a Cortex-M7.
+pub fn image_for_m7() -> Option<String> {
+    named("EDGEWARD_M7_IMAGE")
+}
+
+fn named(variable: &str) -> Option<String> {
     let qemu = std::path::Path::new("/usr/bin/qemu-system-arm");
-    let Ok(image) = std::env::var("EDGEWARD_MCU_IMAGE") else {
-        println!("skipped: EDGEWARD_MCU_IMAGE names no firmware; `cargo xtask test` builds it");
+    let Ok(image) = std::env::var(variable) else {
+        println!("skipped: {variable} names no firmware; `cargo xtask test` builds it");
         return None;
     };
     if !qemu.exists() {
@@ -23,7 +34,10 @@ pub fn image() -> Option<String> {
 /// A board, on or off.
 pub struct Board<'a> {
     site: &'a Site,
-    image: String,
+    /// What board it is: a name, or the folder of a crate.
+    kind: &'static str,
+    /// Its firmware, where that is built.
+    image: Option<String>,
     /// What its sensor measures from its next start on.
     samples: String,
     qemu: Option<Running>,
@@ -34,9 +48,15 @@ impl<'a> Board<'a> {
 
     /// A board that never was on before.
     pub fn flash(site: &'a Site, image: &str) -> Self {
+        Self::of_kind(site, "qemu-mps2-an386", Some(image))
+    }
+
+    /// The same of any kind.
+    pub fn of_kind(site: &'a Site, kind: &'static str, image: Option<&str>) -> Self {
         let mut board = Self {
             site,
-            image: image.to_owned(),
+            kind,
+            image: image.map(str::to_owned),
             samples: "recording.txt".to_owned(),
             qemu: None,
         };
@@ -49,13 +69,15 @@ impl<'a> Board<'a> {
             "flash",
             Self::NAME,
             "--board",
-            "qemu-mps2-an386",
-            "--image",
-            &self.image,
+            self.kind,
             "--samples",
             &self.samples,
         ]);
         qemu.args(&self.site.for_boards).args(["-o", "json"]);
+        match &self.image {
+            Some(image) => qemu.args(["--image", image]),
+            None => building(&mut qemu),
+        };
         self.qemu = Some(Running::start(&mut qemu));
     }
 
@@ -88,9 +110,9 @@ impl<'a> Board<'a> {
         self.site.path(Self::NAME).join(name)
     }
 
-    /// What it has said on its UART.
+    /// What it has said on its UART, in words.
     pub fn said(&self) -> String {
-        std::fs::read_to_string(self.path("uart.log")).unwrap_or_default()
+        said(self.site)
     }
 
     /// Waits until it has said these words on its UART.
@@ -103,7 +125,7 @@ impl<'a> Board<'a> {
 
     /// Waits until it has said these words in its boot of that number.
     pub fn until_boot_says(&self, boot: u32, words: &str) {
-        let begin = format!(" boot {boot} ");
+        let begin = format!("\nboot {boot} ");
         wait_until(&format!("{words} in boot {boot}"), PATIENCE, || {
             let said = self.said();
             let since = said.split_once(&begin).map(|(_, since)| since);
@@ -134,4 +156,55 @@ impl<'a> Board<'a> {
             holds.then_some(()).ok_or_else(|| self.said())
         });
     }
+}
+
+/// What the board of a site has said on its UART, in words: a line each.
+pub fn said(site: &Site) -> String {
+    let folder = site.path(Board::NAME);
+    // Before its first start there is neither.
+    let (Ok(log), Ok(image)) = (
+        std::fs::read(folder.join("uart.log")),
+        std::fs::read(folder.join("firmware.elf")),
+    ) else {
+        return String::new();
+    };
+    let image = Image::parse(&image).expect("an image with a log");
+    let mut text = String::new();
+    for item in Reader::new(&image).feed(&log) {
+        match item {
+            Item::Line(line) => text.push_str(&line.text),
+            Item::Start { text: start, .. } => text.push_str(&start),
+            // A frame that a crash cut.
+            Item::Stray(bytes) => text.push_str(&format!("({bytes} bytes)")),
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Has a command that builds firmware do so from what is here already, by the toolchain that `cargo xtask`
+/// would take.
+fn building(command: &mut Command) -> &mut Command {
+    const PROCESSOR: &str = "thumbv7em-none-eabihf";
+    let rustup = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", PROCESSOR])
+        .output()
+        .expect("a compiler");
+    let library = String::from_utf8_lossy(&rustup.stdout).trim().to_owned();
+    if !std::path::Path::new(&library).is_dir() {
+        command
+            .env_remove("RUSTUP_TOOLCHAIN")
+            .env("PATH", "/usr/bin:/bin")
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("CARGO_UNSTABLE_BUILD_STD", "core,alloc")
+            .env("CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER", "ld.lld-19");
+    }
+    // What it leans on is compiled there.
+    let image = std::env::var("EDGEWARD_MCU_IMAGE").expect("a test asks for it first");
+    let target = std::path::Path::new(&image).ancestors().nth(3);
+    command
+        .env("CARGO_TARGET_DIR", target.expect("a target folder"))
+        .env("CARGO_NET_OFFLINE", "true")
+        .env_remove("CARGO")
+        .env_remove("CARGO_MANIFEST_DIR")
 }

@@ -79,6 +79,46 @@ fn a_life(site: &Site, image: &str) {
     assert_eq!(shown["floor"], 2, "{shown}");
     // No number is missing between what the board has said since it was flashed.
     assert_eq!(shown["gaps"], Value::Array(Vec::new()), "{shown}");
+    its_log_is_read(site);
+}
+
+/// What the board logged is shown in words by the image that it ran, and by no other.
+fn its_log_is_read(site: &Site) {
+    let lines = site.lines(&["logs", Board::NAME], 0);
+    let levels = |wanted: &str| lines.iter().filter(|line| line["level"] == wanted).count();
+    // It started three times, and each time said so, and who it is.
+    let begins = lines.iter().filter(|line| {
+        let text = line["text"].as_str().unwrap_or_default();
+        line["level"].is_null() && text.contains("qemu-mps2-an386") && text.contains(" image ")
+    });
+    let begins: Vec<_> = begins.collect();
+    assert_eq!(begins.len(), 3, "{lines:?}");
+    let says = |words: &str| lines.iter().find(|line| line["text"] == words);
+    let connected = says("connected").expect("it connected");
+    assert_eq!(connected["level"], "info", "{connected}");
+    assert!(connected["time_s"].as_f64() > Some(0.0), "{connected}");
+    assert!(says("trial of slot 0: Confirm").is_some(), "{lines:?}");
+    assert!(levels("info") > 10, "{lines:?}");
+    let warnings = site.lines(&["logs", Board::NAME, "--level", "warn"], 0);
+    assert_eq!(
+        warnings.len(),
+        begins.len() + levels("warn") + levels("error")
+    );
+
+    // Another image: the same but for what it is called by.
+    let id = begins[0]["text"]
+        .as_str()
+        .and_then(|text| text.rsplit_once(' '));
+    let id = edgeward_host::keys::unhex::<8>(id.expect("an id").1).expect("eight bytes");
+    let mut other = std::fs::read(site.path(Board::NAME).join("firmware.elf")).expect("an image");
+    let at = other
+        .windows(8)
+        .position(|bytes| bytes == id)
+        .expect("its hash");
+    other[at] ^= 1;
+    std::fs::write(site.path("other.elf"), other).expect("written");
+    let error = site.error(&["logs", Board::NAME, "--image", "other.elf"], 1);
+    assert!(error.to_string().contains("is another one"), "{error}");
 }
 
 #[test]
@@ -127,7 +167,8 @@ fn a_board_refuses_a_broker_that_it_does_not_know() {
         board.until_it_says(words);
     }
     // Meanwhile nothing reached the broker: the board has been there once.
-    assert_eq!(board.said().matches(" connected").count(), 1);
+    let connected = |line: &&str| *line == "connected";
+    assert_eq!(board.said().lines().filter(connected).count(), 1);
     site.stop_broker();
     site.show("right");
     let gone = since.elapsed();
@@ -151,6 +192,54 @@ fn a_board_lives_on_the_embedded_broker() {
     if let Some(image) = board::image() {
         a_life(&Site::on_the_embedded_broker(), &image);
     }
+}
+
+/// Another processor and another place of the network device, from the same crates: it boots, fetches,
+/// confirms, and its windows are in the store.
+#[test]
+fn a_cortex_m7_reports() {
+    let Some(image) = board::image_for_m7() else {
+        return;
+    };
+    let site = Site::on_the_embedded_broker();
+    let board = Board::of_kind(&site, "qemu-mps2-an500", Some(&image));
+    reports(&site, &board, "qemu-mps2-an500");
+}
+
+/// A crate that `edgeward board new` makes compiles as it is, of what is here already, and what it makes is a
+/// board of its own name.
+#[test]
+fn a_board_of_ones_own_compiles_and_reports() {
+    if board::image().is_none() {
+        return;
+    }
+    let site = Site::on_the_embedded_broker();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = root
+        .canonicalize()
+        .expect("the checkout")
+        .display()
+        .to_string();
+    let new = ["board", "new", "own-board", "--like", "qemu-mps2-an386"];
+    site.json(&[&new[..], &["--checkout", &root]].concat(), 0);
+    let board = Board::of_kind(&site, "./own-board", None);
+    reports(&site, &board, "own-board");
+}
+
+/// From an empty flash to a window in the store.
+fn reports(site: &Site, board: &Board<'_>, name: &str) {
+    site.enroll(&board.key());
+    site.roll_out("v1");
+    let shown = site.until_it_runs("1.0.0");
+    let agent = shown["agent"].as_str();
+    assert!(
+        agent.is_some_and(|agent| agent.starts_with(name)),
+        "{shown}"
+    );
+    site.until("windows", |shown| {
+        let inferences = shown["windows"][0]["inferences"].as_u64();
+        inferences.is_some_and(|inferences| inferences > 0)
+    });
 }
 
 /// What a board refuses, what its sensor may do to it, and a release that its board dies of in the trial.

@@ -240,9 +240,7 @@ impl Site {
             if condition(&shown) {
                 return Ok(shown);
             }
-            let uart = self.path(Board::NAME).join("uart.log");
-            let said = std::fs::read_to_string(uart).unwrap_or_default();
-            Err(format!("{shown}\n{said}"))
+            Err(format!("{shown}\n{}", crate::board::said(self)))
         })
     }
 

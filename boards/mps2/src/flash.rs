@@ -4,7 +4,6 @@
 //! programs run. Rules are those of NOR flash: sectors are erased to ones, writes only clear bits, in
 //! whole words.
 
-use crate::board;
 use crate::host::File;
 use edgeward_mcu::board::Flash;
 use embedded_storage::nor_flash::{
@@ -12,14 +11,10 @@ use embedded_storage::nor_flash::{
     check_write,
 };
 
-/// Bytes of the flash.
-pub const CAPACITY: u32 = board::STORAGE_BYTES;
 /// Bytes of a sector.
-pub const ERASE_BYTES: u32 = board::STORAGE_ERASE_BYTES;
-const WORD: usize = board::STORAGE_WRITE_BYTES as usize;
-
-/// Where the copy is: the board's PSRAM, of which the linker knows nothing.
-const COPY: *mut u8 = 0x2100_0000 as *mut u8;
+pub const ERASE_BYTES: u32 = 4096;
+/// Bytes of a word.
+pub const WRITE_BYTES: u32 = 8;
 
 /// Why the flash did not do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,18 +45,27 @@ impl From<NorFlashErrorKind> for FlashError {
 /// The flash.
 pub struct HostFlash {
     file: File,
+    capacity: usize,
+    /// Where the copy is: the board's PSRAM, of which the linker knows nothing.
+    copy: *mut u8,
 }
 
 impl HostFlash {
-    /// Opens `flash.bin`; a file of another size is none.
-    pub fn open() -> Option<Self> {
+    /// Opens `flash.bin`, with its copy at this address; a file of another size is none.
+    pub fn open(bytes: u32, copy: u32) -> Option<Self> {
+        let start = copy as usize as *mut u8;
+        let capacity = bytes as usize;
         let mut file = File::update("flash.bin\0")?;
-        if file.len() != CAPACITY as usize {
+        if file.len() != capacity {
             return None;
         }
         // SAFETY: the board has this memory, and nothing refers to it yet.
-        let copy = unsafe { core::slice::from_raw_parts_mut(COPY, CAPACITY as usize) };
-        (file.read(copy) == copy.len()).then_some(Self { file })
+        let copy = unsafe { core::slice::from_raw_parts_mut(start, capacity) };
+        (file.read(copy) == copy.len()).then_some(Self {
+            file,
+            capacity,
+            copy: start,
+        })
     }
 
     fn put(&mut self, offset: u32, bytes: &[u8]) -> Result<(), FlashError> {
@@ -71,7 +75,7 @@ impl HostFlash {
         // SAFETY: in the copy, as the caller checked; whoever has a part of it mapped promised that it is
         // not written.
         unsafe {
-            let to = COPY.add(offset as usize);
+            let to = self.copy.add(offset as usize);
             core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
         }
         Ok(())
@@ -81,7 +85,7 @@ impl HostFlash {
 impl Flash for HostFlash {
     unsafe fn mapped(&self, offset: u32, len: u32) -> &'static [u8] {
         // SAFETY: the caller's promise.
-        unsafe { core::slice::from_raw_parts(COPY.add(offset as usize), len as usize) }
+        unsafe { core::slice::from_raw_parts(self.copy.add(offset as usize), len as usize) }
     }
 }
 
@@ -96,19 +100,19 @@ impl ReadNorFlash for HostFlash {
         check_read(self, offset, bytes.len())?;
         // SAFETY: in the copy, and `bytes` is not.
         unsafe {
-            let from = COPY.add(offset as usize);
+            let from = self.copy.add(offset as usize);
             core::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len());
         }
         Ok(())
     }
 
     fn capacity(&self) -> usize {
-        CAPACITY as usize
+        self.capacity
     }
 }
 
 impl NorFlash for HostFlash {
-    const WRITE_SIZE: usize = WORD;
+    const WRITE_SIZE: usize = WRITE_BYTES as usize;
     const ERASE_SIZE: usize = ERASE_BYTES as usize;
 
     fn erase(&mut self, from: u32, to: u32) -> Result<(), FlashError> {
@@ -124,7 +128,7 @@ impl NorFlash for HostFlash {
         check_write(self, offset, bytes.len())?;
         for (at, &byte) in (offset as usize..).zip(bytes) {
             // SAFETY: in the copy.
-            let held = unsafe { COPY.add(at).read() };
+            let held = unsafe { self.copy.add(at).read() };
             if held & byte != byte {
                 return Err(FlashError::NotErased);
             }

@@ -6,7 +6,6 @@
 //! that has one: `panic`, `fault` (a read where nothing is) and `hang`.
 
 use crate::host::File;
-use crate::uart;
 use edgeward::contract::SourceInfo;
 use edgeward::profile::DType;
 use edgeward_firmware::lines::{Header, Line, parse};
@@ -101,7 +100,7 @@ impl Recording {
         let header = match parse(&kept[..len], &mut [0.0; MAX_FEATURES]) {
             Ok(Line::Header(header)) => header,
             _ => {
-                uart::line(format_args!("no samples.txt that begins with a header"));
+                defmt::error!("no samples.txt that begins with a header");
                 lines.file = None;
                 nothing
             }

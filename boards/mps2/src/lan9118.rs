@@ -1,6 +1,7 @@
 //! The board's Ethernet: an SMSC LAN9118 as QEMU has it.
 
 use crate::executor;
+use core::sync::atomic::{AtomicPtr, Ordering};
 use embassy_executor::Spawner;
 use embassy_futures::select::{Either, select};
 use embassy_net_driver_channel::driver::{HardwareAddress, LinkState};
@@ -22,7 +23,8 @@ pub type Device = embassy_net_driver_channel::Device<'static, MTU>;
 static STATE: StaticCell<State<MTU, 4, 2>> = StaticCell::new();
 static NEWS: Signal<CriticalSectionRawMutex, ()> = Signal::new();
 
-const BASE: *mut u32 = 0x4020_0000 as *mut u32;
+/// Where the device is; nothing before [`start`].
+static BASE: AtomicPtr<u32> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Registers, by their offset in bytes.
 #[derive(Clone, Copy)]
@@ -69,13 +71,15 @@ const RX_ERROR: u32 = 1 << 15;
 const WHOLE_FRAME: u32 = 1 << 13 | 1 << 12;
 
 fn read(register: Register) -> u32 {
-    // SAFETY: a register of the device, which only this module uses.
-    unsafe { BASE.byte_add(register as usize).read_volatile() }
+    let base = BASE.load(Ordering::Relaxed);
+    // SAFETY: a register of the device, which only this module uses, once it was started.
+    unsafe { base.byte_add(register as usize).read_volatile() }
 }
 
 fn write(register: Register, value: u32) {
+    let base = BASE.load(Ordering::Relaxed);
     // SAFETY: as above.
-    unsafe { BASE.byte_add(register as usize).write_volatile(value) }
+    unsafe { base.byte_add(register as usize).write_volatile(value) }
 }
 
 fn mac_ready() {
@@ -122,8 +126,9 @@ fn init() -> [u8; 6] {
     [low[0], low[1], low[2], low[3], high[0], high[1]]
 }
 
-/// Starts the device.
-pub fn start(spawner: Spawner) -> Device {
+/// Starts the device that is at this address.
+pub fn start(spawner: Spawner, base: u32) -> Device {
+    BASE.store(base as usize as *mut u32, Ordering::Relaxed);
     let address = init();
     let state = STATE.init(State::new());
     let (runner, device) = new(state, HardwareAddress::Ethernet(address));

@@ -1,0 +1,8 @@
+//! What boards of several kinds have in common: TCP by embassy-net, the record of a crash, and an inertial
+//! sensor that many of them can be wired to. Nothing here knows a chip.
+#![no_std]
+#![allow(unsafe_code)]
+
+pub mod crash;
+pub mod lan;
+pub mod mpu6050;
