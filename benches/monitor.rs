@@ -3,7 +3,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use edgeward::contract::{Contract, Sample};
-use edgeward::drift::{self, Window};
+use edgeward::drift::{self, Window, Windows};
 use edgeward::engine::{Elements, Engine, EngineError, Tape};
 use edgeward::guard::{Guard, Prediction, PredictionFlags};
 use edgeward::policy::Policy;
@@ -117,7 +117,7 @@ fn contract(c: &mut Criterion) {
     for features in [6, 30] {
         let profile = profile(features, 100, 10, Layout::FeaturesFirst);
         let values = values(SAMPLES * features);
-        let mut contract = Contract::<F>::default();
+        let mut contract = Contract::<F>::new(&profile, &policy);
         let (mut out, mut n) = ([0.0; F], 0u32);
         group.throughput(Throughput::Elements(features as u64));
         group.bench_function(BenchmarkId::from_parameter(features), |b| {
@@ -149,20 +149,18 @@ fn drift_windows(c: &mut Criterion) {
     let mut group = c.benchmark_group("drift");
     for features in [6, 30] {
         let profile = profile(features, 100, 10, Layout::FeaturesFirst);
-        let values = values(SAMPLES * features);
-        let (mut windows, mut n) = ([Window::EMPTY; F], 0usize);
+        let values = values(SAMPLES * features + F);
+        let (mut windows, mut n) = (Windows::<F>::new(&profile.features), 0usize);
         group.throughput(Throughput::Elements(features as u64));
         group.bench_function(BenchmarkId::from_parameter(features), |b| {
             b.iter(|| {
                 n += 1;
                 if n.is_multiple_of(1000) {
-                    windows = [Window::EMPTY; F];
+                    windows.clear();
                 }
                 let at = n % SAMPLES * features;
-                let row = black_box(&values[at..at + features]);
-                for ((feature, window), &x) in profile.features.iter().zip(&mut windows).zip(row) {
-                    window.push(feature, x);
-                }
+                let row = values[at..].first_chunk().unwrap();
+                windows.push(&profile.features, black_box(row));
             });
         });
     }

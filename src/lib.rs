@@ -18,6 +18,8 @@ pub mod bundle;
 pub mod contract;
 pub mod drift;
 pub mod engine;
+#[cfg(target_arch = "x86_64")]
+mod four;
 pub mod guard;
 pub mod policy;
 pub mod profile;

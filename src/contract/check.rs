@@ -1,8 +1,9 @@
 //! One sample against the profile.
 
-use super::{Sample, ViolationKind, ViolationSet, is_missing};
+use super::memory::{FeatureState, Memory};
+use super::{Sample, ViolationKind, ViolationSet};
 use crate::policy::{Action, Policy};
-use crate::profile::{FeatureProfile, MissingPolicy, Profile, Schema};
+use crate::profile::{Profile, Schema};
 
 /// Samples in a row that are older than the newest one after which the stream is taken to have
 /// started anew.
@@ -10,138 +11,6 @@ use crate::profile::{FeatureProfile, MissingPolicy, Profile, Schema};
 /// A source that restarts counts from zero again; without this, it would be refused until it had
 /// caught up with itself.
 const RESYNC_AFTER: u8 = 8;
-
-/// What the contract remembers of one feature.
-#[derive(Debug, Clone, Copy)]
-pub struct FeatureState {
-    /// The last finite value, NaN before the first.
-    last: f32,
-    /// The last finite value inside the plausible range, NaN before the first.
-    held: f32,
-    /// Violations of each per-feature kind in this window, saturating.
-    counts: [u16; ViolationKind::PER_FEATURE],
-    /// Finite values in a row equal to `last`, with `last` itself; saturating.
-    run: u16,
-    /// Whether the previous sample had a finite value.
-    adjacent: bool,
-}
-
-impl Default for FeatureState {
-    fn default() -> Self {
-        Self {
-            last: f32::NAN,
-            held: f32::NAN,
-            counts: [0; ViolationKind::PER_FEATURE],
-            run: 0,
-            adjacent: false,
-        }
-    }
-}
-
-impl FeatureState {
-    /// Violations of each per-feature kind in this window, saturating at 65,535.
-    #[must_use]
-    pub fn counts(&self) -> &[u16; ViolationKind::PER_FEATURE] {
-        &self.counts
-    }
-
-    /// Equal finite values in a row up to the last sample.
-    #[must_use]
-    pub fn run(&self) -> u16 {
-        self.run
-    }
-
-    /// Begins a new window: the counts start at zero, the memory of the stream stays.
-    pub fn start_window(&mut self) {
-        self.counts = [0; ViolationKind::PER_FEATURE];
-    }
-
-    /// Forgets the stream: what comes next is a new recording. The counts stay.
-    pub fn start_stream(&mut self) {
-        *self = Self {
-            counts: self.counts,
-            ..Self::default()
-        };
-    }
-
-    /// Counts a violation; true when it is the first of its kind in this window.
-    fn count(&mut self, kind: ViolationKind) -> bool {
-        // Kinds that concern the whole sample are counted by the stream alone.
-        let Some(count) = self.counts.get_mut(kind as usize) else {
-            return false;
-        };
-        *count = count.saturating_add(1);
-        *count == 1
-    }
-
-    /// Takes in a value that is not there or not finite, and says which.
-    fn miss(&mut self, value: f32) -> ViolationSet {
-        self.adjacent = false;
-        let mut found = ViolationSet::EMPTY;
-        found.insert(if is_missing(value) {
-            ViolationKind::Missing
-        } else {
-            ViolationKind::NotFinite
-        });
-        found
-    }
-
-    /// Whether `value` is what the previous sample had here.
-    fn repeats(&self, value: f32) -> bool {
-        if value.is_finite() {
-            self.adjacent && self.last.to_bits() == value.to_bits()
-        } else {
-            !self.adjacent
-        }
-    }
-
-    /// What stands in for a value that is not there, or `None` if the sample must be rejected.
-    fn substitute(&self, feature: &FeatureProfile) -> Option<f32> {
-        match feature.missing {
-            MissingPolicy::Reject => None,
-            MissingPolicy::HoldLast if !self.held.is_nan() => Some(self.held),
-            MissingPolicy::HoldLast | MissingPolicy::Impute => Some(feature.mean),
-        }
-    }
-
-    /// Takes in a finite value and says what is wrong with it.
-    ///
-    /// `adjacent` says that the sample follows its predecessor without a gap.
-    #[inline]
-    fn admit(
-        &mut self,
-        feature: &FeatureProfile,
-        z_limit: f32,
-        value: f32,
-        adjacent: bool,
-    ) -> ViolationSet {
-        let mut found = ViolationSet::EMPTY;
-        if value < feature.min {
-            found.insert(ViolationKind::BelowRange);
-        } else if value > feature.max {
-            found.insert(ViolationKind::AboveRange);
-        } else {
-            self.held = value;
-        }
-        if libm::fabsf(value - feature.mean) > z_limit * feature.sd {
-            found.insert(ViolationKind::ZScore);
-        }
-        if adjacent && self.adjacent && libm::fabsf(value - self.last) > feature.max_rate {
-            found.insert(ViolationKind::Rate);
-        }
-        self.run = if value == self.last {
-            self.run.saturating_add(1)
-        } else {
-            1
-        };
-        if feature.stuck_run > 0 && self.run >= feature.stuck_run {
-            found.insert(ViolationKind::Stuck);
-        }
-        self.last = value;
-        self.adjacent = true;
-        found
-    }
-}
 
 /// What the contract remembers of the stream as a whole.
 #[derive(Debug, Clone, Copy, Default)]
@@ -221,6 +90,14 @@ pub struct SampleCheck {
 }
 
 impl SampleCheck {
+    /// There is nothing to say.
+    const FINE: Self = Self {
+        outcome: Outcome::Accepted,
+        action: Action::Count,
+        violations: ViolationSet::EMPTY,
+        filled: 0,
+    };
+
     /// The same with a stronger action, for reasons outside of the sample.
     pub(crate) fn strengthened(mut self, action: Action) -> Self {
         self.action = self.action.max(action);
@@ -307,45 +184,52 @@ enum Place {
 #[derive(Debug, Clone)]
 pub struct Contract<const F: usize> {
     stream: StreamState,
-    features: [FeatureState; F],
+    memory: Memory<F>,
 }
 
 impl<const F: usize> Default for Contract<F> {
+    /// A contract that is told of profile and policy at each check only; it takes longer.
     fn default() -> Self {
         Self {
             stream: StreamState::default(),
-            features: [FeatureState::default(); F],
+            memory: Memory::new(&[], 0.0),
         }
     }
 }
 
 impl<const F: usize> Contract<F> {
+    /// A contract at the beginning of a stream and of a window; [`check`](Self::check) must be given
+    /// the same profile and policy.
+    #[must_use]
+    pub fn new<const C: usize>(profile: &Profile<F, C>, policy: &Policy) -> Self {
+        Self {
+            stream: StreamState::default(),
+            memory: Memory::new(&profile.features, policy.z_limit),
+        }
+    }
+
     /// The state of the stream, with the counts over all features.
     #[must_use]
     pub fn stream(&self) -> &StreamState {
         &self.stream
     }
 
-    /// The states of the features, in profile order; those beyond the profile's are unused.
+    /// How a feature stands, by its place in the profile; `None` from `F` on.
     #[must_use]
-    pub fn features(&self) -> &[FeatureState; F] {
-        &self.features
+    pub fn feature(&self, index: usize) -> Option<FeatureState> {
+        self.memory.state(index)
     }
 
     /// Begins a new window: the counts start at zero, the memory of the stream stays.
     pub fn start_window(&mut self) {
         self.stream.start_window();
-        self.features
-            .iter_mut()
-            .for_each(FeatureState::start_window);
+        self.memory.start_window();
     }
 
     /// Forgets the stream, because what comes next is a new recording; the counts stay.
     pub fn start_stream(&mut self) {
         self.stream.start_stream();
-        self.features
-            .iter_mut()
-            .for_each(FeatureState::start_stream);
+        self.memory.start_stream();
     }
 
     /// Counts a violation that concerns the whole stream, found outside of
@@ -363,6 +247,7 @@ impl<const F: usize> Contract<F> {
     /// meaningful only for samples that are not rejected.
     ///
     /// A rejected duplicate or late sample changes nothing but the counts.
+    #[inline]
     pub fn check<const C: usize>(
         &mut self,
         profile: &Profile<F, C>,
@@ -372,47 +257,99 @@ impl<const F: usize> Contract<F> {
         values_out: &mut [f32; F],
         report: &mut impl FnMut(Violation),
     ) -> SampleCheck {
-        let mut judge = Judge {
+        #[cfg(target_arch = "x86_64")]
+        let passed = self.pass(profile, sample, now_ms, values_out);
+        #[cfg(not(target_arch = "x86_64"))]
+        let passed = None;
+        if passed == Some(profile.features.len()) {
+            return SampleCheck::FINE;
+        }
+        let judge = Judge {
             policy,
             report,
-            verdict: SampleCheck {
-                outcome: Outcome::Accepted,
-                action: Action::Count,
-                violations: ViolationSet::EMPTY,
-                filled: 0,
-            },
+            verdict: SampleCheck::FINE,
         };
-        let Some(adjacent) = self.check_whole(profile, sample, now_ms, &mut judge) else {
+        self.check_closely(profile, sample, now_ms, values_out, passed, judge)
+    }
+
+    /// Takes in the next sample of the stream and as many of its values, from the first on, as can be
+    /// seen at once to be all right: says how many. `None` where the sample is not simply the next
+    /// one, of which nothing has been taken in then.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn pass<const C: usize>(
+        &mut self,
+        profile: &Profile<F, C>,
+        sample: &Sample<'_>,
+        now_ms: u64,
+        values_out: &mut [f32; F],
+    ) -> Option<usize> {
+        let (schema, count) = (&profile.schema, profile.features.len());
+        let (newest, newest_ms) = self.stream.newest?;
+        // At the same time as the newest one, it may be a copy of that.
+        let next = sample.sequence == newest.wrapping_add(1) && sample.time_ms > newest_ms;
+        let age_ms = now_ms.saturating_sub(sample.time_ms);
+        let fresh = schema.max_age_ms == 0 || age_ms <= u64::from(schema.max_age_ms);
+        if !(next && fresh && sample.values.len() == count) {
+            return None;
+        }
+        self.stream.newest = Some((sample.sequence, sample.time_ms));
+        self.stream.behind = 0;
+        Some(self.memory.pass(sample.values, values_out))
+    }
+
+    /// What [`check`](Self::check) does with a sample that has not passed, from the values on that have
+    /// not. Apart from it, so that a sample that is all right needs little code.
+    #[inline(never)]
+    fn check_closely<const C: usize>(
+        &mut self,
+        profile: &Profile<F, C>,
+        sample: &Sample<'_>,
+        now_ms: u64,
+        values_out: &mut [f32; F],
+        passed: Option<usize>,
+        mut judge: Judge<'_, impl FnMut(Violation)>,
+    ) -> SampleCheck {
+        let whole = match passed {
+            Some(_) => Some(true),
+            None => self.check_whole(profile, sample, now_ms, &mut judge),
+        };
+        let Some(adjacent) = whole else {
             return judge.conclude();
         };
-        let states = self.features.iter_mut().zip(values_out);
-        let inputs = profile.features.iter().zip(sample.values).zip(states);
-        for (index, ((feature, &value), (state, out))) in inputs.enumerate() {
-            let found = if value.is_finite() {
-                *out = value;
-                state.admit(feature, policy.z_limit, value, adjacent)
-            } else {
-                *out = state.substitute(feature).unwrap_or_else(|| {
-                    judge.refuse();
-                    feature.mean
-                });
-                judge.verdict.filled = judge.verdict.filled.saturating_add(1);
-                state.miss(value)
-            };
-            if found.is_empty() {
-                continue;
-            }
-            for kind in found.iter() {
-                self.stream.count(kind);
-                judge.note(Violation {
-                    kind,
-                    feature: Some(index as u16),
-                    value,
-                    first: state.count(kind),
-                });
-            }
+        let values = sample.values.iter().zip(values_out).enumerate();
+        for (index, (&value, out)) in values.skip(passed.unwrap_or(0)) {
+            *out = self.check_one(profile, index, value, adjacent, &mut judge);
         }
         judge.conclude()
+    }
+
+    /// Checks one feature's value; returns what the model shall see.
+    #[inline]
+    fn check_one<const C: usize>(
+        &mut self,
+        profile: &Profile<F, C>,
+        index: usize,
+        value: f32,
+        adjacent: bool,
+        judge: &mut Judge<'_, impl FnMut(Violation)>,
+    ) -> f32 {
+        let (feature, z_limit) = (&profile.features[index], judge.policy.z_limit);
+        let found = self.memory.take(index, feature, z_limit, value, adjacent);
+        if found.unusable {
+            judge.refuse();
+        }
+        judge.verdict.filled += u16::from(found.filled);
+        for kind in found.violations.iter() {
+            self.stream.count(kind);
+            judge.note(Violation {
+                kind,
+                feature: Some(index as u16),
+                value,
+                first: self.memory.count(index, kind),
+            });
+        }
+        found.value
     }
 
     /// Checks what concerns the whole sample; says whether it follows its predecessor without a
@@ -466,9 +403,7 @@ impl<const F: usize> Contract<F> {
             if self.stream.behind >= RESYNC_AFTER {
                 self.stream.behind = 0;
                 self.stream.newest = here;
-                self.features
-                    .iter_mut()
-                    .for_each(|state| state.adjacent = false);
+                self.memory.step_aside();
             }
             return Place::Behind(if ahead < 0 { ahead.unsigned_abs() } else { 0 });
         }
@@ -476,11 +411,7 @@ impl<const F: usize> Contract<F> {
         self.stream.newest = here;
         let copied = schema.period_ms != 0
             && sample.time_ms == newest_ms
-            && self
-                .features
-                .iter()
-                .zip(sample.values)
-                .all(|(state, &value)| state.repeats(value));
+            && self.memory.repeats(sample.values);
         if copied {
             Place::Repeated
         } else {

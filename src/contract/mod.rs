@@ -4,9 +4,12 @@
 //! is missing; [`check_source`] judges what a source announces before its first sample.
 
 mod check;
+mod memory;
 mod source;
 
-pub use check::{Contract, FeatureState, Outcome, SampleCheck, StreamState, Violation};
+pub use check::{Contract, Outcome, SampleCheck, StreamState, Violation};
+pub use memory::FeatureState;
+pub(crate) use memory::state_bytes;
 pub use source::{SourceInfo, SourceViolation, check_source, column_map};
 
 use serde::{Deserialize, Serialize};

@@ -14,12 +14,14 @@ pub mod exact;
 mod moments;
 pub mod special;
 pub mod statistics;
+mod windows;
 
 pub use calibrate::{
     CALIBRATION_WINDOWS, CalibrationError, LIMIT_SDS, Limit, calibrate, calibration_samples,
 };
 pub use moments::Moments;
 pub use statistics::{Excess, QUORUM, WindowStatistics, drifted, evaluate, exceeded};
+pub use windows::Windows;
 
 use crate::contract;
 use crate::profile::{BINS, EDGES, FeatureProfile, QUANTILE_BINS};
@@ -46,28 +48,24 @@ pub fn bin_of(edges: &[f32; EDGES], x: f32) -> usize {
     bin
 }
 
-/// By SSE2, which every x86-64 has: one bit for each edge that is less or equal, and since edges ascend
-/// those are the lowest.
+/// One bit for each edge that is less or equal, and since edges ascend those are the lowest.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "sse2")]
 fn bin_at_once(edges: &[f32; EDGES], x: f32) -> usize {
+    use crate::four::{from, load};
     use core::arch::x86_64::{
         _mm_castps_si128, _mm_cmple_ps, _mm_movemask_epi8, _mm_packs_epi16, _mm_packs_epi32,
-        _mm_set_ps, _mm_set1_ps,
+        _mm_set1_ps,
     };
-    let &[a, b, c, d, e, f, g, h, i, j, k, l, m, n, o] = edges;
     let x = _mm_set1_ps(x);
-    let reached = |edges| _mm_castps_si128(_mm_cmple_ps(edges, x));
-    // The last two vectors share the edge `l`, whose second bit follows its first.
-    let low = _mm_packs_epi32(
-        reached(_mm_set_ps(d, c, b, a)),
-        reached(_mm_set_ps(h, g, f, e)),
-    );
-    let high = _mm_packs_epi32(
-        reached(_mm_set_ps(l, k, j, i)),
-        reached(_mm_set_ps(o, n, m, l)),
-    );
+    let reached = |at| {
+        let four = from(edges, at).map_or(x, |four| load(four));
+        _mm_castps_si128(_mm_cmple_ps(four, x))
+    };
+    // The last two vectors share the twelfth edge, whose second bit follows its first.
+    let low = _mm_packs_epi32(reached(0), reached(4));
+    let high = _mm_packs_epi32(reached(8), reached(11));
     let bits = _mm_movemask_epi8(_mm_packs_epi16(low, high));
     let reached = bits.trailing_ones() as usize;
     reached - usize::from(reached > 12)
@@ -105,6 +103,12 @@ pub fn edges_of_sorted(values: &[f32]) -> Option<[f32; EDGES]> {
     Some(edges)
 }
 
+/// What the moments take in of a value.
+#[inline]
+fn deviation(value: f32, mean: f32) -> f32 {
+    (value - mean).clamp(-MAX_DEVIATION, MAX_DEVIATION)
+}
+
 /// One feature's window: 52 bytes whatever its length.
 ///
 /// Made for windows of at most 65,535 samples; in longer ones full bins stay full.
@@ -117,9 +121,10 @@ pub struct Window {
     max: f32,
 }
 
-/// The state of one feature may not grow beyond this, contract and drift together.
+/// The state of one feature may not grow beyond this, contract and drift together. What both have of
+/// the profile to be faster is no state.
 const STATE_BYTES: usize = 104;
-const _: () = assert!(size_of::<contract::FeatureState>() + size_of::<Window>() <= STATE_BYTES);
+const _: () = assert!(contract::state_bytes::<64>() + size_of::<Windows<64>>() <= 64 * STATE_BYTES);
 
 impl Default for Window {
     fn default() -> Self {
@@ -144,8 +149,7 @@ impl Window {
         }
         let bin = &mut self.bins[bin_of(&feature.edges, value)];
         *bin = bin.saturating_add(1);
-        let deviation = (value - feature.mean).clamp(-MAX_DEVIATION, MAX_DEVIATION);
-        self.moments.push(deviation);
+        self.moments.push(deviation(value, feature.mean));
         self.min = if value < self.min { value } else { self.min };
         self.max = if value > self.max { value } else { self.max };
     }

@@ -13,7 +13,7 @@ use crate::contract::{
     Contract, Outcome, Sample, SampleCheck, SourceInfo, SourceViolation, Violation, ViolationSet,
     check_source,
 };
-use crate::drift::{self, Window};
+use crate::drift::{self, Windows};
 use crate::engine::Engine;
 use crate::guard::{Guard, InferenceError, Prediction};
 use crate::policy::{Action, Policy};
@@ -35,6 +35,12 @@ pub struct Step {
     pub window_closed: bool,
 }
 
+/// Values of one sample, where vectors of four can be stored without crossing a boundary of sixteen
+/// bytes: that takes some processors several cycles.
+#[derive(Debug)]
+#[cfg_attr(target_arch = "x86_64", repr(align(64)))]
+struct Aligned<const F: usize>([f32; F]);
+
 /// A model at work on one stream.
 ///
 /// `S` is the memory of the model's input tensor, at least window times features long: an array, a
@@ -50,14 +56,14 @@ pub struct Runtime<E, S, const F: usize, const C: usize> {
     profile: Profile<F, C>,
     policy: Policy,
     contract: Contract<F>,
-    drift: [Window; F],
+    drift: Windows<F>,
     guard: Guard<C>,
     alarms: Alarms,
     tensor: S,
     /// Samples in the tensor; a full one has been inferred.
     filled: usize,
     /// The sample at hand, as the model shall see it.
-    values: [f32; F],
+    values: Aligned<F>,
     output: [f32; C],
     /// Samples offered since an answer was last due.
     since_answer: u32,
@@ -91,15 +97,15 @@ where
         Ok(Self {
             engine,
             release,
+            contract: Contract::new(&profile, &policy),
+            drift: Windows::new(&profile.features),
             profile,
             policy,
-            contract: Contract::default(),
-            drift: [Window::EMPTY; F],
             guard: Guard::default(),
             alarms: Alarms::default(),
             tensor,
             filled: 0,
-            values: [0.0; F],
+            values: Aligned([0.0; F]),
             output: [0.0; C],
             since_answer: 0,
             flagged_for: 0,
@@ -158,7 +164,7 @@ where
                 step.prediction = self.guard.fall_back(&self.policy.guard);
             }
         } else {
-            self.take_in(sample, check.outcome == Outcome::Flagged);
+            self.take_in(sample, &check);
             if self.filled == usize::from(self.profile.schema.window) {
                 self.since_answer = 0;
                 let stamp = Stamp {
@@ -233,8 +239,7 @@ where
     /// Due when a step says [`Step::window_closed`]; before that (on the way down, say) it reports a
     /// shorter window. [`Summary::dropped_events`] counts alarms that found the queue full.
     pub fn take_summary(&mut self, now_ms: u64) -> Summary<F, C> {
-        let states = self.drift.iter().zip(self.contract.features());
-        let features = self.profile.features.iter().zip(states);
+        let features = self.profile.features.iter().enumerate();
         let summary = Summary {
             release: self.release,
             windows: 1,
@@ -250,7 +255,10 @@ where
             dropped_events: self.alarms.dropped(),
             latency: self.guard.latency().clone(),
             features: features
-                .map(|(feature, (window, state))| window.summary(feature, state))
+                .filter_map(|(index, feature)| {
+                    let window = self.drift.get(index)?;
+                    Some(window.summary(feature, &self.contract.feature(index)?))
+                })
                 .collect(),
             output: self.guard.summary(&self.profile.output),
         };
@@ -309,10 +317,10 @@ where
         self.samples
     }
 
-    /// This window's drift state of each feature, in profile order.
+    /// This window's drift state of the features, in profile order.
     #[must_use]
-    pub fn windows(&self) -> &[Window] {
-        self.drift.get(..self.profile.features.len()).unwrap_or(&[])
+    pub fn windows(&self) -> &Windows<F> {
+        &self.drift
     }
 
     /// The guard's state.
@@ -344,17 +352,20 @@ where
             &self.policy,
             sample,
             now_ms,
-            &mut self.values,
+            &mut self.values.0,
             &mut report,
         )
     }
 
     /// Adds a sample to the drift windows and to the tensor.
-    fn take_in(&mut self, sample: &Sample<'_>, flagged: bool) {
-        let features = self.profile.features.iter();
-        // The values as they came: what was filled in is not evidence of anything.
-        for ((feature, window), &value) in features.zip(&mut self.drift).zip(sample.values) {
-            window.push(feature, value);
+    fn take_in(&mut self, sample: &Sample<'_>, check: &SampleCheck) {
+        if check.filled == 0 {
+            self.drift.push(&self.profile.features, &self.values.0);
+        } else {
+            // The values as they came: what was filled in is not evidence of anything.
+            let mut values = [f32::NAN; F];
+            values[..sample.values.len()].copy_from_slice(sample.values);
+            self.drift.push(&self.profile.features, &values);
         }
 
         let schema = &self.profile.schema;
@@ -369,22 +380,24 @@ where
                     self.filled -= hop;
                 }
                 let at = self.filled * count;
-                tensor[at..at + count].copy_from_slice(&self.values[..count]);
+                tensor[at..at + count].copy_from_slice(&self.values.0[..count]);
             }
             Layout::FeaturesFirst => {
                 if shift {
-                    for series in tensor.chunks_exact_mut(window).take(count) {
-                        series.copy_within(hop.., 0);
-                    }
+                    // All series at once: the end of each is then the next one's beginning, and about
+                    // to be overwritten.
+                    tensor.copy_within(hop..window * count, 0);
                     self.filled -= hop;
                 }
-                for (series, &value) in tensor.chunks_exact_mut(window).zip(&self.values[..count]) {
-                    series[self.filled] = value;
+                // Steps rather than chunks, which would divide the length for each sample.
+                let series = tensor[self.filled..].iter_mut().step_by(window);
+                for (at, &value) in series.zip(&self.values.0[..count]) {
+                    *at = value;
                 }
             }
         }
         self.filled += 1;
-        self.flagged_for = if flagged {
+        self.flagged_for = if check.outcome == Outcome::Flagged {
             u32::from(schema.window)
         } else {
             self.flagged_for.saturating_sub(1)
@@ -444,12 +457,12 @@ where
     fn close_window(&mut self) {
         self.closed = true;
         let full = self.profile.drift_window;
-        let features = self.profile.features.iter().zip(&self.drift);
-        for (index, (feature, window)) in features.enumerate() {
+        for (index, feature) in self.profile.features.iter().enumerate() {
             // One alarm a feature: the summary has the counts, and so every other statistic.
-            let excess = window
-                .statistics(feature)
-                .and_then(|found| drift::drifted(&found, &feature.limits, window.n(), full));
+            let excess = self.drift.get(index).and_then(|window| {
+                let found = window.statistics(feature)?;
+                drift::drifted(&found, &feature.limits, window.n(), full)
+            });
             if let Some(excess) = excess {
                 self.alarms.raise(Alarm::Drift {
                     statistic: excess.statistic,
@@ -474,7 +487,7 @@ where
     /// All counts at zero.
     fn start_window(&mut self) {
         self.contract.start_window();
-        self.drift = [Window::EMPTY; F];
+        self.drift.clear();
         self.guard.start_window();
         self.alarms.start_window();
         self.samples = 0;

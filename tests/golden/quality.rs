@@ -135,11 +135,11 @@ fn quality(feature: FeatureProfile, z_limit: f32, x: &[f32]) -> Quality {
         if check.violations.contains(ViolationKind::Stuck) {
             seen.first_stuck.get_or_insert(i);
         }
-        let run = contract.features()[0].run();
+        let run = contract.feature(0).unwrap().run();
         if run > seen.longest_run {
             (seen.longest_run, seen.longest_run_end) = (run, i);
         }
     }
-    seen.counts = *contract.features()[0].counts();
+    seen.counts = *contract.feature(0).unwrap().counts();
     seen
 }

@@ -1,6 +1,8 @@
 use super::*;
 use crate::contract::MISSING;
+use crate::profile::MissingPolicy;
 use crate::testing::profile;
+use proptest::prelude::*;
 
 const F: usize = 2;
 
@@ -102,7 +104,7 @@ fn values_outside_are_named_with_the_feature() {
         2
     );
     assert_eq!(
-        bench.contract.features()[1].counts()[Kind::AboveRange as usize],
+        bench.contract.feature(1).unwrap().counts()[Kind::AboveRange as usize],
         2
     );
 
@@ -124,7 +126,7 @@ fn large_z_is_counted_and_not_reported() {
     bench.expect(1, &[3.01, 0.0], &[Kind::ZScore], Outcome::Accepted);
     assert!(bench.reports.is_empty());
     assert_eq!(
-        bench.contract.features()[0].counts()[Kind::ZScore as usize],
+        bench.contract.feature(0).unwrap().counts()[Kind::ZScore as usize],
         1
     );
 }
@@ -186,7 +188,7 @@ fn a_run_of_equal_values_is_stuck_until_it_ends() {
     bench.expect(4, &[1.0, 0.0], &[Kind::Stuck], Outcome::Flagged);
     bench.expect(5, &[1.5, 0.0], &[], Outcome::Accepted);
     bench.contract.start_stream();
-    assert_eq!(bench.contract.features()[0].run(), 0);
+    assert_eq!(bench.contract.feature(0).unwrap().run(), 0);
 }
 
 #[test]
@@ -218,7 +220,7 @@ fn repeated_samples_change_nothing() {
         !check.violations.contains(Kind::Duplicate),
         "same time, other values"
     );
-    assert_eq!(bench.contract.features()[0].run(), 1);
+    assert_eq!(bench.contract.feature(0).unwrap().run(), 1);
 
     let mut clockless = Bench::new();
     clockless.profile.schema.period_ms = 0;
@@ -297,4 +299,84 @@ fn the_strongest_action_wins() {
     let check = bench.check(1, &[11.0, f32::NAN]);
     assert_eq!(check.action, Action::Fallback);
     assert_eq!(check.violations.len(), 2);
+}
+
+/// What a sensor delivers, good and bad; few values, so that they repeat.
+fn reading() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        12 => prop::sample::select(vec![-9.5f32, -1.0, -0.0, 0.0, 1.0, 2.0, 9.5]),
+        1 => -20.0f32..20.0,
+        1 => any::<f32>(),
+        1 => prop::sample::select(vec![MISSING, f32::NAN, f32::INFINITY, f32::MAX]),
+    ]
+}
+
+proptest! {
+    /// A contract that was told of the profile, and may look at several features at once, says and
+    /// remembers what one says that looks at each alone. Six features of eight, so that one group of
+    /// four is full and the other is not; or of seven, where the last have no group.
+    #[test]
+    fn several_features_at_once_are_judged_as_each_alone(
+        samples in prop::collection::vec(
+            (prop::array::uniform6(reading()), 0u32..40, any::<bool>()),
+            1..60,
+        ),
+        stuck_run in prop::sample::select(vec![0u16, 1, 2, 3]),
+        max_rate in prop::sample::select(vec![f32::INFINITY, 3.0]),
+    ) {
+        alike::<8>(&samples, stuck_run, max_rate)?;
+        alike::<7>(&samples, stuck_run, max_rate)?;
+    }
+}
+
+fn alike<const F: usize>(
+    samples: &[([f32; 6], u32, bool)],
+    stuck_run: u16,
+    max_rate: f32,
+) -> Result<(), TestCaseError> {
+    let mut profile = profile::<F, 2>(1, 1);
+    profile.features.truncate(6);
+    for feature in &mut profile.features {
+        (feature.stuck_run, feature.max_rate) = (stuck_run, max_rate);
+    }
+    let policy = Policy::standard();
+    let mut contracts = [Contract::new(&profile, &policy), Contract::default()];
+    let (mut sequence, mut time_ms) = (0u32, 0);
+    for (number, (values, jump, new_stream)) in samples.iter().enumerate() {
+        // Most follow each other; some come again, are late, or leave a gap.
+        let (step, duration_ms) = match jump {
+            0 => (0, 0),
+            1 => (3, 30),
+            2 => (u32::MAX, 10),
+            3 => (1, 0),
+            _ => (1, 10),
+        };
+        (sequence, time_ms) = (sequence.wrapping_add(step), time_ms + duration_ms);
+        let now_ms = time_ms + if *jump == 4 { 2000 } else { 0 };
+        let mut said = contracts.iter_mut().map(|contract| {
+            if number == 30 && *new_stream {
+                contract.start_stream();
+            }
+            let mut seen = [0.5; F];
+            let mut reports = Vec::new();
+            let sample = Sample {
+                sequence,
+                time_ms,
+                values,
+            };
+            let check = contract.check(&profile, &policy, &sample, now_ms, &mut seen, &mut |v| {
+                reports.push((v.kind, v.feature, v.value.to_bits(), v.first));
+            });
+            let seen = (check.outcome != Outcome::Rejected).then(|| {
+                seen.iter()
+                    .take(6)
+                    .map(|value| value.to_bits())
+                    .collect::<Vec<_>>()
+            });
+            let states: Vec<_> = (0..6).map(|index| contract.feature(index)).collect();
+            (check, seen, reports, states, *contract.stream().counts())
+        });
+        prop_assert_eq!(said.next(), said.next());
+    }
+    Ok(())
 }

@@ -1,0 +1,265 @@
+//! What the contract remembers of each feature, and what a value is checked against.
+
+#[cfg(target_arch = "x86_64")]
+mod four;
+
+use super::{ViolationKind, ViolationSet, is_missing};
+use crate::profile::{FeatureProfile, MissingPolicy};
+
+/// How one feature stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FeatureState {
+    counts: [u16; ViolationKind::PER_FEATURE],
+    run: u16,
+}
+
+impl FeatureState {
+    /// Violations of each per-feature kind in this window, saturating at 65,535.
+    #[must_use]
+    pub fn counts(&self) -> &[u16; ViolationKind::PER_FEATURE] {
+        &self.counts
+    }
+
+    /// Equal finite values in a row up to the last sample, saturating at 65,535.
+    #[must_use]
+    pub fn run(&self) -> u16 {
+        self.run
+    }
+}
+
+/// What one feature's values were.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Past {
+    /// The last finite value, NaN before the first.
+    last: f32,
+    /// The last finite value inside the plausible range, NaN before the first.
+    held: f32,
+    /// The previous sample's value, NaN when it had none that is finite.
+    previous: f32,
+    /// Finite values in a row equal to `last`, with `last` itself; at most [`LONGEST_RUN`].
+    run: u32,
+}
+
+/// Longer runs are not told apart.
+const LONGEST_RUN: u32 = u16::MAX as u32;
+
+impl Past {
+    const NOTHING: Self = Self {
+        last: f32::NAN,
+        held: f32::NAN,
+        previous: f32::NAN,
+        run: 0,
+    };
+
+    /// Takes in a value that is not there or not finite, and says which.
+    fn miss(&mut self, value: f32) -> ViolationSet {
+        self.previous = f32::NAN;
+        let mut found = ViolationSet::EMPTY;
+        found.insert(if is_missing(value) {
+            ViolationKind::Missing
+        } else {
+            ViolationKind::NotFinite
+        });
+        found
+    }
+
+    /// What stands in for a value that is not there, or `None` if the sample must be rejected.
+    fn substitute(&self, feature: &FeatureProfile) -> Option<f32> {
+        match feature.missing {
+            MissingPolicy::Reject => None,
+            MissingPolicy::HoldLast if !self.held.is_nan() => Some(self.held),
+            MissingPolicy::HoldLast | MissingPolicy::Impute => Some(feature.mean),
+        }
+    }
+
+    /// Takes in a finite value and says what is wrong with it.
+    ///
+    /// `adjacent` says that the sample follows its predecessor without a gap.
+    #[inline]
+    fn admit(
+        &mut self,
+        feature: &FeatureProfile,
+        z_limit: f32,
+        value: f32,
+        adjacent: bool,
+    ) -> ViolationSet {
+        let mut found = ViolationSet::EMPTY;
+        if value < feature.min {
+            found.insert(ViolationKind::BelowRange);
+        } else if value > feature.max {
+            found.insert(ViolationKind::AboveRange);
+        } else {
+            self.held = value;
+        }
+        if libm::fabsf(value - feature.mean) > z_limit * feature.sd {
+            found.insert(ViolationKind::ZScore);
+        }
+        if adjacent && libm::fabsf(value - self.previous) > feature.max_rate {
+            found.insert(ViolationKind::Rate);
+        }
+        self.run = if value == self.last {
+            (self.run + 1).min(LONGEST_RUN)
+        } else {
+            1
+        };
+        if feature.stuck_run > 0 && self.run >= u32::from(feature.stuck_run) {
+            found.insert(ViolationKind::Stuck);
+        }
+        (self.last, self.previous) = (value, value);
+        found
+    }
+}
+
+/// What a value turned out to be.
+pub(super) struct Found {
+    /// What is wrong with it.
+    pub(super) violations: ViolationSet,
+    /// What the model shall see.
+    pub(super) value: f32,
+    /// Whether that is another value than the sample's.
+    pub(super) filled: bool,
+    /// Whether there is nothing to fill in, so that the sample can't be used.
+    pub(super) unusable: bool,
+}
+
+/// All features' memory, by field rather than by feature: so a processor with vectors looks at four
+/// features at once, as long as there is nothing to say about them. Aligned for that.
+#[derive(Debug, Clone)]
+#[cfg_attr(target_arch = "x86_64", repr(C, align(64)))]
+pub(super) struct Memory<const F: usize> {
+    last: [f32; F],
+    held: [f32; F],
+    previous: [f32; F],
+    run: [u32; F],
+    #[cfg(target_arch = "x86_64")]
+    limits: four::Limits<F>,
+    counts: [[u16; ViolationKind::PER_FEATURE]; F],
+}
+
+/// What changes with the stream, in bytes for all features.
+pub(crate) const fn state_bytes<const F: usize>() -> usize {
+    #[cfg(target_arch = "x86_64")]
+    let limits = size_of::<four::Limits<F>>();
+    #[cfg(not(target_arch = "x86_64"))]
+    let limits = 0;
+    size_of::<Memory<F>>() - limits
+}
+
+impl<const F: usize> Memory<F> {
+    /// Nothing is remembered. `features` and `z_limit` are what values will be checked against; any
+    /// feature beyond them is looked at alone.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
+    pub(super) fn new(features: &[FeatureProfile], z_limit: f32) -> Self {
+        Self {
+            last: [Past::NOTHING.last; F],
+            held: [Past::NOTHING.held; F],
+            previous: [Past::NOTHING.previous; F],
+            run: [Past::NOTHING.run; F],
+            counts: [[0; ViolationKind::PER_FEATURE]; F],
+            #[cfg(target_arch = "x86_64")]
+            limits: four::Limits::new(features, z_limit),
+        }
+    }
+
+    pub(super) fn state(&self, index: usize) -> Option<FeatureState> {
+        Some(FeatureState {
+            counts: *self.counts.get(index)?,
+            // At most the longest.
+            run: self.run[index] as u16,
+        })
+    }
+
+    pub(super) fn start_window(&mut self) {
+        self.counts = [[0; ViolationKind::PER_FEATURE]; F];
+    }
+
+    pub(super) fn start_stream(&mut self) {
+        for index in 0..F {
+            self.remember(index, Past::NOTHING);
+        }
+    }
+
+    /// The next sample does not follow the previous one.
+    pub(super) fn step_aside(&mut self) {
+        self.previous = [f32::NAN; F];
+    }
+
+    /// Whether `values` are what the previous sample had.
+    pub(super) fn repeats(&self, values: &[f32]) -> bool {
+        let pairs = self.previous.iter().zip(values);
+        pairs.into_iter().all(|(previous, value)| {
+            if value.is_finite() {
+                previous.to_bits() == value.to_bits()
+            } else {
+                previous.is_nan()
+            }
+        })
+    }
+
+    /// Counts a violation; true when it is the first of its kind in this window.
+    pub(super) fn count(&mut self, index: usize, kind: ViolationKind) -> bool {
+        // Kinds that concern the whole sample are counted by the stream alone.
+        let Some(count) = self.counts[index].get_mut(kind as usize) else {
+            return false;
+        };
+        *count = count.saturating_add(1);
+        *count == 1
+    }
+
+    /// Takes in values, from the first on, as long as there is nothing to say about them; copies them, and
+    /// says how many they are. The sample must follow its predecessor without a gap. What is remembered
+    /// of features beyond the last value is lost.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    pub(super) fn pass(&mut self, values: &[f32], copy: &mut [f32; F]) -> usize {
+        #[allow(unsafe_code)]
+        // SAFETY: every x86-64 has SSE2.
+        unsafe {
+            self.pass_by_fours(values, copy)
+        }
+    }
+
+    /// Takes in one feature's value.
+    #[inline]
+    pub(super) fn take(
+        &mut self,
+        index: usize,
+        feature: &FeatureProfile,
+        z_limit: f32,
+        value: f32,
+        adjacent: bool,
+    ) -> Found {
+        let mut past = Past {
+            last: self.last[index],
+            held: self.held[index],
+            previous: self.previous[index],
+            run: self.run[index],
+        };
+        let found = if value.is_finite() {
+            Found {
+                violations: past.admit(feature, z_limit, value, adjacent),
+                value,
+                filled: false,
+                unusable: false,
+            }
+        } else {
+            let substitute = past.substitute(feature);
+            Found {
+                violations: past.miss(value),
+                value: substitute.unwrap_or(feature.mean),
+                filled: true,
+                unusable: substitute.is_none(),
+            }
+        };
+        self.remember(index, past);
+        found
+    }
+
+    #[inline]
+    fn remember(&mut self, index: usize, past: Past) {
+        self.last[index] = past.last;
+        self.held[index] = past.held;
+        self.previous[index] = past.previous;
+        self.run[index] = past.run;
+    }
+}

@@ -1,0 +1,161 @@
+//! The windows of all features.
+
+#[cfg(target_arch = "x86_64")]
+mod four;
+
+use super::{Moments, Window, bin_of, deviation};
+use crate::profile::{BINS, FeatureProfile};
+
+/// A [`Window`] of each feature, by field rather than by feature: so a processor with vectors adds to
+/// four features at once. What comes out is the same to the bit. Aligned for that.
+#[derive(Debug, Clone)]
+#[cfg_attr(target_arch = "x86_64", repr(C, align(64)))]
+pub struct Windows<const F: usize> {
+    /// The training means.
+    center: [f32; F],
+    bins: [[u16; BINS]; F],
+    n: [u32; F],
+    mean: [f32; F],
+    m2: [f32; F],
+    min: [f32; F],
+    max: [f32; F],
+}
+
+impl<const F: usize> Windows<F> {
+    /// Windows of these features without samples; those beyond `F` have none.
+    #[must_use]
+    pub fn new(features: &[FeatureProfile]) -> Self {
+        let mut center = [0.0; F];
+        for (center, feature) in center.iter_mut().zip(features) {
+            *center = feature.mean;
+        }
+        let Window {
+            bins,
+            moments: Moments { n, mean, m2 },
+            min,
+            max,
+        } = Window::EMPTY;
+        Self {
+            center,
+            bins: [bins; F],
+            n: [n; F],
+            mean: [mean; F],
+            m2: [m2; F],
+            min: [min; F],
+            max: [max; F],
+        }
+    }
+
+    /// Empties all windows.
+    pub fn clear(&mut self) {
+        let Window {
+            bins,
+            moments: Moments { n, mean, m2 },
+            min,
+            max,
+        } = Window::EMPTY;
+        self.bins.fill(bins);
+        self.n.fill(n);
+        self.mean.fill(mean);
+        self.m2.fill(m2);
+        self.min.fill(min);
+        self.max.fill(max);
+    }
+
+    /// Adds one sample of the features that these windows were made for. Values that are not finite are
+    /// ignored, as are those without a feature.
+    #[inline]
+    pub fn push(&mut self, features: &[FeatureProfile], values: &[f32; F]) {
+        #[cfg(target_arch = "x86_64")]
+        self.push_by_fours(features, values);
+        #[cfg(not(target_arch = "x86_64"))]
+        for (index, (feature, &value)) in features.iter().zip(values).enumerate() {
+            self.push_one(index, feature, value);
+        }
+    }
+
+    /// One feature's window, `None` from `F` on.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<Window> {
+        Some(Window {
+            bins: *self.bins.get(index)?,
+            moments: self.moments(index),
+            min: self.min[index],
+            max: self.max[index],
+        })
+    }
+
+    fn moments(&self, index: usize) -> Moments {
+        Moments {
+            n: self.n[index],
+            mean: self.mean[index],
+            m2: self.m2[index],
+        }
+    }
+
+    /// Adds one feature's value.
+    #[inline]
+    fn push_one(&mut self, index: usize, feature: &FeatureProfile, value: f32) {
+        if !value.is_finite() {
+            return;
+        }
+        let count = &mut self.bins[index][bin_of(&feature.edges, value)];
+        *count = count.saturating_add(1);
+        let mut moments = self.moments(index);
+        moments.push(deviation(value, self.center[index]));
+        (self.n[index], self.mean[index], self.m2[index]) = (moments.n, moments.mean, moments.m2);
+        let (min, max) = (&mut self.min[index], &mut self.max[index]);
+        *min = if value < *min { value } else { *min };
+        *max = if value > *max { value } else { *max };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::profile;
+    use core::array::from_fn;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Six features of eight, so that one group of four is full and the other is not; and five
+        /// places, of which the last is alone.
+        #[test]
+        fn windows_of_all_features_are_those_of_each(
+            samples in prop::collection::vec(prop::array::uniform6(prop_oneof![
+                8 => -3.0f32..3.0,
+                1 => any::<f32>(),
+                1 => prop::sample::select(vec![f32::NAN, f32::INFINITY, -0.0, 0.0, f32::MAX]),
+            ]), 0..40),
+        ) {
+            let feature = &profile::<1, 1>(1, 1).features[0];
+            let features: [_; 6] = from_fn(|index| {
+                let mut feature = feature.clone();
+                feature.mean += index as f32 / 4.0;
+                feature
+            });
+            let (mut wide, mut narrow) = (Windows::<8>::new(&features), Windows::<5>::new(&features));
+            let mut each = [Window::EMPTY; 6];
+            for sample in &samples {
+                let mut values = [f32::NAN; 8];
+                values[..6].copy_from_slice(sample);
+                wide.push(&features, &values);
+                narrow.push(&features, values.first_chunk().unwrap());
+                for ((window, feature), &value) in each.iter_mut().zip(&features).zip(sample) {
+                    window.push(feature, value);
+                }
+            }
+            // Every bit: NaN is none of them, and equal zeros have equal signs.
+            let bits = |window: &Window| std::format!("{window:?}");
+            for (index, window) in each.iter().enumerate() {
+                prop_assert_eq!(bits(&wide.get(index).unwrap()), bits(window));
+                if index < 5 {
+                    prop_assert_eq!(bits(&narrow.get(index).unwrap()), bits(window));
+                }
+            }
+            prop_assert!(wide.get(8).is_none());
+            wide.clear();
+            prop_assert_eq!(wide.get(0), Some(Window::EMPTY));
+        }
+    }
+}
