@@ -362,7 +362,7 @@ macro_rules! operators {
                 let zero = u8::read(reader)?;
                 let bytes = usize::from(u16::read(reader)?);
                 match (code, zero) {
-                    $( ($code, 0) if bytes == $name::BYTES => $name::read(reader).map(Self::$name), )*
+                    $( ($code, 0) if bytes == $name::BYTES => Some(Self::$name($name::read(reader)?)), )*
                     _ => None,
                 }
             }

@@ -12,16 +12,16 @@ use crate::program::op::{Depthwise, Quantizer};
 
 /// Depthwise convolution.
 pub fn depthwise(mut step: Step<'_, Depthwise>) -> Option<()> {
-    let op = *step.op();
+    let op = step.op();
     if step.layout() != Layout::CortexM || op.multiplier != 1 {
         return portable::depthwise(step);
     }
     let channels = step.program().get(op.channels as usize..)?.as_ptr();
     let channels = channels.cast::<Stored>();
     let weights = step.program().get(op.weights as usize..)?.as_ptr();
-    let Some(slices) = Slices::of(&op) else {
+    let Some(slices) = Slices::of(op) else {
         // SAFETY: the step's operator was verified against this arena and this program.
-        unsafe { Windows::new(&op, step.arena(), weights, channels).run() };
+        unsafe { Windows::new(op, step.arena(), weights, channels).run() };
         return Some(());
     };
     let arena = step.arena();
@@ -31,7 +31,7 @@ pub fn depthwise(mut step: Step<'_, Depthwise>) -> Option<()> {
     unsafe {
         let scratch = start.add(op.scratch as usize);
         Planes {
-            op: &op,
+            op,
             slices,
             channels,
             weights: weights.cast(),

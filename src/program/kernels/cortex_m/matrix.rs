@@ -11,7 +11,7 @@ use crate::program::op::{Conv, Dense, Quantizer};
 
 /// Fully connected layer.
 pub fn dense(mut step: Step<'_, Dense>) -> Option<()> {
-    let op = *step.op();
+    let op = step.op();
     let (inputs, outputs) = (usize::from(op.inputs), usize::from(op.outputs));
     let shape = Shape {
         products: inputs,
@@ -23,11 +23,10 @@ pub fn dense(mut step: Step<'_, Dense>) -> Option<()> {
     };
     let rows = usize::from(op.rows);
     let read = op.input as usize + (rows - 1) * inputs + inputs.next_multiple_of(4);
-    let whole = read <= step.arena().len();
-    let matrix = Matrix::new(step.layout(), step.program(), shape);
-    let Some(matrix) = matrix.filter(|_| whole) else {
+    if step.layout() != Layout::CortexM || read > step.arena().len() {
         return portable::dense(step);
-    };
+    }
+    let matrix = Matrix::new(step.program(), shape)?;
     let start = step.arena().as_mut_ptr().cast::<u8>();
     for row in 0..rows {
         // SAFETY: the verifier placed `rows` vectors of `inputs` and of `outputs` in the arena, and
@@ -93,11 +92,8 @@ pub struct Rows {
 }
 
 impl Matrix {
-    /// `None` for another layout.
-    pub fn new(layout: Layout, program: &[u8], shape: Shape) -> Option<Self> {
-        if layout != Layout::CortexM {
-            return None;
-        }
+    /// Of a program in the layout for Cortex-M.
+    pub fn new(program: &[u8], shape: Shape) -> Option<Self> {
         let channels = program.get(shape.channels as usize..)?.as_ptr();
         let weights = program.get(shape.weights as usize..)?.as_ptr();
         // SAFETY: the verifier found whole channels at this offset, a multiple of four, and the

@@ -7,7 +7,7 @@ use core::arch::asm;
 
 /// Pooling.
 pub fn pool(mut step: Step<'_, Pool>) -> Option<()> {
-    let op = *step.op();
+    let op = step.op();
     let taps = u32::from(op.window.kernel_h) * u32::from(op.window.kernel_w);
     // Sums of as many elements fit 16 bits.
     if op.maximum == 0 && taps > 255 {
@@ -17,7 +17,7 @@ pub fn pool(mut step: Step<'_, Pool>) -> Option<()> {
     for y in 0..op.output.height {
         for x in 0..op.output.width {
             // SAFETY: a pixel of an operator that was verified against this arena.
-            unsafe { pixel(&op, start, y, x) };
+            unsafe { pixel(op, start, y, x) };
         }
     }
     Some(())

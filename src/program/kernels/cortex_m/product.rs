@@ -55,7 +55,7 @@ unsafe extern "C" fn products(products: &Products) {
 
 /// Product of two tensors.
 pub fn mul(mut step: Step<'_, Mul>) -> Option<()> {
-    let (op, program) = (*step.op(), step.program());
+    let (op, program) = (step.op(), step.program());
     if op.multiplier < 1 << 30 || op.shift >= 0 {
         return portable::mul(step);
     }

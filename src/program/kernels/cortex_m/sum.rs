@@ -115,7 +115,7 @@ unsafe extern "C" fn pairs(sums: &Sums) {
 
 /// Sum or difference of two tensors.
 pub fn add(mut step: Step<'_, Add>) -> Option<()> {
-    let (op, program) = (*step.op(), step.program());
+    let (op, program) = (step.op(), step.program());
     if Sums::new(&op.scale).is_none() {
         return portable::add(step);
     }

@@ -2,6 +2,7 @@
 
 use super::matrix::{Matrix, Rows, Shape};
 use super::sum;
+use crate::program::Layout;
 use crate::program::exec::Step;
 use crate::program::kernels::portable;
 use crate::program::layout;
@@ -9,28 +10,42 @@ use crate::program::op::{AddScale, Conv, ConvAdd};
 
 /// Convolution.
 pub fn conv(mut step: Step<'_, Conv>) -> Option<()> {
-    let op = *step.op();
-    let Some(matrix) = Matrix::new(step.layout(), step.program(), Shape::of(&op)) else {
+    if step.layout() != Layout::CortexM {
         return portable::conv(step);
-    };
-    let arena = Arena::new(step.arena());
+    }
+    let (op, program) = (step.op(), step.program());
     // SAFETY: the step's operator was verified against this arena and this program.
-    unsafe { Windows::new(&op, arena, matrix, None).run() };
-    Some(())
+    unsafe { run(op, program, step.arena(), None) }
 }
 
 /// Convolution and sum.
 pub fn conv_add(mut step: Step<'_, ConvAdd>) -> Option<()> {
-    let op = *step.op();
-    let matrix = Matrix::new(step.layout(), step.program(), Shape::of(&op.conv));
-    let Some(matrix) = matrix else {
+    if step.layout() != Layout::CortexM {
         return portable::conv_add(step);
-    };
-    let arena = Arena::new(step.arena());
+    }
+    let (op, program) = (step.op(), step.program());
+    let add = Some((op.other as usize, &op.add));
     // SAFETY: as in `conv`; the other addend is as long as the output and lies in the arena too.
+    unsafe { run(&op.conv, program, step.arena(), add) }
+}
+
+/// Either of them, once in an image.
+///
+/// # Safety
+/// `op` must have been verified against program and arena, and what is added must lie in the arena.
+#[inline(never)]
+unsafe fn run(
+    op: &Conv,
+    program: &[u8],
+    arena: &mut [i8],
+    add: Option<(usize, &AddScale)>,
+) -> Option<()> {
+    let matrix = Matrix::new(program, Shape::of(op))?;
+    let arena = Arena::new(arena);
+    // SAFETY: the caller's promise.
     unsafe {
-        let other = arena.start.add(op.other as usize).cast_const();
-        Windows::new(&op.conv, arena, matrix, Some((other, op.add))).run();
+        let add = add.map(|(other, scale)| (arena.start.add(other).cast_const(), scale));
+        Windows::new(op, arena, matrix, add).run();
     }
     Some(())
 }
@@ -56,7 +71,7 @@ impl Arena {
 struct Windows<'a> {
     op: &'a Conv,
     matrix: Matrix,
-    add: Option<(*const u8, AddScale)>,
+    add: Option<(*const u8, &'a AddScale)>,
     input: *const u8,
     output: *mut u8,
     /// Widened activations, bytes of two pixels, and outputs before the sum.
@@ -78,7 +93,7 @@ impl<'a> Windows<'a> {
         op: &'a Conv,
         arena: Arena,
         matrix: Matrix,
-        add: Option<(*const u8, AddScale)>,
+        add: Option<(*const u8, &'a AddScale)>,
     ) -> Self {
         let (row, tail) = (layout::conv_row(op), layout::conv_tail(op));
         let plain = op.window.dilation_h == 1 && op.window.dilation_w == 1;

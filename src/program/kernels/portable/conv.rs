@@ -6,31 +6,21 @@ use crate::program::Layout;
 use crate::program::exec::Step;
 use crate::program::kernels::portable::elementwise::sum;
 use crate::program::layout;
-use crate::program::op::{Conv, ConvAdd, Dense, Depthwise};
+use crate::program::op::{AddScale, Conv, ConvAdd, Dense, Depthwise};
 use core::iter::repeat;
 
 /// Convolution: TensorFlow Lite's `reference_integer_ops::ConvPerChannel`, with the input's zero
 /// point folded into the biases.
 pub fn conv(mut step: Step<'_, Conv>) -> Option<()> {
-    let (op, layout, program) = (*step.op(), step.layout(), step.program());
-    each_output(&op, layout, program, step.arena(), |_, _, value| {
-        Some(value)
-    })
+    let (op, layout, program) = (step.op(), step.layout(), step.program());
+    each_output(op, layout, program, step.arena(), None)
 }
 
 /// Convolution and sum: [`conv`], then [`super::add`] of the other tensor and what it made.
 pub fn conv_add(mut step: Step<'_, ConvAdd>) -> Option<()> {
-    let (op, layout, program) = (*step.op(), step.layout(), step.program());
-    each_output(
-        &op.conv,
-        layout,
-        program,
-        step.arena(),
-        |arena, index, value| {
-            let other = *arena.get((op.other as usize).checked_add(index)?)?;
-            Some(sum(&op.add, other, value))
-        },
-    )
+    let (op, layout, program) = (step.op(), step.layout(), step.program());
+    let add = Some((op.other as usize, &op.add));
+    each_output(&op.conv, layout, program, step.arena(), add)
 }
 
 /// Output channels that are computed together, so that each input is read once for all of them.
@@ -41,14 +31,15 @@ fn group(out: usize, count: usize) -> [usize; GROUP] {
     [0, 1, 2, 3].map(|next| (out + next).min(count - 1))
 }
 
-/// Calls `last` with the arena, the output's index and the convolution's value, and stores what it
-/// gives.
+/// Every output of a convolution, with the other tensor, at its place in the arena, added where there is one. Both
+/// operators share it, as it is large.
+#[inline(never)]
 fn each_output(
     op: &Conv,
     layout: Layout,
     program: &[u8],
     arena: &mut [i8],
-    last: impl Fn(&[i8], usize, i8) -> Option<i8>,
+    add: Option<(usize, &AddScale)>,
 ) -> Option<()> {
     let count = usize::from(op.output.channels);
     let mut index = 0;
@@ -69,8 +60,10 @@ fn each_output(
                 for (products, out) in products.into_iter().zip(out..count) {
                     let channel = layout::channel(layout, program, op.channels, out)?;
                     let total = channel.bias.wrapping_add(products);
-                    let value = finish(total, &channel, &op.quantizer);
-                    let value = last(arena, index, value)?;
+                    let mut value = finish(total, &channel, &op.quantizer);
+                    if let Some((other, scale)) = add {
+                        value = sum(scale, *arena.get(other.checked_add(index)?)?, value);
+                    }
                     *arena.get_mut(op.output.offset as usize + index)? = value;
                     index += 1;
                 }
@@ -178,7 +171,7 @@ fn indexed_sum(
 /// Depthwise convolution: TensorFlow Lite's `reference_integer_ops::DepthwiseConvPerChannel`, with
 /// the input's zero point folded into the biases.
 pub fn depthwise(mut step: Step<'_, Depthwise>) -> Option<()> {
-    let (op, layout, program) = (*step.op(), step.layout(), step.program());
+    let (op, layout, program) = (step.op(), step.layout(), step.program());
     let arena = step.arena();
     let count = usize::from(op.output.channels);
     let mut at = op.output.offset as usize;
@@ -187,11 +180,11 @@ pub fn depthwise(mut step: Step<'_, Depthwise>) -> Option<()> {
             for out in (0..count).step_by(GROUP) {
                 let whole = out + GROUP <= count;
                 let products = if layout == Layout::Natural && op.multiplier == 1 && whole {
-                    depthwise_sums(&op, program, arena, [y, x, out])?
+                    depthwise_sums(op, program, arena, [y, x, out])?
                 } else {
                     let mut sums = [0; GROUP];
                     for (sum, out) in sums.iter_mut().zip(out..count) {
-                        *sum = depthwise_sum(&op, layout, program, arena, [y, x, out])?;
+                        *sum = depthwise_sum(op, layout, program, arena, [y, x, out])?;
                     }
                     sums
                 };
@@ -279,7 +272,7 @@ fn depthwise_sum(
 /// Fully connected layer: TensorFlow Lite's `reference_integer_ops::FullyConnected`, with the
 /// input's zero point folded into the biases and a scale an output.
 pub fn dense(mut step: Step<'_, Dense>) -> Option<()> {
-    let (op, layout, program) = (*step.op(), step.layout(), step.program());
+    let (op, layout, program) = (step.op(), step.layout(), step.program());
     let arena = step.arena();
     let inputs = usize::from(op.inputs);
     let mut at = op.output as usize;
@@ -300,7 +293,7 @@ pub fn dense(mut step: Step<'_, Dense>) -> Option<()> {
                     let weights = program.get(op.weights as usize..)?;
                     for (sum, out) in products.iter_mut().zip(outs) {
                         for (index, &value) in vector.iter().enumerate() {
-                            let index = layout::dense_weight(layout, &op, [out, index]);
+                            let index = layout::dense_weight(layout, op, [out, index]);
                             let weight = layout::matrix_weight(layout, weights, index)?;
                             *sum = sum.wrapping_add(i32::from(value) * i32::from(weight));
                         }

@@ -67,7 +67,7 @@ fn element(operand: &Operand, program: &[u8], arena: &[i8], index: usize) -> Opt
 
 /// Sum or difference of two tensors.
 pub fn add(mut step: Step<'_, Add>) -> Option<()> {
-    let (op, program) = (*step.op(), step.program());
+    let (op, program) = (step.op(), step.program());
     let arena = step.arena();
     for index in 0..op.len as usize {
         let a = element(&op.a, program, arena, index)?;
@@ -79,7 +79,7 @@ pub fn add(mut step: Step<'_, Add>) -> Option<()> {
 
 /// Product of two tensors: TensorFlow Lite's `reference_integer_ops::MulElementwise`.
 pub fn mul(mut step: Step<'_, Mul>) -> Option<()> {
-    let (op, program) = (*step.op(), step.program());
+    let (op, program) = (step.op(), step.program());
     let arena = step.arena();
     for index in 0..op.len as usize {
         let a = i32::from(element(&op.a, program, arena, index)?) - i32::from(op.zero_a);
@@ -92,7 +92,7 @@ pub fn mul(mut step: Step<'_, Mul>) -> Option<()> {
 
 /// A function of one element by its table.
 pub fn lookup(mut step: Step<'_, Lookup>) -> Option<()> {
-    let (op, program) = (*step.op(), step.program());
+    let (op, program) = (step.op(), step.program());
     let table = program.get(op.table as usize..)?.first_chunk::<256>()?;
     let arena = step.arena();
     part(arena, op.input as usize, op.len as usize)?;

@@ -8,13 +8,13 @@ use crate::program::op::{Mean, Pool};
 
 /// Pooling: TensorFlow Lite's `reference_integer_ops::AveragePool` and `MaxPool`.
 pub fn pool(mut step: Step<'_, Pool>) -> Option<()> {
-    let op = *step.op();
+    let op = step.op();
     let arena = step.arena();
     let mut at = op.output.offset as usize;
     for y in 0..usize::from(op.output.height) {
         for x in 0..usize::from(op.output.width) {
             for c in 0..usize::from(op.output.channels) {
-                let value = pooled(&op, arena, [y, x, c])?;
+                let value = pooled(op, arena, [y, x, c])?;
                 let value = value.max(i32::from(op.min)).min(i32::from(op.max));
                 *arena.get_mut(at)? = value as i8;
                 at += 1;
@@ -51,7 +51,7 @@ fn pooled(op: &Pool, arena: &[i8], [y, x, c]: [usize; 3]) -> Option<i32> {
 /// Mean over rows and columns: TensorFlow Lite's `reference_ops::QuantizedMeanOrSum`. The number of
 /// pixels is part of the multiplier already.
 pub fn mean(mut step: Step<'_, Mean>) -> Option<()> {
-    let op = *step.op();
+    let op = step.op();
     let arena = step.arena();
     let channels = usize::from(op.input.channels);
     let pixels = usize::from(op.input.height) * usize::from(op.input.width);

@@ -5,7 +5,7 @@ use crate::program::op::{Copy, Fill};
 
 /// Strided copy, the last axis fastest.
 pub fn copy(mut step: Step<'_, Copy>) -> Option<()> {
-    let op = *step.op();
+    let op = step.op();
     let arena = step.arena();
     let [n0, n1, n2, n3] = op.shape.map(usize::from);
     let [i0, i1, i2, i3] = op.input_strides.map(|stride| stride as usize);
@@ -33,7 +33,7 @@ pub fn copy(mut step: Step<'_, Copy>) -> Option<()> {
 
 /// A stretch of one value.
 pub fn fill(mut step: Step<'_, Fill>) -> Option<()> {
-    let op = *step.op();
+    let op = step.op();
     let start = op.output as usize;
     let end = start.checked_add(op.len as usize)?;
     step.arena().get_mut(start..end)?.fill(op.value);

@@ -8,7 +8,7 @@ use crate::program::op::Softmax;
 
 /// Softmax over each row.
 pub fn softmax(mut step: Step<'_, Softmax>) -> Option<()> {
-    let op = *step.op();
+    let op = step.op();
     let arena = step.arena();
     let columns = usize::from(op.columns);
     for row in 0..usize::from(op.rows) {
@@ -16,10 +16,10 @@ pub fn softmax(mut step: Step<'_, Softmax>) -> Option<()> {
         let output = op.output as usize + row * columns;
         let values = arena.get(input..input.checked_add(columns)?)?;
         let max = values.iter().copied().max()?;
-        let sum = total(values.iter().map(|&value| exponential(&op, value, max)));
+        let sum = total(values.iter().map(|&value| exponential(op, value, max)));
         for index in 0..columns {
             let value = *arena.get(input + index)?;
-            *arena.get_mut(output + index)? = share(sum, exponential(&op, value, max));
+            *arena.get_mut(output + index)? = share(sum, exponential(op, value, max));
         }
     }
     Some(())
