@@ -107,7 +107,12 @@ impl Importer {
         }
         let name = context.name(index).to_owned();
         let shape = &self.known(context, index)?.shape;
-        if !is_bias(shape, outputs) {
+        let fits = match &*context.node.operator {
+            // One axis, and no number for all.
+            "Conv" | "QLinearConv" => *shape == [outputs],
+            _ => is_bias(shape, outputs),
+        };
+        if !fits {
             let why = format!("its bias {name} is {shape:?} for {outputs} outputs");
             return Err(context.error(why, EXPORT));
         }

@@ -135,7 +135,7 @@ impl Importer {
                 None if importer.given(context, 1) => importer.integers(context, 1)?,
                 None => return Ok(Vec::new()),
             };
-            axes.iter().map(|&axis| context.axis(axis, rank)).collect()
+            distinct_axes(context, &axes, rank)
         };
         let dims = match &*context.node.operator {
             "Flatten" => {
@@ -196,7 +196,10 @@ impl Importer {
         let mut open = None;
         for (axis, &extent) in wanted.iter().enumerate() {
             dims.push(match usize::try_from(extent) {
-                Ok(0) if !keeps_zero => form.dims.get(axis).copied().unwrap_or(1),
+                Ok(0) if !keeps_zero => *form.dims.get(axis).ok_or_else(|| {
+                    let why = format!("{wanted:?} keeps an axis {axis} of {:?}", form.dims);
+                    context.error(why, EXPORT)
+                })?,
                 Ok(extent) => extent,
                 Err(_) if extent == -1 && open.is_none() => {
                     open = Some(axis);
@@ -308,10 +311,7 @@ impl Importer {
             None => self.integers(context, 1)?,
         };
         let axes: Vec<usize> = if self.given(context, 3) {
-            let axes = self.integers(context, 3)?;
-            axes.iter()
-                .map(|&axis| context.axis(axis, rank))
-                .collect::<Result<_>>()?
+            distinct_axes(context, &self.integers(context, 3)?, rank)?
         } else {
             (0..rank).collect()
         };
@@ -406,8 +406,7 @@ impl Importer {
         }
         let (mut begin, mut stride) = (vec![0; form.shape().len()], vec![1; form.shape().len()]);
         let mut dims = form.dims.clone();
-        for (index, &axis) in axes.iter().enumerate() {
-            let axis = context.axis(axis, rank)?;
+        for (index, axis) in distinct_axes(context, &axes, rank)?.into_iter().enumerate() {
             let extent = form.dims[axis] as i64;
             let place = |at: i64| {
                 (if at < 0 {
@@ -439,6 +438,20 @@ impl Importer {
         let output = self.moved(context.place, Kind::Slice { begin, stride }, tensor, &form);
         Ok(self.like(context, 0, output, form))
     }
+}
+
+/// Axes of a tensor, none of them twice.
+fn distinct_axes(context: &Context<'_>, axes: &[i64], rank: usize) -> Result<Vec<usize>> {
+    let found = axes.iter().map(|&axis| context.axis(axis, rank));
+    let found: Vec<usize> = found.collect::<Result<_>>()?;
+    let mut seen = vec![false; rank];
+    for &axis in &found {
+        if core::mem::replace(&mut seen[axis], true) {
+            let why = format!("its axes {axes:?} name axis {axis} twice");
+            return Err(context.error(why, EXPORT));
+        }
+    }
+    Ok(found)
 }
 
 /// Where an axis of `[n, c, l]` or `[n, c, h, w]` lies in `[n, h, w, c]`.

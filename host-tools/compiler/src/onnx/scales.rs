@@ -241,9 +241,33 @@ impl Importer {
                 );
                 Err(context.error(why, "quantize the value anew between the two"))
             }
-            _ => {
+            Some(_) => Ok(()),
+            None => {
                 *known = Some(said);
+                self.spread_scales();
                 Ok(())
+            }
+        }
+    }
+
+    /// What an integer input was moved to before anything said its scale has the same one: the input first, then
+    /// whatever else is made of it.
+    fn spread_scales(&mut self) {
+        let moves = |kind: &Kind| {
+            matches!(
+                kind,
+                Kind::Reshape | Kind::Transpose { .. } | Kind::Slice { .. } | Kind::Pad { .. }
+            )
+        };
+        let nodes = self.graph.nodes.iter().filter(|node| moves(&node.kind));
+        let pairs =
+            nodes.filter_map(|node| Some((node.inputs.first().copied()??, *node.outputs.first()?)));
+        let pairs: Vec<(TensorId, TensorId)> = pairs.collect();
+        let back = pairs.iter().rev().map(|&(from, to)| (to, from));
+        for (known, other) in back.chain(pairs.iter().copied()) {
+            if self.graph.tensor(other).quantization.is_none() {
+                let quantization = self.graph.tensor(known).quantization.clone();
+                self.graph.tensors[other.0].quantization = quantization;
             }
         }
     }

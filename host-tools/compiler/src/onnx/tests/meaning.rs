@@ -422,6 +422,78 @@ fn shapes_and_steps_without_end_are_no_arithmetic() {
     assert_eq!(run(&slice.bytes(), &input), input[8..12]);
 }
 
+/// A convolution's bias has one axis, and an element an output.
+#[test]
+fn a_bias_of_another_shape_is_none_of_a_convolution() {
+    let conv = |dims: &[i64]| {
+        let count = dims.iter().product::<i64>() as usize;
+        Builder::new(&[1, 1, 1, 1])
+            .int8("w", &[2, 1, 1, 1], &[1, 2])
+            .scale("ws", 0.25, 0)
+            .float("b", dims, &[1.0, 2.0][..count])
+            .edge("x", "a")
+            .node("DequantizeLinear", &["w", "ws", "wsz"], "wr")
+            .node("Conv", &["a", "wr", "b"], "c")
+            .edge("c", "y")
+            .bytes()
+    };
+    assert_eq!(run(&conv(&[2]), &[4.0]), [2.0, 4.0]);
+    for dims in [&[1, 2][..], &[2, 1], &[1]] {
+        let why = refusal(&conv(dims));
+        assert!(
+            why.contains(&format!("its bias b is {dims:?} for 2 outputs")),
+            "{why}"
+        );
+    }
+}
+
+/// An int8 input that is moved before anything says its scale has the scale that it is read with.
+#[test]
+fn a_scale_reaches_an_integer_input_through_moves() {
+    let moved = |other: &str| {
+        let mut builder = Builder::new(&[1, 2, 3])
+            .scale("t", 0.25, 0)
+            .longs("to", &[1, 6])
+            .node("Transpose", &["x"], "turned")
+            .ints("perm", &[0, 2, 1])
+            .node("Reshape", &["turned", "to"], "line")
+            .node("Reshape", &["x", "to"], "other")
+            .node("DequantizeLinear", &["line", "s", "sz"], "a")
+            .node(
+                "DequantizeLinear",
+                &["other", other, &format!("{other}z")],
+                "b",
+            )
+            .node("Add", &["a", "b"], "sum")
+            .edge("sum", "y");
+        let input = builder.0.inputs[0].kind.as_mut();
+        input
+            .and_then(|it| it.tensor.as_mut())
+            .expect("a tensor")
+            .element = 3;
+        builder.bytes()
+    };
+    let graph = import(&moved("s")).expect("it says what scale its input has");
+    for tensor in graph
+        .tensors
+        .iter()
+        .filter(|it| it.data.is_none() && it.name != "y_q")
+    {
+        let quantization = tensor.quantization.as_ref().expect(&tensor.name);
+        assert_eq!(
+            (quantization.scales[0], quantization.zero_points[0]),
+            (0.5, 3)
+        );
+    }
+    // The sum of the input as it lies and turned.
+    assert_eq!(
+        run(&moved("s"), &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]),
+        [0.0, 4.0, 3.0, 7.0, 6.0, 10.0]
+    );
+    let why = refusal(&moved("t"));
+    assert!(why.contains("it reads it with 0.25 and 0"), "{why}");
+}
+
 #[test]
 fn what_contradicts_onnx_is_refused() {
     let start = || Builder::new(&[1, 2, 3]).edge("x", "a");
@@ -431,6 +503,40 @@ fn what_contradicts_onnx_is_refused() {
                 .longs("axes", &[1])
                 .node("Squeeze", &["a", "axes"], "y"),
             "longer than one",
+        ),
+        (
+            Builder::new(&[1, 1, 6])
+                .edge("x", "a")
+                .longs("axes", &[0, -3])
+                .node("Squeeze", &["a", "axes"], "y"),
+            "name axis 0 twice",
+        ),
+        (
+            start()
+                .longs("axes", &[0, 0])
+                .node("Unsqueeze", &["a", "axes"], "y"),
+            "name axis 0 twice",
+        ),
+        (
+            start()
+                .longs("from", &[0, 1])
+                .longs("to", &[1, 2])
+                .longs("axes", &[2, -1])
+                .node("Slice", &["a", "from", "to", "axes"], "y"),
+            "name axis 2 twice",
+        ),
+        (
+            start()
+                .longs("pads", &[1, 1, 0, 0])
+                .longs("axes", &[1, 1])
+                .node("Pad", &["a", "pads", "", "axes"], "y"),
+            "name axis 1 twice",
+        ),
+        (
+            start()
+                .longs("to", &[1, 6, 1, 0])
+                .node("Reshape", &["a", "to"], "y"),
+            "keeps an axis 3 of [1, 2, 3]",
         ),
         (
             start()
