@@ -1,8 +1,8 @@
 //! Small sound files of both formats: they compile, and between them come through all operators of the
-//! importers. The fuzz targets begin with other ones, which reach fewer.
+//! importers. The fuzz targets begin with them.
 
 #[allow(dead_code, reason = "tests ask for more of a graph than its file")]
-#[path = "common/graphs.rs"]
+#[path = "common/graphs/mod.rs"]
 mod graphs;
 #[allow(dead_code, reason = "other tests break files, too")]
 #[path = "common/tflite.rs"]

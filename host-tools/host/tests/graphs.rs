@@ -9,7 +9,7 @@
 #[path = "../../../tests/program/engines.rs"]
 #[allow(dead_code, reason = "the suite needs more of it")]
 mod engine_list;
-#[path = "../../compiler/tests/common/graphs.rs"]
+#[path = "../../compiler/tests/common/graphs/mod.rs"]
 mod graphs;
 
 use edgeward::engine::Engine;
