@@ -110,6 +110,20 @@ fn this_processor_has_vector_kernels() {
     }
 }
 
+/// What the suite did not run on: each engine for x86-64 that this processor lacks is told.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn every_engine_for_x86_64_runs_here() {
+    let all = [Isa::Avx512, Isa::Avx2].map(|isa| (isa, engine(isa.name())));
+    let here: Vec<_> = Isa::available().collect();
+    let absent = all.iter().filter(|(isa, _)| !here.contains(isa));
+    let absent: Vec<&str> = absent.map(|(_, engine)| engine.name).collect();
+    if !absent.is_empty() {
+        println!("skipped: this processor has no {}", absent.join(" and no "));
+    }
+    assert_eq!(here.len() + absent.len(), all.len());
+}
+
 /// Cases of the suite that run on each engine: fewer where the processor is an emulated one.
 const CASES: u64 = if cfg!(target_arch = "aarch64") {
     15_600
