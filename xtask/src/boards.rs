@@ -75,21 +75,20 @@ pub fn processor(root: &Path, name: &str) -> Result<String> {
     value.with_context(|| format!("{}: no target", path.display()))
 }
 
-/// Names that an allocator has, of Rust's or of C's: whole ones, as they are linked.
-const ALLOCATORS: [&str; 10] = [
+/// Names of C's allocators: whole ones, as they are linked.
+const OF_C: [&str; 5] = ["malloc", "calloc", "realloc", "free", "_sbrk"];
+/// What is in the names of what the compiler makes for an allocator of Rust's.
+const OF_RUST: [&str; 6] = [
     "__rust_alloc",
-    "__rust_alloc_zeroed",
-    "__rust_realloc",
     "__rust_dealloc",
-    "__rust_no_alloc_shim_is_unstable",
-    "malloc",
-    "calloc",
-    "realloc",
-    "free",
-    "_sbrk",
+    "__rust_realloc",
+    "__rust_no_alloc_shim",
+    "__rg_",
+    "__rdl_",
 ];
 
-/// Fails when something in an image allocates.
+/// Fails when a name in an image is an allocator's, or of the crate `alloc`. `boards/common/src/heap.rs` sees to
+/// it that there is none; this is for boards that do not lean on that crate, as far as names tell.
 fn check_no_allocator(image: &Path) -> Result<()> {
     let bytes = std::fs::read(image).with_context(|| image.display().to_string())?;
     let symbols = Elf(&bytes).symbols().context("no 32-bit ELF image")?;
@@ -108,15 +107,16 @@ fn check_no_allocator(image: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a symbol is an allocator's. Those of Rust are mangled where the compiler makes them itself.
+/// Whether a symbol is an allocator's, or of what needs one.
 fn allocates(name: &str) -> bool {
-    let rust = [
-        "__rust_alloc",
-        "__rust_realloc",
-        "__rg_alloc",
-        "__rdl_alloc",
-    ];
-    ALLOCATORS.contains(&name) || rust.iter().any(|part| name.contains(part))
+    OF_C.contains(&name)
+        || OF_RUST.iter().any(|part| name.contains(part))
+        || name.starts_with("_ZN5alloc")
+        || name.match_indices("_5alloc").any(|(at, _)| {
+            // A crate's name stands behind its hash, one of a module behind the crate's.
+            let hash = name.get(..at).and_then(|before| before.rsplit_once("Cs"));
+            hash.is_some_and(|(_, hash)| hash.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+        })
 }
 
 #[cfg(test)]
@@ -130,15 +130,103 @@ mod tests {
             "__rust_alloc",
             "_RNvCsj4CZ6flxxfE_7___rustc12___rust_alloc",
             "_ZN7___rustc12___rust_alloc17h0123456789abcdefE",
+            "_RNvCsj4CZ6flxxfE_7___rustc14___rust_dealloc",
+            "_RNvCsj4CZ6flxxfE_7___rustc35___rust_no_alloc_shim_is_unstable_v2",
+            "_ZN5alloc7raw_vec19RawVec$LT$T$C$A$GT$8grow_one17h0123456789abcdefE",
+            "_RNvNtCsh1hbHtQHSSW_5alloc7raw_vec17capacity_overflow",
         ] {
             assert!(allocates(name), "{name}");
         }
         for name in [
             "memcpy",
             "_ZN8edgeward7program5Arena8allocate17h0123456789abcdefE",
+            "_RNvMNtNtCs7ldSeZOOJos_4core5alloc6layoutNtB2_6Layout5array",
             "free_running_timer",
         ] {
             assert!(!allocates(name), "{name}");
         }
+    }
+
+    /// What the compiler says of a program with `boards/common/src/heap.rs` in it, under this name; nothing where
+    /// it takes it.
+    fn compiled(folder: &Path, name: &str) -> Option<String> {
+        const PROGRAM: &str = r"
+            #![no_std]
+            #![no_main]
+            extern crate alloc;
+            use heap as _;
+
+            #[panic_handler]
+            fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+                loop {}
+            }
+
+            #[cfg(brings)]
+            mod own {
+                use core::alloc::{GlobalAlloc, Layout};
+                struct Own;
+                unsafe impl GlobalAlloc for Own {
+                    unsafe fn alloc(&self, _: Layout) -> *mut u8 {
+                        core::ptr::null_mut()
+                    }
+                    unsafe fn dealloc(&self, _: *mut u8, _: Layout) {}
+                }
+                #[global_allocator]
+                static OWN: Own = Own;
+            }
+
+            #[unsafe(no_mangle)]
+            pub extern fn _start() -> ! {
+                #[cfg(boxes)]
+                core::hint::black_box(alloc::boxed::Box::new(1));
+                #[cfg(lists)]
+                core::hint::black_box(alloc::vec::Vec::<u8>::with_capacity(9));
+                loop {}
+            }";
+        let heap = concat!(env!("CARGO_MANIFEST_DIR"), "/../boards/common/src/heap.rs");
+        let rustc = |arguments: &[&str]| {
+            let output = std::process::Command::new("rustc")
+                .current_dir(folder)
+                .args([
+                    "--edition",
+                    "2024",
+                    "-C",
+                    "opt-level=z",
+                    "-C",
+                    "panic=abort",
+                ])
+                .args(arguments)
+                .output();
+            let output = output.expect("a compiler");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            (!output.status.success()).then_some(said)
+        };
+        let text = format!("#![no_std]\n#[path = {heap:?}]\nmod heap;\n");
+        std::fs::write(folder.join("heap.rs"), text).expect("written");
+        std::fs::write(folder.join("program.rs"), PROGRAM).expect("written");
+        let library = ["--crate-type", "lib", "-C", "embed-bitcode=yes", "heap.rs"];
+        assert_eq!(rustc(&library), None);
+        let program = ["-C", "lto=fat", "-C", "link-arg=-nostartfiles"];
+        let with = ["--extern", "heap=libheap.rlib", "--cfg", name, "program.rs"];
+        rustc(&[&program[..], &with].concat())
+    }
+
+    #[test]
+    fn an_image_with_an_allocator_is_refused() {
+        let folder = std::env::temp_dir().join(format!("edgeward-heap-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let said = ["nothing", "boxes", "lists", "brings"].map(|name| compiled(&folder, name));
+        std::fs::remove_dir_all(&folder).expect("removed");
+        let [nothing, boxes, lists, brings] = said;
+        assert_eq!(nothing, None);
+        for used in [boxes, lists] {
+            let used = used.expect("it allocates");
+            assert!(used.contains("edgeward_images_have_no_allocator"), "{used}");
+        }
+        let brings = brings.expect("there are two");
+        assert!(
+            brings.contains("conflicts with global allocator"),
+            "{brings}"
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! What boards of several kinds have in common: TCP by embassy-net, the record of a crash, and an inertial
-//! sensor that many of them can be wired to. Nothing here knows a chip.
+//! sensor that many of them can be wired to; and no allocator. Nothing here knows a chip.
 #![no_std]
 #![allow(unsafe_code)]
 
 pub mod crash;
+mod heap;
 pub mod lan;
 pub mod mpu6050;
