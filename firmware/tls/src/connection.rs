@@ -3,7 +3,7 @@
 use crate::flight::{Flight, Keys};
 use crate::keys::Traffic;
 use crate::record::{self, alert, kind};
-use crate::{Memory, TlsError, Trust};
+use crate::{Memory, Refusal, TlsError, Trust, told};
 use core::ops::Range;
 use embedded_io_async::{ErrorType, Read, Write};
 
@@ -41,6 +41,8 @@ pub struct Connection<'a, S> {
     behind: Behind,
     /// How the peer's side ended.
     over: Option<Result<(), TlsError>>,
+    /// What the peer is to be told of that.
+    alert: Option<u8>,
 }
 
 impl<'a, S: Read + Write> Connection<'a, S> {
@@ -56,9 +58,14 @@ impl<'a, S: Read + Write> Connection<'a, S> {
         since_s: u64,
         random: impl FnMut(&mut [u8]),
     ) -> Result<Self, TlsError> {
-        let Memory { input, output } = memory;
+        let Memory {
+            input,
+            output,
+            refused,
+        } = memory;
+        refused.0 = false;
         let mut flight = Flight::new(&mut stream, input, output);
-        let Keys { reading, writing } = flight.run(trust, since_s, random).await?;
+        let Keys { reading, writing } = flight.run(trust, since_s, random, refused).await?;
         Ok(Self {
             stream,
             input,
@@ -71,6 +78,7 @@ impl<'a, S: Read + Write> Connection<'a, S> {
             owed: false,
             behind: Behind::default(),
             over: None,
+            alert: None,
         })
     }
 
@@ -80,7 +88,7 @@ impl<'a, S: Read + Write> Connection<'a, S> {
     }
 
     /// Receives a record and opens it.
-    async fn receive(&mut self) -> Result<(), TlsError> {
+    async fn receive(&mut self) -> Result<(), Refusal> {
         let received = record::receive(&mut self.stream, self.input, &mut self.received);
         let len = received.await?;
         self.received = 0;
@@ -92,7 +100,7 @@ impl<'a, S: Read + Write> Connection<'a, S> {
             kind::ALERT => match record::read_alert(bytes)? {
                 None => {}
                 Some(alert::CLOSE) => self.over = Some(Ok(())),
-                Some(number) => return Err(TlsError::Alert(number)),
+                Some(number) => return Err(TlsError::Alert(number).into()),
             },
             kind::HANDSHAKE if !bytes.is_empty() => {
                 if let Some(asked) = self.behind.read(bytes)? {
@@ -100,9 +108,19 @@ impl<'a, S: Read + Write> Connection<'a, S> {
                     self.owed |= asked;
                 }
             }
-            _ => return Err(TlsError::Unexpected),
+            _ => return Err(TlsError::Unexpected.into()),
         }
         Ok(())
+    }
+
+    /// Tells the peer why the connection ends, behind what was written before: a kindness, once.
+    async fn tell(&mut self) -> Result<(), TlsError> {
+        self.drain().await?;
+        if let Some(number) = self.alert.take() {
+            self.seal(kind::ALERT, &[2, number])?;
+            self.drain().await?;
+        }
+        self.stream.flush().await.map_err(|_| TlsError::Ended)
     }
 
     /// Sends what was not sent yet.
@@ -149,10 +167,14 @@ impl<S: Read + Write> Read for Connection<'_, S> {
                 return Ok(len);
             }
             if let Some(over) = self.over {
+                if over.is_err_and(|error| error != TlsError::Ended) {
+                    let _ = self.tell().await;
+                }
                 return over.map(|()| 0);
             }
-            if let Err(error) = self.receive().await {
-                self.over = Some(Err(error));
+            if let Err(refusal) = self.receive().await {
+                self.over = Some(Err(refusal.error));
+                self.alert = refusal.alert;
             }
         }
     }
@@ -160,6 +182,9 @@ impl<S: Read + Write> Read for Connection<'_, S> {
 
 impl<S: Read + Write> Write for Connection<'_, S> {
     async fn write(&mut self, buffer: &[u8]) -> Result<usize, TlsError> {
+        if let Some(Err(error)) = self.over {
+            return Err(error);
+        }
         self.drain().await?;
         if self.owed || self.writing.records() >= KEY_RECORDS {
             self.seal(kind::HANDSHAKE, &KEY_UPDATE)?;
@@ -193,12 +218,12 @@ pub(crate) struct Behind {
 
 impl Behind {
     /// Reads on. Gives whether the peer asks for new keys, should it have new ones itself.
-    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<bool>, TlsError> {
+    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<bool>, Refusal> {
         let mut update = None;
         for &byte in bytes {
             if update.is_some() {
                 // Behind it comes nothing under the old keys.
-                return Err(TlsError::Unexpected);
+                return Err(TlsError::Unexpected.into());
             }
             if let Some(of_header) = self.header.get_mut(self.have) {
                 *of_header = byte;
@@ -208,7 +233,7 @@ impl Behind {
                     self.left = u32::from_be_bytes([0, high, middle, low]) as usize;
                     match (kind, self.left) {
                         (message::TICKET, 1..) | (message::KEY_UPDATE, 1) => {}
-                        _ => return Err(TlsError::Unexpected),
+                        _ => return Err(TlsError::Unexpected.into()),
                     }
                 }
                 continue;
@@ -216,7 +241,7 @@ impl Behind {
             if self.header.first() == Some(&message::KEY_UPDATE) {
                 update = Some(byte == 1);
                 if byte > 1 {
-                    return Err(TlsError::Malformed);
+                    return Err(TlsError::Malformed.told(told::ILLEGAL_PARAMETER));
                 }
             }
             self.left -= 1;

@@ -6,6 +6,7 @@ use crate::hello::{self, POINT};
 use crate::keys::{self, Secret, Traffic};
 use crate::record::{self, HEADER, alert, kind};
 use crate::trust::Trust;
+use crate::{Refusal, told};
 use core::ops::Range;
 use embedded_io_async::{Read, Write};
 use heapless::Vec;
@@ -70,18 +71,24 @@ impl<'a, S: Read + Write> Flight<'a, S> {
     }
 
     /// Shakes hands; the server is told where that fails.
+    ///
+    /// `refused` is why, as soon as that is known: whoever waits for it need not wait until the server has heard.
     pub async fn run(
         &mut self,
         trust: &Trust<'_>,
         since_s: u64,
         random: impl FnMut(&mut [u8]),
+        refused: &mut (bool, TlsError),
     ) -> Result<Keys, TlsError> {
-        let error = match self.shake(trust, since_s, random).await {
+        let Refusal { mut error, alert } = match self.shake(trust, since_s, random).await {
             Ok(keys) => return Ok(keys),
-            Err(Ended) if !self.heard => NotTls,
-            Err(error) => error,
+            Err(refusal) => refusal,
         };
-        if let Some(number) = error.alert() {
+        if error == Ended && !self.heard {
+            error = NotTls;
+        }
+        *refused = (true, error);
+        if let Some(number) = alert {
             // What it is told is a kindness: the connection ends all the same.
             let _ = self.send(kind::ALERT, &[2, number]).await;
         }
@@ -93,12 +100,13 @@ impl<'a, S: Read + Write> Flight<'a, S> {
         trust: &Trust<'_>,
         since_s: u64,
         mut random: impl FnMut(&mut [u8]),
-    ) -> Result<Keys, TlsError> {
+    ) -> Result<Keys, Refusal> {
         let secret = key(&mut random)?;
         self.greet(trust, &secret, random).await?;
         let hello = self.message(message::SERVER_HELLO).await?;
         let point = hello::server(self.bytes(hello)?)?;
-        let public = PublicKey::from_sec1_bytes(point).map_err(|_| Malformed)?;
+        let public = PublicKey::from_sec1_bytes(point);
+        let public = public.map_err(|_| Malformed.told(told::ILLEGAL_PARAMETER))?;
         let shared = ecdh::diffie_hellman(secret.to_nonzero_scalar(), public.as_affine());
         let handshake = keys::handshake_secret(shared.raw_secret_bytes());
         self.ends_record()?;
@@ -141,7 +149,7 @@ impl<'a, S: Read + Write> Flight<'a, S> {
         trust: &Trust<'_>,
         since_s: u64,
         traffic: &Secret,
-    ) -> Result<bool, TlsError> {
+    ) -> Result<bool, Refusal> {
         let extensions = self.message(message::ENCRYPTED_EXTENSIONS).await?;
         hello::encrypted_extensions(self.bytes(extensions)?)?;
         let asked = self.next().await? == message::CERTIFICATE_REQUEST;
@@ -166,7 +174,7 @@ impl<'a, S: Read + Write> Flight<'a, S> {
         let finished = self.message(message::FINISHED).await?;
         let expected = keys::finished(traffic, &hash);
         let finished = expected.verify_slice(self.bytes(finished)?);
-        finished.map_err(|_| TlsError::Forged)?;
+        finished.map_err(|_| TlsError::Forged.told(told::DECRYPT_ERROR))?;
         self.ends_record()?;
         Ok(asked)
     }
@@ -203,7 +211,7 @@ impl<'a, S: Read + Write> Flight<'a, S> {
     }
 
     /// Of which kind the next message is.
-    async fn next(&mut self) -> Result<u8, TlsError> {
+    async fn next(&mut self) -> Result<u8, Refusal> {
         loop {
             if let Some(kind) = self.bytes(self.read..self.end)?.first() {
                 return Ok(*kind);
@@ -213,9 +221,9 @@ impl<'a, S: Read + Write> Flight<'a, S> {
     }
 
     /// Reads the next message, which has to be of this kind; gives where it lies, without its header.
-    async fn message(&mut self, wanted: u8) -> Result<Range<usize>, TlsError> {
+    async fn message(&mut self, wanted: u8) -> Result<Range<usize>, Refusal> {
         if self.next().await? != wanted {
-            return Err(Unexpected);
+            return Err(Unexpected.into());
         }
         loop {
             let mut bytes = Bytes(self.bytes(self.read..self.end)?);
@@ -235,7 +243,7 @@ impl<'a, S: Read + Write> Flight<'a, S> {
     }
 
     /// Receives a record, which has to hold a part of the handshake or nothing of use.
-    async fn record(&mut self) -> Result<(), TlsError> {
+    async fn record(&mut self) -> Result<(), Refusal> {
         let room = self.input.get_mut(self.end..).ok_or(TooLarge)?;
         let mut received = 0;
         let result = record::receive(self.stream, room, &mut received).await;
@@ -244,9 +252,8 @@ impl<'a, S: Read + Write> Flight<'a, S> {
         let (kind, content) = match (record.first().copied(), &mut self.receiving) {
             // Servers send these for the sake of what stands between; they mean nothing.
             (Some(kind::CHANGE), _) if record.get(HEADER..) == Some(&[1][..]) => return Ok(()),
-            (Some(_), Some(keys)) => record::open(keys, record)?,
-            (Some(kind), None) => (kind, HEADER..record.len()),
-            (None, _) => return Err(Malformed),
+            (_, Some(keys)) => record::open(keys, record)?,
+            (_, None) => record::bare(record)?,
         };
         match kind {
             kind::HANDSHAKE if !content.is_empty() => {
@@ -259,12 +266,16 @@ impl<'a, S: Read + Write> Flight<'a, S> {
                 let content = record.get(content).ok_or(Malformed)?;
                 match record::read_alert(content)? {
                     None => Ok(()),
-                    Some(alert::CLOSE) => Err(Ended),
-                    Some(alert::VERSION) => Err(Version),
-                    Some(number) => Err(TlsError::Alert(number)),
+                    Some(alert::CLOSE) => Err(Ended.into()),
+                    // It is known to whoever says it.
+                    Some(alert::VERSION) => Err(Refusal {
+                        error: Version,
+                        alert: None,
+                    }),
+                    Some(number) => Err(TlsError::Alert(number).into()),
                 }
             }
-            _ => Err(Unexpected),
+            _ => Err(Unexpected.into()),
         }
     }
 

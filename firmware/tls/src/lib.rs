@@ -40,6 +40,8 @@ const SENT_BYTES: usize = 5 + 1024 + 1 + 16;
 pub struct Memory {
     input: [u8; RECORD_BYTES],
     output: [u8; SENT_BYTES],
+    /// Whether the last server was refused, and why. All of it is zeros at first, so that no image holds it.
+    refused: (bool, TlsError),
 }
 
 impl Memory {
@@ -49,7 +51,16 @@ impl Memory {
         Self {
             input: [0; RECORD_BYTES],
             output: [0; SENT_BYTES],
+            refused: (false, TlsError::Ended),
         }
+    }
+
+    /// Why the last server was refused, for whoever dropped [`Connection::open`] while that server was told: it
+    /// may take as long as it likes to hear it.
+    #[must_use]
+    pub fn refused(&self) -> Option<TlsError> {
+        let (refused, why) = self.refused;
+        refused.then_some(why)
     }
 }
 
@@ -89,6 +100,8 @@ pub enum TlsError {
     Kind,
     /// Another fault of its certificate.
     Certificate,
+    /// To see whether its certificate is signed takes more checks of signatures than a board makes.
+    Costly,
     /// It does not hold the key of its certificate.
     Proof,
     /// The randomness can't be used.
@@ -97,12 +110,12 @@ pub enum TlsError {
 
 /// Says it in words, for people and for the log of a board.
 macro_rules! says {
-    ($($error:ident => $words:literal,)+) => {
+    ($($error:ident $(($alert:literal))? => $words:literal,)+) => {
         impl core::fmt::Display for TlsError {
             fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
                 match self {
+                    $(Self::$error $(($alert))? => f.write_str($words),)+
                     Self::Alert(number) => write!(f, "the broker refuses: TLS alert {number}"),
-                    $(Self::$error => f.write_str($words),)+
                 }
             }
         }
@@ -111,8 +124,10 @@ macro_rules! says {
         impl defmt::Format for TlsError {
             fn format(&self, f: defmt::Formatter<'_>) {
                 match self {
-                    Self::Alert(number) => defmt::write!(f, "the broker refuses: TLS alert {}", number),
-                    $(Self::$error => defmt::write!(f, $words),)+
+                    $(Self::$error $(($alert))? => defmt::write!(f, $words),)+
+                    Self::Alert(number) => {
+                        defmt::write!(f, "the broker refuses: TLS alert {}", number);
+                    }
                 }
             }
         }
@@ -123,6 +138,8 @@ says! {
     Ended => "the broker closed the connection without an answer",
     NotTls => "the port does not speak TLS",
     Version => "the broker does not speak TLS 1.3",
+    Alert(40) => "handshake_failure: the broker offers no algorithm that this board has, e.g. only RSA",
+    Alert(116) => "certificate_required: the broker wants a certificate, and this board has none",
     Unexpected => "the broker's TLS is not what was offered",
     Malformed => "the broker's TLS is garbled",
     TooLarge => "the broker's certificates are too large",
@@ -132,6 +149,7 @@ says! {
     Expired => "the broker's certificate has expired",
     Kind => "the broker's certificate has a key or signature other than ECDSA P-256 or Ed25519",
     Certificate => "the broker's certificate is no good",
+    Costly => "the broker's certificates take too many checks of signatures",
     Proof => "the broker does not hold the key of its certificate",
     Random => "the board's randomness can't be used",
 }
@@ -148,20 +166,66 @@ impl embedded_io_async::Error for TlsError {
 }
 
 impl TlsError {
-    /// The number of the alert that tells the peer; none where it ended the connection by itself.
-    fn alert(self) -> Option<u8> {
+    /// The alert that tells the peer, where the place that found the fault says no other; none where the peer
+    /// ended the connection by itself.
+    const fn alert(self) -> Option<u8> {
         Some(match self {
-            Self::Ended | Self::Alert(_) | Self::NotTls | Self::Random => return None,
-            Self::Version => 70,
-            Self::Unexpected => 10,
-            Self::Malformed => 50,
-            Self::TooLarge => 22,
-            Self::Forged => 20,
-            Self::Authority => 48,
-            Self::Expired => 45,
-            Self::Kind => 43,
-            Self::Name | Self::Certificate => 42,
-            Self::Proof => 51,
+            Self::Ended | Self::Alert(_) | Self::Random => return None,
+            Self::Version => told::PROTOCOL_VERSION,
+            Self::Unexpected | Self::NotTls => told::UNEXPECTED_MESSAGE,
+            Self::Malformed => told::DECODE_ERROR,
+            // The fault is this side's, which has no more memory.
+            Self::TooLarge => told::INTERNAL_ERROR,
+            Self::Forged => told::BAD_RECORD_MAC,
+            Self::Authority => told::UNKNOWN_CA,
+            Self::Expired => told::CERTIFICATE_EXPIRED,
+            Self::Kind => told::UNSUPPORTED_CERTIFICATE,
+            Self::Name | Self::Certificate => told::BAD_CERTIFICATE,
+            Self::Costly => told::CERTIFICATE_UNKNOWN,
+            Self::Proof => told::DECRYPT_ERROR,
         })
+    }
+
+    /// With the alert that RFC 8446 has for the place where it was found.
+    const fn told(self, alert: u8) -> Refusal {
+        Refusal {
+            error: self,
+            alert: Some(alert),
+        }
+    }
+}
+
+/// Alerts that a peer is told (RFC 8446, 6.2).
+mod told {
+    pub const UNEXPECTED_MESSAGE: u8 = 10;
+    pub const BAD_RECORD_MAC: u8 = 20;
+    pub const RECORD_OVERFLOW: u8 = 22;
+    pub const BAD_CERTIFICATE: u8 = 42;
+    pub const UNSUPPORTED_CERTIFICATE: u8 = 43;
+    pub const CERTIFICATE_EXPIRED: u8 = 45;
+    pub const CERTIFICATE_UNKNOWN: u8 = 46;
+    pub const ILLEGAL_PARAMETER: u8 = 47;
+    pub const UNKNOWN_CA: u8 = 48;
+    pub const DECODE_ERROR: u8 = 50;
+    pub const DECRYPT_ERROR: u8 = 51;
+    pub const PROTOCOL_VERSION: u8 = 70;
+    pub const INTERNAL_ERROR: u8 = 80;
+    pub const MISSING_EXTENSION: u8 = 109;
+    pub const UNSUPPORTED_EXTENSION: u8 = 110;
+}
+
+/// A fault, and what the peer is told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Refusal {
+    error: TlsError,
+    alert: Option<u8>,
+}
+
+impl From<TlsError> for Refusal {
+    fn from(error: TlsError) -> Self {
+        Self {
+            error,
+            alert: error.alert(),
+        }
     }
 }

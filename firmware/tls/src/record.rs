@@ -2,6 +2,7 @@
 
 use crate::TlsError::{self, Ended, Malformed, NotTls, TooLarge, Unexpected};
 use crate::keys::{TAG, Traffic};
+use crate::{Refusal, told};
 use core::ops::Range;
 use embedded_io_async::Read;
 
@@ -27,17 +28,17 @@ pub(crate) mod alert {
 }
 
 /// Bytes of the record whose first ones these are, as far as they say.
-fn expected(begun: &[u8]) -> Result<usize, TlsError> {
+fn expected(begun: &[u8]) -> Result<usize, Refusal> {
     let Some(&[kind, major, _, high, low]) = begun.first_chunk::<HEADER>() else {
         return Ok(HEADER);
     };
     if !(kind::CHANGE..=kind::DATA).contains(&kind) || major != 3 {
-        return Err(NotTls);
+        return Err(NotTls.into());
     }
     let len = usize::from(u16::from_be_bytes([high, low]));
     (len <= CONTENT + EXPANSION)
         .then_some(HEADER + len)
-        .ok_or(Malformed)
+        .ok_or(Malformed.told(told::RECORD_OVERFLOW))
 }
 
 /// Receives a record whose first `received` bytes lie in `room`, and gives its length. What has come by the
@@ -46,7 +47,7 @@ pub(crate) async fn receive<S: Read>(
     stream: &mut S,
     room: &mut [u8],
     received: &mut usize,
-) -> Result<usize, TlsError> {
+) -> Result<usize, Refusal> {
     loop {
         let wanted = expected(room.get(..*received).ok_or(TooLarge)?)?;
         if *received == wanted {
@@ -55,17 +56,17 @@ pub(crate) async fn receive<S: Read>(
         let rest = room.get_mut(*received..wanted).ok_or(TooLarge)?;
         let read = stream.read(rest).await.map_err(|_| Ended)?;
         if read == 0 {
-            return Err(Ended);
+            return Err(Ended.into());
         }
         *received += read;
     }
 }
 
 /// Opens a protected record in place: what it carries, and where that lies.
-pub(crate) fn open(keys: &mut Traffic, record: &mut [u8]) -> Result<(u8, Range<usize>), TlsError> {
+pub(crate) fn open(keys: &mut Traffic, record: &mut [u8]) -> Result<(u8, Range<usize>), Refusal> {
     let (header, body) = record.split_first_chunk_mut::<HEADER>().ok_or(Malformed)?;
     if header.first() != Some(&kind::DATA) {
-        return Err(Unexpected);
+        return Err(Unexpected.into());
     }
     let (inner, tag) = body.split_last_chunk_mut::<TAG>().ok_or(Malformed)?;
     keys.open(header, inner, tag)?;
@@ -74,9 +75,18 @@ pub(crate) fn open(keys: &mut Traffic, record: &mut [u8]) -> Result<(u8, Range<u
     let end = end.ok_or(Unexpected)?;
     let kind = inner.get(end).copied().ok_or(Unexpected)?;
     if end > CONTENT {
-        return Err(TooLarge);
+        return Err(Malformed.told(told::RECORD_OVERFLOW));
     }
     Ok((kind, HEADER..HEADER + end))
+}
+
+/// What a record without protection carries, and where that lies.
+pub(crate) fn bare(record: &[u8]) -> Result<(u8, Range<usize>), Refusal> {
+    let kind = record.first().copied().ok_or(Malformed)?;
+    if record.len() > HEADER + CONTENT {
+        return Err(Malformed.told(told::RECORD_OVERFLOW));
+    }
+    Ok((kind, HEADER..record.len()))
 }
 
 /// Makes a protected record in `out`; gives its length.

@@ -266,6 +266,47 @@ fn bytes_go_both_ways_whatever_the_stream_cuts_and_delays() {
 }
 
 #[test]
+fn a_stream_that_ends_without_a_word_is_no_end_and_a_fault_is_told() {
+    use rustls::AlertDescription::{BadRecordMac, UnexpectedMessage};
+    let (authority, identity) = site();
+    let stand = || open(Rustls::new(config(&identity)), NAME, &authority.der()).unwrap();
+    // Cut between two records, and in one: what came whole is there.
+    for cut in [0, 1, 5, 20] {
+        let mut connection = stand();
+        connection.peer().says(b"whole");
+        connection.peer().pump();
+        let whole = connection.peer().sent.len();
+        connection.peer().says(b"cut off");
+        connection.peer().pump();
+        connection.peer().sent.truncate(whole + cut);
+        let mut buffer = [0; 100];
+        assert_eq!(block_on(connection.read(&mut buffer)), Ok(5), "{cut}");
+        assert_eq!(&buffer[..5], b"whole");
+        for _ in 0..2 {
+            let read = block_on(connection.read(&mut buffer));
+            assert_eq!(read, Err(TlsError::Ended), "{cut}");
+        }
+        assert_eq!(block_on(connection.write(&[1])), Err(TlsError::Ended));
+    }
+    // What is not of these keys, or of a kind that comes in no record.
+    for (record, error, alert) in [
+        (&[23, 3, 3, 0, 20][..], TlsError::Forged, BadRecordMac),
+        (&[20, 3, 3, 0, 20], TlsError::Unexpected, UnexpectedMessage),
+    ] {
+        let mut connection = stand();
+        connection.peer().pump();
+        connection.peer().sent.clear();
+        connection.peer().sent.extend(record);
+        connection.peer().sent.extend([0; 20]);
+        for _ in 0..2 {
+            assert_eq!(block_on(connection.read(&mut [0; 9])), Err(error));
+        }
+        let told = connection.peer().server.process_new_packets().unwrap_err();
+        assert_eq!(told, rustls::Error::AlertReceived(alert));
+    }
+}
+
+#[test]
 fn an_empty_buffer_is_read_into_without_waiting() {
     let (authority, identity) = site();
     let mut connection = open(Rustls::new(config(&identity)), NAME, &authority.der()).unwrap();
@@ -397,6 +438,36 @@ fn authorities_in_between_count_and_whoever_is_none_does_not() {
 }
 
 #[test]
+fn certificates_that_could_each_have_signed_each_other_are_not_all_tried() {
+    // They all call themselves as the authority does: each order of them is a path to it, but for a signature.
+    let strangers = [(); 4].map(|()| Authority::new("the site", &PKCS_ECDSA_P256_SHA256));
+    let mut identity = strangers[0].sign(params(&[NAME]), &PKCS_ECDSA_P256_SHA256);
+    let (authority, _) = site();
+    for (sent, refused) in [(1, TlsError::Authority), (4, TlsError::Costly)] {
+        identity.chain.truncate(1);
+        let ders = strangers.iter().take(sent).map(Authority::der);
+        identity.chain.extend(ders);
+        assert_eq!(judged(&identity, NAME, &authority), Err(refused), "{sent}");
+    }
+    // The whole of a path that is as long as any, below an authority that was renewed under its name.
+    let mut above = authority.below(authority_params("below 0"));
+    let mut chain = vec![above.der()];
+    for depth in 1..4 {
+        above = above.below(authority_params(&format!("below {depth}")));
+        chain.push(above.der());
+    }
+    let mut identity = above.sign(params(&[NAME]), &PKCS_ECDSA_P256_SHA256);
+    identity.chain.extend(chain);
+    let renewed = [(); 3].map(|()| Authority::new("the site", &PKCS_ECDSA_P256_SHA256));
+    let mut known: Vec<Vec<u8>> = renewed.iter().map(Authority::der).collect();
+    known.push(authority.der());
+    let trust = Trust::new(NAME, known.iter().map(Vec::as_slice)).unwrap();
+    let peer = Rustls::new(config(&identity));
+    let opened = Connection::open(peer, memory(), &trust, NOW_S, random());
+    assert_eq!(block_on(opened).map(drop), Ok(()));
+}
+
+#[test]
 fn a_server_may_ask_for_a_certificate_and_decides_itself_what_comes_of_none() {
     let (authority, identity) = site();
     let mut roots = RootCertStore::empty();
@@ -463,12 +534,15 @@ fn a_name_or_an_authority_that_is_none_is_refused() {
 /// A server that says what it was told to, whatever it hears.
 struct Said {
     bytes: VecDeque<u8>,
+    /// The alert that it heard.
+    told: Option<u8>,
 }
 
 impl Said {
     fn new(bytes: Vec<u8>) -> Self {
         Self {
             bytes: bytes.into(),
+            told: None,
         }
     }
 }
@@ -485,6 +559,9 @@ impl Read for Said {
 
 impl Write for Said {
     async fn write(&mut self, buffer: &[u8]) -> Result<usize, Infallible> {
+        if buffer[0] == kind::ALERT {
+            self.told = Some(buffer[6]);
+        }
         Ok(buffer.len())
     }
 
@@ -521,6 +598,14 @@ struct Hand {
     /// Whether its messages come in one record.
     joined: bool,
     said: Said,
+    /// What becomes of its hello before it is sent.
+    hello: fn(&mut Vec<u8>),
+    /// The keys of what the client sends in the handshake.
+    client: Option<Traffic>,
+    /// The alert that the client sent.
+    told: Option<u8>,
+    /// Whether it acknowledges nothing that is sent to it but the hello.
+    deaf: bool,
 }
 
 impl Hand {
@@ -530,11 +615,15 @@ impl Hand {
             steps: steps.to_vec(),
             joined: false,
             said: Said::new(Vec::new()),
+            hello: |_| {},
+            client: None,
+            told: None,
+            deaf: false,
         }
     }
 
     /// Answers a client's hello.
-    fn answer(&self, hello: &[u8]) -> Vec<u8> {
+    fn answer(&mut self, hello: &[u8]) -> Vec<u8> {
         let theirs = hello.len() - POINT;
         let theirs = p256::PublicKey::from_sec1_bytes(&hello[theirs..]).unwrap();
         let secret = SecretKey::from_slice(&[9; 32]).unwrap();
@@ -546,6 +635,7 @@ impl Hand {
             0, 0x13, 1, 0, 0, 79, 0, 43, 0, 2, 3, 4, 0, 51, 0, 69, 0, 23, 0, 65,
         ]);
         body.extend(point.as_bytes());
+        (self.hello)(&mut body);
         let own = message(2, &body);
         let mut transcript = Sha256::new();
         transcript.update(hello);
@@ -554,6 +644,11 @@ impl Hand {
         let hash: Secret = transcript.clone().finalize().into();
         let traffic = keys::expand(&handshake, "s hs traffic", &hash);
         let mut keys = Traffic::new(traffic);
+        self.client = Some(Traffic::new(keys::expand(
+            &handshake,
+            "c hs traffic",
+            &hash,
+        )));
         let mut out = plain(22, &own);
         let mut joined = Vec::new();
         for step in &self.steps {
@@ -659,15 +754,320 @@ impl Read for Hand {
 
 impl Write for Hand {
     async fn write(&mut self, buffer: &[u8]) -> Result<usize, Infallible> {
-        if buffer[0] == kind::HANDSHAKE {
-            self.said = Said::new(self.answer(&buffer[5..]));
+        let mut record = buffer.to_vec();
+        match (buffer[0], &mut self.client) {
+            (kind::HANDSHAKE, _) => {
+                let answer = self.answer(&buffer[5..]);
+                self.said = Said::new(answer);
+            }
+            (kind::ALERT, _) => self.told = Some(buffer[6]),
+            (_, Some(keys)) => {
+                if let Ok((kind::ALERT, content)) = record::open(keys, &mut record) {
+                    self.told = Some(record[content][1]);
+                }
+            }
+            _ => {}
         }
         Ok(buffer.len())
     }
 
     async fn flush(&mut self) -> Result<(), Infallible> {
+        if self.deaf && self.told.is_some() {
+            core::future::pending::<()>().await;
+        }
         Ok(())
     }
+}
+
+/// The server's fault, and the alert that it is told.
+fn told(mut hand: Hand, authority: &[u8]) -> (Result<(), TlsError>, Option<u8>) {
+    let trust = Trust::new(NAME, [authority]).unwrap();
+    let opened = Connection::open(&mut hand, memory(), &trust, NOW_S, random());
+    (block_on(opened).map(drop), hand.told)
+}
+
+/// What RFC 8446 has a client say where it says that it MUST, and what else it has numbers for.
+#[test]
+fn a_server_is_told_by_the_number_that_there_is_for_its_fault() {
+    use TlsError::{Certificate as Bad, Forged, Malformed, Proof, TooLarge, Unexpected, Version};
+    let (authority, identity) = site();
+    // 4.1.3, 4.1.4, 4.2, 4.2.1, 4.2.8, D.1: its hello, by what is changed in it.
+    const RETRY: [u8; 4] = [0xCF, 0x21, 0xAD, 0x74];
+    type Row = (&'static str, fn(&mut Vec<u8>), TlsError, u8);
+    let hellos: [Row; 17] = [
+        ("an old version", |body| body[1] = 1, Version, 70),
+        (
+            "no extension for the version",
+            |body| drop_extension(body, 40..46),
+            Version,
+            70,
+        ),
+        (
+            "the same, of a server that knows better",
+            |body| {
+                body[26..34].copy_from_slice(b"DOWNGRD\x01");
+                drop_extension(body, 40..46);
+            },
+            Version,
+            47,
+        ),
+        ("another version there", |body| body[45] = 3, Version, 47),
+        (
+            "a session",
+            |body| {
+                body[34] = 1;
+                body.insert(35, 7);
+            },
+            Unexpected,
+            47,
+        ),
+        ("another suite", |body| body[36] = 2, Unexpected, 47),
+        ("compression", |body| body[37] = 1, Unexpected, 47),
+        (
+            "no share",
+            |body| drop_extension(body, 46..119),
+            Unexpected,
+            109,
+        ),
+        ("another group", |body| body[51] = 24, Unexpected, 47),
+        ("no point of the curve", |body| body[60] ^= 1, Malformed, 47),
+        (
+            "a point that is short",
+            |body| {
+                body.pop();
+                body[39] -= 1;
+                body[49] -= 1;
+                body[53] -= 1;
+            },
+            Malformed,
+            47,
+        ),
+        (
+            "an extension of other messages",
+            |body| add_extension(body, [0, 0]),
+            Unexpected,
+            47,
+        ),
+        (
+            "an extension that nobody offered",
+            |body| add_extension(body, [0, 42]),
+            Unexpected,
+            110,
+        ),
+        (
+            "an extension twice",
+            |body| add_extension(body, [0, 51]),
+            Malformed,
+            50,
+        ),
+        ("a byte too many", |body| body.push(0), Malformed, 50),
+        (
+            "a byte too few",
+            |body| {
+                body.pop();
+            },
+            Malformed,
+            50,
+        ),
+        (
+            "a wish for another hello",
+            |body| body[2..34].copy_from_slice(&retry()),
+            Unexpected,
+            47,
+        ),
+    ];
+    for (what, hello, error, alert) in hellos {
+        let mut hand = Hand::new(&identity, &SOUND);
+        hand.hello = hello;
+        let said = told(hand, &authority.der());
+        assert_eq!(said, (Err(error), Some(alert)), "{what}");
+    }
+
+    let steps = |steps: &[Step]| steps.to_vec();
+    let scheme = |scheme: [u8; 2]| Message(15, [&scheme[..], &[0, 2, 1, 1]].concat());
+    let short = |at: usize| {
+        // A certificate with an extension behind it, which nobody asked for.
+        let certificate = &identity.chain[0];
+        let mut entry = (certificate.len() as u32).to_be_bytes()[1..].to_vec();
+        entry.extend(certificate);
+        entry.extend([0, 4, 0, 5, 0, 0]);
+        let mut body = vec![0];
+        body.extend(&((entry.len() + at) as u32).to_be_bytes()[1..]);
+        body.extend(entry);
+        Message(11, body)
+    };
+    let rows: Vec<(&str, Vec<Step>, TlsError, u8)> = vec![
+        // 4.3.1, 4.2
+        (
+            "forbidden there",
+            steps(&[Message(8, vec![0, 4, 0, 51, 0, 0])]),
+            Unexpected,
+            47,
+        ),
+        (
+            "not offered",
+            steps(&[Message(8, vec![0, 4, 0, 42, 0, 0])]),
+            Unexpected,
+            110,
+        ),
+        ("garbled", steps(&[Message(8, vec![0, 4])]), Malformed, 50),
+        // 4.4.1 and 4: the order.
+        ("out of order", steps(&[Certificate]), Unexpected, 10),
+        (
+            "keys too soon",
+            steps(&[Message(24, vec![0])]),
+            Unexpected,
+            10,
+        ),
+        // 4.4.2, 4.4.2.4
+        (
+            "no certificate",
+            steps(&[Extensions, Message(11, vec![0; 4]), Verify]),
+            Bad,
+            50,
+        ),
+        (
+            "an extension of it",
+            steps(&[Extensions, short(0), Verify]),
+            Unexpected,
+            110,
+        ),
+        (
+            "cut short",
+            steps(&[Extensions, short(1), Verify]),
+            Malformed,
+            50,
+        ),
+        // 4.4.3
+        (
+            "another way to sign",
+            steps(&[Extensions, Certificate, scheme([8, 4])]),
+            Unexpected,
+            47,
+        ),
+        (
+            "signed otherwise",
+            steps(&[Extensions, Certificate, Step::WrongVerify]),
+            Proof,
+            51,
+        ),
+        // 4.4.4
+        (
+            "a wrong end",
+            steps(&[Extensions, Certificate, Verify, Step::WrongFinished]),
+            Forged,
+            51,
+        ),
+        // 5
+        (
+            "a change of nothing",
+            steps(&[Plain(20, vec![2])]),
+            Unexpected,
+            10,
+        ),
+        (
+            "data too soon",
+            steps(&[Record(23, vec![1], 0)]),
+            Unexpected,
+            10,
+        ),
+        (
+            "a record of nothing",
+            steps(&[Record(22, Vec::new(), 0)]),
+            Unexpected,
+            10,
+        ),
+        (
+            "a kind that is none",
+            steps(&[Record(9, vec![1], 0)]),
+            Unexpected,
+            10,
+        ),
+        (
+            "an alert of one byte",
+            steps(&[Record(21, vec![2], 0)]),
+            Malformed,
+            50,
+        ),
+        // 5.2, 5.4
+        (
+            "not of these keys",
+            steps(&[Plain(23, vec![0; 30])]),
+            Forged,
+            20,
+        ),
+        (
+            "too long inside",
+            steps(&[Record(22, vec![0; 16_385], 0)]),
+            Malformed,
+            22,
+        ),
+        (
+            "too long outside",
+            steps(&[Plain(23, vec![0; 16_641])]),
+            Malformed,
+            22,
+        ),
+        (
+            "longer than memory",
+            steps(&[
+                Extensions,
+                Message(11, vec![0; 16_000]),
+                Message(11, vec![0; 16_000]),
+            ]),
+            TooLarge,
+            80,
+        ),
+    ];
+    for (what, steps, error, alert) in rows {
+        let said = told(Hand::new(&identity, &steps), &authority.der());
+        assert_eq!(said, (Err(error), Some(alert)), "{what}");
+    }
+    assert_eq!(retry()[..4], RETRY);
+    // 5.1: before there are keys, records are shorter by what those would add.
+    let mut peer = Said::new(plain(22, &vec![0; 16_385]));
+    let trust = Trust::new(NAME, [&authority.der()[..]]).map(drop);
+    assert_eq!(trust, Ok(()));
+    let opened = open(&mut peer, NAME, &authority.der()).map(drop);
+    assert_eq!(opened, Err(Malformed));
+    assert_eq!(peer.told, Some(22));
+}
+
+/// Takes an extension out of a hello.
+fn drop_extension(body: &mut Vec<u8>, at: core::ops::Range<usize>) {
+    body[39] -= at.len() as u8;
+    body.drain(at);
+}
+
+/// Puts one without content behind a hello's others.
+fn add_extension(body: &mut Vec<u8>, kind: [u8; 2]) {
+    body[39] += 4;
+    body.extend([kind[0], kind[1], 0, 0]);
+}
+
+/// What stands in place of a hello's randomness.
+fn retry() -> [u8; 32] {
+    Sha256::digest("HelloRetryRequest").into()
+}
+
+/// A server that acknowledges no alert keeps nobody from knowing why it was refused.
+#[test]
+fn whoever_stops_waiting_knows_why_a_server_was_refused() {
+    let (authority, identity) = site();
+    let steps = [Extensions, Certificate, Step::WrongVerify];
+    let mut hand = Hand::new(&identity, &steps);
+    hand.deaf = true;
+    let der = authority.der();
+    let trust = Trust::new(NAME, [&der[..]]).unwrap();
+    let mut memory = Memory::new();
+    let opened = Connection::open(&mut hand, &mut memory, &trust, NOW_S, random());
+    assert!(poll_once(opened).is_pending());
+    assert_eq!(memory.refused(), Some(TlsError::Proof));
+    assert_eq!(hand.told, Some(51));
+    let hand = Hand::new(&identity, &SOUND);
+    let opened = Connection::open(hand, &mut memory, &trust, NOW_S, random());
+    assert_eq!(block_on(opened).map(drop), Ok(()));
+    assert_eq!(memory.refused(), None);
 }
 
 /// What becomes of a handshake with a server that does this.
@@ -832,11 +1232,15 @@ fn tickets_are_skipped_and_keys_are_new_where_a_message_says_so() {
         assert_eq!(behind.read(&message(24, &[0])), Ok(Some(false)));
     }
     for (wrong, why) in [
-        (message(24, &[2]), TlsError::Malformed),
-        (message(24, &[0, 0]), TlsError::Unexpected),
-        (message(4, &[]), TlsError::Unexpected),
-        (message(13, &[0]), TlsError::Unexpected),
-        ([&update[..], &ticket].concat(), TlsError::Unexpected),
+        // RFC 8446, 4.6.3; 4.6.2 for what asks for a certificate.
+        (message(24, &[2]), TlsError::Malformed.told(47)),
+        (message(24, &[0, 0]), TlsError::Unexpected.told(10)),
+        (message(4, &[]), TlsError::Unexpected.told(10)),
+        (message(13, &[0]), TlsError::Unexpected.told(10)),
+        (
+            [&update[..], &ticket].concat(),
+            TlsError::Unexpected.told(10),
+        ),
     ] {
         assert_eq!(Behind::default().read(&wrong), Err(why), "{wrong:?}");
     }

@@ -1,8 +1,9 @@
 //! Whom a client trusts, and whether a server is that.
 
-use crate::TlsError;
 use crate::bytes::Bytes;
 use crate::hello::scheme;
+use crate::{Refusal, TlsError, told};
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use core::time::Duration;
 use ed25519_dalek::VerifyingKey as EdKey;
 use heapless::Vec;
@@ -18,6 +19,10 @@ use webpki::{EndEntityCert, Error, KeyUsage, anchor_from_trusted_cert};
 pub const AUTHORITIES: usize = 4;
 /// Most certificates between a server's and an authority's.
 const BETWEEN: usize = 4;
+/// Signatures that are checked in one handshake at most. A path of all certificates takes five and the server's
+/// proof one more; what takes more than that and some detours was made to take time: whoever answers at the
+/// broker's address may send certificates that could each have signed each other.
+const CHECKS: u8 = 16;
 /// Looks at a path, each at a later time than the one before: at most one a certificate of it, and the last.
 const LOOKS: usize = BETWEEN + 2;
 
@@ -77,6 +82,69 @@ impl SignatureVerificationAlgorithm for Ed25519 {
 
 const ALGORITHMS: [&dyn SignatureVerificationAlgorithm; 2] = [&EcdsaP256, &Ed25519];
 
+/// The checks of a handshake that are left, and whether one more was wanted.
+#[derive(Debug)]
+struct Checks {
+    left: AtomicU8,
+    /// 1 where it was.
+    wanted: AtomicU8,
+}
+
+impl Checks {
+    const fn new() -> Self {
+        Self {
+            left: AtomicU8::new(CHECKS),
+            wanted: AtomicU8::new(0),
+        }
+    }
+
+    /// Takes one. Only one task checks: what is read is what is written.
+    fn take(&self) -> Result<(), InvalidSignature> {
+        let left = self.left.load(Relaxed).checked_sub(1);
+        let Some(left) = left else {
+            self.wanted.store(1, Relaxed);
+            return Err(InvalidSignature);
+        };
+        self.left.store(left, Relaxed);
+        Ok(())
+    }
+
+    /// What an error means, if not that there was no check left.
+    fn or(&self, error: TlsError) -> TlsError {
+        match self.wanted.load(Relaxed) {
+            0 => error,
+            _ => TlsError::Costly,
+        }
+    }
+}
+
+/// An algorithm of which each use takes one of the checks.
+#[derive(Debug)]
+struct Counted<'a> {
+    checks: &'a Checks,
+    algorithm: &'static dyn SignatureVerificationAlgorithm,
+}
+
+impl SignatureVerificationAlgorithm for Counted<'_> {
+    fn verify_signature(
+        &self,
+        key: &[u8],
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), InvalidSignature> {
+        self.checks.take()?;
+        self.algorithm.verify_signature(key, message, signature)
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        self.algorithm.public_key_alg_id()
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        self.algorithm.signature_alg_id()
+    }
+}
+
 /// Whom a client wants to reach, and who may vouch for it.
 #[derive(Debug)]
 pub struct Trust<'a> {
@@ -121,7 +189,7 @@ impl<'a> Trust<'a> {
 
     /// Whether the certificates of a Certificate message (without its header) are those of whom the client
     /// wants to reach, and whether `signature` by `way` over `message` is by the first one's key. It is
-    /// `since_s` now, in seconds since 1970, or later.
+    /// `since_s` now, in seconds since 1970, or later. At most [`CHECKS`] signatures are checked.
     pub(crate) fn verify(
         &self,
         certificates: &[u8],
@@ -129,20 +197,25 @@ impl<'a> Trust<'a> {
         way: &[u8],
         message: &[u8],
         signature: &[u8],
-    ) -> Result<(), TlsError> {
+    ) -> Result<(), Refusal> {
         let sent = read(certificates)?;
-        let (first, between) = sent.split_first().ok_or(TlsError::Certificate)?;
+        let none = TlsError::Certificate.told(told::DECODE_ERROR);
+        let (first, between) = sent.split_first().ok_or(none)?;
         let server = EndEntityCert::try_from(first).map_err(of_webpki)?;
-        self.verify_path(&server, between, since_s)?;
+        let checks = &Checks::new();
+        let path = self.verify_path(&server, between, since_s, checks);
+        path.map_err(|error| checks.or(error))?;
         let named = server.verify_is_valid_for_subject_name(&self.name);
         named.map_err(of_webpki)?;
-        let algorithm: &dyn SignatureVerificationAlgorithm = match <[u8; 2]>::try_from(way) {
+        let algorithm: &'static dyn SignatureVerificationAlgorithm = match <[u8; 2]>::try_from(way)
+        {
             Ok(scheme::ECDSA_P256) => &EcdsaP256,
             Ok(scheme::ED25519) => &Ed25519,
-            _ => return Err(TlsError::Unexpected),
+            _ => return Err(TlsError::Unexpected.told(told::ILLEGAL_PARAMETER)),
         };
-        let signed = server.verify_signature(algorithm, message, signature);
-        signed.map_err(|_| TlsError::Proof)
+        let algorithm = Counted { checks, algorithm };
+        let signed = server.verify_signature(&algorithm, message, signature);
+        signed.map_err(|_| checks.or(TlsError::Proof).into())
     }
 
     /// Whether there is a path to an authority that is valid at one time, from `since_s` on: a board
@@ -153,7 +226,11 @@ impl<'a> Trust<'a> {
         server: &EndEntityCert<'_>,
         between: &[CertificateDer<'_>],
         since_s: u64,
+        checks: &Checks,
     ) -> Result<(), TlsError> {
+        let counted = ALGORITHMS.map(|algorithm| Counted { checks, algorithm });
+        let [ecdsa, ed] = &counted;
+        let algorithms: [&dyn SignatureVerificationAlgorithm; 2] = [ecdsa, ed];
         let mut anchors: Vec<TrustAnchor<'_>, AUTHORITIES> = Vec::new();
         for authority in &self.authorities {
             let anchor = anchor_from_trusted_cert(authority).map_err(of_webpki)?;
@@ -162,7 +239,7 @@ impl<'a> Trust<'a> {
         let mut at = UnixTime::since_unix_epoch(Duration::from_secs(since_s));
         for _ in 0..LOOKS {
             let found = server.verify_for_usage(
-                &ALGORITHMS,
+                &algorithms,
                 &anchors,
                 between,
                 at,
@@ -183,7 +260,7 @@ impl<'a> Trust<'a> {
 }
 
 /// The certificates of a Certificate message.
-fn read(body: &[u8]) -> Result<Vec<CertificateDer<'_>, { BETWEEN + 1 }>, TlsError> {
+fn read(body: &[u8]) -> Result<Vec<CertificateDer<'_>, { BETWEEN + 1 }>, Refusal> {
     let mut body = Bytes(body);
     // In a handshake there is no context.
     body.counted(1)?.end()?;
@@ -193,7 +270,9 @@ fn read(body: &[u8]) -> Result<Vec<CertificateDer<'_>, { BETWEEN + 1 }>, TlsErro
     while !list.is_empty() {
         let certificate = list.counted(3)?;
         // Nothing was asked for that could be said here.
-        list.counted(2)?;
+        if !list.counted(2)?.is_empty() {
+            return Err(TlsError::Unexpected.told(told::UNSUPPORTED_EXTENSION));
+        }
         let certificate = CertificateDer::from(certificate.0);
         let pushed = certificates.push(certificate);
         pushed.map_err(|_| TlsError::TooLarge)?;
