@@ -1,7 +1,7 @@
 //! The application's loop: flash, outbox and update client on one side, the broker on the other.
 
-use crate::board::{Flash, Network};
-use crate::line::{self, Lost, Sent, Subscriptions};
+use crate::board::{Entropy, Flash, Network};
+use crate::line::{self, Lost, Refused, Sent, Subscriptions};
 use crate::link::{Command, FlightRecorder, Link, Report};
 use crate::load;
 use crate::store::{Store, StoreFlash};
@@ -69,6 +69,15 @@ pub(crate) struct App<S: Flash + 'static> {
     pub jitter: u32,
 }
 
+/// What the application reaches its broker by.
+pub(crate) struct Line<N, E, W> {
+    pub network: N,
+    pub way: W,
+    pub entropy: E,
+    pub session: Session<'static>,
+    pub broker: SocketAddrV4,
+}
+
 /// The time as the head knows it: a microcontroller has no calendar.
 pub(crate) fn now() -> Now {
     Now {
@@ -99,17 +108,18 @@ impl<S: Flash> App<S> {
     }
 
     /// Connects, works, and connects again, for ever.
-    pub async fn run(
-        &mut self,
-        mut network: impl Network,
-        mut way: impl Way,
-        session: &mut Session<'static>,
-        broker: SocketAddrV4,
-    ) -> ! {
+    pub async fn run(&mut self, line: Line<impl Network, impl Entropy, impl Way>) -> ! {
+        let Line {
+            mut network,
+            mut way,
+            mut entropy,
+            mut session,
+            broker,
+        } = line;
         let mut delay_ms = BACKOFF_MS.0;
         loop {
             if let Ok(stream) = self.offline(network.connect(broker)).await
-                && way.talk(stream, self, session).await == Talk::Lasted
+                && way.talk(stream, self, &mut session, &mut entropy).await == Talk::Lasted
             {
                 delay_ms = BACKOFF_MS.0;
             }
@@ -122,8 +132,16 @@ impl<S: Flash> App<S> {
     /// Speaks MQTT over a stream until it ends.
     pub async fn talk(&mut self, stream: impl Io, session: &mut Session<'static>) -> Talk {
         let shaken = with_timeout(HANDSHAKE, session.connect(stream));
-        let Ok(Ok(mut connection)) = self.offline(shaken).await else {
-            return Talk::Broken;
+        let mut connection = match self.offline(shaken).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
+                say!(warn, "no connection: {}", Refused::of(&error));
+                return Talk::Broken;
+            }
+            Err(_) => {
+                say!(warn, "no connection: {}", Refused::Silent);
+                return Talk::Broken;
+            }
         };
         say!(info, "connected");
         let since = Instant::now();

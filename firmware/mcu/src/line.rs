@@ -2,7 +2,7 @@
 
 use edgeward::topic::Topic;
 use heapless::{Deque, Vec};
-use minimq::{Connection, Error, Io, PubError, Publication, QoS, TopicFilter};
+use minimq::{Connection, Error, Io, PeerError, PubError, Publication, QoS, TopicFilter};
 
 /// Subscriptions at once: desired state, acknowledgements, commands, the next root, and the chunks on
 /// their way.
@@ -13,6 +13,50 @@ const WAITING: usize = 12;
 /// The connection is of no use any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lost;
+
+/// Why a broker that was reached is not to be talked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// Name or password are wrong, or it wants some and the board has none.
+    Who,
+    /// Another reason, by its number in MQTT.
+    Reason(u8),
+    /// It closed the connection.
+    Closed,
+    /// What it says is no MQTT 5.
+    NotMqtt,
+    /// It said nothing in time.
+    Silent,
+}
+
+impl Refused {
+    /// What an error of the first exchange means.
+    pub fn of<E>(error: &Error<E>) -> Self {
+        /// Of MQTT 5 (2.4): bad user name or password, and not authorized.
+        const WHO: [u8; 2] = [0x86, 0x87];
+        match error {
+            Error::Peer(PeerError::Rejected(code)) => match u8::from(code) {
+                code if WHO.contains(&code) => Self::Who,
+                code => Self::Reason(code),
+            },
+            Error::Disconnected | Error::Transport(_) | Error::WriteZero => Self::Closed,
+            _ => Self::NotMqtt,
+        }
+    }
+}
+
+#[cfg(feature = "defmt")]
+impl defmt::Format for Refused {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        match self {
+            Self::Who => defmt::write!(f, "the broker refuses the board's user name or password"),
+            Self::Reason(code) => defmt::write!(f, "the broker refuses: MQTT reason {:#x}", code),
+            Self::Closed => defmt::write!(f, "the broker closed it before a word of MQTT"),
+            Self::NotMqtt => defmt::write!(f, "the broker does not speak MQTT 5"),
+            Self::Silent => defmt::write!(f, "the broker says nothing"),
+        }
+    }
+}
 
 /// What became of something that was to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

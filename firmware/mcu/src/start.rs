@@ -1,6 +1,6 @@
 //! From power on to the application's loop.
 
-use crate::app::{App, now};
+use crate::app::{App, Line, now};
 use crate::board::{Entropy, Flash, Network, Power};
 use crate::store::{Store, StoreFlash};
 #[cfg(feature = "tls")]
@@ -205,11 +205,15 @@ pub async fn run<S: Flash, N: Network, E: Entropy>(
     parts: Parts<S, N, E>,
     power: impl Power,
 ) -> Result<Infallible, StartError> {
-    let way = |who: &Provisioning<'_>, _| match who.secure {
+    run_over(parts, power, plain).await
+}
+
+/// The way to a broker that is spoken to in plain, for boards that can't do otherwise.
+fn plain(who: &Provisioning<'_>) -> Result<Plain, StartError> {
+    match who.secure {
         None => Ok(Plain),
         Some(_) => Err(StartError::NoTls),
-    };
-    run_over(parts, power, way).await
+    }
 }
 
 /// As [`run`], with a broker that is spoken to in TLS if the board was provisioned so.
@@ -222,32 +226,20 @@ pub async fn run_secure<S: Flash, N: Network, E: Entropy>(
     memory: &'static mut edgeward_tls::Memory,
     power: impl Power,
 ) -> Result<Infallible, StartError> {
-    run_over(parts, power, |who, entropy| {
-        Secure::new(who, memory, entropy).map_err(StartError::Tls)
+    run_over(parts, power, |who| {
+        Secure::new(who, memory).map_err(StartError::Tls)
     })
     .await
 }
 
-/// Runs with the way to the broker that `way` makes of what the host wrote and of the board's randomness.
+/// Runs with the way to the broker that `way` makes of what the host wrote.
 async fn run_over<S: Flash, N: Network, E: Entropy, W: Way>(
     parts: Parts<S, N, E>,
     mut power: impl Power,
-    way: impl FnOnce(&'static Provisioning<'static>, E) -> Result<W, StartError>,
+    way: impl FnOnce(&'static Provisioning<'static>) -> Result<W, StartError>,
 ) -> Result<Infallible, StartError> {
-    let started = start(parts, &mut power).and_then(|started| {
-        let way = way(started.who, started.entropy)?;
-        Ok((
-            started.app,
-            started.network,
-            way,
-            started.session,
-            started.broker,
-        ))
-    });
-    let error = match started {
-        Ok((app, network, way, mut session, broker)) => {
-            app.run(network, way, &mut session, broker).await
-        }
+    let error = match start(parts, &mut power, way) {
+        Ok(started) => started.app.run(started.line).await,
         Err(error) => error,
     };
     if error.may_pass() {
@@ -264,19 +256,16 @@ async fn run_over<S: Flash, N: Network, E: Entropy, W: Way>(
 }
 
 /// An application that is ready to run.
-struct Started<S: Flash + 'static, N, E> {
+struct Started<S: Flash + 'static, N, E, W> {
     app: &'static mut App<S>,
-    who: &'static Provisioning<'static>,
-    entropy: E,
-    network: N,
-    session: Session<'static>,
-    broker: SocketAddrV4,
+    line: Line<N, E, W>,
 }
 
-fn start<S: Flash, N: Network, E: Entropy>(
+fn start<S: Flash, N: Network, E: Entropy, W: Way>(
     parts: Parts<S, N, E>,
     power: &mut impl Power,
-) -> Result<Started<S, N, E>, StartError> {
+    way: impl FnOnce(&'static Provisioning<'static>) -> Result<W, StartError>,
+) -> Result<Started<S, N, E, W>, StartError> {
     let Parts {
         store,
         memory,
@@ -305,6 +294,9 @@ fn start<S: Flash, N: Network, E: Entropy>(
         device,
         hex(&signer.public_key().0).as_str()
     );
+    // What will never go well is refused before anything is counted: no release is to blame for it.
+    let way = way(who)?;
+    let session = session(who, Buffers::new(receive, send)).ok_or(StartError::Name)?;
     let mut slots = open_slots(store, who.root)?;
     // Before the boot is counted: an outbox that can't be read wears out no journal, and no release is to
     // blame for it.
@@ -329,16 +321,14 @@ fn start<S: Flash, N: Network, E: Entropy>(
     let jitter = random(&mut entropy).get();
     let app = space.0.write(App::new(control, store, link, jitter));
     report(app, power);
-    let session = session(who, Buffers::new(receive, send)).ok_or(StartError::Name)?;
-    let broker = SocketAddrV4::new(who.broker.into(), who.port);
-    Ok(Started {
-        app,
-        who,
-        entropy,
+    let line = Line {
         network,
+        way,
+        entropy,
         session,
-        broker,
-    })
+        broker: SocketAddrV4::new(who.broker.into(), who.port),
+    };
+    Ok(Started { app, line })
 }
 
 /// Reports how the boot before this one ended. Nothing hangs on it: a board that can't say so runs, and

@@ -1,7 +1,7 @@
 //! How a broker is spoken to over a stream: in plain, or in TLS.
 
 use crate::app::App;
-use crate::board::Flash;
+use crate::board::{Entropy, Flash};
 use embedded_io_async::{ErrorType, Read, Write};
 use minimq::Session;
 
@@ -22,6 +22,7 @@ pub(crate) trait Way {
         stream: impl Read + Write,
         app: &mut App<S>,
         session: &mut Session<'static>,
+        entropy: &mut impl Entropy,
     ) -> Talk;
 }
 
@@ -34,6 +35,7 @@ impl Way for Plain {
         stream: impl Read + Write,
         app: &mut App<S>,
         session: &mut Session<'static>,
+        _: &mut impl Entropy,
     ) -> Talk {
         app.talk(stream, session).await
     }
@@ -67,9 +69,8 @@ pub(crate) use secure::Secure;
 
 #[cfg(feature = "tls")]
 mod secure {
-    use super::{App, ErrorType, Flash, Read, Session, Talk, Way, Write};
+    use super::{App, Entropy, ErrorType, Flash, Read, Session, Talk, Way, Write};
     use crate::app::HANDSHAKE;
-    use crate::board::Entropy;
     use edgeward_firmware::provisioning::{self, Provisioning};
     use edgeward_tls::{Connection, Memory, TlsError, Trust};
     use embassy_time::{Instant, with_timeout};
@@ -77,13 +78,12 @@ mod secure {
     const _: () = assert!(provisioning::AUTHORITIES <= edgeward_tls::AUTHORITIES);
 
     /// In TLS where the board was provisioned for it, otherwise in plain.
-    pub(crate) struct Secure<E> {
+    pub(crate) struct Secure {
         trust: Option<(Trust<'static>, u64)>,
         memory: &'static mut Memory,
-        entropy: E,
     }
 
-    impl<E> Secure<E> {
+    impl Secure {
         /// The way to the broker that the host named.
         ///
         /// # Errors
@@ -91,7 +91,6 @@ mod secure {
         pub fn new(
             who: &'static Provisioning<'static>,
             memory: &'static mut Memory,
-            entropy: E,
         ) -> Result<Self, TlsError> {
             let trust = match &who.secure {
                 Some(it) => {
@@ -100,32 +99,33 @@ mod secure {
                 }
                 None => None,
             };
-            Ok(Self {
-                trust,
-                memory,
-                entropy,
-            })
+            Ok(Self { trust, memory })
         }
     }
 
-    impl<E: Entropy> Way for Secure<E> {
+    impl Way for Secure {
         async fn talk<S: Flash>(
             &mut self,
             stream: impl Read + Write,
             app: &mut App<S>,
             session: &mut Session<'static>,
+            entropy: &mut impl Entropy,
         ) -> Talk {
             let Some((trust, since_s)) = &self.trust else {
                 return app.talk(Stream::Plain(stream), session).await;
             };
             let since_s = since_s.saturating_add(Instant::now().as_secs());
-            let entropy = &mut self.entropy;
             let random = |bytes: &mut [u8]| entropy.fill(bytes);
             let opened = Connection::open(stream, self.memory, trust, since_s, random);
-            match app.offline(with_timeout(HANDSHAKE, opened)).await {
+            let refused = match app.offline(with_timeout(HANDSHAKE, opened)).await {
                 Ok(Ok(stream)) => return app.talk(Stream::Secure(stream), session).await,
-                Ok(Err(error)) => say!(warn, "no connection: {}", error),
-                Err(_) => say!(warn, "no connection: no answer in time"),
+                Ok(Err(error)) => Some(error),
+                Err(_) => None,
+            };
+            // It may have been refused in time, and not have heard it: that is waited for.
+            match refused.or(self.memory.refused()) {
+                Some(error) => say!(warn, "no connection: {}", error),
+                None => say!(warn, "no connection: no answer in time"),
             }
             Talk::Broken
         }
@@ -146,7 +146,17 @@ mod secure {
         async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, TlsError> {
             match self {
                 Self::Plain(stream) => stream.read(bytes).await.map_err(|_| TlsError::Ended),
-                Self::Secure(stream) => stream.read(bytes).await,
+                Self::Secure(stream) => {
+                    let read = stream.read(bytes).await;
+                    // What the broker thinks of a board without a certificate is said here, behind the
+                    // handshake; that it closed the connection is said by who notices.
+                    if let Err(error) = &read
+                        && *error != TlsError::Ended
+                    {
+                        say!(warn, "the connection ends: {}", error);
+                    }
+                    read
+                }
             }
         }
     }

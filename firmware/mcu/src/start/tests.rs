@@ -6,6 +6,7 @@ use edgeward::telemetry::{Crash, Id};
 use edgeward::trust::cose::{ContentType, sign_embedded};
 use edgeward::trust::ring::RingSigner;
 use edgeward::trust::root::{MAX_ROOT_BYTES, RoleKeys};
+use edgeward_firmware::provisioning::Secure;
 use embedded_storage::nor_flash::NorFlash;
 
 /// What a restart would do.
@@ -61,6 +62,11 @@ impl embedded_io_async::Write for Never {
 
 /// A flash as the host provisions it, that takes so many writes.
 fn provisioned(writes: usize) -> &'static Store<MemoryFlash> {
+    provisioned_for(writes, None)
+}
+
+/// The same for a broker that is known so.
+fn provisioned_for(writes: usize, secure: Option<Secure<'_>>) -> &'static Store<MemoryFlash> {
     let key = RingSigner::from_seed(&[1; 32]).unwrap();
     let role = || RoleKeys::new(1, &[key.public_key()]).unwrap();
     let root = Root {
@@ -78,7 +84,7 @@ fn provisioned(writes: usize) -> &'static Store<MemoryFlash> {
         port: 1,
         username: Text::new(),
         password: Text::new(),
-        secure: None,
+        secure,
         root: &signed[..len],
     };
     let mut bytes = [0xFF; ERASE];
@@ -102,6 +108,39 @@ fn parts(store: &'static Store<MemoryFlash>) -> Parts<MemoryFlash, Nowhere, Coun
     }
 }
 
+/// As [`run`] does it.
+fn plainly(
+    store: &'static Store<MemoryFlash>,
+    board: &mut Board,
+) -> Result<Started<MemoryFlash, Nowhere, Counting, Plain>, StartError> {
+    start(parts(store), board, plain)
+}
+
+/// The boots that a board has counted.
+fn boots(store: &'static Store<MemoryFlash>) -> Result<u32, slots::Error> {
+    Slots::open(StoreFlash(store), store.map().slots).map(|slots| slots.state().boot)
+}
+
+#[test]
+fn a_broker_that_is_none_for_this_board_is_refused_before_a_boot_is_counted() {
+    let record = CrashRecord::NONE;
+    let secure = |authority: &'static [u8]| Secure {
+        name: "broker.site",
+        authorities: Vec::from_slice(&[authority]).unwrap(),
+        since_s: 1_800_000_000,
+    };
+    // It runs first, and its boot is counted.
+    let store = provisioned_for(usize::MAX, None);
+    assert!(plainly(store, &mut Board { record }).is_ok());
+    assert_eq!(boots(store), Ok(1));
+    let store = provisioned_for(usize::MAX, Some(secure(b"no certificate")));
+    for _ in 0..2 {
+        let error = plainly(store, &mut Board { record }).err();
+        assert_eq!(error, Some(StartError::NoTls));
+        assert_eq!(boots(store), Err(slots::Error::Unprovisioned));
+    }
+}
+
 #[test]
 fn a_crash_is_forgotten_once_it_is_stored_and_flash_that_fails_is_worth_another_start() {
     let record = CrashRecord::new(Crash::Panic, 7);
@@ -109,7 +148,7 @@ fn a_crash_is_forgotten_once_it_is_stored_and_flash_that_fails_is_worth_another_
     for writes in 0.. {
         let store = provisioned(writes);
         let mut board = Board { record };
-        match start(parts(store), &mut board) {
+        match plainly(store, &mut board) {
             Err(error) => {
                 assert!(error.may_pass(), "{error} after {writes} writes");
                 assert_eq!(board.record, record);
@@ -120,7 +159,7 @@ fn a_crash_is_forgotten_once_it_is_stored_and_flash_that_fails_is_worth_another_
         }
         // At the next start all is well, and the crash is told then.
         store.power_on();
-        assert!(start(parts(store), &mut board).is_ok(), "{writes} writes");
+        assert!(plainly(store, &mut board).is_ok(), "{writes} writes");
         assert_eq!(board.record, CrashRecord::NONE);
     }
     assert!(failed > 0 && kept > 0, "{failed} {kept}");
@@ -129,7 +168,7 @@ fn a_crash_is_forgotten_once_it_is_stored_and_flash_that_fails_is_worth_another_
 #[test]
 fn a_board_that_nobody_provisioned_is_not_started_again() {
     let record = CrashRecord::NONE;
-    let started = start(parts(crate::testing::store()), &mut Board { record });
+    let started = plainly(crate::testing::store(), &mut Board { record });
     let error = started.err().unwrap();
     let blank = StartError::Provisioning(ProvisioningError::Blank);
     assert_eq!((error, error.may_pass()), (blank, false));
