@@ -110,6 +110,11 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 static mut RESTORE: RestoreState = RestoreState::invalid();
 static mut ENCODER: Encoder = Encoder::new();
 
+/// Where the encoder is; whoever uses it is in the critical section.
+fn encoder() -> *mut Encoder {
+    &raw mut ENCODER
+}
+
 // SAFETY: between `acquire` and `release` is a critical section, so that the encoder has one user.
 unsafe impl defmt::Logger for Uart {
     fn acquire() {
@@ -122,7 +127,7 @@ unsafe impl defmt::Logger for Uart {
         // SAFETY: in the critical section.
         unsafe {
             RESTORE = restore;
-            (*(&raw mut ENCODER)).start_frame(send);
+            (*encoder()).start_frame(send);
         }
     }
 
@@ -131,7 +136,7 @@ unsafe impl defmt::Logger for Uart {
     unsafe fn release() {
         // SAFETY: in the critical section that begins in `acquire`, and ends here.
         unsafe {
-            (*(&raw mut ENCODER)).end_frame(send);
+            (*encoder()).end_frame(send);
             TAKEN.store(false, Ordering::Relaxed);
             critical_section::release(RESTORE);
         }
@@ -139,7 +144,7 @@ unsafe impl defmt::Logger for Uart {
 
     unsafe fn write(bytes: &[u8]) {
         // SAFETY: as above.
-        unsafe { (*(&raw mut ENCODER)).write(bytes, send) }
+        unsafe { (*encoder()).write(bytes, send) }
     }
 }
 
