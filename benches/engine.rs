@@ -12,7 +12,6 @@ mod contenders;
 mod support;
 
 use contenders::{Bare, INFERENCES, Whole, compare, contenders, quantile};
-use criterion::{Criterion, Throughput};
 use edgeward::engine::pool::{self, PoolAllocator};
 
 #[global_allocator]
@@ -64,12 +63,4 @@ fn main() {
     for recorded in [false, true] {
         overhead(&mut places, recorded);
     }
-    let (bare, whole) = &mut places[0];
-    let mut criterion = Criterion::default().configure_from_args();
-    let mut group = criterion.benchmark_group("inference");
-    group.throughput(Throughput::Elements(1));
-    group.bench_function("tract", |b| b.iter(|| bare.infer()));
-    group.bench_function("runtime", |b| b.iter(|| whole.infer()));
-    group.finish();
-    criterion.final_summary();
 }

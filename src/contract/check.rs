@@ -214,7 +214,8 @@ impl<const F: usize> Contract<F> {
         &self.stream
     }
 
-    /// How a feature stands, by its place in the profile; `None` from `F` on.
+    /// How a feature stands, by its place in the profile. From `F` on there is `None`; between the profile's
+    /// last feature and that, what comes means nothing.
     #[must_use]
     pub fn feature(&self, index: usize) -> Option<FeatureState> {
         self.memory.state(index)
@@ -243,7 +244,7 @@ impl<const F: usize> Contract<F> {
     /// Every violation is counted, and given to `report` where the policy asks for more than
     /// counting it. The strongest action wins ([`Action`] is ordered). Whatever the policy says, a
     /// sample of the wrong shape is rejected, and so is one that lacks a finite value of a feature
-    /// whose [`MissingPolicy`] is to reject; other such values are filled in. `values_out` is
+    /// whose [`MissingPolicy`](crate::profile::MissingPolicy) is to reject; other such values are filled in. `values_out` is
     /// meaningful only for samples that are not rejected.
     ///
     /// A rejected duplicate or late sample changes nothing but the counts.

@@ -207,8 +207,8 @@ impl<const F: usize> Memory<F> {
     }
 
     /// Takes in values, from the first on, as long as there is nothing to say about them; copies them, and
-    /// says how many they are. The sample must follow its predecessor without a gap. What is remembered
-    /// of features beyond the last value is lost.
+    /// says how many they are. The sample must follow its predecessor without a gap, and have a value of each
+    /// feature: those of the same four beyond the last value are taken to have none.
     #[cfg(target_arch = "x86_64")]
     #[inline]
     pub(super) fn pass(&mut self, values: &[f32], copy: &mut [f32; F]) -> usize {

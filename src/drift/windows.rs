@@ -11,6 +11,8 @@ use crate::profile::{BINS, FeatureProfile};
 #[derive(Debug, Clone)]
 #[cfg_attr(target_arch = "x86_64", repr(C, align(64)))]
 pub struct Windows<const F: usize> {
+    /// How many features there are.
+    len: usize,
     /// The training means.
     center: [f32; F],
     bins: [[u16; BINS]; F],
@@ -36,6 +38,7 @@ impl<const F: usize> Windows<F> {
             max,
         } = Window::EMPTY;
         Self {
+            len: features.len().min(F),
             center,
             bins: [bins; F],
             n: [n; F],
@@ -74,11 +77,11 @@ impl<const F: usize> Windows<F> {
         }
     }
 
-    /// One feature's window, `None` from `F` on.
+    /// One feature's window; `None` where there is no feature.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Window> {
-        Some(Window {
-            bins: *self.bins.get(index)?,
+        (index < self.len).then(|| Window {
+            bins: self.bins[index],
             moments: self.moments(index),
             min: self.min[index],
             max: self.max[index],
@@ -117,43 +120,59 @@ mod tests {
     use core::array::from_fn;
     use proptest::prelude::*;
 
+    /// Six features, each with a mean and edges of its own.
+    fn features() -> [FeatureProfile; 6] {
+        let feature = &profile::<1, 1>(1, 1).features[0];
+        from_fn(|index| {
+            let mut feature = feature.clone();
+            feature.mean += index as f32 / 4.0;
+            feature
+                .edges
+                .iter_mut()
+                .for_each(|edge| *edge += index as f32 / 3.0);
+            feature
+        })
+    }
+
+    /// Every bit: NaN is none of them, and equal zeros have equal signs.
+    fn bits(window: &Window) -> String {
+        format!("{window:?}")
+    }
+
     proptest! {
-        /// Six features of eight, so that one group of four is full and the other is not; and five
-        /// places, of which the last is alone.
+        /// One to six features of eight, so that a group of four is full or not, and of five, where the last
+        /// is alone.
         #[test]
         fn windows_of_all_features_are_those_of_each(
             samples in prop::collection::vec(prop::array::uniform6(prop_oneof![
-                8 => -3.0f32..3.0,
+                8 => -9.0f32..9.0,
                 1 => any::<f32>(),
                 1 => prop::sample::select(vec![f32::NAN, f32::INFINITY, -0.0, 0.0, f32::MAX]),
             ]), 0..40),
+            count in 1usize..7,
+            // Counts that no i32 holds, and the greatest.
+            n in prop::sample::select(vec![0, 0, 0, i32::MAX as u32 - 3, u32::MAX - 3]),
         ) {
-            let feature = &profile::<1, 1>(1, 1).features[0];
-            let features: [_; 6] = from_fn(|index| {
-                let mut feature = feature.clone();
-                feature.mean += index as f32 / 4.0;
-                feature
-            });
-            let (mut wide, mut narrow) = (Windows::<8>::new(&features), Windows::<5>::new(&features));
+            let features = &features()[..count];
+            let (mut wide, mut narrow) = (Windows::<8>::new(features), Windows::<5>::new(features));
             let mut each = [Window::EMPTY; 6];
+            (wide.n, narrow.n) = ([n; 8], [n; 5]);
+            each.iter_mut().for_each(|window| window.moments.n = n);
             for sample in &samples {
                 let mut values = [f32::NAN; 8];
                 values[..6].copy_from_slice(sample);
-                wide.push(&features, &values);
-                narrow.push(&features, values.first_chunk().unwrap());
-                for ((window, feature), &value) in each.iter_mut().zip(&features).zip(sample) {
+                wide.push(features, &values);
+                narrow.push(features, values.first_chunk().unwrap());
+                for ((window, feature), &value) in each.iter_mut().zip(features).zip(sample) {
                     window.push(feature, value);
                 }
             }
-            // Every bit: NaN is none of them, and equal zeros have equal signs.
-            let bits = |window: &Window| std::format!("{window:?}");
             for (index, window) in each.iter().enumerate() {
-                prop_assert_eq!(bits(&wide.get(index).unwrap()), bits(window));
-                if index < 5 {
-                    prop_assert_eq!(bits(&narrow.get(index).unwrap()), bits(window));
-                }
+                let there = index < count;
+                prop_assert_eq!(wide.get(index).as_ref().map(bits), there.then(|| bits(window)));
+                let there = index < count.min(5);
+                prop_assert_eq!(narrow.get(index).as_ref().map(bits), there.then(|| bits(window)));
             }
-            prop_assert!(wide.get(8).is_none());
             wide.clear();
             prop_assert_eq!(wide.get(0), Some(Window::EMPTY));
         }

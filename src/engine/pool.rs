@@ -28,7 +28,7 @@
 //! What it does not do: split or join blocks, return memory, or serve alignments over
 //! [`MAX_ALIGN`]. Without the global allocator everything still runs, unpooled and uncounted;
 //! [`installed`] tells.
-// Beside the kernels of programs the one module of the core with unsafe code: an allocator can't be
+// Beside vectors (kernels, `four`) the one module of the core with unsafe code: an allocator can't be
 // written without it.
 #![allow(unsafe_code)]
 

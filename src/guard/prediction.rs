@@ -123,6 +123,9 @@ pub(super) fn read<const C: usize>(
     })
 }
 
+/// Further below the greatest, a logit has no share.
+const MOST: f32 = 87.0;
+
 /// Softmax of `logits / temperature`, stable for any finite logits; returns its entropy in nats.
 ///
 /// With z the logits divided by the temperature less the greatest of these, and S the sum of exp(z),
@@ -138,9 +141,7 @@ fn softmax(logits: &[f32], temperature: f32, probabilities: &mut [f32]) -> f32 {
         *out = exp_of_negative(z);
         sum += *out;
         // Where the share is nothing, z may be infinite.
-        if *out > 0.0 {
-            below -= *out * z;
-        }
+        below -= *out * z.max(-MOST);
     }
     // The greatest logit adds one, so that the sum is never zero.
     probabilities.iter_mut().for_each(|p| *p /= sum);
@@ -156,7 +157,7 @@ fn softmax(logits: &[f32], temperature: f32, probabilities: &mut [f32]) -> f32 {
 fn exp_of_negative(x: f32) -> f32 {
     // Adding this rounds to a whole number, which is then in the low bits.
     const ROUND: f32 = 12_582_912.0;
-    let within = x.max(-87.0);
+    let within = x.max(-MOST);
     let shifted = within * core::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     // ln 2 in two parts, of which the first is exact when multiplied.
@@ -167,7 +168,7 @@ fn exp_of_negative(x: f32) -> f32 {
     }
     let fraction = sum * (rest * rest) + rest + 1.0;
     let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
-    if x < -87.0 { 0.0 } else { fraction * power }
+    if x < -MOST { 0.0 } else { fraction * power }
 }
 
 /// Entropy of shares, in nats.

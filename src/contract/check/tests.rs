@@ -311,6 +311,23 @@ fn reading() -> impl Strategy<Value = f32> {
     ]
 }
 
+/// Six features, each with limits of its own; the value beside a mean by more than three of its standard
+/// deviations may well be plausible.
+fn unlike<const F: usize>(stuck_run: u16, max_rate: f32) -> Profile<F, 2> {
+    let mut profile = profile::<F, 2>(1, 1);
+    profile.features.truncate(6);
+    for (index, feature) in profile.features.iter_mut().enumerate() {
+        let own = index as f32;
+        (feature.min, feature.max) = (-10.0 + own, 10.0 - own / 2.0);
+        // Of the last two, only the range decides.
+        let sd = if index < 4 { 1.0 + own / 4.0 } else { 20.0 };
+        (feature.mean, feature.sd) = (own / 3.0, sd);
+        feature.max_rate = max_rate - own / 4.0;
+        feature.stuck_run = stuck_run + u16::from(stuck_run > 0) * (2 - index as u16 % 3);
+    }
+    profile
+}
+
 proptest! {
     /// A contract that was told of the profile, and may look at several features at once, says and
     /// remembers what one says that looks at each alone. Six features of eight, so that one group of
@@ -318,43 +335,46 @@ proptest! {
     #[test]
     fn several_features_at_once_are_judged_as_each_alone(
         samples in prop::collection::vec(
-            (prop::array::uniform6(reading()), 0u32..40, any::<bool>()),
+            (prop::array::uniform8(reading()), 0u32..40, 0usize..40),
             1..60,
         ),
         stuck_run in prop::sample::select(vec![0u16, 1, 2, 3]),
         max_rate in prop::sample::select(vec![f32::INFINITY, 3.0]),
+        stays in any::<bool>(),
     ) {
-        alike::<8>(&samples, stuck_run, max_rate)?;
-        alike::<7>(&samples, stuck_run, max_rate)?;
+        alike::<8>(&samples, stuck_run, max_rate, stays)?;
+        alike::<7>(&samples, stuck_run, max_rate, stays)?;
     }
 }
 
 fn alike<const F: usize>(
-    samples: &[([f32; 6], u32, bool)],
+    samples: &[([f32; 8], u32, usize)],
     stuck_run: u16,
     max_rate: f32,
+    stays: bool,
 ) -> Result<(), TestCaseError> {
-    let mut profile = profile::<F, 2>(1, 1);
-    profile.features.truncate(6);
-    for feature in &mut profile.features {
-        (feature.stuck_run, feature.max_rate) = (stuck_run, max_rate);
-    }
+    let profile = unlike::<F>(stuck_run, max_rate);
     let policy = Policy::standard();
     let mut contracts = [Contract::new(&profile, &policy), Contract::default()];
     let (mut sequence, mut time_ms) = (0u32, 0);
-    for (number, (values, jump, new_stream)) in samples.iter().enumerate() {
-        // Most follow each other; some come again, are late, or leave a gap.
+    let mut values = [0.0; 8];
+    for (number, (fresh, jump, len)) in samples.iter().enumerate() {
+        // Most follow each other; some come again, are late, leave a gap, or have the time of the last one.
         let (step, duration_ms) = match jump {
             0 => (0, 0),
             1 => (3, 30),
             2 => (u32::MAX, 10),
-            3 => (1, 0),
+            3 | 4 => (1, 0),
             _ => (1, 10),
         };
         (sequence, time_ms) = (sequence.wrapping_add(step), time_ms + duration_ms);
-        let now_ms = time_ms + if *jump == 4 { 2000 } else { 0 };
+        let now_ms = time_ms + if *jump == 5 { 2000 } else { 0 };
+        if !(stays && number % 3 == 1 || *jump == 4) {
+            values = *fresh;
+        }
+        let len = if *len <= 8 { *len } else { 6 };
         let mut said = contracts.iter_mut().map(|contract| {
-            if number == 30 && *new_stream {
+            if number == 30 && stays {
                 contract.start_stream();
             }
             let mut seen = [0.5; F];
@@ -362,16 +382,14 @@ fn alike<const F: usize>(
             let sample = Sample {
                 sequence,
                 time_ms,
-                values,
+                values: &values[..len],
             };
             let check = contract.check(&profile, &policy, &sample, now_ms, &mut seen, &mut |v| {
                 reports.push((v.kind, v.feature, v.value.to_bits(), v.first));
             });
             let seen = (check.outcome != Outcome::Rejected).then(|| {
-                seen.iter()
-                    .take(6)
-                    .map(|value| value.to_bits())
-                    .collect::<Vec<_>>()
+                let seen = seen.iter().take(6).map(|value| value.to_bits());
+                seen.collect::<Vec<_>>()
             });
             let states: Vec<_> = (0..6).map(|index| contract.feature(index)).collect();
             (check, seen, reports, states, *contract.stream().counts())
@@ -379,4 +397,72 @@ fn alike<const F: usize>(
         prop_assert_eq!(said.next(), said.next());
     }
     Ok(())
+}
+
+/// A feature that the profile does not have has no value that could come again.
+#[test]
+fn a_copy_with_a_value_too_many_is_no_duplicate() {
+    let profile = unlike::<8>(0, f32::INFINITY);
+    let policy = Policy::standard();
+    for mut contract in [Contract::new(&profile, &policy), Contract::default()] {
+        let mut check = |sequence, time_ms, values: &[f32]| {
+            let sample = Sample {
+                sequence,
+                time_ms,
+                values,
+            };
+            let check = contract.check(
+                &profile,
+                &policy,
+                &sample,
+                time_ms,
+                &mut [0.0; 8],
+                &mut |_| {},
+            );
+            check.violations.iter().collect::<Vec<_>>()
+        };
+        assert_eq!(check(0, 0, &[0.5; 6]), []);
+        assert_eq!(check(1, 10, &[1.0; 6]), []);
+        assert_eq!(
+            check(2, 10, &[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]),
+            [Kind::Shape]
+        );
+        assert_eq!(check(3, 20, &[1.0; 6]), []);
+        assert_eq!(check(4, 20, &[1.0; 6]), [Kind::Duplicate]);
+    }
+}
+
+/// Where that is so, nothing is said of it: the property above would hold without.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_sample_that_is_all_right_passes_at_once() {
+    let profile = unlike::<8>(3, 3.0);
+    let mut contract = Contract::new(&profile, &Policy::standard());
+    let mut seen = [0.0; 8];
+    let good = [0.5, 0.0, 1.0, 0.25, 2.0, 2.5];
+    let mut pass = |sequence, values: &[f32]| {
+        let time_ms = u64::from(sequence) * 10;
+        let sample = Sample {
+            sequence,
+            time_ms,
+            values,
+        };
+        let passed = contract.pass(&profile, &sample, time_ms, &mut seen);
+        if passed.is_none() {
+            contract.check(
+                &profile,
+                &Policy::standard(),
+                &sample,
+                time_ms,
+                &mut seen,
+                &mut |_| {},
+            );
+        }
+        passed
+    };
+    assert_eq!(pass(0, &good), None, "the first");
+    assert_eq!(pass(1, &good.map(|value| value + 0.5)), Some(6));
+    assert_eq!(pass(2, &[0.5, 0.0, 1.0, 0.25, 2.0, 9.0]), Some(4));
+    assert_eq!(pass(3, &[0.5, 0.0, 9.0, 0.25, 2.0, 2.5]), Some(0));
+    assert_eq!(pass(5, &good), None, "one is missing");
 }

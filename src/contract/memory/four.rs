@@ -68,11 +68,13 @@ impl<const F: usize> Memory<F> {
     #[inline]
     #[target_feature(enable = "sse2")]
     fn pass_four(&mut self, values: &[f32], copy: &mut [f32; F], at: usize) -> Option<()> {
+        // A feature that there is not has never had a value.
+        const NONE: f32 = f32::NAN;
         let four = match *values {
             [a, b, c, d, ..] => [a, b, c, d],
-            [a, b, c] => [a, b, c, 0.0],
-            [a, b] => [a, b, 0.0, 0.0],
-            [a] => [a, 0.0, 0.0, 0.0],
+            [a, b, c] => [a, b, c, NONE],
+            [a, b] => [a, b, NONE, NONE],
+            [a] => [a, NONE, NONE, NONE],
             [] => return None,
         };
         let value = load(&four);

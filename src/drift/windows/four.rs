@@ -6,7 +6,7 @@ use crate::four::{any, from, from_mut, load, load_counts, not_finite, store, sto
 use crate::profile::FeatureProfile;
 use core::arch::x86_64::{
     _mm_add_epi32, _mm_add_ps, _mm_castsi128_ps, _mm_cvtepi32_ps, _mm_div_ps, _mm_max_ps,
-    _mm_min_ps, _mm_mul_ps, _mm_or_ps, _mm_set1_epi32, _mm_set1_ps, _mm_sub_ps,
+    _mm_min_ps, _mm_mul_ps, _mm_or_ps, _mm_or_si128, _mm_set1_epi32, _mm_set1_ps, _mm_sub_ps,
 };
 use core::array::from_fn;
 
@@ -70,9 +70,11 @@ impl<const F: usize> Windows<F> {
     fn add_four(&mut self, at: usize, values: &[f32; F], used: usize) -> Option<()> {
         let value = load(from(values, at)?);
         let n = from_mut(&mut self.n, at)?;
-        let more = _mm_add_epi32(load_counts(n), _mm_set1_epi32(1));
+        let before = load_counts(n);
+        let more = _mm_add_epi32(before, _mm_set1_epi32(1));
         // Counts of 2^31 and more are no i32: they are negative, and left to the other way.
-        if any(_mm_or_ps(not_finite(value), _mm_castsi128_ps(more)), used) {
+        let large = _mm_castsi128_ps(_mm_or_si128(before, more));
+        if any(_mm_or_ps(not_finite(value), large), used) {
             return None;
         }
         store_counts(n, more);
