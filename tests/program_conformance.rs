@@ -8,7 +8,8 @@ use edgeward::program::op::Op;
 use edgeward::program::{Layout, Portable};
 use program::build::{Builder, Draft, Place, Random};
 use program::engines::{self, ENGINES};
-use program::{check, suite};
+use program::{check, kernels, suite};
+use std::collections::BTreeMap;
 
 /// Cases of the suite that run: each kind in each place and size thirty times.
 const CASES: u64 = 15_600;
@@ -31,6 +32,37 @@ fn the_portable_kernels_equal_the_second_writing() {
 #[test]
 fn the_portable_kernels_equal_the_second_writing_in_the_layout_of_cortex_m() {
     conforms(Layout::CortexM);
+}
+
+/// As many cases as run in QEMU reach every kernel for Cortex-M, each at least ten times.
+#[test]
+fn the_suite_reaches_every_kernel() {
+    let mut counts = BTreeMap::new();
+    for index in 0..3_250 {
+        for kernel in kernels::of(&suite::sample(Layout::CortexM, index).case) {
+            *counts.entry(kernel).or_insert(0) += 1;
+        }
+    }
+    println!("{counts:?}");
+    for kernel in kernels::ALL {
+        let count = counts.remove(kernel).unwrap_or(0);
+        assert!(count >= 10, "{kernel}: {count} times");
+    }
+    assert!(counts.is_empty(), "{counts:?}");
+}
+
+/// Convolutions that fill the widest strips of AVX-512 and of AVX2.
+#[test]
+fn the_suite_fills_the_widest_vectors() {
+    let widest = [("AVX-512", 64, 6), ("AVX2", 16, 5)];
+    let ops = (0..CASES).flat_map(|index| suite::ops(&suite::sample(Layout::Natural, index).case));
+    let ops: Vec<Op> = ops.collect();
+    for (name, channels, pixels) in widest {
+        let fills = |op: &&Op| kernels::fills(op, channels, pixels);
+        let count = ops.iter().filter(fills).count();
+        println!("{name}: {count} of {} operators", ops.len());
+        assert!(count >= 100, "{name}: {count}");
+    }
 }
 
 /// Spoilt constants that the verifier takes are among the suite, and change what comes out.

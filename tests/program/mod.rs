@@ -1,5 +1,6 @@
 //! What the tests of programs share: a generator of random operators and chains of them, a second
-//! writing of every operator, the suite that every engine goes through, and the list of engines.
+//! writing of every operator, the suite that every engine goes through, the kernels that it must reach, and the list of
+//! engines.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
@@ -7,6 +8,7 @@ pub mod build;
 pub mod chains;
 pub mod drafts;
 pub mod engines;
+pub mod kernels;
 pub mod reference;
 pub mod suite;
 

@@ -145,13 +145,22 @@ fn bounded(output: &mut Plane, each: usize) {
 }
 
 fn conv_parts(layout: Layout, size: u16, random: &mut Random) -> (Conv, Builder, Vec<i8>, Vec<i8>) {
-    let input = plane(size, random);
+    // Now and then many channels and pixels at once, of few products.
+    let many = size > 4 && random.below(12) == 0;
+    let mut input = plane(size, random);
+    if many {
+        (input.height, input.width) = (extent(2, random), 8 + extent(12, random));
+        input.channels = extent(8, random);
+    }
     let (window, height, width) = window(&input, Sweep::Conv, random);
     let mut output = Plane {
         offset: 0,
         height,
         width,
-        channels: depth(size, random),
+        channels: match many {
+            true => 64 + extent(80, random),
+            false => depth(size, random),
+        },
     };
     let terms = window.kernel_h * window.kernel_w * input.channels;
     bounded(&mut output, usize::from(terms));
@@ -238,9 +247,30 @@ pub fn depthwise_op(
 }
 
 pub fn depthwise(layout: Layout, size: u16, random: &mut Random) -> Draft {
-    let input = plane(size, random);
-    let (window, height, width) = window(&input, Sweep::Depthwise, random);
-    let multiplier = if random.below(4) == 0 {
+    // Now and then three by three over rows that no kernel takes at once.
+    let long = random.below(12) == 0;
+    let mut input = plane(size, random);
+    if long {
+        (input.height, input.width) = (extent(5, random), 37 + extent(40, random));
+        input.channels = extent(9, random);
+    }
+    let (mut window, mut height, mut width) = window(&input, Sweep::Depthwise, random);
+    if long {
+        let pads = [random.below(3), random.below(3)].map(|pad| pad as u8);
+        window = Window {
+            kernel_h: 3,
+            kernel_w: 3,
+            stride_h: 1,
+            stride_w: 1,
+            dilation_h: 1,
+            dilation_w: 1,
+            pad_top: pads[0].into(),
+            pad_left: pads[1].into(),
+        };
+        // Up to the last output that sees the input.
+        (height, width) = (input.height, input.width);
+    }
+    let multiplier = if !long && random.below(4) == 0 {
         extent(3, random)
     } else {
         1

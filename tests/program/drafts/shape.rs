@@ -3,15 +3,34 @@
 use super::*;
 
 pub fn pool(size: u16, random: &mut Random) -> Draft {
-    let input = plane(size, random);
-    let (window, height, width) = window(&input, Sweep::Pool, random);
+    // Now and then the average of more than 255 elements.
+    let large = random.below(12) == 0;
+    let mut input = plane(size, random);
+    if large {
+        (input.height, input.width) = (15 + extent(4, random), 17 + extent(4, random));
+        input.channels = extent(9, random);
+    }
+    let (mut window, mut height, mut width) = window(&input, Sweep::Pool, random);
+    if large {
+        window = Window {
+            kernel_h: input.height,
+            kernel_w: input.width,
+            stride_h: 1 + random.below(2) as u8,
+            stride_w: 1,
+            pad_top: 2,
+            pad_left: random.below(3) as u16,
+            ..window
+        };
+        // Such as see a part of the input.
+        (height, width) = (1 + extent(2, random), extent(3, random));
+    }
     let output = Plane {
         height,
         width,
         ..input
     };
     let limits = quantizer(random);
-    let maximum = random.below(2) as u8;
+    let maximum = if large { 0 } else { random.below(2) as u8 };
     let op = Pool {
         input,
         output,
