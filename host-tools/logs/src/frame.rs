@@ -44,6 +44,12 @@ const DEPTH: usize = 32;
 /// Most elements of a list whose elements may take no bytes.
 const ELEMENTS: usize = 1024;
 
+/// Most values of a frame, all lists and nestings together: a frame of a few bytes may ask for any number of
+/// values that take none.
+const VALUES: usize = 65_536;
+/// Widest number: 128 binary digits and what says so.
+const WIDEST: usize = 130;
+
 /// Undoes rzCOBS: from the end, each byte says which of the seven before it were zeros, or how many were
 /// none.
 pub(crate) fn unstuff(frame: &[u8]) -> Result<Vec<u8>, Malformed> {
@@ -103,6 +109,7 @@ pub(crate) fn decode(image: &Image, frame: &[u8]) -> Result<Line, Malformed> {
     let mut reader = Bytes {
         image,
         rest: &bytes,
+        values: VALUES,
     };
     let (level, format) = image.line(reader.u16()?)?;
     let time = match image.timestamp() {
@@ -125,6 +132,8 @@ pub(crate) fn decode(image: &Image, frame: &[u8]) -> Result<Line, Malformed> {
 struct Bytes<'t, 'b> {
     image: &'t Image,
     rest: &'b [u8],
+    /// How many values there may yet be.
+    values: usize,
 }
 
 impl<'t> Bytes<'t, '_> {
@@ -157,6 +166,7 @@ impl<'t> Bytes<'t, '_> {
         if depth > DEPTH {
             return Err(Malformed);
         }
+        self.values = self.values.checked_sub(1).ok_or(Malformed)?;
         let fragments = parse(format, ParserMode::ForwardsCompatible).map_err(|_| Malformed)?;
         let mut wanted: Vec<&Parameter> = Vec::new();
         for fragment in &fragments {
@@ -216,6 +226,7 @@ impl<'t> Bytes<'t, '_> {
     }
 
     fn value(&mut self, kind: &Type, depth: usize) -> Result<Value<'t>, Malformed> {
+        self.values = self.values.checked_sub(1).ok_or(Malformed)?;
         Ok(match kind {
             Type::Bool => match self.array()? {
                 [0] => Value::Bool(false),
@@ -333,25 +344,35 @@ impl Value<'_> {
 
 /// A number as its hint wants it.
 fn number(value: u128, hint: Option<&DisplayHint>, text: &mut String) -> std::fmt::Result {
+    // The width is the image's, which may say anything.
+    let within = |width: &usize| (*width).min(WIDEST);
     match hint {
-        Some(DisplayHint::NoHint { zero_pad }) => write!(text, "{value:0zero_pad$}"),
+        Some(DisplayHint::NoHint { zero_pad }) => {
+            write!(text, "{value:0width$}", width = within(zero_pad))
+        }
         Some(DisplayHint::Hexadecimal {
             alternate,
             uppercase,
             zero_pad,
-        }) => match (alternate, uppercase) {
-            (false, false) => write!(text, "{value:0zero_pad$x}"),
-            (false, true) => write!(text, "{value:0zero_pad$X}"),
-            (true, false) => write!(text, "{value:#0zero_pad$x}"),
-            (true, true) => write!(text, "{value:#0zero_pad$X}"),
-        },
+        }) => {
+            let width = within(zero_pad);
+            match (alternate, uppercase) {
+                (false, false) => write!(text, "{value:0width$x}"),
+                (false, true) => write!(text, "{value:0width$X}"),
+                (true, false) => write!(text, "{value:#0width$x}"),
+                (true, true) => write!(text, "{value:#0width$X}"),
+            }
+        }
         Some(DisplayHint::Binary {
             alternate,
             zero_pad,
-        }) => match alternate {
-            false => write!(text, "{value:0zero_pad$b}"),
-            true => write!(text, "{value:#0zero_pad$b}"),
-        },
+        }) => {
+            let width = within(zero_pad);
+            match alternate {
+                false => write!(text, "{value:0width$b}"),
+                true => write!(text, "{value:#0width$b}"),
+            }
+        }
         Some(DisplayHint::Seconds(TimePrecision::Micros)) => {
             write!(text, "{}.{:06}", value / 1_000_000, value % 1_000_000)
         }

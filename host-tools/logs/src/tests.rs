@@ -104,6 +104,13 @@ fn image() -> Image {
         (7, symbol("warn", "at {:#x}, {=[?]}")),
         (8, symbol("error", "{=str} and {=bool} {=i8}")),
         (9, symbol("println", "always")),
+        (
+            10,
+            symbol("info", "{=u8:0100000}, {=u8:0100000x}, {=u8:#0100000b}"),
+        ),
+        (11, symbol("derived", "none")),
+        (12, symbol("info", "{=?}")),
+        (13, symbol("prim", "{=[?]}")),
         (0x1234, symbol("timestamp", "{=u64:us}")),
     ];
     let version = (0, "_defmt_version_ = 4".to_owned());
@@ -274,6 +281,44 @@ fn any_bytes_are_read_without_a_panic() {
     }
     assert_eq!(unstuff(&[1, 0, 1]), Err(Malformed));
     assert_eq!(unstuff(&[0xFF]), Err(Malformed));
+}
+
+/// Formats of an image decide how much there is of what takes no bytes: 1,024 elements a list, and any number
+/// of lists.
+#[test]
+fn a_frame_has_no_more_values_than_a_frame_may_have() {
+    let image = image();
+    let list = |len: u32| [&[13, 0], &len.to_le_bytes()[..], &[11, 0]].concat();
+    let read = |lists: usize| {
+        let rest = [&[4, 0][..], &list(1024).repeat(lists), &[0, 0]].concat();
+        Reader::new(&image).feed(&frame(12, 27_123, &rest))
+    };
+    for (lists, is_line) in [(1, true), (60, true), (70, false), (5000, false)] {
+        let items = read(lists);
+        let line = matches!(items[..], [Item::Line(_)]);
+        assert_eq!(line, is_line, "{lists}: {} items", items.len());
+    }
+}
+
+#[test]
+fn no_number_is_wider_than_numbers_are() {
+    let image = image();
+    let items = Reader::new(&image).feed(&frame(10, 27_123, &[1, 2, 3]));
+    let [Item::Line(line)] = &items[..] else {
+        panic!("{items:?}");
+    };
+    let numbers: Vec<_> = line.text.split(", ").collect();
+    assert!(
+        numbers.iter().all(|number| number.len() == 130),
+        "{numbers:?}"
+    );
+    let ends = ["01", "02", "011"];
+    assert!(
+        numbers
+            .iter()
+            .zip(ends)
+            .all(|(number, end)| number.ends_with(end))
+    );
 }
 
 #[test]
