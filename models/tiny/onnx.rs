@@ -257,6 +257,7 @@ impl Writer<'_> {
             Activation::Relu => self.emit("Relu", &[&value], &format!("relu{}", id.0), &[]),
             Activation::Relu6 => self.clip(&value, 0.0, 6.0),
             Activation::ReluN1To1 => self.clip(&value, -1.0, 1.0),
+            Activation::Clamp { low, high } => self.clip(&value, low, high),
         };
         self.quantize_named(&value, id)?;
         if self.graph.outputs.contains(&id) {
@@ -364,6 +365,7 @@ impl Writer<'_> {
     fn unary(&mut self, function: Unary, from: String, output: &str) -> Result<String, String> {
         let named = match function {
             Unary::Relu6 => return Ok(self.clip(&from, 0.0, 6.0)),
+            Unary::Clamp { low, high } => return Ok(self.clip(&from, low, high)),
             Unary::Requantize => return Ok(from),
             Unary::HardSwish => {
                 let (three, sixth) = (self.scalar(3.0), self.scalar(1.0 / 6.0));

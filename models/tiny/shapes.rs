@@ -29,7 +29,7 @@ pub struct Builder {
 }
 
 /// Scale of every activation.
-const SCALE: f32 = 0.05;
+pub const SCALE: f32 = 0.05;
 
 impl Builder {
     pub fn new(shape: &[usize]) -> Self {

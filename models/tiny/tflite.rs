@@ -71,7 +71,7 @@ fn operator(graph: &Graph, node: &Node) -> Result<(i32, Vec<(usize, Flat)>), Str
     Ok(match &node.kind {
         Kind::Conv { window, activation } => {
             let mut options = sliding(window);
-            options.push((3, fused(*activation)));
+            options.push((3, fused(*activation)?));
             (flat::CONV_2D, options)
         }
         Kind::Depthwise {
@@ -80,7 +80,7 @@ fn operator(graph: &Graph, node: &Node) -> Result<(i32, Vec<(usize, Flat)>), Str
             activation,
         } => {
             let mut options = sliding(window);
-            options.extend([(3, flat::int(*multiplier as i32)), (4, fused(*activation))]);
+            options.extend([(3, flat::int(*multiplier as i32)), (4, fused(*activation)?)]);
             (flat::DEPTHWISE_CONV_2D, options)
         }
         Kind::AveragePool { window, activation } => {
@@ -88,12 +88,12 @@ fn operator(graph: &Graph, node: &Node) -> Result<(i32, Vec<(usize, Flat)>), Str
             options.extend([
                 (3, flat::int(window.kernel[1] as i32)),
                 (4, flat::int(window.kernel[0] as i32)),
-                (5, fused(*activation)),
+                (5, fused(*activation)?),
             ]);
             (flat::AVERAGE_POOL_2D, options)
         }
-        Kind::Dense { activation } => (flat::FULLY_CONNECTED, vec![(0, fused(*activation))]),
-        Kind::Add { activation } => (flat::ADD, vec![(0, fused(*activation))]),
+        Kind::Dense { activation } => (flat::FULLY_CONNECTED, vec![(0, fused(*activation)?)]),
+        Kind::Add { activation } => (flat::ADD, vec![(0, fused(*activation)?)]),
         Kind::Softmax { beta } => {
             let beta = Flat::Number(beta.to_le_bytes().to_vec());
             (flat::SOFTMAX, vec![(0, beta)])
@@ -117,11 +117,12 @@ fn sliding(window: &Window) -> Vec<(usize, Flat)> {
     ]
 }
 
-fn fused(activation: Activation) -> Flat {
-    flat::byte(match activation {
+fn fused(activation: Activation) -> Result<Flat, String> {
+    Ok(flat::byte(match activation {
         Activation::None => 0,
         Activation::Relu => 1,
         Activation::ReluN1To1 => 2,
         Activation::Relu6 => 3,
-    })
+        other => return Err(format!("activation {other:?}")),
+    }))
 }

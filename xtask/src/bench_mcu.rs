@@ -107,7 +107,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
             folder.join(format!("{name}.counts")),
             counts.collect::<String>(),
         )?;
-        if !name.starts_with("fit-") {
+        if !name.starts_with("fit-") && !name.starts_with("way-") {
             all.insert(name, figures);
         }
     }

@@ -85,7 +85,7 @@ impl Tensor {
 }
 
 /// An activation fused into an operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Activation {
     /// None.
     #[default]
@@ -96,6 +96,13 @@ pub enum Activation {
     Relu6,
     /// `clamp(x, -1, 1)`.
     ReluN1To1,
+    /// `min(max(x, low), high)`, as ONNX has it: its ends are quantized by QuantizeLinear, halves to even.
+    Clamp {
+        /// No number is less.
+        low: f32,
+        /// Nor greater, whatever `low` is.
+        high: f32,
+    },
 }
 
 /// A sliding window with its padding made explicit: `[height, width]`, `[top, left, bottom, right]`.
@@ -119,6 +126,13 @@ pub enum Unary {
     Relu,
     /// `clamp(x, 0, 6)`.
     Relu6,
+    /// [`Activation::Clamp`].
+    Clamp {
+        /// No number is less.
+        low: f32,
+        /// Nor greater, whatever `low` is.
+        high: f32,
+    },
     /// `x` where positive, else `alpha * x`.
     LeakyRelu {
         /// Slope below zero.
@@ -261,6 +275,7 @@ impl Kind {
             Self::Softmax { .. } => "Softmax",
             Self::Unary(Unary::Relu) => "Relu",
             Self::Unary(Unary::Relu6) => "Relu6",
+            Self::Unary(Unary::Clamp { .. }) => "Clamp",
             Self::Unary(Unary::LeakyRelu { .. }) => "LeakyRelu",
             Self::Unary(Unary::HardSwish) => "HardSwish",
             Self::Unary(Unary::Logistic) => "Logistic",

@@ -254,7 +254,8 @@ fn activations_are_fused() {
         small.node(Kind::Unary(function), &[between], output);
         small.graph
     };
-    for function in [Unary::Relu, Unary::Relu6] {
+    let (low, high) = (-3.0, 11.0);
+    for function in [Unary::Relu, Unary::Relu6, Unary::Clamp { low, high }] {
         let wrong = |graph: &mut Graph| graph.nodes[1].kind = Kind::Reshape;
         let [plain, made] = one(&relu(function, -7), &[Rewrite::Activations], wrong);
         assert_eq!(operators(&plain), ["Conv", "Lookup"]);

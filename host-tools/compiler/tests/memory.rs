@@ -22,6 +22,10 @@ fn check(name: &str, compiled: &Compiled) {
     let said = [found.arena_bytes, found.bound_bytes, found.live_bytes];
     let planned = [plan.arena_bytes, plan.bound_bytes, plan.live_bytes];
     assert_eq!(said, planned, "{name}: {found:?} and {plan:?}");
+    // Less than the usual planner takes, or as little as can be.
+    let (arena, bound) = (plan.arena_bytes, plan.bound_bytes);
+    let less = arena == bound || arena < plan.greedy_bytes;
+    assert!(bound <= arena && less, "{name}: {plan:?}");
     assert_eq!(found.peak_operator, plan.peak_step, "{name}");
     let bytes = |peak: &[edgeward_compiler::memory::Tensor]| -> Vec<u64> {
         peak.iter().map(|tensor| tensor.bytes).collect()

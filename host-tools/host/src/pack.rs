@@ -85,7 +85,7 @@ pub struct Report {
 pub struct GoldenReport {
     /// How many there are.
     pub vectors: usize,
-    /// The largest distance from a golden value.
+    /// The largest distance from a golden value, of all engines that the bundle carries a model for.
     pub largest_error: f32,
     /// What it may be.
     pub tolerance: f32,
@@ -261,13 +261,16 @@ impl<'a> Lab<'a> {
 
     /// Takes tract, since the program's golden vectors do not hold.
     fn fall_back(&mut self, error: &PackError) -> Result<(), PackError> {
-        let path = self.spec.path(&self.spec.model);
-        let why = format!("as an int8 program, {error}");
-        self.model = Model::tract(&self.bytes, why).map_err(|source| PackError::Model {
-            path,
-            source: Box::new(ModelError::Tract(source)),
-        })?;
+        self.model = self.tract(format!("as an int8 program, {error}"))?;
         Ok(())
+    }
+
+    /// The model as tract runs it.
+    fn tract(&self, why: String) -> Result<Model, PackError> {
+        Model::tract(&self.bytes, why).map_err(|source| PackError::Model {
+            path: self.spec.path(&self.spec.model),
+            source: Box::new(ModelError::Tract(source)),
+        })
     }
 
     /// The model's outputs on all training windows.
@@ -352,8 +355,15 @@ impl<'a> Lab<'a> {
             part: "golden",
             source,
         })?;
-        let largest_error = run_golden(&mut self.model.engine, &section)
+        let mut largest_error = run_golden(&mut self.model.engine, &section)
             .map_err(|error| error.with_step(self.output_step))?;
+        if self.model.program.is_some() && self.model.carries_onnx {
+            // Whoever takes the bundle's ONNX file gets the same.
+            let mut tract = self.tract("it is carried beside the program".to_owned())?;
+            let error = run_golden(&mut tract.engine, &section)
+                .map_err(|error| error.with_step(self.output_step))?;
+            largest_error = largest_error.max(error);
+        }
         let report = GoldenReport {
             vectors: vectors.len(),
             largest_error,

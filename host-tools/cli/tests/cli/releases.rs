@@ -35,6 +35,37 @@ fn a_release_carries_what_its_engine_wants() {
     assert_eq!(evaluation["accuracy"], 1.0);
 }
 
+/// What the bundle carries for tract must reproduce the golden vectors, too.
+#[test]
+fn a_release_may_carry_a_program_and_its_onnx_file() {
+    let place = Place::new();
+    for name in [
+        "motion-v2.onnx",
+        "train.csv",
+        "outputs-v2.npy",
+        "golden-v2-input.npy",
+        "golden-v2-output.npy",
+    ] {
+        std::fs::copy(model(name), place.path(name)).expect("copied");
+    }
+    let manifest = std::fs::read_to_string(model("v2.toml")).expect("the manifest");
+    let line = "model = \"motion-v2.onnx\"";
+    assert!(manifest.contains(line));
+    let both = manifest.replace(line, &format!("{line}\nengine = \"both\""));
+    std::fs::write(place.path("both.toml"), &both).expect("written");
+    let packed = place.json(&["pack", "both.toml", "--out", "both.bundle"], 0);
+    assert_eq!(packed["engine"], "program");
+    let inspection = place.json(&["inspect", "both.bundle"], 0);
+    assert_eq!(inspection["kernels"], "natural");
+    let sections = inspection["sections"].as_array().into_iter().flatten();
+    let kinds: Vec<_> = sections
+        .filter_map(|section| section["kind"].as_str())
+        .collect();
+    assert!(kinds.contains(&"program") && kinds.contains(&"tract_model"));
+    let evaluation = place.json(&["eval", "both.bundle", "--data", &model("test.csv")], 0);
+    assert_eq!(evaluation["accuracy"], 1.0);
+}
+
 #[test]
 fn a_release_is_packed_signed_verified_evaluated_and_run() {
     let place = Place::new();

@@ -1,10 +1,25 @@
-//! Random operators to which the costs of `edgeward_compiler::cost` are fitted.
+//! Random operators to which the costs of `edgeward_compiler::cost` are fitted, and others like them
+//! of which predictions are held against counts.
 
-use super::models::shapes::{Builder, Random};
+use super::models::shapes::{Builder, Random, SCALE};
 use edgeward_compiler::graph::{Activation, DType, Graph, Kind, Tensor, TensorId, Unary, Window};
 
+/// What constants for Cortex-M say of a layer's sums, beside what is true: a flag may claim less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// What the compiler proved.
+    None,
+    /// Nothing is proven.
+    Sums,
+    /// Some tiles take the long way.
+    Tiles,
+}
+
+/// A name, a graph, and how it is doubted.
+pub type Sample = (String, Graph, Doubt);
+
 /// Graphs of some operators each.
-pub fn all() -> Vec<(String, Graph)> {
+pub fn all() -> Vec<Sample> {
     let mut random = Random(0x5EED);
     let mut graphs = Vec::new();
     for index in 0..40 {
@@ -13,12 +28,58 @@ pub fn all() -> Vec<(String, Graph)> {
             3 => vectors(&mut random),
             _ => simple(&mut random),
         };
-        graphs.push((format!("fit-{index:02}"), graph));
+        graphs.push((graph, Doubt::None));
     }
-    for index in 40..52 {
-        graphs.push((format!("fit-{index:02}"), portable(&mut random)));
+    for _ in 40..52 {
+        graphs.push((portable(&mut random), Doubt::None));
     }
-    graphs
+    for index in 0..24 {
+        let graph = match index % 4 {
+            0..=2 => images(&mut random),
+            _ => vectors(&mut random),
+        };
+        let doubt = [Doubt::None, Doubt::Sums, Doubt::Tiles][index / 8];
+        let graph = match doubt == Doubt::None || index % 2 == 0 {
+            true => clamped(graph),
+            false => graph,
+        };
+        graphs.push((graph, doubt));
+    }
+    for index in 0..18 {
+        let channels = pick(&mut random, 3, 70);
+        let doubt = [Doubt::None, Doubt::None, Doubt::Sums][index % 3];
+        graphs.push((elements(&mut random, channels), doubt));
+    }
+    for index in 0..8 {
+        let graph = match index % 2 {
+            0 => slides(&mut random),
+            _ => clamped(slides(&mut random)),
+        };
+        graphs.push((graph, Doubt::Sums));
+    }
+    let named = graphs.into_iter().enumerate();
+    named
+        .map(|(index, (graph, doubt))| (format!("fit-{index:02}"), graph, doubt))
+        .collect()
+}
+
+/// Graphs of the ways that no model takes; costs are not fitted to them.
+pub fn ways() -> Vec<Sample> {
+    let mut random = Random(0xCAFE);
+    let all = [
+        ("elements", elements(&mut random, 24), Doubt::None),
+        ("elements-many", elements(&mut random, 60), Doubt::None),
+        ("elements-apart", elements(&mut random, 53), Doubt::Sums),
+        ("clamps", clamped(threes(&mut random)), Doubt::None),
+        ("unproven", threes(&mut random), Doubt::Sums),
+        ("unproven-clamps", clamped(threes(&mut random)), Doubt::Sums),
+        ("unproven-dense", vectors(&mut random), Doubt::Sums),
+        ("long", threes(&mut random), Doubt::Tiles),
+        ("long-dense", vectors(&mut random), Doubt::Tiles),
+    ];
+    all.into_iter()
+        .map(|(name, graph, doubt)| (format!("way-{name}"), graph, doubt))
+        .collect()
 }
 
 fn pick(random: &mut Random, low: usize, high: usize) -> usize {
@@ -50,6 +111,88 @@ fn images(random: &mut Random) -> Graph {
     it.add(other, sum);
     pool(&mut it, [2, 2], 2, random.next().is_multiple_of(2));
     it.classify(pick(random, 3, 40))
+}
+
+/// Convolutions and depthwise layers of three by three: of one channel and many, of weights that have a
+/// halfword each and such as share one, with a sum, with and without a stride.
+fn threes(random: &mut Random) -> Graph {
+    let [height, width] = [pick(random, 12, 20), pick(random, 12, 20)];
+    let mut it = Builder::new(&[1, height, width, pick(random, 1, 3)]);
+    it.conv(16, [3, 3], 1, true);
+    it.depthwise([3, 3], 1, true);
+    let stem = it.conv(pick(random, 5, 7) * 4, [3, 3], 1, true);
+    let branch = it.conv(it.shape()[3], [3, 3], 1, false);
+    it.add(stem, branch);
+    it.depthwise([3, 3], 2, true);
+    // Kernel rows of these are no whole words.
+    it.conv(pick(random, 6, 9) * 4 + 1, [3, 3], 1, true);
+    it.conv(pick(random, 10, 30), [3, 3], 1, true);
+    it.depthwise([3, 3], 1, false);
+    it.classify(pick(random, 3, 20))
+}
+
+/// Activations end at a zero point above the least value, so that outputs are clamped.
+fn clamped(mut graph: Graph) -> Graph {
+    for tensor in &mut graph.tensors {
+        if let Some(it) = &mut tensor.quantization
+            && it.zero_points == [-128]
+            && tensor.name.starts_with("activation")
+            && it.scales != [1.0 / 256.0]
+        {
+            it.zero_points = vec![-100];
+        }
+    }
+    graph
+}
+
+/// Sums, differences and products, also of scales beyond those of the fast kernels.
+fn elements(random: &mut Random, channels: usize) -> Graph {
+    let [height, width] = [pick(random, 9, 20), pick(random, 9, 20)];
+    let mut it = Builder::new(&[1, height, width, pick(random, 2, 12)]);
+    let stem = it.conv(channels, [1, 1], 1, false);
+    let shape = it.shape();
+    let other = unary(&mut it, Unary::HardSwish);
+    let activation = match random.next().is_multiple_of(2) {
+        true => Activation::Relu,
+        false => Activation::None,
+    };
+    let (sum, difference) = (Kind::Add { activation }, Kind::Sub { activation });
+    let mut scaled = |it: &mut Builder, kind: &Kind, others: [TensorId; 2], scale: f32| {
+        let zero = pick(random, 0, 60) as i32 - 30;
+        let output = it.scaled(&shape, scale, zero);
+        it.node(kind.clone(), others.map(Some).to_vec(), output)
+    };
+    let here = scaled(&mut it, &difference, [other, stem], SCALE);
+    let beyond = 3.0 * SCALE / (1 << 20) as f32;
+    let large = scaled(&mut it, &sum, [here, other], beyond);
+    let product = Kind::Mul { activation };
+    let larger = scaled(&mut it, &product, [large, stem], beyond * SCALE);
+    let here = scaled(&mut it, &difference, [larger, other], SCALE);
+    let branch = it.conv(shape[3], [1, 1], 1, false);
+    // Part of a convolution.
+    let large = scaled(&mut it, &sum, [branch, here], beyond);
+    let here = scaled(&mut it, &difference, [here, large], SCALE);
+    it.here = here;
+    offset(&mut it, random);
+    constant(&mut it, random, difference);
+    constant(&mut it, random, product);
+    let classes = pick(random, 3, 20);
+    it.classify(classes)
+}
+
+/// Depthwise layers of three by three over rows of several lengths.
+fn slides(random: &mut Random) -> Graph {
+    let [height, width] = [pick(random, 4, 16), pick(random, 5, 45)];
+    let mut it = Builder::new(&[1, height, width, pick(random, 2, 20)]);
+    for _ in 0..2 {
+        let relu = random.next().is_multiple_of(2);
+        it.depthwise([3, 3], 1, relu);
+        it.conv(pick(random, 2, 40), [1, 1], 1, relu);
+    }
+    it.depthwise([3, 3], 1, true);
+    pool(&mut it, [2, 2], 2, true);
+    it.depthwise([3, 3], 1, true);
+    it.classify(pick(random, 3, 20))
 }
 
 /// Fully connected layers.
@@ -109,6 +252,15 @@ fn portable(random: &mut Random) -> Graph {
 
 /// A constant a channel added to the current activation.
 fn offset(it: &mut Builder, random: &mut Random) -> TensorId {
+    let activation = match random.next().is_multiple_of(2) {
+        true => Activation::Relu,
+        false => Activation::None,
+    };
+    constant(it, random, Kind::Add { activation })
+}
+
+/// The current activation with a constant a channel.
+fn constant(it: &mut Builder, random: &mut Random, kind: Kind) -> TensorId {
     let shape = it.shape();
     let quantization = it.graph.tensor(it.here).quantization.clone();
     let data = (0..shape[3]).map(|_| random.next() as u8).collect();
@@ -119,11 +271,7 @@ fn offset(it: &mut Builder, random: &mut Random) -> TensorId {
         quantization,
         data: Some(data),
     });
-    let activation = match random.next().is_multiple_of(2) {
-        true => Activation::Relu,
-        false => Activation::None,
-    };
-    node(it, Kind::Add { activation }, &[constant], &shape)
+    node(it, kind, &[constant], &shape)
 }
 
 /// Appends a node whose output has this shape, and the current activation's quantization.

@@ -1,9 +1,14 @@
 //! What kernels do, counted from an operator's shapes.
 
-use edgeward::program::layout::{self, BLOCK, Slices, UNPROVEN};
-use edgeward::program::op::{Channel, Conv, Dense, Depthwise, Op, Plane, Pool, Quantizer, Window};
+use super::elements;
+use super::flags::{flags, long_outputs};
+use edgeward::program::Program;
+use edgeward::program::layout::{self, BLOCK, SLOW, Slices, UNPROVEN};
+use edgeward::program::op::{Conv, Dense, Depthwise, Op, Plane, Pool, Quantizer, Window};
 use edgeward::program::work::multiplications;
-use edgeward::program::{Layout, Program};
+
+/// A kernel, and how often it does what.
+pub(super) type Counts = (&'static str, Vec<(&'static str, f64)>);
 
 /// How often a kernel does what.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,35 +26,16 @@ pub fn terms(program: &Program<'_>, op: &Op) -> Terms {
         Op::ConvAdd(it) => {
             let (kernel, mut counts) = conv(program, &it.conv, true);
             let elements = it.conv.output.bytes() as f64;
-            counts.push(("sum", elements));
-            if clamps(&it.add.quantizer) {
-                counts.push(("clamp", elements));
-            }
+            counts.extend(elements::added(&it.add, elements));
             (kernel, counts)
         }
         Op::Depthwise(it) => depthwise(program, op, it),
         Op::Dense(it) if !whole(program, it) => {
             portable(op, u64::from(it.rows) * u64::from(it.outputs))
         }
-        Op::Dense(it) if unproven(program, it.channels) => {
-            let products = f64::from(it.inputs.div_ceil(4)) * 4.0;
-            apart(f64::from(it.rows) * f64::from(it.outputs.div_ceil(4)) * products)
-        }
-        Op::Dense(it) => ("Dense", dense(it)),
-        Op::Add(it) => {
-            let whole = [it.a, it.b]
-                .iter()
-                .all(|operand| operand.constant == 0 && operand.len == it.len);
-            let clamp = if clamps(&it.scale.quantizer) {
-                it.len
-            } else {
-                0
-            };
-            let kernel = if whole { "Add" } else { "Add portable" };
-            let counts = vec![("element", it.len.into()), ("clamp", clamp.into())];
-            (kernel, counts)
-        }
-        Op::Mul(it) => ("Mul", vec![("element", it.len.into())]),
+        Op::Dense(it) => dense(program, it),
+        Op::Add(it) => elements::add(it),
+        Op::Mul(it) => elements::mul(it),
         Op::Pool(it) => pool(it),
         Op::Mean(it) => (
             "Mean",
@@ -73,19 +59,10 @@ pub fn terms(program: &Program<'_>, op: &Op) -> Terms {
         Op::Fill(it) => ("Fill", vec![("element", it.len.into())]),
         _ => ("unknown", Vec::new()),
     };
-    if !kernel.ends_with("portable") && kernel != "Sums apart" {
+    if !kernel.ends_with("portable") {
         counts.push(("call", 1.0));
     }
     Terms { kernel, counts }
-}
-
-/// Whether only portable kernels are exact for a layer.
-fn unproven(program: &Program<'_>, channels: u32) -> bool {
-    use edgeward::program::codec::{Field as _, Reader};
-    let stored = program.bytes().get(channels as usize..);
-    let stored = stored.and_then(|bytes| Channel::read(&mut Reader::new(bytes)));
-    let flags = stored.map_or(0, |stored| layout::flags(stored.shift));
-    program.layout() == Layout::CortexM && flags & UNPROVEN != 0
 }
 
 /// Whether a layer's vectors can be read by whole words without leaving the arena.
@@ -95,7 +72,7 @@ fn whole(program: &Program<'_>, op: &Dense) -> bool {
     end <= u64::from(program.header().arena_bytes)
 }
 
-fn portable(op: &Op, outputs: u64) -> (&'static str, Vec<(&'static str, f64)>) {
+fn portable(op: &Op, outputs: u64) -> Counts {
     let kernel = match op {
         Op::Dense(_) => "Dense portable",
         _ => "Depthwise portable",
@@ -107,7 +84,7 @@ fn portable(op: &Op, outputs: u64) -> (&'static str, Vec<(&'static str, f64)>) {
     (kernel, counts)
 }
 
-const fn clamps(quantizer: &Quantizer) -> bool {
+pub(super) const fn clamps(quantizer: &Quantizer) -> bool {
     quantizer.min > i8::MIN || quantizer.max < i8::MAX
 }
 
@@ -130,20 +107,22 @@ struct Pixels {
 }
 
 /// `sum` is added pair by pair, so that each is a call of its own.
-fn conv(program: &Program<'_>, op: &Conv, sum: bool) -> (&'static str, Vec<(&'static str, f64)>) {
+fn conv(program: &Program<'_>, op: &Conv, sum: bool) -> Counts {
     let tail = layout::conv_tail(op);
     let products = layout::conv_products(op).next_multiple_of(4) as f64;
     let kernel_h = f64::from(op.window.kernel_h);
     let wide = layout::is_wide(op);
-    let pixels = conv_pixels(op);
+    let flags = flags(program, op.channels, 0);
+    let apart = flags & UNPROVEN != 0 && !wide;
+    let pixels = if apart {
+        Pixels::apart(op)
+    } else {
+        Pixels::paired(op)
+    };
     let tiles = f64::from(op.output.channels.div_ceil(4));
-    if unproven(program, op.channels) && !wide {
-        let all = 2.0 * pixels.pairs + pixels.singles;
-        return apart(all * tiles * products);
-    }
     // A single one is taken for two where weights or activations lie as pairs want them.
     let (mut pairs, mut singles) = (pixels.pairs, pixels.singles);
-    if wide || tail > 0 {
+    if !apart && (wide || tail > 0) {
         (pairs, singles) = (pairs + singles, 0.0);
     }
     let copied = pixels.pairs - pixels.direct;
@@ -179,58 +158,87 @@ fn conv(program: &Program<'_>, op: &Conv, sum: bool) -> (&'static str, Vec<(&'st
         ),
         ("copied tap", pixels.taps),
     ];
+    if flags & (UNPROVEN | SLOW) != 0 {
+        let long = long_outputs(program, op.channels, op.output.channels);
+        counts.push(("long tile", (pairs + singles) * tiles));
+        counts.push(("long output", (pairs * 2.0 + singles) * long));
+    }
+    if apart && tail > 0 {
+        counts.push(("moved product", singles * layout::conv_products(op) as f64));
+    }
     if clamps(&op.quantizer) {
         counts.push(("clamp", op.output.bytes() as f64));
     }
-    (if wide { "Conv wide" } else { "Conv" }, counts)
+    let kernel = match (wide, apart) {
+        (_, true) => "Conv apart",
+        (true, false) => "Conv wide",
+        (false, false) => "Conv",
+    };
+    (kernel, counts)
 }
 
-/// One pixel after the other, the two outputs of a halfword each by itself.
-fn apart(products: f64) -> (&'static str, Vec<(&'static str, f64)>) {
-    ("Sums apart", vec![("product", products)])
-}
-
-/// Follows the kernel's loop over rows and pairs of columns, in sums over rows and over columns.
-fn conv_pixels(op: &Conv) -> Pixels {
-    let window = &op.window;
-    let (height, width) = (f64::from(op.output.height), op.output.width);
-    let one = window.kernel_h == 1 && window.kernel_w == 1;
-    if one && window.stride_h == 1 && window.stride_w == 1 {
-        let pixels = u64::from(op.output.height) * u64::from(width);
-        let single = (pixels % 2) as f64;
-        return Pixels {
-            pairs: (pixels / 2) as f64,
-            singles: single,
-            direct: (pixels / 2) as f64,
-            staged: single,
-            whole_rows: single,
-            taps: 0.0,
-            runs: 1.0,
-        };
+impl Pixels {
+    /// Follows the kernel's loop over rows and pairs of columns, in sums over rows and over columns.
+    fn paired(op: &Conv) -> Self {
+        Self::of(op, true)
     }
-    let undilated = window.dilation_h == 1 && window.dilation_w == 1;
-    let rows = Axis::rows(&op.input, window);
-    let columns = Axis::columns(&op.input, window);
-    let (inside, rows_inside) = rows.count(op.output.height);
-    let pairs = u32::from(width / 2);
-    // Of a row that sees no padding, pairs of columns that see none either.
-    let free = (0..pairs).filter(|pair| columns.whole(2 * pair) && columns.whole(2 * pair + 1));
-    let free = if undilated { free.count() as f64 } else { 0.0 };
-    let whole = (0..u32::from(width)).filter(|&x| undilated && columns.whole(x));
-    let whole = whole.count() as f64;
-    let direct = inside * free;
-    let staged = height * f64::from(width) - 2.0 * direct;
-    let kernel_h = f64::from(window.kernel_h);
-    // Kernel rows outside the input are filled tap by tap, and so are those of windows over an edge.
-    let whole_rows = whole * rows_inside - 2.0 * direct * kernel_h;
-    Pixels {
-        pairs: height * f64::from(pairs),
-        singles: height * f64::from(width % 2),
-        direct,
-        staged,
-        whole_rows,
-        taps: (staged * kernel_h - whole_rows) * f64::from(window.kernel_w),
-        runs: if free > 0.0 { inside } else { 0.0 },
+
+    /// Where one pixel after the other is copied and computed.
+    fn apart(op: &Conv) -> Self {
+        let mut it = Self::of(op, false);
+        it.singles += 2.0 * it.pairs;
+        it.pairs = 0.0;
+        it
+    }
+
+    fn of(op: &Conv, may_be_direct: bool) -> Self {
+        let window = &op.window;
+        let (height, width) = (f64::from(op.output.height), op.output.width);
+        let one = window.kernel_h == 1 && window.kernel_w == 1;
+        if one && window.stride_h == 1 && window.stride_w == 1 {
+            let pixels = u64::from(op.output.height) * u64::from(width);
+            let (pairs, single) = ((pixels / 2) as f64, (pixels % 2) as f64);
+            let (direct, staged) = match may_be_direct {
+                true => (pairs, single),
+                false => (0.0, pixels as f64),
+            };
+            return Self {
+                pairs,
+                singles: single,
+                direct,
+                staged,
+                whole_rows: staged,
+                taps: 0.0,
+                runs: 1.0,
+            };
+        }
+        let undilated = window.dilation_h == 1 && window.dilation_w == 1;
+        let rows = Axis::rows(&op.input, window);
+        let columns = Axis::columns(&op.input, window);
+        let (inside, rows_inside) = rows.count(op.output.height);
+        let pairs = u32::from(width / 2);
+        // Of a row that sees no padding, pairs of columns that see none either.
+        let free = (0..pairs).filter(|pair| columns.whole(2 * pair) && columns.whole(2 * pair + 1));
+        let free = match undilated && may_be_direct {
+            true => free.count() as f64,
+            false => 0.0,
+        };
+        let whole = (0..u32::from(width)).filter(|&x| undilated && columns.whole(x));
+        let whole = whole.count() as f64;
+        let direct = inside * free;
+        let staged = height * f64::from(width) - 2.0 * direct;
+        let kernel_h = f64::from(window.kernel_h);
+        // Kernel rows outside the input are filled tap by tap, and so are those of windows over an edge.
+        let whole_rows = whole * rows_inside - 2.0 * direct * kernel_h;
+        Self {
+            pairs: height * f64::from(pairs),
+            singles: height * f64::from(width % 2),
+            direct,
+            staged,
+            whole_rows,
+            taps: (staged * kernel_h - whole_rows) * f64::from(window.kernel_w),
+            runs: if free > 0.0 { inside } else { 0.0 },
+        }
     }
 }
 
@@ -291,17 +299,20 @@ impl Axis {
     }
 }
 
-fn depthwise(
-    program: &Program<'_>,
-    op: &Op,
-    it: &Depthwise,
-) -> (&'static str, Vec<(&'static str, f64)>) {
+fn depthwise(program: &Program<'_>, op: &Op, it: &Depthwise) -> Counts {
     let outputs = it.output.bytes();
-    let unproven = unproven(program, it.channels);
+    if it.multiplier != 1 {
+        return portable(op, outputs);
+    }
+    let flags = flags(program, it.channels, 0);
     let (kernel, mut counts) = match Slices::of(it) {
-        Some(slices) if !unproven => ("Depthwise sliding", sliding(it, &slices)),
-        None if it.multiplier == 1 => ("Depthwise", taps(it, unproven)),
-        _ => portable(op, outputs),
+        Some(slices) if flags & UNPROVEN != 0 => {
+            let mut counts = sliding(it, &slices);
+            counts.push(("long output", outputs as f64));
+            ("Depthwise sliding apart", counts)
+        }
+        Some(slices) => ("Depthwise sliding", sliding(it, &slices)),
+        None => ("Depthwise", taps(it, flags & (UNPROVEN | SLOW) != 0)),
     };
     if clamps(&it.quantizer) {
         counts.push(("clamp", outputs as f64));
@@ -337,7 +348,7 @@ fn sliding(op: &Depthwise, slices: &Slices) -> Vec<(&'static str, f64)> {
     ]
 }
 
-fn taps(op: &Depthwise, unproven: bool) -> Vec<(&'static str, f64)> {
+fn taps(op: &Depthwise, long: bool) -> Vec<(&'static str, f64)> {
     let groups = f64::from(op.output.channels.div_ceil(4));
     let (height, width) = (f64::from(op.output.height), f64::from(op.output.width));
     let pixels = height * width;
@@ -352,13 +363,14 @@ fn taps(op: &Depthwise, unproven: bool) -> Vec<(&'static str, f64)> {
         ("list", listed),
         ("listed tap", listed * all),
     ];
-    if unproven {
+    if long {
         counts.push(("long group", pixels * groups));
+        counts.push(("long output", op.output.bytes() as f64));
     }
     counts
 }
 
-fn dense(op: &Dense) -> Vec<(&'static str, f64)> {
+fn dense(program: &Program<'_>, op: &Dense) -> Counts {
     let (rows, outputs) = (f64::from(op.rows), f64::from(op.outputs));
     let tiles = rows * f64::from(op.outputs.div_ceil(4));
     let odd = if op.outputs.is_multiple_of(4) {
@@ -367,19 +379,29 @@ fn dense(op: &Dense) -> Vec<(&'static str, f64)> {
         rows
     };
     let products = f64::from(op.inputs.div_ceil(4)) * 4.0;
+    let flags = flags(program, op.channels, 0);
     let mut counts = vec![
         ("row", rows),
         ("tile", tiles),
         ("product", tiles * products),
         ("odd tile", odd),
     ];
+    if flags & (UNPROVEN | SLOW) != 0 {
+        let long = rows * long_outputs(program, op.channels, op.outputs);
+        counts.push(("long tile", tiles));
+        counts.push(("long output", long));
+    }
     if clamps(&op.quantizer) {
         counts.push(("clamp", rows * outputs));
     }
-    counts
+    let kernel = match flags & UNPROVEN {
+        0 => "Dense",
+        _ => "Dense apart",
+    };
+    (kernel, counts)
 }
 
-fn pool(op: &Pool) -> (&'static str, Vec<(&'static str, f64)>) {
+fn pool(op: &Pool) -> Counts {
     let pixels = f64::from(op.output.height) * f64::from(op.output.width);
     let channels = op.output.channels;
     let (_, rows) = Axis::rows(&op.input, &op.window).count(op.output.height);

@@ -94,7 +94,8 @@ pub fn input_radius(integer_bits: u32, left_shift: i32) -> i32 {
 }
 
 /// The range of a fused activation, as a quantized output: `CalculateActivationRangeQuantized` of
-/// `tensorflow/lite/kernels/kernel_util.cc`.
+/// `tensorflow/lite/kernels/kernel_util.cc`. Of ONNX's Clip, what QuantizeLinear makes of its ends: as that
+/// never turns the order of two numbers, it may clamp afterwards.
 pub fn activation_range(activation: Activation, scale: f32, zero_point: i8) -> [i8; 2] {
     let quantize = |real: f32| f64::from(zero_point) + f64::from((real / scale).round());
     let (low, high) = match activation {
@@ -102,6 +103,11 @@ pub fn activation_range(activation: Activation, scale: f32, zero_point: i8) -> [
         Activation::Relu => (quantize(0.0), f64::INFINITY),
         Activation::Relu6 => (quantize(0.0), quantize(6.0)),
         Activation::ReluN1To1 => (quantize(-1.0), quantize(1.0)),
+        Activation::Clamp { low, high } => {
+            let even =
+                |real: f32| f64::from(zero_point) + f64::from((real / scale).round_ties_even());
+            (even(low).min(even(high)), even(high))
+        }
     };
     // `as` saturates, which is the clamp to int8.
     [low as i8, high as i8]
@@ -136,6 +142,22 @@ mod tests {
         assert_eq!(activation_range(Activation::Relu6, 0.1, -128), [-128, -68]);
         assert_eq!(activation_range(Activation::Relu6, 0.01, -128), [-128, 127]);
         assert_eq!(activation_range(Activation::ReluN1To1, 0.01, 100), [0, 127]);
+        let clamp = |low, high| Activation::Clamp { low, high };
+        assert_eq!(activation_range(clamp(-1.0, 0.5), 0.1, 3), [-7, 8]);
+        assert_eq!(
+            activation_range(clamp(f32::MIN, f32::MAX), 0.1, 3),
+            [-128, 127]
+        );
+        assert_eq!(
+            activation_range(clamp(f32::NEG_INFINITY, 90.0), 0.1, 3),
+            [-128, 127]
+        );
+        // Beyond either end all are one.
+        assert_eq!(activation_range(clamp(50.0, 90.0), 0.1, 3), [127, 127]);
+        assert_eq!(activation_range(clamp(2.0, 1.0), 0.1, 3), [13, 13]);
+        // 12.5 steps: TFLite rounds away from zero, ONNX to even.
+        assert_eq!(activation_range(Activation::Relu6, 0.48, 0), [0, 13]);
+        assert_eq!(activation_range(clamp(0.0, 6.0), 0.48, 0), [0, 12]);
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub(crate) fn table(
     match function {
         Unary::Relu => rescaled(input, output, Activation::Relu),
         Unary::Relu6 => rescaled(input, output, Activation::Relu6),
+        Unary::Clamp { low, high } => rescaled(input, output, Activation::Clamp { low, high }),
         Unary::Requantize => rescaled(input, output, Activation::None),
         Unary::LeakyRelu { alpha } => {
             // Products and quotients in f32: `tensorflow/lite/micro/kernels/leaky_relu_common.cc`.
@@ -317,6 +318,10 @@ mod tests {
                 let out = (scale * 1.1, zero);
                 check(Unary::Relu, input, out, |x| x.max(0.0));
                 check(Unary::Relu6, input, out, |x| x.clamp(0.0, 6.0));
+                let (low, high) = (-2.5, 0.7);
+                check(Unary::Clamp { low, high }, input, out, |x| {
+                    x.clamp(low.into(), high.into())
+                });
                 check(Unary::Requantize, input, out, |x| x);
                 let leaky = |x: f64| if x < 0.0 { x * 0.3 } else { x };
                 check(Unary::LeakyRelu { alpha: 0.3 }, input, out, leaky);

@@ -11,48 +11,44 @@ use crate::graph::{Activation, DType, Kind, Quantization, Tensor, TensorId, Unar
 
 impl Importer {
     pub(super) fn clamp(&mut self, context: &Context<'_>) -> Result<Value> {
-        let limit = |importer: &Self, index: usize, name: &str, default: f32| -> Result<f32> {
-            if importer.given(context, index) {
-                let limit = importer.reals(context, index)?;
-                return limit
-                    .first()
-                    .map(|&it| it as f32)
-                    .ok_or_else(|| context.error("a limit is empty", EXPORT));
-            }
-            Ok(context.float(name, default))
+        let (low, high) = match &*context.node.operator {
+            "Relu" => (0.0, f32::INFINITY),
+            _ => (
+                self.limit(context, 1, "min", f32::MIN)?,
+                self.limit(context, 2, "max", f32::MAX)?,
+            ),
         };
-        let (low, high) = if context.node.operator == "Relu" {
-            (0.0, f32::INFINITY)
-        } else {
-            (
-                limit(self, 1, "min", f32::MIN)?,
-                limit(self, 2, "max", f32::MAX)?,
-            )
-        };
-        let (activation, unary) = if low == 0.0 && high >= f32::MAX {
-            (Activation::Relu, Unary::Relu)
-        } else if low == 0.0 && high == 6.0 {
-            (Activation::Relu6, Unary::Relu6)
-        } else {
-            let why = format!("it clamps to {low}..{high}; supported are 0.. and 0..6");
-            return Err(context.error(why, USE_TRACT));
+        let Value::Pending(pending) = self.value(context, 0)? else {
+            return self.unary(context, clamp_of(low, high));
         };
         let single = self.uses.get(context.name(0)) == Some(&1);
-        if let Value::Pending(pending) = self.value(context, 0)? {
-            let mut pending = pending.clone();
-            match slot(&mut pending.kind) {
-                Some(fused) if *fused == Activation::None && single => {
-                    *fused = activation;
-                    return Ok(Value::Pending(pending));
-                }
-                _ => {
-                    return Err(
-                        context.error(format!("its input {} is float", context.name(0)), QUANTIZE)
-                    );
-                }
+        let mut pending = pending.clone();
+        match slot(&mut pending.kind) {
+            Some(fused) if single => *fused = both(*fused, low, high),
+            _ => {
+                let why = format!("its input {} is float", context.name(0));
+                return Err(context.error(why, QUANTIZE));
             }
         }
-        self.unary(context, unary)
+        Ok(Value::Pending(pending))
+    }
+
+    /// A limit of a Clip: a constant, an attribute before version 11, or what there is without.
+    fn limit(&self, context: &Context<'_>, index: usize, name: &str, default: f32) -> Result<f32> {
+        let limit = match self.given(context, index) {
+            true => match self.reals(context, index)?.as_slice() {
+                &[limit] => limit as f32,
+                all => {
+                    let why = format!("{name} has {} elements", all.len());
+                    return Err(context.error(why, EXPORT));
+                }
+            },
+            false => context.float(name, default),
+        };
+        if limit.is_nan() {
+            return Err(context.error(format!("{name} is no number"), EXPORT));
+        }
+        Ok(limit)
     }
 
     pub(super) fn unary(&mut self, context: &Context<'_>, function: Unary) -> Result<Value> {
@@ -281,6 +277,36 @@ fn quantized(context: &Context<'_>, constant: &Constant) -> Result<(Vec<i8>, Qua
         axis: 0,
     };
     Ok((ints, quantization))
+}
+
+/// A clamp as a function by itself.
+fn clamp_of(low: f32, high: f32) -> Unary {
+    if low <= f32::MIN && high >= f32::MAX {
+        Unary::Requantize
+    } else if low == 0.0 && high >= f32::MAX {
+        Unary::Relu
+    } else {
+        Unary::Clamp { low, high }
+    }
+}
+
+/// A clamp behind an operator that may have one: a clamp of a clamp is a clamp.
+fn both(fused: Activation, low: f32, high: f32) -> Activation {
+    let (least, greatest) = match fused {
+        Activation::None => (f32::MIN, f32::MAX),
+        Activation::Relu => (0.0, f32::MAX),
+        Activation::Relu6 => (0.0, 6.0),
+        Activation::ReluN1To1 => (-1.0, 1.0),
+        Activation::Clamp { low, high } => (low, high),
+    };
+    // The ends of what comes out; of a clamp whose limits are turned round its max is both.
+    let clamp = |x: f32| x.max(low).min(high);
+    let [low, high] = [least.min(greatest), greatest].map(clamp);
+    match clamp_of(low, high) {
+        Unary::Requantize => Activation::None,
+        Unary::Relu => Activation::Relu,
+        _ => Activation::Clamp { low, high },
+    }
 }
 
 pub(super) fn slot(kind: &mut Kind) -> Option<&mut Activation> {

@@ -22,6 +22,7 @@ fn fused(graph: &mut Graph, index: usize) -> Option<()> {
     let activation = match node.kind {
         Kind::Unary(Unary::Relu) => Activation::Relu,
         Kind::Unary(Unary::Relu6) => Activation::Relu6,
+        Kind::Unary(Unary::Clamp { low, high }) => Activation::Clamp { low, high },
         _ => return None,
     };
     let (input, output) = (node.inputs.first().copied()??, *node.outputs.first()?);

@@ -4,8 +4,8 @@
 //! does not give `r6` and `r7`; what surrounds them is Rust on raw pointers, because a kernel reads
 //! and writes one arena at a time. Everything leans on the verifier: a [`Step`] is only made of a
 //! verified program and an arena of the stated size. What these kernels do not take (depthwise layers
-//! of several outputs an input channel, averages of more than 255 elements, scales of sums and products
-//! that are one or more) goes to the portable ones.
+//! of several outputs an input channel, averages of more than 255 elements, differences, scales of sums
+//! and products that are a half or more) goes to the portable ones.
 #![allow(unsafe_code)]
 
 mod depthwise;

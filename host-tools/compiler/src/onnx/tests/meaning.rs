@@ -590,3 +590,105 @@ fn what_contradicts_onnx_is_refused() {
         .of_version(6);
     assert!(refusal(&old).contains("version 6"));
 }
+
+/// A Clip of `limits`, those that are given; behind a convolution that leaves elements as they are, or by
+/// itself.
+fn clipped(limits: [Option<f32>; 2], scale: f32, fused: bool, relu: bool) -> Vec<u8> {
+    let mut builder = Builder::new(&[1, 1, 16, 16])
+        .scale("t", scale, 3)
+        .node("QuantizeLinear", &["x", "t", "tz"], "q")
+        .node("DequantizeLinear", &["q", "t", "tz"], "a");
+    let mut from = "a";
+    if fused {
+        builder = builder
+            .int8("w", &[1, 1, 1, 1], &[1])
+            .scale("ws", 1.0, 0)
+            .node("DequantizeLinear", &["w", "ws", "wsz"], "wr")
+            .node("Conv", &["a", "wr"], "c");
+        from = "c";
+    }
+    if relu {
+        builder = builder.node("Relu", &[from], "r");
+        from = "r";
+    }
+    let mut inputs = vec![from];
+    for (limit, name) in limits.into_iter().zip(["low", "high"]) {
+        inputs.push(match limit {
+            Some(limit) => {
+                builder = builder.float(name, &[], &[limit]);
+                name
+            }
+            None => "",
+        });
+    }
+    builder
+        .node("Clip", &inputs, "l")
+        .node("QuantizeLinear", &["l", "t", "tz"], "p")
+        .node("DequantizeLinear", &["p", "t", "tz"], "y")
+        .bytes()
+}
+
+/// Clamps to any constants are what ONNX says they are, element for element: QuantizeLinear of the
+/// clamped number, halves to even.
+#[test]
+fn a_clip_is_quantized_as_its_numbers_are() {
+    let limits = [
+        [Some(-1.0), Some(1.0)],
+        [Some(0.0), Some(6.0)],
+        [Some(-0.3), Some(0.9)],
+        [Some(-7.25), None],
+        [None, Some(2.5)],
+        [None, None],
+        [Some(2.0), Some(4.0)],
+        // Its max is both.
+        [Some(4.0), Some(-2.0)],
+        [Some(-1e30), Some(1e30)],
+        [Some(1e30), None],
+        [Some(f32::NEG_INFINITY), Some(-1.5)],
+    ];
+    for scale in [0.5, 0.48, 0.1, 0.037, 7.0] {
+        let input: Vec<f32> = (-128..128).map(|q| (q as f32 - 3.0) * scale).collect();
+        for [low, high] in limits {
+            for (fused, relu) in [(false, false), (true, false), (true, true)] {
+                let output = run(&clipped([low, high], scale, fused, relu), &input);
+                let expected = input.iter().map(|&x| {
+                    let x = if relu { x.max(0.0) } else { x };
+                    let x = x.max(low.unwrap_or(f32::MIN)).min(high.unwrap_or(f32::MAX));
+                    let q = (x / scale).round_ties_even() + 3.0;
+                    (q.clamp(-128.0, 127.0) - 3.0) * scale
+                });
+                let expected: Vec<f32> = expected.collect();
+                assert_eq!(output, expected, "{low:?} {high:?} {scale} {fused} {relu}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_clip_of_no_number_is_refused() {
+    let nan = refusal(&clipped([Some(f32::NAN), None], 0.5, true, false));
+    assert!(
+        nan.contains("Clip") && nan.contains("min is no number"),
+        "{nan}"
+    );
+    let clip = |builder: Builder, high: &str| {
+        let builder = builder.edge("x", "a").node("Clip", &["a", "", high], "c");
+        refusal(&builder.edge("c", "y").bytes())
+    };
+    let several = clip(Builder::new(&[1, 4]).float("h", &[2], &[1.0, 2.0]), "h");
+    assert!(several.contains("max has 2 elements"), "{several}");
+    let found = clip(Builder::new(&[1, 4]), "x");
+    assert!(
+        found.contains("Clip") && found.contains("x must be a constant"),
+        "{found}"
+    );
+    // Behind what has no clamp of its own, a number would be float.
+    let float = Builder::new(&[1, 4])
+        .edge("x", "a")
+        .float("h", &[], &[1.0])
+        .node("Sigmoid", &["a"], "g")
+        .node("Clip", &["g", "", "h"], "c")
+        .edge("c", "y");
+    let float = refusal(&float.bytes());
+    assert!(float.contains("its input g is float"), "{float}");
+}

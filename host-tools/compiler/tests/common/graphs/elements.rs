@@ -135,9 +135,8 @@ impl Drawing {
         match operator {
             "HardSwish" if self.version < 14 => return None,
             "Clip" => {
-                let limits = [self.floats(&[], vec![0.0]), self.floats(&[], vec![6.0])];
-                let reals = self.node(operator, &[from, &limits[0], &limits[1]], vec![]);
-                self.quantized(&reals, dims, 0.0, value.size);
+                let (reals, low) = self.clip(from);
+                self.quantized(&reals, dims, low.max(-value.size), value.size);
             }
             "LeakyRelu" => {
                 let alpha = Attribute {

@@ -365,12 +365,21 @@ impl Drawing {
                 self.quantized(&reals, dims, 0.0, size);
             }
             2 => {
-                let limits = [self.floats(&[], vec![0.0]), self.floats(&[], vec![6.0])];
-                let reals = self.node("Clip", &[&reals, &limits[0], &limits[1]], vec![]);
-                self.quantized(&reals, dims, 0.0, size);
+                let (reals, low) = self.clip(&reals);
+                self.quantized(&reals, dims, low.max(-size), size);
             }
             _ => self.quantized(&reals, dims, -size, size),
         }
+    }
+
+    /// A clamp to some range, and its least value.
+    fn clip(&mut self, reals: &str) -> (String, f32) {
+        let ranges = [(0.0, 6.0), (-1.0, 1.0), (-1.7, 4.0), (f32::MIN, 2.0)];
+        let (low, high) = ranges[self.chance.below(4)];
+        let limits = [low, high].map(|limit| self.floats(&[], vec![limit]));
+        // What is not given is as low as can be.
+        let least = if low == f32::MIN { "" } else { &limits[0] };
+        (self.node("Clip", &[reals, least, &limits[1]], vec![]), low)
     }
 
     fn done(mut self) -> Made {
