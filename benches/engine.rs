@@ -12,7 +12,9 @@ mod contenders;
 mod support;
 
 use contenders::{Bare, INFERENCES, Whole, compare, contenders, quantile};
+use criterion::{Criterion, Throughput, criterion_group};
 use edgeward::engine::pool::{self, PoolAllocator};
+use std::time::{Duration, Instant};
 
 #[global_allocator]
 static ALLOCATOR: PoolAllocator = PoolAllocator::system();
@@ -58,9 +60,36 @@ fn overhead(places: &mut [(Bare, Whole)], recorded: bool) {
     println!("  meanwhile   {calls:8} allocations by the system");
 }
 
+/// The two by themselves, ten inferences each, so that changes of either are seen.
+fn inferences(c: &mut Criterion) {
+    let (mut bare, mut whole) = contenders();
+    let mut group = c.benchmark_group("inferences");
+    group.throughput(Throughput::Elements(INFERENCES.into()));
+    group.bench_function("tract", |b| {
+        b.iter_custom(|rounds| timed(rounds, &mut bare, Bare::prepare, Bare::round));
+    });
+    group.bench_function("runtime", |b| {
+        b.iter_custom(|rounds| timed(rounds, &mut whole, Whole::prepare, Whole::round));
+    });
+}
+
+/// How long rounds take without what prepares them.
+fn timed<T>(rounds: u64, it: &mut T, prepare: fn(&mut T), round: fn(&mut T)) -> Duration {
+    let one = |_| {
+        prepare(it);
+        let start = Instant::now();
+        round(it);
+        start.elapsed()
+    };
+    (0..rounds).map(one).sum()
+}
+
+criterion_group!(benches, inferences);
+
 fn main() {
     let mut places: Vec<_> = (0..PLACES).map(|_| contenders()).collect();
     for recorded in [false, true] {
         overhead(&mut places, recorded);
     }
+    benches();
 }

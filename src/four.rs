@@ -60,9 +60,9 @@ pub(crate) fn not_finite(vector: __m128) -> __m128 {
     _mm_cmpnlt_ps(magnitude(vector), _mm_set1_ps(f32::INFINITY))
 }
 
-/// Whether one of the first `used` of the four has its highest bit set; of all, from four on.
+/// Whether one of the four has its highest bit set.
 #[inline]
 #[target_feature(enable = "sse2")]
-pub(crate) fn any(mask: __m128, used: usize) -> bool {
-    _mm_movemask_ps(mask) & ((1 << used.min(4)) - 1) != 0
+pub(crate) fn any(mask: __m128) -> bool {
+    _mm_movemask_ps(mask) != 0
 }

@@ -13,8 +13,8 @@ use edgeward::engine::pool::PoolAllocator;
 static ALLOCATOR: PoolAllocator = PoolAllocator::system();
 
 /// Most that contract, drift, guard and bookkeeping may add to tract on the motion model. It is
-/// about 6 % where measured; what a regression of the hot path adds is far more than the rest.
-const MOST: f64 = 0.15;
+/// about 5 % where measured; a regression of the hot path adds more than the rest.
+const MOST: f64 = 0.1;
 /// A busy machine may spoil a measurement but not all of them.
 const ATTEMPTS: usize = 10;
 

@@ -2,10 +2,16 @@
 //!
 //! A block that begins with "```hex NAME" holds bytes in hexadecimal; text after `;` is a comment.
 
+use edgeward::bundle::decode::{decode_policy, decode_profile, encode_policy, encode_profile};
 use edgeward::bundle::{BoardClass, BundleWriter, Description, Head, SectionKind};
 use edgeward::contract::ViolationKind;
 use edgeward::engine::{Elements, Tape};
 use edgeward::guard::{Prediction, PredictionFlags};
+use edgeward::policy::Policy;
+use edgeward::profile::{
+    BINS, DType, DriftLimits, FeatureProfile, Layout, MissingPolicy, Name, OutputKind,
+    OutputProfile, Profile, Schema,
+};
 use edgeward::recorder::{Recorder, Snapshot, Stamp};
 use edgeward::telemetry::codec::encode_frame;
 use edgeward::telemetry::pull::{Command, Order, Pull, encode_command};
@@ -51,6 +57,69 @@ fn the_bundle_example_is_what_the_writer_writes() {
     let header = *Head::parse(&bytes).expect("it is sound").header();
     check(BUNDLE, "bundle-header", &bytes[..64]);
     check(BUNDLE, "bundle-manifest", &bytes[64..header.signed_bytes()]);
+}
+
+#[test]
+fn the_example_of_a_profile_is_what_is_packed() {
+    let name = |name: &str| Name::try_from(name).expect("a short name");
+    let mut reference = [1; BINS];
+    reference[0] = 300;
+    let profile = Profile::<4, 4> {
+        schema: Schema {
+            version: 1,
+            dtype: DType::F32,
+            window: 1,
+            hop: 1,
+            layout: Layout::SamplesFirst,
+            period_ms: 10,
+            max_age_ms: 1000,
+            feature_version: 0,
+        },
+        features: [FeatureProfile {
+            name: name("t"),
+            missing: MissingPolicy::HoldLast,
+            min: -1.0,
+            max: 1.0,
+            mean: 0.0,
+            sd: 1.0,
+            max_rate: f32::INFINITY,
+            stuck_run: 0,
+            edges: std::array::from_fn(|i| i as f32 - 7.0),
+            reference,
+            limits: DriftLimits {
+                psi: 0.5,
+                ks: 0.25,
+                js: 0.25,
+                wasserstein: 1.0,
+            },
+        }]
+        .into_iter()
+        .collect(),
+        output: OutputProfile {
+            kind: OutputKind::Values,
+            names: [name("y")].into_iter().collect(),
+            temperature: 1.0,
+            class_counts: [].into_iter().collect(),
+            score_mean: 0.0,
+            score_sd: 1.0,
+            score_p01: -2.0,
+            score_p99: 2.0,
+            entropy_mean: 0.0,
+            class_psi_limit: f32::INFINITY,
+            score_shift_limit: 1.0,
+        },
+        drift_window: 100,
+    };
+    let bytes = encode_profile(&profile).expect("it fits");
+    check(BUNDLE, "profile", &bytes);
+    assert_eq!(decode_profile(&bytes), Ok(profile));
+}
+
+#[test]
+fn the_example_of_a_policy_is_the_standard_one() {
+    let bytes = encode_policy(&Policy::standard()).expect("it fits");
+    check(BUNDLE, "policy", &bytes);
+    assert_eq!(decode_policy(&bytes), Ok(Policy::standard()));
 }
 
 #[test]

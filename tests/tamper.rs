@@ -5,7 +5,7 @@ use edgeward::bundle::write::sign;
 use edgeward::bundle::{BoardClass, Bundle, BundleWriter, Description, Head, SectionKind};
 use edgeward::contract::ViolationKind;
 use edgeward::recorder::{Recorder, Records};
-use edgeward::sync::{Desired, RolloutState};
+use edgeward::sync::{Desired, RolloutState, Target};
 use edgeward::telemetry::codec::{
     MAX_ACK_PAYLOAD_BYTES, decode_ack, encode_ack, max_frame_bytes, max_payload_bytes, sign_frame,
     verify_frame,
@@ -14,8 +14,8 @@ use edgeward::telemetry::pull::{
     Command, MAX_COMMAND_PAYLOAD_BYTES, Order, Pull, decode_command, encode_command, verify_part,
 };
 use edgeward::telemetry::{
-    Ack, Alarm, Birth, Body, Event, Frame, Reason, Refused, SlotReport, SlotState, Statistic,
-    Summary,
+    Ack, Alarm, Birth, Body, Crash, Event, Frame, Reason, Refused, SlotReport, SlotState,
+    Statistic, Summary,
 };
 use edgeward::trust::cose::{self, ContentType};
 use edgeward::trust::ring::{RingSigner, RingVerifier};
@@ -179,6 +179,10 @@ fn events() -> Vec<Event> {
             kept: 3,
             total: 9,
         },
+        Event::Crashed {
+            how: Crash::Fault,
+            at: 0x0800_1234,
+        },
     ]);
     events
 }
@@ -198,7 +202,7 @@ fn birth() -> Birth {
         floor: 6,
         root_version: 1,
         desired: 5,
-        tags: Default::default(),
+        tags: ["east".try_into().expect("short")].into_iter().collect(),
         last_failure: Some(([1; 8], Reason::Crash)),
     }
 }
@@ -316,14 +320,22 @@ fn every_change_of_what_the_host_signs_is_detected() {
         let payload = verified(Role::Collector, ContentType::Command, bytes);
         payload.is_some_and(|payload| decode_command(&payload) == Ok(command.clone()))
     });
+    let target = Target {
+        class: BoardClass::Linux,
+        digest: [4; 32],
+        counter: 300,
+        version: "1.2.3".try_into().expect("short"),
+        head_bytes: 4096,
+        total_bytes: 8192,
+    };
     let desired = Desired {
         fleet: "f".try_into().expect("short"),
         sequence: 6,
         expires_s: 4_000_000_000,
         rollout: "r".try_into().expect("short"),
         state: RolloutState::Active,
-        targets: heapless::Vec::new(),
-        tags: heapless::Vec::new(),
+        targets: [target].into_iter().collect(),
+        tags: ["east".try_into().expect("short")].into_iter().collect(),
         share_per_mille: 1000,
     };
     let payload = postcard::to_extend(&desired, Vec::new()).expect("a vector takes all");

@@ -301,6 +301,7 @@ impl<const F: usize> Contract<F> {
 
     /// What [`check`](Self::check) does with a sample that has not passed, from the values on that have
     /// not. Apart from it, so that a sample that is all right needs little code.
+    #[cold]
     #[inline(never)]
     fn check_closely<const C: usize>(
         &mut self,
@@ -362,7 +363,7 @@ impl<const F: usize> Contract<F> {
         now_ms: u64,
         judge: &mut Judge<'_, impl FnMut(Violation)>,
     ) -> Option<bool> {
-        let place = self.place(&profile.schema, sample);
+        let place = self.place(&profile.schema, profile.features.len(), sample);
         let stream = &mut self.stream;
         match place {
             Place::First | Place::Ahead(0) => {}
@@ -388,7 +389,8 @@ impl<const F: usize> Contract<F> {
     }
 
     /// Finds the sample's place in the stream and moves on to it, unless it was there before.
-    fn place(&mut self, schema: &Schema, sample: &Sample<'_>) -> Place {
+    /// A value of a feature beyond `features` never came before.
+    fn place(&mut self, schema: &Schema, features: usize, sample: &Sample<'_>) -> Place {
         let here = Some((sample.sequence, sample.time_ms));
         let Some((newest, newest_ms)) = self.stream.newest else {
             self.stream.newest = here;
@@ -412,6 +414,7 @@ impl<const F: usize> Contract<F> {
         self.stream.newest = here;
         let copied = schema.period_ms != 0
             && sample.time_ms == newest_ms
+            && sample.values.len() <= features
             && self.memory.repeats(sample.values);
         if copied {
             Place::Repeated

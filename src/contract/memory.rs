@@ -208,7 +208,7 @@ impl<const F: usize> Memory<F> {
 
     /// Takes in values, from the first on, as long as there is nothing to say about them; copies them, and
     /// says how many they are. The sample must follow its predecessor without a gap, and have a value of each
-    /// feature: those of the same four beyond the last value are taken to have none.
+    /// feature: those of the same four beyond the last value are taken to be 0, of which nothing is said.
     #[cfg(target_arch = "x86_64")]
     #[inline]
     pub(super) fn pass(&mut self, values: &[f32], copy: &mut [f32; F]) -> usize {

@@ -34,47 +34,11 @@ pub const MAX_DEVIATION: f32 = 1e16;
 /// The bin of `x`: the number of edges less than or equal to it, 0 to 15.
 ///
 /// `edges` must ascend; equal neighbours are fine, the bins between them stay empty. NaN lands in
-/// bin 0, so callers keep it out. No branch: all compares at once on x86-64, four that wait for each
-/// other elsewhere.
+/// bin 0, so callers keep it out. No branch: a binary search in four compares.
 #[inline]
 #[must_use]
 pub fn bin_of(edges: &[f32; EDGES], x: f32) -> usize {
-    // SAFETY: every x86-64 has SSE2.
-    #[cfg(target_arch = "x86_64")]
-    #[allow(unsafe_code)]
-    let bin = unsafe { bin_at_once(edges, x) };
-    #[cfg(not(target_arch = "x86_64"))]
-    let bin = bin_by_halves(edges, x);
-    bin
-}
-
-/// One bit for each edge that is less or equal, and since edges ascend those are the lowest.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "sse2")]
-fn bin_at_once(edges: &[f32; EDGES], x: f32) -> usize {
-    use crate::four::{from, load};
-    use core::arch::x86_64::{
-        _mm_castps_si128, _mm_cmple_ps, _mm_movemask_epi8, _mm_packs_epi16, _mm_packs_epi32,
-        _mm_set1_ps,
-    };
-    let x = _mm_set1_ps(x);
-    let reached = |at| {
-        let four = from(edges, at).map_or(x, |four| load(four));
-        _mm_castps_si128(_mm_cmple_ps(four, x))
-    };
-    // The last two vectors share the twelfth edge, whose second bit follows its first.
-    let low = _mm_packs_epi32(reached(0), reached(4));
-    let high = _mm_packs_epi32(reached(8), reached(11));
-    let bits = _mm_movemask_epi8(_mm_packs_epi16(low, high));
-    let reached = bits.trailing_ones() as usize;
-    reached - usize::from(reached > 12)
-}
-
-#[cfg(any(test, not(target_arch = "x86_64")))]
-#[inline(always)]
-fn bin_by_halves(edges: &[f32; EDGES], x: f32) -> usize {
-    // Binary search in 15 edges: the indices are at most 7, 11, 13 and 14.
+    // The indices are at most 7, 11, 13 and 14.
     let mut bin = usize::from(edges[7] <= x) * 8;
     bin += usize::from(edges[bin + 3] <= x) * 4;
     bin += usize::from(edges[bin + 1] <= x) * 2;
@@ -124,7 +88,8 @@ pub struct Window {
 /// The state of one feature may not grow beyond this, contract and drift together. What both have of
 /// the profile to be faster is no state.
 const STATE_BYTES: usize = 104;
-const _: () = assert!(contract::state_bytes::<64>() + size_of::<Windows<64>>() <= 64 * STATE_BYTES);
+const _: () =
+    assert!(contract::state_bytes::<64>() + windows::state_bytes::<64>() <= 64 * STATE_BYTES);
 
 impl Default for Window {
     fn default() -> Self {
@@ -215,7 +180,7 @@ mod tests {
     proptest! {
         /// Both ways count the edges that are less or equal, however many are equal.
         #[test]
-        fn every_way_to_a_bin_finds_the_same(
+        fn a_bin_is_the_number_of_edges_reached(
             mut edges in prop::array::uniform15(prop_oneof![
                 any::<f32>().prop_filter("ordered", |edge| !edge.is_nan()),
                 (-2i8..3).prop_map(f32::from),
@@ -227,7 +192,6 @@ mod tests {
             for x in beside.chain([other, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0]) {
                 let reached = edges.iter().filter(|edge| **edge <= x).count();
                 prop_assert_eq!(bin_of(&edges, x), reached, "{} in {:?}", x, edges);
-                prop_assert_eq!(bin_by_halves(&edges, x), reached, "{} in {:?}", x, edges);
             }
         }
     }

@@ -11,8 +11,8 @@ use crate::profile::{BINS, FeatureProfile};
 #[derive(Debug, Clone)]
 #[cfg_attr(target_arch = "x86_64", repr(C, align(64)))]
 pub struct Windows<const F: usize> {
-    /// How many features there are.
-    len: usize,
+    #[cfg(target_arch = "x86_64")]
+    edges: four::Edges<F>,
     /// The training means.
     center: [f32; F],
     bins: [[u16; BINS]; F],
@@ -21,6 +21,17 @@ pub struct Windows<const F: usize> {
     m2: [f32; F],
     min: [f32; F],
     max: [f32; F],
+    /// How many features there are. Last, so that the arrays begin where vectors of four can be stored at once.
+    len: usize,
+}
+
+/// What changes with the samples, and how many they are, in bytes for all features.
+pub(super) const fn state_bytes<const F: usize>() -> usize {
+    #[cfg(target_arch = "x86_64")]
+    let edges = size_of::<four::Edges<F>>();
+    #[cfg(not(target_arch = "x86_64"))]
+    let edges = 0;
+    size_of::<Windows<F>>() - edges
 }
 
 impl<const F: usize> Windows<F> {
@@ -38,6 +49,8 @@ impl<const F: usize> Windows<F> {
             max,
         } = Window::EMPTY;
         Self {
+            #[cfg(target_arch = "x86_64")]
+            edges: four::Edges::new(features),
             len: features.len().min(F),
             center,
             bins: [bins; F],
@@ -65,15 +78,18 @@ impl<const F: usize> Windows<F> {
         self.max.fill(max);
     }
 
-    /// Adds one sample of the features that these windows were made for. Values that are not finite are
-    /// ignored, as are those without a feature.
+    /// Adds one sample. `features` must be those that these windows were made for: with others, what comes
+    /// means nothing. Values that are not finite are ignored, as are those without a feature.
     #[inline]
     pub fn push(&mut self, features: &[FeatureProfile], values: &[f32; F]) {
         #[cfg(target_arch = "x86_64")]
-        self.push_by_fours(features, values);
+        debug_assert!(self.edges.are_of(features), "other features");
+        #[cfg(target_arch = "x86_64")]
+        let added = self.push_by_fours(features.len(), values);
         #[cfg(not(target_arch = "x86_64"))]
-        for (index, (feature, &value)) in features.iter().zip(values).enumerate() {
-            self.push_one(index, feature, value);
+        let added = 0;
+        if added < features.len() {
+            self.push_rest(added, features, values);
         }
     }
 
@@ -93,6 +109,15 @@ impl<const F: usize> Windows<F> {
             n: self.n[index],
             mean: self.mean[index],
             m2: self.m2[index],
+        }
+    }
+
+    /// Adds the values from the given feature on, one after the other.
+    #[cfg_attr(target_arch = "x86_64", cold, inline(never))]
+    fn push_rest(&mut self, added: usize, features: &[FeatureProfile], values: &[f32; F]) {
+        let rest = features.iter().zip(values).enumerate().skip(added);
+        for (index, (feature, &value)) in rest {
+            self.push_one(index, feature, value);
         }
     }
 

@@ -7,6 +7,7 @@
 mod cbpe;
 mod prediction;
 mod self_test;
+mod softmax;
 mod trial;
 
 pub use cbpe::Cbpe;

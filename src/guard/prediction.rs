@@ -1,5 +1,6 @@
 //! From a model's output to a prediction.
 
+use super::softmax::softmax;
 use crate::engine::EngineError;
 use crate::profile::{OutputKind, OutputProfile};
 
@@ -112,63 +113,15 @@ pub(super) fn read<const C: usize>(
     };
     let (mut class, mut score) = (0, f32::NEG_INFINITY);
     for (index, &p) in probabilities.iter().enumerate() {
-        if p > score {
-            (class, score) = (index, p);
-        }
+        let greater = p > score;
+        class = if greater { index } else { class };
+        score = if greater { p } else { score };
     }
     Ok(Reading {
         class: u16::try_from(class).map_err(|_| InferenceError::Output)?,
         score,
         entropy,
     })
-}
-
-/// Further below the greatest, a logit has no share.
-const MOST: f32 = 87.0;
-
-/// Softmax of `logits / temperature`, stable for any finite logits; returns its entropy in nats.
-///
-/// With z the logits divided by the temperature less the greatest of these, and S the sum of exp(z),
-/// the entropy is ln S minus the sum of p z: one logarithm for all classes, and no difference of
-/// numbers of the same sign.
-fn softmax(logits: &[f32], temperature: f32, probabilities: &mut [f32]) -> f32 {
-    let greatest = logits
-        .iter()
-        .fold(f32::NEG_INFINITY, |most, &x| most.max(x));
-    let (mut sum, mut below) = (0.0, 0.0);
-    for (out, &x) in probabilities.iter_mut().zip(logits) {
-        let z = (x - greatest) / temperature;
-        *out = exp_of_negative(z);
-        sum += *out;
-        // Where the share is nothing, z may be infinite.
-        below -= *out * z.max(-MOST);
-    }
-    // The greatest logit adds one, so that the sum is never zero.
-    probabilities.iter_mut().for_each(|p| *p /= sum);
-    libm::logf(sum) + below / sum
-}
-
-/// The exponential of a number that is not positive, to one unit in the last place; 0 below -87, where
-/// it would be less than 2^-125.
-///
-/// With n the nearest whole number to x / ln 2, it is 2^n times the exponential of the rest, which is at
-/// most 0.35 and has a polynomial (the coefficients are those of Cephes' `expf`, by S. L. Moshier). No
-/// branch and no table, so that a processor has several under way.
-fn exp_of_negative(x: f32) -> f32 {
-    // Adding this rounds to a whole number, which is then in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let within = x.max(-MOST);
-    let shifted = within * core::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    // ln 2 in two parts, of which the first is exact when multiplied.
-    let rest = (within - n * 0.693_359_4) + n * 2.121_944_4e-4;
-    let mut sum = 1.987_569_1e-4;
-    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5] {
-        sum = sum * rest + coefficient;
-    }
-    let fraction = sum * (rest * rest) + rest + 1.0;
-    let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
-    if x < -MOST { 0.0 } else { fraction * power }
 }
 
 /// Entropy of shares, in nats.
@@ -222,31 +175,6 @@ mod tests {
         let (reading, _) = read_all(OutputKind::Probabilities, 1.0, &[0.2, 0.2, 0.2]).unwrap();
         assert!((reading.entropy - 3f32.ln()).abs() < 1e-6);
         assert_eq!(reading.class, 0);
-    }
-
-    #[test]
-    fn the_exponential_is_right_to_one_unit_in_the_last_place() {
-        let mut worst = 0.0f64;
-        // Each 97th float from -0 to -87, and those around the edges.
-        let all = ((-0.0f32).to_bits()..=(-87.0f32).to_bits())
-            .step_by(97)
-            .map(f32::from_bits);
-        for x in all.chain([0.0, -0.0, -87.0, -f32::MIN_POSITIVE]) {
-            let exact = f64::from(x).exp();
-            let unit = f64::from((exact as f32).next_up() - exact as f32);
-            worst = worst.max((f64::from(exp_of_negative(x)) - exact).abs() / unit);
-        }
-        assert!(worst < 1.0, "{worst}");
-        for x in [
-            (-87.0f32).next_down(),
-            -88.0,
-            -1e9,
-            f32::MIN,
-            f32::NEG_INFINITY,
-        ] {
-            assert_eq!(exp_of_negative(x), 0.0);
-        }
-        assert_eq!(exp_of_negative(0.0), 1.0);
     }
 
     #[test]

@@ -59,14 +59,14 @@ pub struct Bare {
 }
 
 impl Bare {
-    fn prepare(&mut self) {
+    pub fn prepare(&mut self) {
         for ready in &mut self.ready {
             ready.copy_from_slice(&self.windows[self.next]);
             self.next = (self.next + 1) % self.windows.len();
         }
     }
 
-    fn round(&mut self) {
+    pub fn round(&mut self) {
         for window in &self.ready {
             let mut output = [0.0; 4];
             self.engine.run(black_box(window), &mut output).unwrap();
@@ -91,7 +91,7 @@ pub struct Whole {
 }
 
 impl Whole {
-    fn prepare(&mut self) {
+    pub fn prepare(&mut self) {
         for ready in &mut self.ready {
             *ready = self.stream[self.next];
             self.next = (self.next + 1) % self.stream.len();
@@ -99,7 +99,7 @@ impl Whole {
     }
 
     /// As many inferences as a round has, once the first window is full.
-    fn round(&mut self) {
+    pub fn round(&mut self) {
         let start = self.start;
         let mut clock_us = || start.elapsed().as_micros() as u64;
         for values in &self.ready {

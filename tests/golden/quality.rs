@@ -1,4 +1,5 @@
-//! Counts of the contract against numpy's.
+//! Counts of the contract against numpy's. The vectors have more of a stream than a board counts, which is not
+//! compared: percentiles by interpolation, Tukey's fences, and deviations from the median.
 
 use super::{corpus, feature, golden, number, row_f32};
 use edgeward::contract::{Contract, MISSING, Sample, ViolationKind};

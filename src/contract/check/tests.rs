@@ -423,12 +423,14 @@ fn a_copy_with_a_value_too_many_is_no_duplicate() {
         };
         assert_eq!(check(0, 0, &[0.5; 6]), []);
         assert_eq!(check(1, 10, &[1.0; 6]), []);
-        assert_eq!(
-            check(2, 10, &[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]),
-            [Kind::Shape]
-        );
-        assert_eq!(check(3, 20, &[1.0; 6]), []);
-        assert_eq!(check(4, 20, &[1.0; 6]), [Kind::Duplicate]);
+        for (sequence, beyond) in (2..).zip([0.0, 1.0, f32::NAN, MISSING, f32::INFINITY]) {
+            assert_eq!(
+                check(sequence, 10, &[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, beyond]),
+                [Kind::Shape]
+            );
+        }
+        assert_eq!(check(7, 20, &[1.0; 6]), []);
+        assert_eq!(check(8, 20, &[1.0; 6]), [Kind::Duplicate]);
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Limits<const F: usize> {
 }
 
 impl<const F: usize> Limits<F> {
-    /// No value passes the limits of a feature that is not in `features`.
+    /// Of a feature that is not in `features`, any value passes if it is one of the last four, else none.
     pub(super) fn new(features: &[FeatureProfile], z_limit: f32) -> Self {
         let mut limits = Self {
             min: [f32::INFINITY; F],
@@ -46,6 +46,14 @@ impl<const F: usize> Limits<F> {
                 0 => LONGEST_RUN,
                 run => u32::from(run) - 1,
             };
+        }
+        let last = features.len()..features.len().next_multiple_of(4).min(F);
+        for index in last {
+            limits.min[index] = f32::NEG_INFINITY;
+            limits.max[index] = f32::INFINITY;
+            limits.reach[index] = f32::INFINITY;
+            limits.max_rate[index] = f32::INFINITY;
+            limits.max_run[index] = LONGEST_RUN;
         }
         limits
     }
@@ -68,8 +76,8 @@ impl<const F: usize> Memory<F> {
     #[inline]
     #[target_feature(enable = "sse2")]
     fn pass_four(&mut self, values: &[f32], copy: &mut [f32; F], at: usize) -> Option<()> {
-        // A feature that there is not has never had a value.
-        const NONE: f32 = f32::NAN;
+        // What a feature that there is not may always have.
+        const NONE: f32 = 0.0;
         let four = match *values {
             [a, b, c, d, ..] => [a, b, c, d],
             [a, b, c] => [a, b, c, NONE],
@@ -78,7 +86,7 @@ impl<const F: usize> Memory<F> {
             [] => return None,
         };
         let value = load(&four);
-        let run = self.run_of_four(at, value, values.len())?;
+        let run = self.run_of_four(at, value)?;
         store_counts(from_mut(&mut self.run, at)?, run);
         for field in [&mut self.last, &mut self.held, &mut self.previous, copy] {
             store(from_mut(field, at)?, value);
@@ -86,12 +94,12 @@ impl<const F: usize> Memory<F> {
         Some(())
     }
 
-    /// The runs with these values, if there is nothing to say about the first `used`. NaN passes no
+    /// The runs with these values, if there is nothing to say about them. NaN passes no
     /// compare of these but the one for what is not finite, so that a feature without a previous value
     /// has no rate.
     #[inline]
     #[target_feature(enable = "sse2")]
-    fn run_of_four(&self, at: usize, value: __m128, used: usize) -> Option<__m128i> {
+    fn run_of_four(&self, at: usize, value: __m128) -> Option<__m128i> {
         let limits = &self.limits;
         let outside = _mm_or_ps(
             _mm_cmplt_ps(value, load(from(&limits.min, at)?)),
@@ -110,6 +118,6 @@ impl<const F: usize> Memory<F> {
 
         let wrong = _mm_or_ps(_mm_or_ps(not_finite(value), outside), _mm_or_ps(far, fast));
         let wrong = _mm_or_ps(wrong, _mm_castsi128_ps(stuck));
-        (!any(wrong, used)).then_some(run)
+        (!any(wrong)).then_some(run)
     }
 }
