@@ -1,7 +1,9 @@
 //! Firmware of microcontroller boards.
 
+use crate::bare_metal::{self, Toolchain};
 use crate::elf::Elf;
-use crate::{bare_metal, step};
+use crate::step;
+use crate::tally::{self, Tally};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -46,6 +48,25 @@ pub fn image(root: &Path, name: &str, build: Build) -> Result<PathBuf> {
     let image = target.join(processor).join("release").join(package);
     check_no_allocator(&image)?;
     Ok(image)
+}
+
+/// Lints what the emulated boards are made of: a workspace of its own, which the lints of this one do not
+/// see. With Debian's toolchain it says that it was skipped.
+pub fn lint(root: &Path, tally: &mut Tally) -> Result<()> {
+    const TITLE: &str = "lints of the boards";
+    let processor = processor(root, TESTED)?;
+    let toolchain = Toolchain::find(&processor)?;
+    if toolchain != Toolchain::Rustup {
+        tally.skip(TITLE, tally::NO_CLIPPY);
+        return Ok(());
+    }
+    let mut command = toolchain.cargo(&root.join("boards"), "clippy", &processor, "");
+    command.args(["--quiet", "--locked", "--target-dir"]);
+    command.arg(root.join("target/boards"));
+    for package in ["board", "mps2", TESTED, STARTED] {
+        command.args(["-p", &format!("edgeward-{package}")]);
+    }
+    step(TITLE, command.args(["--", "-D", "warnings"]))
 }
 
 /// Every board: a folder with a `board.toml`.

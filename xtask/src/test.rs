@@ -59,24 +59,10 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
         &root.join("target/test-core.log"),
     )?);
     bare_metal::check(root)?;
-    step(
-        "lints",
-        cargo(root).args([
-            "clippy",
-            "--release",
-            "--quiet",
-            "--locked",
-            "--workspace",
-            "--all-targets",
-            "--features",
-            FEATURES,
-            "--",
-            "-D",
-            "warnings",
-        ]),
-    )?;
+    step("lints", &mut lints(root))?;
     let image = boards::image(root, boards::TESTED, boards::Build::Whole)?;
     let second = boards::image(root, boards::STARTED, boards::Build::Whole)?;
+    boards::lint(root, tally)?;
     size::run(root, &size::Options::check())?;
     let mut tests = with_tools(tests(root), &found);
     tests.env("EDGEWARD_MCU_IMAGE", image);
@@ -113,6 +99,24 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
         },
     )?;
     Ok(())
+}
+
+fn lints(root: &Path) -> Command {
+    let mut command = cargo(root);
+    command.args([
+        "clippy",
+        "--release",
+        "--quiet",
+        "--locked",
+        "--workspace",
+        "--all-targets",
+        "--features",
+        FEATURES,
+        "--",
+        "-D",
+        "warnings",
+    ]);
+    command
 }
 
 fn tests(root: &Path) -> Command {

@@ -1,6 +1,7 @@
 //! A sensor that replays a recording of the host: `samples.txt`, in the line protocol of the agent for
 //! Linux boards. The time between two of its lines is the time between two samples; at its end it begins
-//! again.
+//! again. Samples are as far from one another by their numbers as the lines are, so that one may be missing or
+//! come twice; where a line's time goes back, that sample and those behind it are late by as much.
 //!
 //! Three more words stand for a driver that does not work, so that tests can see what becomes of a board
 //! that has one: `panic`, `fault` (a read where nothing is) and `hang`.
@@ -69,8 +70,10 @@ pub struct Recording {
     /// Where the samples begin.
     begin: usize,
     sequence: u32,
-    /// Time of the last sample in the file.
-    last_ms: Option<u64>,
+    /// Number and time of the last sample in the file, where it is of the same recording.
+    last: Option<(u32, u64)>,
+    /// How late its samples are, in milliseconds.
+    late_ms: u64,
     /// When the next sample is due, and what it is, once it was read.
     due: Instant,
     next: Option<(usize, [f32; MAX_FEATURES])>,
@@ -110,7 +113,8 @@ impl Recording {
             header,
             begin: len + 1,
             sequence: 0,
-            last_ms: None,
+            last: None,
+            late_ms: 0,
             due: Instant::now(),
             next: None,
         }
@@ -127,19 +131,32 @@ impl Recording {
                     self.lines.file = None;
                     return true;
                 }
-                (anew, rewound, self.last_ms) = (true, true, None);
+                (anew, rewound) = (true, true);
+                (self.last, self.late_ms) = (None, 0);
                 continue;
             };
             match parse::<MAX_FEATURES>(line, &mut values) {
-                Ok(Line::Sample { time_ms, count, .. }) => {
-                    let wait = self.last_ms.map_or(0, |last| time_ms.saturating_sub(last));
-                    self.last_ms = Some(time_ms);
+                Ok(Line::Sample {
+                    sequence,
+                    time_ms,
+                    count,
+                }) => {
+                    let first = (sequence.wrapping_sub(1), time_ms);
+                    let (last, last_ms) = self.last.unwrap_or(first);
+                    let wait = time_ms.saturating_sub(last_ms);
+                    self.late_ms += last_ms.saturating_sub(time_ms);
+                    let further = sequence.wrapping_sub(last);
+                    self.sequence = self.sequence.wrapping_add(further);
+                    self.last = Some((sequence, time_ms));
                     // A recording whose time stands still leaves nobody else any.
                     self.due += Duration::from_millis(wait).max(SHORTEST);
                     self.next = Some((count, values));
                     return anew;
                 }
-                Ok(Line::Reset) => (anew, self.last_ms) = (true, None),
+                Ok(Line::Reset) => {
+                    anew = true;
+                    (self.last, self.late_ms) = (None, 0);
+                }
                 _ => break_down(line),
             }
         }
@@ -175,15 +192,15 @@ impl Sensor for Recording {
         };
         Timer::at(self.due).await;
         self.next = None;
-        let now = Instant::now();
         // After a stretch without time for samples they don't come all at once.
-        let late = now.checked_sub(LATE).unwrap_or(Instant::MIN);
+        let late = Instant::now().checked_sub(LATE).unwrap_or(Instant::MIN);
         self.due = self.due.max(late);
         *values = held;
-        self.sequence = self.sequence.wrapping_add(1);
         Reading::Sample {
             sequence: self.sequence,
-            time_ms: now.as_millis(),
+            // When it was due: of two that are made up for in the same millisecond, the second with the same
+            // values would be a copy of the first.
+            time_ms: self.due.as_millis().saturating_sub(self.late_ms),
             count,
         }
     }

@@ -14,7 +14,7 @@ mod reader;
 mod table;
 
 pub use frame::Level;
-pub use reader::{Item, Line, Reader};
+pub use reader::{Item, Line, Reader, words};
 pub use table::{Image, ImageError};
 
 #[cfg(test)]

@@ -36,6 +36,22 @@ pub enum Item {
     Stray(usize),
 }
 
+/// All that a log says that is at hand as a whole, a line each: what is no frame of this image, such as one
+/// that a crash cut, is told by how many bytes it has.
+#[must_use]
+pub fn words(image: &Image, log: &[u8]) -> String {
+    let mut text = String::new();
+    for item in Reader::new(image).feed(log) {
+        match item {
+            Item::Line(line) => text.push_str(&line.text),
+            Item::Start { text: start, .. } => text.push_str(&start),
+            Item::Stray(bytes) => text.push_str(&format!("({bytes} bytes)")),
+        }
+        text.push('\n');
+    }
+    text
+}
+
 /// Cuts a stream into frames and texts as it comes.
 #[derive(Debug)]
 pub struct Reader<'a> {

@@ -1,5 +1,5 @@
 use crate::frame::{Malformed, unstuff};
-use crate::{Image, ImageError, Item, Level, Line, Reader};
+use crate::{Image, ImageError, Item, Level, Line, Reader, words};
 
 /// rzCOBS, as boards encode: seven bytes without their zeros and a byte that says where those were, or a
 /// longer run without a zero and its length. What is missing at the end counts as zero.
@@ -214,6 +214,18 @@ fn texts_stand_between_frames() {
         text: "panic at app.rs:7".to_owned(),
     };
     assert_eq!(items, [Item::Line(panic), line(None, "always")]);
+}
+
+#[test]
+fn a_whole_log_is_lines_of_words() {
+    let mut log = frame(9, 27_123, &[]);
+    log.extend(b"panic at app.rs:7\n\0");
+    log.extend(frame(99, 27_123, &[]));
+    let said = words(&image(), &log);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines[..2], ["always", "panic at app.rs:7"]);
+    assert!(lines.len() == 3 && lines[2].ends_with(" bytes)"), "{said}");
+    assert_eq!(words(&image(), b""), "");
 }
 
 #[test]

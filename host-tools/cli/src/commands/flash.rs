@@ -14,6 +14,7 @@ use edgeward_firmware::provisioning::{AUTHORITIES, PROVISIONING_BYTES, Provision
 use edgeward_host::collector::now_ms;
 use edgeward_tls::{TlsError, Trust};
 use heapless::Vec as Bounded;
+pub use qemu::check as check_qemu;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -244,7 +245,10 @@ fn provision(args: &Args, broker: &Broker, context: &Context) -> Result<Vec<u8>>
 }
 
 /// Has the repository's automation build the firmware.
-fn build(board: &Board, context: &Context) -> Result<PathBuf> {
+///
+/// # Errors
+/// Where there is no checkout, no cargo or no compiler for the board: what to do about it.
+pub fn build(board: &Board, context: &Context) -> Result<PathBuf> {
     if let Some(folder) = &board.folder {
         return build_own(board, folder, context);
     }
@@ -265,13 +269,24 @@ fn build(board: &Board, context: &Context) -> Result<PathBuf> {
         .args(["xtask", "board-image", &board.name])
         .stderr(Stdio::inherit())
         .output()
-        .context("cargo")?;
+        .map_err(|error| no_cargo(&error))?;
     let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if !output.status.success() || path.is_empty() {
         let what = format!("`cargo xtask board-image {}` failed", board.name);
-        return Err(Failure::new(Exit::Error, what).into());
+        let next = format!(
+            "it says why above; where it lacks the target, `rustup target add {}`",
+            board.target
+        );
+        return Err(Failure::new(Exit::Error, what).next(next).into());
     }
     Ok(PathBuf::from(path))
+}
+
+fn no_cargo(error: &io::Error) -> anyhow::Error {
+    let what = format!("cargo, which builds the firmware, does not start: {error}");
+    Failure::new(Exit::Error, what)
+        .next("install Rust: https://rustup.rs, or on Debian `apt-get install cargo-web`")
+        .into()
 }
 
 /// Builds a crate of the user's own.
@@ -284,7 +299,7 @@ fn build_own(board: &Board, folder: &Path, context: &Context) -> Result<PathBuf>
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()
-        .context("cargo")?;
+        .map_err(|error| no_cargo(&error))?;
     if !output.status.success() {
         let what = format!("the firmware in {} does not build", folder.display());
         return Err(Failure::new(Exit::Error, what).into());

@@ -1,9 +1,9 @@
 //! The power goes in mid-download; the broker goes for a while.
 
-use super::attacks::Damaged;
+use super::beside;
 use super::report::Report;
 use super::updates::start;
-use super::world::{PATIENCE, World, must, wait_until};
+use super::world::{Offer, PATIENCE, World, must, wait_until};
 use anyhow::{Context, Result};
 use edgeward::bundle::CHUNK_BYTES;
 use serde_json::json;
@@ -13,27 +13,29 @@ const ASK: Duration = Duration::from_secs(5);
 
 /// Kills the first board while its download hangs at the damaged chunk, starts it again, and repairs
 /// the chunk.
-pub fn killed(world: &mut World, report: &mut Report, fourth: &Damaged) -> Result<()> {
+pub fn killed(world: &mut World, report: &mut Report, fourth: &Offer) -> Result<()> {
     let name = world.boards[0].name.clone();
     let after = world.newest(&name)?;
     // Its refusal of the damaged chunk may come before the last of the others.
-    let chunks = fourth.bundle.len().div_ceil(CHUNK_BYTES);
+    let bundle = &fourth.linux.bundle;
+    let chunks = bundle.len().div_ceil(CHUNK_BYTES);
     let running = world.birth(&name)?.and_then(|birth| birth.running);
     let idle = 1 - usize::from(running.context("a release that runs")?);
     let hangs = wait_until(PATIENCE, || {
-        Ok(world.boards[0].holds(idle, &fourth.bundle)? + 1 == chunks)
+        Ok(world.boards[0].holds(idle, bundle)? + 1 == chunks)
     })?;
     must(hangs, "all chunks but the damaged one", world)?;
     world.boards[0].kill()?;
     world.boards[0].restart()?;
     let resumed = world.event(&name, after, |event| !event["Resumed"].is_null())?;
+    let on_the_emulated = beside::killed_in_download(world, fourth)?;
     let figures = resumed.as_ref().map(|frame| &frame.body["Resumed"]);
     let number = |key: &str| figures.and_then(|figures| figures[key].as_u64());
     // The repair: an honest rollout of the same release publishes its chunks whole.
-    start(world, "repaired", &fourth.bundle, &[1000])?;
+    start(world, "repaired", fourth, &[1000], 0)?;
     let mut confirmed = 0;
     for board in &world.boards {
-        confirmed += usize::from(world.confirmed(&board.name, fourth.release)?);
+        confirmed += usize::from(world.confirmed(&board.name, fourth.linux.release)?);
     }
     let (kept, total) = (number("kept"), number("total"));
     // All but the damaged one were there when the power went.
@@ -54,7 +56,10 @@ pub fn killed(world: &mut World, report: &mut Report, fourth: &Damaged) -> Resul
         all_but_one && confirmed == world.boards.len(),
         json!({ "resumed": resumed, "birth": world.birth(&name)? }),
     );
-    Ok(())
+    match on_the_emulated {
+        Some(resumed) => beside::resumed(world, report, fourth, &resumed),
+        None => Ok(()),
+    }
 }
 
 /// Stops the broker; boards go on, and afterwards every summary is there once, without a gap.

@@ -4,6 +4,7 @@ use super::feeder::Fault;
 use super::report::Report;
 use super::world::{PATIENCE, World, must, wait_until};
 use anyhow::{Context, Result};
+use edgeward_host::store::StoredFrame;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -13,16 +14,18 @@ pub const GAIN: f32 = 0.4;
 const PREDICTIONS: u64 = 240;
 
 /// A fault and the alarm that must follow.
-struct Case {
-    name: &'static str,
-    fault: Fault,
+pub struct Case {
+    /// What the fault is called.
+    pub name: &'static str,
+    /// The fault.
+    pub fault: Fault,
     /// The violation's kind; nothing means drift of a feature.
     kind: Option<&'static str>,
 }
 
 impl Case {
     /// Whether an event is the alarm that must follow: of the channel that is at fault, where it is one.
-    fn is_alarm(&self, event: &Value) -> bool {
+    pub fn is_alarm(&self, event: &Value) -> bool {
         let alarm = &event["Alarm"]["alarm"];
         let Some(kind) = self.kind else {
             return !alarm["Drift"]["feature"].is_null();
@@ -34,9 +37,18 @@ impl Case {
         };
         found["kind"] == kind && found["feature"] == channel
     }
+
+    /// What should happen.
+    pub fn expected(&self) -> String {
+        match self.kind {
+            Some(kind) => format!("alarm {kind}, signed and stored"),
+            None => "alarm Drift of a feature, signed and stored".to_owned(),
+        }
+    }
 }
 
-const CASES: [Case; 8] = [
+/// Every fault.
+pub const CASES: [Case; 8] = [
     Case {
         name: "gain drift",
         fault: Fault::Gain(GAIN),
@@ -92,16 +104,10 @@ pub fn run(world: &World, report: &mut Report, drift_window: u32) -> Result<f64>
             hurt = accuracy(world, &name)?;
         }
         world.board(&name)?.feeder.inject(Fault::None);
-        let expected = match case.kind {
-            Some(kind) => format!("alarm {kind}, signed and stored"),
-            None => "alarm Drift of a feature, signed and stored".to_owned(),
-        };
-        let seen = match &frame {
-            Some(frame) => format!("frame {}: {}", frame.sequence, words(&frame.body)),
-            None => "no such alarm".to_owned(),
-        };
+        let ok = frame.is_some();
+        let (expected, seen) = (case.expected(), seen(frame.as_ref()));
         let evidence = json!({ "frame": frame, "drift window in samples": drift_window });
-        report.step(case.name, expected, seen, frame.is_some(), evidence);
+        report.step(case.name, expected, seen, ok, evidence);
     }
     settle(world, &name)?;
     Ok(hurt)
@@ -155,6 +161,14 @@ pub fn accuracy_under_gain(world: &World, name: &str) -> Result<f64> {
     let result = accuracy(world, name);
     world.board(name)?.feeder.inject(Fault::None);
     result
+}
+
+/// What happened.
+pub fn seen(alarm: Option<&StoredFrame>) -> String {
+    match alarm {
+        Some(frame) => format!("frame {}: {}", frame.sequence, words(&frame.body)),
+        None => "no such alarm".to_owned(),
+    }
 }
 
 /// The alarm in a few words.

@@ -308,6 +308,39 @@ fn feed(
     Ok(())
 }
 
+/// The recordings one after another as a file, as the fault leaves them: a sample each so many milliseconds,
+/// for a sensor that replays it. The first of a recording is never late: what its times are is told by it.
+pub fn recorded(
+    header: &str,
+    recordings: &[Recording],
+    fault: Fault,
+    period_ms: u64,
+) -> std::io::Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    writeln!(lines, "{header}")?;
+    let mut clock = Clock {
+        sequence: 0,
+        time_ms: LATE_MS,
+    };
+    for recording in recordings {
+        lines.extend_from_slice(b"reset\n");
+        let mut held = None;
+        for (index, row) in recording.samples.iter().enumerate() {
+            clock.sequence += 1;
+            clock.time_ms += period_ms;
+            let fault = match fault {
+                Fault::Stale if index == 0 => Fault::None,
+                fault => fault,
+            };
+            write_sample(&mut lines, fault, &clock, index, row, &mut held)?;
+        }
+    }
+    Ok(lines)
+}
+
+/// How late samples are that are late.
+const LATE_MS: u64 = 60_000;
+
 /// Writes one sample as the fault leaves it.
 fn write_sample(
     out: &mut Vec<u8>,
@@ -333,7 +366,7 @@ fn write_sample(
         Fault::NotANumber(channel) if index % 10 == 3 => values[channel] = Some(f32::NAN),
         _ => {}
     }
-    let late = if fault == Fault::Stale { 60_000 } else { 0 };
+    let late = if fault == Fault::Stale { LATE_MS } else { 0 };
     let start = out.len();
     write!(
         out,

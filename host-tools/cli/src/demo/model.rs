@@ -4,6 +4,7 @@ use super::feeder::Recording;
 use super::world::Sensor;
 use anyhow::{Context, Result};
 use edgeward_host::data::{Columns, Samples};
+use edgeward_host::model::{EngineChoice, Target};
 use edgeward_host::pack::{self, Options, pack};
 use edgeward_host::spec::Spec;
 use std::path::Path;
@@ -57,10 +58,14 @@ pub fn unpack(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Packs the three releases as `edgeward pack` does. Trials are short, so that the demo is.
-pub fn releases(folder: &Path) -> Result<Releases> {
+/// Packs the three releases as `edgeward pack --target` does: for Linux boards by the engines that their
+/// descriptions name, for microcontrollers as programs. Trials are short, so that the demo is.
+pub fn releases(folder: &Path, target: Target) -> Result<Releases> {
     let build = |file: &str, allow_skew| -> Result<_> {
         let mut spec = Spec::load(&folder.join(file))?;
+        if target != Target::Linux {
+            (spec.target, spec.engine) = (target, EngineChoice::Program);
+        }
         spec.policy.trial.min_inferences = Some(120);
         spec.policy.trial.min_windows = Some(2);
         let options = Options {

@@ -1,11 +1,11 @@
 //! Releases reach the fleet: the first, a better one, and one that goes wrong.
 
 use super::report::Report;
-use super::world::{FLEET, PATIENCE, World, must, running, slots, wait_until};
+use super::world::{FLEET, Offer, PATIENCE, Signed, World, must, running, slots, wait_until};
 use crate::demo::faults::{GAIN, accuracy_under_gain};
 use anyhow::{Context, Result};
 use edgeward::sync::{RolloutState, cohort_per_mille};
-use edgeward::telemetry::{Id, Reason, ReleaseId, SlotState, release_id};
+use edgeward::telemetry::{Id, Reason, SlotState};
 use edgeward::topic;
 use edgeward_host::collector::now_ms;
 use edgeward_host::keys::hex;
@@ -37,50 +37,69 @@ pub fn boards_come_up(world: &World, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Starts a rollout as `edgeward rollout start` does.
-pub fn start(world: &World, id: &str, bundle: &[u8], phases: &[u16]) -> Result<ReleaseId> {
-    let release = Release::open(bundle, &world.keys.root()?)?;
+/// Starts a rollout as `edgeward rollout start` does: a bundle for each class of boards.
+pub fn start(
+    world: &World,
+    id: &str,
+    offer: &Offer,
+    phases: &[u16],
+    max_failures: u32,
+) -> Result<()> {
+    let root = world.keys.root()?;
+    let mut targets = Vec::new();
+    for bundle in offer.bundles() {
+        targets.push(Release::open(bundle, &root)?.target().clone());
+    }
     let plan = Plan {
         id: Id::try_from(id).unwrap_or_default(),
         fleet: Id::try_from(FLEET).unwrap_or_default(),
-        targets: vec![release.target().clone()],
+        targets,
         tags: Vec::new(),
         phases: phases.to_vec(),
         soak_ms: 300,
-        max_failures: 0,
+        max_failures,
         deadline_ms: 0,
         min_confirmed_per_mille: 0,
         expires_after_s: 3600,
     };
     let rollout = Rollout::start(plan, now_ms())?;
     world.store.start_rollout(&rollout, now_ms())?;
-    Ok(release_id(release.digest()))
+    Ok(())
 }
 
 /// Release 1 to every board.
-pub fn first_release(world: &World, report: &mut Report, bundle: Vec<u8>) -> Result<ReleaseId> {
-    let bundle = world.sign(bundle)?;
-    let release = start(world, "first", &bundle, &[1000])?;
+pub fn first_release(world: &World, report: &mut Report, offer: &Offer) -> Result<()> {
+    start(world, "first", offer, &[1000], 0)?;
     let mut evidence = Vec::new();
-    for board in &world.boards {
+    let linux = world.boards.iter().map(|it| (&it.name[..], &offer.linux));
+    let mcu = world
+        .emulated
+        .as_ref()
+        .map(|it| it.name())
+        .zip(offer.mcu.as_ref());
+    for (board, signed) in linux.chain(mcu) {
         must(
-            world.confirmed(&board.name, release)?,
+            world.confirmed(board, signed.release)?,
             "confirming release 1",
             world,
         )?;
-        let birth = world.birth(&board.name)?.context("a birth")?;
-        evidence
-            .push(json!({ "device": board.name, "slots": slots(&birth), "floor": birth.floor }));
+        let birth = world.birth(board)?.context("a birth")?;
+        evidence.push(json!({ "device": board, "slots": slots(&birth), "floor": birth.floor }));
     }
-    let done = wait_until(PATIENCE, || Ok(newest(world)?.state == State::Done))?;
+    let all = world.boards.len() + usize::from(world.emulated.is_some());
+    let patience = world.longest_patience();
+    let done = wait_until(patience, || Ok(newest(world)?.state == State::Done))?;
+    let releases = [Some(&offer.linux), offer.mcu.as_ref()];
+    let releases = releases.into_iter().flatten().map(|it| hex(&it.release));
+    let releases = releases.collect::<Vec<_>>().join(" and ");
     report.step(
         "release 1 reaches the fleet",
-        "fetched, verified, self-tested, tried, confirmed by 3",
-        format!("{} boards confirmed {}", evidence.len(), hex(&release)),
-        done && evidence.len() == 3,
+        format!("fetched, verified, self-tested, tried, confirmed by {all}"),
+        format!("{} boards confirmed {releases}", evidence.len()),
+        done && evidence.len() == all,
         json!({ "boards": evidence, "rollout": newest(world)? }),
     );
-    Ok(release)
+    Ok(())
 }
 
 fn newest(world: &World) -> Result<Rollout> {
@@ -127,11 +146,19 @@ pub fn live(world: &World, report: &mut Report) -> Result<()> {
     }
     let accuracy = right as f64 / all.max(1) as f64;
     let latency = &evidence[0]["latency_us"];
+    let sum = |what: &str| -> Result<u64> {
+        let counts = evidence.iter().map(|it| it["agent"][what].as_u64());
+        counts
+            .sum::<Option<u64>>()
+            .with_context(|| format!("{what} in stats"))
+    };
+    let (rejected, alarms, drifting) = (sum("rejected")?, sum("alarms")?, sum("drifting")?);
     report.step(
         "live accuracy, latency, rate",
         "accuracy at least 95 %",
         format!(
-            "{:.1} % of {all} predictions right, {rate:.0} a second; p50 {} us, p99 {} us, p99.9 {} us",
+            "{:.1} % of {all} predictions right, {rate:.0} a second; p50 {} us, p99 {} us, p99.9 {} us; \
+             {rejected} samples rejected, {alarms} alarms, {drifting} features drifting",
             accuracy * 100.0, latency["p50"], latency["p99"], latency["p99.9"]
         ),
         accuracy >= 0.95,
@@ -140,16 +167,19 @@ pub fn live(world: &World, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// A rollout's name that puts exactly one board into the first third, by the boards' own hash.
-fn name_with_one_in_a_third(world: &World, stem: &str) -> Result<(String, String)> {
+/// A rollout's name that puts exactly one Linux board into the first third, by the boards' own hash, and the
+/// microcontroller only where it is wanted there.
+fn name_with_one_in_a_third(world: &World, stem: &str, mcu: bool) -> Result<(String, String)> {
     for n in 1..1000 {
         let id = format!("{stem}-{n}");
-        let inside = world
-            .boards
-            .iter()
-            .filter(|board| cohort_per_mille(&id, &board.name) < THIRD);
+        let is_in = |board: &str| cohort_per_mille(&id, board) < THIRD;
+        let inside = world.boards.iter().filter(|board| is_in(&board.name));
         let names: Vec<_> = inside.map(|board| board.name.clone()).collect();
-        if let [only] = &names[..] {
+        let emulated = world.emulated.as_ref();
+        let as_wanted = emulated.is_none_or(|board| is_in(board.name()) == mcu);
+        if let [only] = &names[..]
+            && as_wanted
+        {
             return Ok((id, only.clone()));
         }
     }
@@ -167,16 +197,11 @@ fn all_slots(world: &World) -> Result<serde_json::Value> {
 }
 
 /// Release 2 in two phases; `hurt` is release 1's accuracy under gain drift on the first board.
-pub fn better_release(
-    world: &World,
-    report: &mut Report,
-    bundle: Vec<u8>,
-    hurt: f64,
-) -> Result<ReleaseId> {
-    let bundle = world.sign(bundle)?;
+pub fn better_release(world: &World, report: &mut Report, offer: &Offer, hurt: f64) -> Result<()> {
+    let release = offer.linux.release;
     let before = all_slots(world)?;
-    let (id, first) = name_with_one_in_a_third(world, "better")?;
-    let release = start(world, &id, &bundle, &[THIRD, 1000])?;
+    let (id, first) = name_with_one_in_a_third(world, "better", false)?;
+    start(world, &id, offer, &[THIRD, 1000], 0)?;
     must(
         world.confirmed(&first, release)?,
         "confirming release 2 in the first phase",
@@ -221,45 +246,36 @@ pub fn better_release(
         better > hurt,
         json!({ "release 1": hurt, "release 2": better, "gain": GAIN }),
     );
-    Ok(release)
+    Ok(())
 }
 
 /// Release 3: signed, reproduces its golden vectors, and collapses on live data.
-pub fn bad_release(
-    world: &World,
-    report: &mut Report,
-    bundle: Vec<u8>,
-    good: ReleaseId,
-) -> Result<()> {
-    let bundle = world.sign(bundle)?;
-    let (id, first) = name_with_one_in_a_third(world, "bad")?;
-    let after = world.newest(&first)?;
-    let release = start(world, &id, &bundle, &[THIRD, 1000])?;
-    let tried = world.event(&first, after, |event| event["Slot"]["state"] == "Trial")?;
-    let reverted = world.event(&first, after, |event| !event["Reverted"].is_null())?;
-    let reason = reverted
+pub fn bad_release(world: &World, report: &mut Report, offer: &Offer, good: &Offer) -> Result<()> {
+    let release = offer.linux.release;
+    let (id, first) = name_with_one_in_a_third(world, "bad", true)?;
+    let emulated = world
+        .emulated
         .as_ref()
-        .map(|frame| frame.body["Reverted"]["reason"].clone());
-    let reason = reason.and_then(|reason| serde_json::from_value::<Reason>(reason).ok());
-    let back = world.confirmed(&first, good)?;
-    report.step(
-        "release 3 fails its trial",
-        "self-test passes, trial reverts for prediction drift",
-        format!(
-            "{first}: {}, {}, back to release 2: {back}",
-            if tried.is_some() {
-                "trial began"
-            } else {
-                "no trial"
-            },
-            reason.map_or("no revert".to_owned(), |reason| format!(
-                "reverted for {reason:?}"
-            )),
-        ),
-        tried.is_some() && reason == Some(Reason::PredictionDrift) && back,
-        json!({ "trial": tried, "reverted": reverted, "birth": world.birth(&first)? }),
-    );
-    let stopped = wait_until(PATIENCE, || {
+        .map(|it| it.name())
+        .zip(good.mcu.as_ref());
+    let tried = [Some((&first[..], &good.linux)), emulated];
+    let tried = tried.into_iter().flatten().collect::<Vec<_>>();
+    // Where there are two boards in the first third, each is to find out by itself.
+    let may_fail = tried.len() as u32 - 1;
+    let mut since = Vec::new();
+    for (board, _) in &tried {
+        since.push(world.newest(board)?);
+    }
+    start(world, &id, offer, &[THIRD, 1000], may_fail)?;
+    for (&(board, good), after) in tried.iter().zip(since) {
+        let name = match board == first {
+            true => "release 3 fails its trial".to_owned(),
+            false => format!("release 3 fails its trial on {board}"),
+        };
+        fails_its_trial(world, report, name, (board, after), good)?;
+    }
+    let (good, patience) = (good.linux.release, world.longest_patience());
+    let stopped = wait_until(patience, || {
         Ok(matches!(newest(world)?.state, State::Aborted { .. }))
     })?;
     // The controller notes the end first and tells the boards then: whatever is offered next must
@@ -283,6 +299,41 @@ pub fn bad_release(
         },
         stopped && told && rollout.phase == 0 && untouched == 3,
         json!({ "rollout": rollout, "release": hex(&release) }),
+    );
+    Ok(())
+}
+
+/// A board tries release 3, since `after`, and goes back to the good one.
+fn fails_its_trial(
+    world: &World,
+    report: &mut Report,
+    name: String,
+    (board, after): (&str, u64),
+    good: &Signed,
+) -> Result<()> {
+    let tried = world.event(board, after, |event| event["Slot"]["state"] == "Trial")?;
+    let reverted = world.event(board, after, |event| !event["Reverted"].is_null())?;
+    let reason = reverted
+        .as_ref()
+        .map(|frame| frame.body["Reverted"]["reason"].clone());
+    let reason = reason.and_then(|reason| serde_json::from_value::<Reason>(reason).ok());
+    let back = world.confirmed(board, good.release)?;
+    report.step(
+        name,
+        "self-test passes, trial reverts for prediction drift",
+        format!(
+            "{board}: {}, {}, back to release 2: {back}",
+            if tried.is_some() {
+                "trial began"
+            } else {
+                "no trial"
+            },
+            reason.map_or("no revert".to_owned(), |reason| format!(
+                "reverted for {reason:?}"
+            )),
+        ),
+        tried.is_some() && reason == Some(Reason::PredictionDrift) && back,
+        json!({ "trial": tried, "reverted": reverted, "birth": world.birth(board)? }),
     );
     Ok(())
 }

@@ -1,23 +1,24 @@
 //! The demo's world: a broker, a collector with its store, a rollout controller, and boards as
 //! processes of their own. Everything is production code on real files and sockets.
 
-use super::feeder::{Feeder, Recording, Stream};
+use super::broker::BrokerProcess;
+use super::emulated::{self, Emulated};
+use super::feeder::{self, Fault, Feeder, Recording, Stream};
 use anyhow::{Context, Result, anyhow, bail};
-use edgeward::bundle::CHUNK_BYTES;
 use edgeward::bundle::write::sign;
+use edgeward::bundle::{BoardClass, CHUNK_BYTES};
 use edgeward::slots::Layout;
-use edgeward::telemetry::{Birth, ReleaseId, SlotState};
-use edgeward::trust::Role;
+use edgeward::telemetry::{Birth, ReleaseId, SlotState, release_id};
+use edgeward::trust::{PublicKey, Role};
 use edgeward_firmware::linux::config::{Broker, Config, Flash, Protocol, Source};
 use edgeward_firmware::linux::flash::SECTOR_BYTES;
-use edgeward_host::broker::wait_for;
 use edgeward_host::collector::{Collector, now_ms};
 use edgeward_host::controller::{Controller, ControllerHandle, keep_release};
 use edgeward_host::keys::{KeyStore, Quorum};
 use edgeward_host::mqtt::Options as MqttOptions;
+use edgeward_host::release::Release;
 use edgeward_host::store::sqlite::Sqlite;
 use edgeward_host::store::{Device, FrameQuery, Kind, Store, StoredFrame};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -29,84 +30,8 @@ pub const FLEET: &str = "demo";
 const RATE: u32 = 2000;
 /// How long any single thing may take before the demo says that it did not happen.
 pub const PATIENCE: Duration = Duration::from_secs(25);
-
-/// The broker's process.
-pub struct BrokerProcess {
-    command: Vec<String>,
-    address: SocketAddr,
-    child: Option<Child>,
-}
-
-impl BrokerProcess {
-    /// Starts the embedded broker, or Mosquitto when a path is given.
-    fn start(folder: &Path, mosquitto: Option<&Path>) -> Result<Self> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-            .local_addr()?
-            .port();
-        let command = match mosquitto {
-            None => {
-                let me = std::env::current_exe()?;
-                vec![
-                    me.display().to_string(),
-                    "broker".into(),
-                    "--port".into(),
-                    port.to_string(),
-                ]
-            }
-            Some(path) => {
-                let config = folder.join("mosquitto.conf");
-                let text = format!(
-                    "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n\
-                     max_queued_messages 0\nlog_dest none\n"
-                );
-                std::fs::write(&config, text)?;
-                vec![
-                    path.display().to_string(),
-                    "-c".into(),
-                    config.display().to_string(),
-                ]
-            }
-        };
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut broker = Self {
-            command,
-            address,
-            child: None,
-        };
-        broker.up()?;
-        Ok(broker)
-    }
-
-    /// Starts the process, after [`BrokerProcess::down`] too.
-    pub fn up(&mut self) -> Result<()> {
-        let child = Command::new(&self.command[0])
-            .args(&self.command[1..])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| format!("starting {}", self.command[0]))?;
-        self.child = Some(child);
-        wait_for(self.address, Duration::from_secs(10))?;
-        Ok(())
-    }
-
-    /// Kills the process; a broker that keeps nothing on disk forgets everything.
-    pub fn down(&mut self) -> Result<()> {
-        if let Some(mut child) = self.child.take() {
-            child.kill()?;
-            child.wait()?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for BrokerProcess {
-    fn drop(&mut self) {
-        // The process may be gone already, and nobody is left to be told.
-        let _ = self.down();
-    }
-}
+/// The same of a board that is emulated, beside all the others.
+const EMULATED_PATIENCE: Duration = Duration::from_secs(120);
 
 /// One board: its process, and the sensor that feeds it.
 pub struct Board {
@@ -181,8 +106,10 @@ impl Drop for Board {
 
 /// The whole world. Fields are dropped in their order: boards first, the broker last.
 pub struct World {
-    /// The boards.
+    /// The Linux boards.
     pub boards: Vec<Board>,
+    /// The microcontroller beside them, if there is one.
+    pub emulated: Option<Emulated>,
     _controller: ControllerHandle,
     _collector: Collector,
     /// What the host remembers.
@@ -206,9 +133,55 @@ pub struct Sensor {
     pub classes: Vec<String>,
 }
 
+impl Sensor {
+    /// The line in which a source says what it delivers.
+    fn header(&self) -> String {
+        let features = self.features.join(",");
+        format!("edgeward-source schema=1 dtype=f32 features={features}")
+    }
+
+    /// What the sensor of an emulated board replays: a sample each so many milliseconds, as the fault
+    /// leaves them.
+    pub fn recorded(&self, fault: Fault, period_ms: u64) -> Result<Vec<u8>> {
+        let lines = feeder::recorded(&self.header(), &self.recordings, fault, period_ms);
+        Ok(lines?)
+    }
+}
+
+/// A signed bundle.
+#[derive(Clone)]
+pub struct Signed {
+    /// The whole bundle.
+    pub bundle: Vec<u8>,
+    /// How telemetry names it.
+    pub release: ReleaseId,
+}
+
+/// The same release for each class of boards in the fleet.
+#[derive(Clone)]
+pub struct Offer {
+    /// For Linux boards.
+    pub linux: Signed,
+    /// For the microcontroller, where there is one.
+    pub mcu: Option<Signed>,
+}
+
+impl Offer {
+    /// The bundles.
+    pub fn bundles(&self) -> Vec<&[u8]> {
+        let all = [Some(&self.linux), self.mcu.as_ref()].into_iter();
+        all.flatten().map(|it| &it.bundle[..]).collect()
+    }
+}
+
 impl World {
     /// Builds it: keys, broker, collector, controller, boards with their own keys, enrolled.
-    pub fn start(mosquitto: Option<&Path>, names: &[&str], sensor: &Sensor) -> Result<Self> {
+    pub fn start(
+        mosquitto: Option<&Path>,
+        names: &[&str],
+        emulated: Option<emulated::Ready>,
+        sensor: &Sensor,
+    ) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("edgeward-demo-")
             .tempdir()?;
@@ -219,13 +192,14 @@ impl World {
             keys: 1,
         })?;
         let store: Arc<dyn Store> = Arc::new(Sqlite::open(&home.join("store.db"))?);
-        let broker = BrokerProcess::start(folder.path(), mosquitto)?;
-        let options = mqtt_options(&broker, "collector");
+        let broker = BrokerProcess::start(folder.path(), mosquitto, emulated.is_some())?;
+        let options = broker.mqtt("collector");
         let collector = Collector::start(&options, Arc::clone(&store), &keys, FLEET)?;
-        let options = mqtt_options(&broker, "controller");
+        let options = broker.mqtt("controller");
         let controller = Controller::new(&options, Arc::clone(&store), &home, FLEET).spawn();
         let mut world = Self {
             boards: Vec::new(),
+            emulated: None,
             _controller: controller,
             _collector: collector,
             store,
@@ -237,6 +211,9 @@ impl World {
         for name in names {
             let board = world.provision(name, sensor)?;
             world.boards.push(board);
+        }
+        if let Some(ready) = emulated {
+            world.emulated = Some(world.flash(ready, sensor)?);
         }
         Ok(world)
     }
@@ -256,7 +233,7 @@ impl World {
             recorder_bytes: 256 << 10,
             broker: Broker {
                 host: "127.0.0.1".to_owned(),
-                port: self.broker.address.port(),
+                port: self.broker.port(),
                 protocol: Protocol::Auto,
                 keep_alive_s: 5,
                 reconnect_max_s: 1,
@@ -272,24 +249,10 @@ impl World {
         };
         let root = self.keys.root_bytes()?;
         let (config, key) = edgeward_firmware::linux::provision(&folder, &config, &root)?;
-        self.store.enroll(&Device {
-            name: name.to_owned(),
-            fleet: FLEET.to_owned(),
-            key,
-            class: edgeward::bundle::BoardClass::Linux,
-            enrolled_ms: now_ms(),
-            seen_ms: None,
-            online: false,
-            epoch: None,
-            through: 0,
-        })?;
-        let header = format!(
-            "edgeward-source schema=1 dtype=f32 features={}",
-            sensor.features.join(",")
-        );
+        self.enroll(name, key, BoardClass::Linux)?;
         let feeder = Feeder::start(Stream {
             socket,
-            header,
+            header: sensor.header(),
             recordings: sensor.recordings.clone(),
             rate: RATE,
             classes: sensor.classes.clone(),
@@ -305,18 +268,73 @@ impl World {
         Ok(board)
     }
 
+    /// Has `edgeward flash` make and start the microcontroller, and enrolls it by the key that it says.
+    fn flash(&self, ready: emulated::Ready, sensor: &Sensor) -> Result<Emulated> {
+        let broker = self.broker.for_microcontrollers.context("MQTT 5")?;
+        let mut board = Emulated::new(ready, self.folder.path(), &self.home, broker);
+        board.measure(&sensor.recorded(Fault::None, emulated::PERIOD_MS)?)?;
+        let key = board.key(EMULATED_PATIENCE)?;
+        self.enroll(board.name(), key, BoardClass::Mcu)?;
+        Ok(board)
+    }
+
+    /// Has the host take what is signed with this key.
+    fn enroll(&self, name: &str, key: PublicKey, class: BoardClass) -> Result<()> {
+        Ok(self.store.enroll(&Device {
+            name: name.to_owned(),
+            fleet: FLEET.to_owned(),
+            key,
+            class,
+            enrolled_ms: now_ms(),
+            seen_ms: None,
+            online: false,
+            epoch: None,
+            through: 0,
+        })?)
+    }
+
     /// How the host reaches the broker.
     pub fn mqtt(&self, client_id: &str) -> MqttOptions {
-        mqtt_options(&self.broker, client_id)
+        self.broker.mqtt(client_id)
     }
 
     /// Signs a bundle with the fleet's release keys and keeps it for the broker.
-    pub fn sign(&self, mut bundle: Vec<u8>) -> Result<Vec<u8>> {
+    pub fn sign(&self, mut bundle: Vec<u8>) -> Result<Signed> {
         for signer in self.keys.signers(Role::Release)? {
             sign(&mut bundle, &signer)?;
         }
-        keep_release(&self.home, &bundle, &self.keys.root()?)?;
-        Ok(bundle)
+        let root = self.keys.root()?;
+        keep_release(&self.home, &bundle, &root)?;
+        let release = release_id(Release::open(&bundle, &root)?.digest());
+        Ok(Signed { bundle, release })
+    }
+
+    /// Signs the same release for each class of boards.
+    pub fn offer(&self, linux: &[u8], mcu: Option<&[u8]>) -> Result<Offer> {
+        Ok(Offer {
+            linux: self.sign(linux.to_vec())?,
+            mcu: mcu.map(|mcu| self.sign(mcu.to_vec())).transpose()?,
+        })
+    }
+
+    /// The microcontroller, of which a step is about.
+    pub fn emulated(&mut self) -> Result<&mut Emulated> {
+        self.emulated.as_mut().context("an emulated board")
+    }
+
+    /// How long a board may take for anything.
+    pub fn patience(&self, board: &str) -> Duration {
+        match &self.emulated {
+            Some(emulated) if emulated.name() == board => EMULATED_PATIENCE,
+            _ => PATIENCE,
+        }
+    }
+
+    /// How long the slowest board of the fleet may take for anything.
+    pub fn longest_patience(&self) -> Duration {
+        self.emulated
+            .as_ref()
+            .map_or(PATIENCE, |_| EMULATED_PATIENCE)
     }
 
     /// The newest birth of a board, as the collector stored it.
@@ -383,10 +401,20 @@ impl World {
         after: u64,
         wanted: impl Fn(&serde_json::Value) -> bool,
     ) -> Result<Option<StoredFrame>> {
+        self.frame(board, after, |frame| wanted(&frame.body))
+    }
+
+    /// The same, where it matters of which boot it is.
+    pub fn frame(
+        &self,
+        board: &str,
+        after: u64,
+        wanted: impl Fn(&StoredFrame) -> bool,
+    ) -> Result<Option<StoredFrame>> {
         let mut found = None;
-        wait_until(PATIENCE, || {
+        wait_until(self.patience(board), || {
             let mut events = self.events(board, after)?.into_iter();
-            found = events.find(|frame| wanted(&frame.body));
+            found = events.find(&wanted);
             Ok(found.is_some())
         })?;
         Ok(found)
@@ -394,7 +422,7 @@ impl World {
 
     /// Waits until a board reports that it confirmed a release.
     pub fn confirmed(&self, board: &str, release: ReleaseId) -> Result<bool> {
-        wait_until(PATIENCE, || {
+        wait_until(self.patience(board), || {
             let birth = self.birth(board)?;
             Ok(birth.is_some_and(|birth| running(&birth) == Some((release, SlotState::Confirmed))))
         })
@@ -405,14 +433,6 @@ impl World {
         let found = self.boards.iter().find(|board| board.name == name);
         found.with_context(|| format!("no board {name}"))
     }
-}
-
-fn mqtt_options(broker: &BrokerProcess, client_id: &str) -> MqttOptions {
-    MqttOptions::new(
-        client_id,
-        broker.address.ip().to_string(),
-        broker.address.port(),
-    )
 }
 
 /// The release that a board runs, and the state of its slot.
@@ -461,10 +481,7 @@ pub fn must(happened: bool, what: &str, world: &World) -> Result<()> {
         .boards
         .iter()
         .map(|board| format!("{}: {}", board.name, board.log_tail()))
+        .chain(world.emulated.iter().map(Emulated::log_tail))
         .collect();
-    bail!(
-        "{what} did not happen in {} s; logs: {}",
-        PATIENCE.as_secs(),
-        logs.join("; ")
-    )
+    bail!("{what} did not happen in time; logs: {}", logs.join("; "))
 }

@@ -2,6 +2,7 @@
 //! caller's settings.
 
 pub mod certificates;
+pub mod firmware;
 #[path = "../../../../firmware/tests/common/ports.rs"]
 mod ports;
 pub mod process;

@@ -2,34 +2,12 @@
 
 use crate::common::process::{PATIENCE, Running, wait_until};
 use crate::site::Site;
-use edgeward_logs::{Image, Item, Reader};
+use edgeward_logs::{Image, words};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The firmware, where it was built and QEMU is there; otherwise a line says what is missing.
-pub fn image() -> Option<String> {
-    named("EDGEWARD_MCU_IMAGE")
-}
-
-/// The same for a Cortex-M7.
-pub fn image_for_m7() -> Option<String> {
-    named("EDGEWARD_M7_IMAGE")
-}
-
-fn named(variable: &str) -> Option<String> {
-    let qemu = std::path::Path::new("/usr/bin/qemu-system-arm");
-    let Ok(image) = std::env::var(variable) else {
-        println!("skipped: {variable} names no firmware; `cargo xtask test` builds it");
-        return None;
-    };
-    if !qemu.exists() {
-        println!("skipped: no {}", qemu.display());
-        return None;
-    }
-    assert!(std::path::Path::new(&image).exists(), "no {image}");
-    Some(image)
-}
+pub use crate::common::firmware::{image, image_for_m7};
 
 /// A board, on or off.
 pub struct Board<'a> {
@@ -169,17 +147,7 @@ pub fn said(site: &Site) -> String {
         return String::new();
     };
     let image = Image::parse(&image).expect("an image with a log");
-    let mut text = String::new();
-    for item in Reader::new(&image).feed(&log) {
-        match item {
-            Item::Line(line) => text.push_str(&line.text),
-            Item::Start { text: start, .. } => text.push_str(&start),
-            // A frame that a crash cut.
-            Item::Stray(bytes) => text.push_str(&format!("({bytes} bytes)")),
-        }
-        text.push('\n');
-    }
-    text
+    words(&image, &log)
 }
 
 /// Has a command that builds firmware do so from what is here already, by the toolchain that `cargo xtask`

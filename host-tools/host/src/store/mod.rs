@@ -6,6 +6,7 @@
 
 mod boards;
 mod ingest;
+mod lock;
 mod look;
 mod rollouts;
 mod schema;

@@ -4,7 +4,7 @@
 use super::schema::SCHEMA;
 use super::{
     AlarmTotal, AuditEntry, Decide, Device, Epoch, FrameQuery, Ingested, Kind, Member, Refusal,
-    ReleaseRecord, Seen, Store, StoreError, StoredFrame, Unknown, boards, ingest, rollouts,
+    ReleaseRecord, Seen, Store, StoreError, StoredFrame, Unknown, boards, ingest, lock, rollouts,
 };
 use crate::keys::hex;
 use crate::names::class_name;
@@ -16,7 +16,6 @@ use rusqlite::{
 };
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// The schema's version, in `user_version`.
 const VERSION: i64 = 2;
@@ -24,9 +23,6 @@ const VERSION: i64 = 2;
 const APPLICATION: i64 = 0x4544_4757;
 /// Refusals kept in full.
 const REFUSALS: i64 = 1000;
-/// How long another process may hold the lock.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// A store in a file.
 pub struct Sqlite {
     connection: Mutex<Connection>,
@@ -70,8 +66,8 @@ impl Sqlite {
         Self::set_up(Connection::open_in_memory()?)
     }
 
-    fn set_up(connection: Connection) -> Result<Self, StoreError> {
-        connection.busy_timeout(PATIENCE)?;
+    fn set_up(mut connection: Connection) -> Result<Self, StoreError> {
+        connection.busy_handler(Some(lock::wait))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
@@ -84,8 +80,8 @@ impl Sqlite {
 
     /// A store that is only read. Tables that it is too old to have are empty. `None` where nothing is in
     /// the file yet: whoever was to make the tables met a full disk, or was killed.
-    pub(super) fn to_read(connection: Connection) -> Result<Option<Self>, StoreError> {
-        connection.busy_timeout(PATIENCE)?;
+    pub(super) fn to_read(mut connection: Connection) -> Result<Option<Self>, StoreError> {
+        connection.busy_handler(Some(lock::wait))?;
         if tables(&connection)? == 0 {
             return Ok(None);
         }

@@ -13,6 +13,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+const PROGRAM: &str = "qemu-system-arm";
+
 /// Makes the board's folder and starts the board in it.
 pub fn run(
     args: &Args,
@@ -100,9 +102,31 @@ fn keep_image(image: &Path, copy: &Path, changes: &mut Changes) -> Result<()> {
     release::write(changes, copy, &bytes).map(|_| ())
 }
 
+/// Whether QEMU is there.
+pub fn check() -> Result<()> {
+    let answers = Command::new(PROGRAM)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    match answers {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(no_qemu(&status.to_string())),
+        Err(error) => Err(no_qemu(&error.to_string())),
+    }
+}
+
+fn no_qemu(why: &str) -> anyhow::Error {
+    let what = format!("{PROGRAM} does not start: {why}");
+    Failure::new(Exit::Error, what)
+        .next("on Debian `apt-get install qemu-system-arm`")
+        .into()
+}
+
 /// Replaces this process by QEMU, so that whoever ends the one ends the other.
 fn start(machine: &Qemu, folder: &Path, context: &Context) -> Result<Exit> {
-    let mut qemu = Command::new("qemu-system-arm");
+    let mut qemu = Command::new(PROGRAM);
     // People see what the board says as it says it; programs read the file.
     let uart = if context.out.format() == Format::Table {
         qemu.stdout(read_aloud(folder, context)?);
@@ -119,10 +143,7 @@ fn start(machine: &Qemu, folder: &Path, context: &Context) -> Result<Exit> {
         .args(["-kernel", logs::IMAGE])
         .stdin(Stdio::null())
         .exec();
-    let what = format!("qemu-system-arm does not start: {error}");
-    Err(Failure::new(Exit::Error, what)
-        .next("on Debian `apt-get install qemu-system-arm`")
-        .into())
+    Err(no_qemu(&error.to_string()))
 }
 
 /// Where what is written is shown as `edgeward logs` does, by a process that ends with whoever writes.
