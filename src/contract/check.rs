@@ -176,7 +176,8 @@ enum Place {
 /// - `Missing`: [`MISSING`](super::MISSING).
 /// - `Gap`: the sequence number is ahead of the newest one by more than one.
 /// - `Duplicate`: the newest sequence number again; or, where samples have a clock
-///   ([`Schema::period_ms`] is not 0), the newest time and the previous values again.
+///   ([`Schema::period_ms`] is not 0), the newest time and the newest sample's values again, where those
+///   that are not finite count as equal.
 /// - `Stale`: older than [`Schema::max_age_ms`] at the time of the check.
 /// - `OutOfOrder`: sequence number or time are behind the newest sample's. The eighth such sample in
 ///   a row becomes the newest, because a source that restarts counts from zero again.
@@ -383,13 +384,16 @@ impl<const F: usize> Contract<F> {
         if given != profile.features.len() {
             judge.whole(stream, ViolationKind::Shape, given as f32);
             judge.refuse();
+            if !seen_before {
+                self.memory.step_aside();
+            }
             return None;
         }
         Some(matches!(place, Place::Ahead(0)))
     }
 
-    /// Finds the sample's place in the stream and moves on to it, unless it was there before.
-    /// A value of a feature beyond `features` never came before.
+    /// Finds the sample's place in the stream and moves on to it, unless it was there before. One that
+    /// has not a value of each of the `features` is not what came before, however alike what it has is.
     fn place(&mut self, schema: &Schema, features: usize, sample: &Sample<'_>) -> Place {
         let here = Some((sample.sequence, sample.time_ms));
         let Some((newest, newest_ms)) = self.stream.newest else {
@@ -414,7 +418,7 @@ impl<const F: usize> Contract<F> {
         self.stream.newest = here;
         let copied = schema.period_ms != 0
             && sample.time_ms == newest_ms
-            && sample.values.len() <= features
+            && sample.values.len() == features
             && self.memory.repeats(sample.values);
         if copied {
             Place::Repeated

@@ -3,7 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 mod four;
 
-use super::{ViolationKind, ViolationSet, is_missing};
+use super::{MISSING, ViolationKind, ViolationSet, is_missing};
 use crate::profile::{FeatureProfile, MissingPolicy};
 
 /// How one feature stands.
@@ -34,7 +34,8 @@ struct Past {
     last: f32,
     /// The last finite value inside the plausible range, NaN before the first.
     held: f32,
-    /// The previous sample's value, NaN when it had none that is finite.
+    /// The previous sample's value: [`MISSING`] when it had none that is finite, another NaN when there is no
+    /// such sample to compare with.
     previous: f32,
     /// Finite values in a row equal to `last`, with `last` itself; at most [`LONGEST_RUN`].
     run: u32,
@@ -53,7 +54,7 @@ impl Past {
 
     /// Takes in a value that is not there or not finite, and says which.
     fn miss(&mut self, value: f32) -> ViolationSet {
-        self.previous = f32::NAN;
+        self.previous = MISSING;
         let mut found = ViolationSet::EMPTY;
         found.insert(if is_missing(value) {
             ViolationKind::Missing
@@ -179,19 +180,19 @@ impl<const F: usize> Memory<F> {
         }
     }
 
-    /// The next sample does not follow the previous one.
+    /// The next sample does not follow the one whose values came last.
     pub(super) fn step_aside(&mut self) {
         self.previous = [f32::NAN; F];
     }
 
-    /// Whether `values` are what the previous sample had.
+    /// Whether `values` are what the previous sample had, of which those that are not finite are not told apart.
     pub(super) fn repeats(&self, values: &[f32]) -> bool {
         let pairs = self.previous.iter().zip(values);
         pairs.into_iter().all(|(previous, value)| {
             if value.is_finite() {
                 previous.to_bits() == value.to_bits()
             } else {
-                previous.is_nan()
+                is_missing(*previous)
             }
         })
     }

@@ -3,6 +3,7 @@ use crate::contract::MISSING;
 use crate::profile::MissingPolicy;
 use crate::testing::profile;
 use proptest::prelude::*;
+use std::collections::HashSet;
 
 const F: usize = 2;
 
@@ -358,6 +359,7 @@ fn alike<const F: usize>(
     let mut contracts = [Contract::new(&profile, &policy), Contract::default()];
     let (mut sequence, mut time_ms) = (0u32, 0);
     let mut values = [0.0; 8];
+    let mut sequences = HashSet::new();
     for (number, (fresh, jump, len)) in samples.iter().enumerate() {
         // Most follow each other; some come again, are late, leave a gap, or have the time of the last one.
         let (step, duration_ms) = match jump {
@@ -373,6 +375,7 @@ fn alike<const F: usize>(
             values = *fresh;
         }
         let len = if *len <= 8 { *len } else { 6 };
+        let new = sequences.insert(sequence);
         let mut said = contracts.iter_mut().map(|contract| {
             if number == 30 && stays {
                 contract.start_stream();
@@ -394,18 +397,20 @@ fn alike<const F: usize>(
             let states: Vec<_> = (0..6).map(|index| contract.feature(index)).collect();
             (check, seen, reports, states, *contract.stream().counts())
         });
-        prop_assert_eq!(said.next(), said.next());
+        let first = said.next();
+        prop_assert_eq!(&first, &said.next());
+        // Under a new number only a copy is a duplicate, and a copy has all values.
+        let copy = first.is_some_and(|(check, ..)| check.violations.contains(Kind::Duplicate));
+        prop_assert!(!(new && copy) || len == 6, "{} values", len);
     }
     Ok(())
 }
 
-/// A feature that the profile does not have has no value that could come again.
-#[test]
-fn a_copy_with_a_value_too_many_is_no_duplicate() {
-    let profile = unlike::<8>(0, f32::INFINITY);
-    let policy = Policy::standard();
+/// Gives samples of six values to a contract that knows the profile and to one that does not.
+fn both_ways(script: impl Fn(&mut dyn FnMut(u32, u64, &[f32]) -> Vec<Kind>)) {
+    let (profile, policy) = (unlike::<8>(0, 3.0), Policy::standard());
     for mut contract in [Contract::new(&profile, &policy), Contract::default()] {
-        let mut check = |sequence, time_ms, values: &[f32]| {
+        script(&mut |sequence, time_ms, values| {
             let sample = Sample {
                 sequence,
                 time_ms,
@@ -419,19 +424,62 @@ fn a_copy_with_a_value_too_many_is_no_duplicate() {
                 &mut [0.0; 8],
                 &mut |_| {},
             );
-            check.violations.iter().collect::<Vec<_>>()
-        };
-        assert_eq!(check(0, 0, &[0.5; 6]), []);
-        assert_eq!(check(1, 10, &[1.0; 6]), []);
-        for (sequence, beyond) in (2..).zip([0.0, 1.0, f32::NAN, MISSING, f32::INFINITY]) {
-            assert_eq!(
-                check(sequence, 10, &[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, beyond]),
-                [Kind::Shape]
-            );
-        }
-        assert_eq!(check(7, 20, &[1.0; 6]), []);
-        assert_eq!(check(8, 20, &[1.0; 6]), [Kind::Duplicate]);
+            check.violations.iter().collect()
+        });
     }
+}
+
+/// A feature that the profile does not have has no value that could come again.
+#[test]
+fn a_copy_with_a_value_too_many_is_no_duplicate() {
+    both_ways(|check| {
+        assert_eq!(check(1, 0, &[0.5; 6]), []);
+        for (sequence, beyond) in (1..).zip([0.0, 1.0, f32::NAN, MISSING, f32::INFINITY]) {
+            let time_ms = u64::from(sequence) * 20;
+            let copy = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, beyond];
+            assert_eq!(check(2 * sequence, time_ms, &copy[..6]), []);
+            assert_eq!(check(2 * sequence + 1, time_ms, &copy), [Kind::Shape]);
+        }
+        assert_eq!(check(12, 120, &[1.0; 6]), []);
+        assert_eq!(check(13, 120, &[1.0; 6]), [Kind::Duplicate]);
+    });
+}
+
+/// Nor is what lacks values, even all of them, though what is there came before.
+#[test]
+fn a_copy_with_a_value_too_few_is_no_duplicate() {
+    both_ways(|check| {
+        for len in 0..6u32 {
+            let time_ms = u64::from(len) * 20;
+            assert_eq!(check(2 * len, time_ms, &[1.0; 6]), []);
+            let few = &[1.0; 6][..len as usize];
+            assert_eq!(check(2 * len + 1, time_ms, few), [Kind::Shape]);
+        }
+    });
+}
+
+/// The previous sample's values are not those of the one before it, where that one has not a value of each
+/// feature: what follows repeats nothing and has no rate.
+#[test]
+fn a_sample_of_another_shape_has_no_values() {
+    both_ways(|check| {
+        assert_eq!(check(0, 0, &[1.0; 6]), []);
+        assert_eq!(check(1, 10, &[1.0; 5]), [Kind::Shape]);
+        assert_eq!(check(2, 10, &[1.0; 6]), [], "no copy");
+        assert_eq!(check(3, 20, &[1.0; 7]), [Kind::Shape]);
+        assert_eq!(
+            check(4, 30, &[5.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
+            [Kind::ZScore]
+        );
+        assert_eq!(check(5, 40, &[1.0; 6]), [Kind::Rate]);
+        assert_eq!(check(6, 50, &[]), [Kind::Shape]);
+        assert_eq!(
+            check(7, 50, &[MISSING; 6]),
+            [Kind::Missing],
+            "no copy either"
+        );
+        assert_eq!(check(8, 50, &[MISSING; 6]), [Kind::Duplicate]);
+    });
 }
 
 /// Where that is so, nothing is said of it: the property above would hold without.
