@@ -86,7 +86,8 @@ fn bounded(value: f64) -> Result<Scale, String> {
 
 /// Another scale, then a clamp: `reference_ops::Requantize`, `ReluQuantized` of
 /// `tensorflow/lite/micro/kernels/activations_common.cc`, and for `Relu6` `QuantizedReluX` of
-/// `tensorflow/lite/kernels/activations.cc`. TensorFlow Lite Micro's own `Relu6Quantized` clamps bytes by
+/// `tensorflow/lite/kernels/activations.cc`. ONNX's Clip is scaled like them, and its ends are what
+/// QuantizeLinear makes of its limits ([`super::scale::activation_range`]). TensorFlow Lite Micro's own `Relu6Quantized` clamps bytes by
 /// the input's scale and leaves them, which is another value where the output's scale is another.
 fn rescaled(
     input: Parameters,

@@ -29,6 +29,9 @@ pub(super) const QUANTIZE_CONSTANTS: &str = "quantize weights and zero points to
 /// What to do with a graph that is not quantized all through.
 pub(super) const QUANTIZE: &str = "quantize it so that this value lies between QuantizeLinear and \
     DequantizeLinear, or run the model under tract on a Linux board";
+/// What to do with a value that would be part of the operator behind it, if that were its only reader.
+pub(super) const SHARED: &str = "put QuantizeLinear and DequantizeLinear behind it, which all of its readers \
+    then read, or run the model under tract on a Linux board";
 /// What to do with an operator that has no integer form here.
 pub(super) const USE_TRACT: &str = "replace it by a supported operator, or run the model under \
     tract on a Linux board";

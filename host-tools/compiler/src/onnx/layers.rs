@@ -309,18 +309,17 @@ impl Importer {
         constant: usize,
         product: usize,
     ) -> Result<Value> {
-        let single = self.uses.get(context.name(product)) == Some(&1);
         let inputs = pending.inputs.clone();
         let (
             Kind::Dense {
                 activation: Activation::None,
             },
             &[Some(input), Some(weights), None],
-            true,
-        ) = (&pending.kind, &inputs[..], single)
+        ) = (&pending.kind, &inputs[..])
         else {
             return Err(context.error("one of its inputs is float", QUANTIZE));
         };
+        self.read_once(context, product)?;
         let outputs = self.graph.tensor(weights).shape[0];
         let shape = &self.known(context, constant)?.shape;
         if !is_bias(shape, outputs) || shape.len() > pending.form.dims.len() {

@@ -2,7 +2,7 @@
 
 use super::Importer;
 use super::constant::{Constant, Elements};
-use super::error::{EXPORT, QUANTIZE, Result, USE_TRACT};
+use super::error::{EXPORT, QUANTIZE, Result, SHARED, USE_TRACT};
 use super::layers::{bytes, permuted};
 use super::lower::Context;
 use super::value::{Affine, Form, Pending, Value};
@@ -21,16 +21,28 @@ impl Importer {
         let Value::Pending(pending) = self.value(context, 0)? else {
             return self.unary(context, clamp_of(low, high));
         };
-        let single = self.uses.get(context.name(0)) == Some(&1);
         let mut pending = pending.clone();
-        match slot(&mut pending.kind) {
-            Some(fused) if single => *fused = both(*fused, low, high),
-            _ => {
-                let why = format!("its input {} is float", context.name(0));
-                return Err(context.error(why, QUANTIZE));
-            }
+        if !clamped(&mut pending.kind, low, high) {
+            let why = format!("its input {} is float", context.name(0));
+            return Err(context.error(why, QUANTIZE));
+        }
+        // A table is made for each of its readers anyway; what computes is not, for the sake of a clamp.
+        if !matches!(pending.kind, Kind::Unary(_)) {
+            self.read_once(context, 0)?;
         }
         Ok(Value::Pending(pending))
+    }
+
+    /// Whether nothing else reads an input: what is read in between can't become one with its reader.
+    pub(super) fn read_once(&self, context: &Context<'_>, index: usize) -> Result<()> {
+        let name = context.name(index);
+        match self.uses.get(name) {
+            Some(..=1) | None => Ok(()),
+            Some(count) => {
+                let why = format!("its input {name} is float and read {count} times");
+                Err(context.error(why, SHARED))
+            }
+        }
     }
 
     /// A limit of a Clip: a constant, an attribute before version 11, or what there is without.
@@ -306,6 +318,41 @@ fn both(fused: Activation, low: f32, high: f32) -> Activation {
         Unary::Requantize => Activation::None,
         Unary::Relu => Activation::Relu,
         _ => Activation::Clamp { low, high },
+    }
+}
+
+/// Takes a clamp into an operator, or into a table that is nothing but a clamp; `false` where it has no
+/// place there.
+fn clamped(kind: &mut Kind, low: f32, high: f32) -> bool {
+    if let Kind::Unary(function) = kind {
+        let before = match *function {
+            Unary::Requantize => Activation::None,
+            Unary::Relu => Activation::Relu,
+            Unary::Relu6 => Activation::Relu6,
+            Unary::Clamp { low, high } => Activation::Clamp { low, high },
+            _ => return false,
+        };
+        *function = function_of(both(before, low, high));
+        return true;
+    }
+    let Some(fused) = slot(kind) else {
+        return false;
+    };
+    *fused = both(*fused, low, high);
+    true
+}
+
+/// A fused activation as a function by itself.
+pub(super) const fn function_of(activation: Activation) -> Unary {
+    match activation {
+        Activation::None => Unary::Requantize,
+        Activation::Relu => Unary::Relu,
+        Activation::Relu6 => Unary::Relu6,
+        Activation::ReluN1To1 => Unary::Clamp {
+            low: -1.0,
+            high: 1.0,
+        },
+        Activation::Clamp { low, high } => Unary::Clamp { low, high },
     }
 }
 

@@ -4,8 +4,9 @@ use super::Importer;
 use super::constant::{Constant, Elements};
 use super::error::{EXPORT, QUANTIZE, Result};
 use super::lower::Context;
+use super::pairs::{function_of, slot};
 use super::value::{Form, Pending, Value};
-use crate::graph::{DType, Kind, Quantization, TensorId, Unary};
+use crate::graph::{Activation, DType, Kind, Quantization, TensorId, Unary};
 
 impl Importer {
     /// Scale and zero point as constants; the type is that of the zero point, uint8 without one.
@@ -283,13 +284,20 @@ impl Importer {
         if self.graph.tensor(tensor).quantization.as_ref() == Some(&wanted) {
             return tensor;
         }
+        self.table(Unary::Requantize, tensor, form, wanted, name)
+    }
+
+    /// A function of the same reals, under another scale.
+    fn table(
+        &mut self,
+        function: Unary,
+        tensor: TensorId,
+        form: &Form,
+        wanted: Quantization,
+        name: &str,
+    ) -> TensorId {
         let output = self.tensor(name, form, Some(wanted));
-        self.push(
-            name,
-            Kind::Unary(Unary::Requantize),
-            vec![Some(tensor)],
-            output,
-        );
+        self.push(name, Kind::Unary(function), vec![Some(tensor)], output);
         output
     }
 
@@ -311,11 +319,18 @@ impl Importer {
                 );
             }
         }
-        let own = pending.own.take().unwrap_or_else(|| wanted.clone());
         let made = pending.made.as_ref().unwrap_or(&pending.form);
+        let own = pending.own.take().filter(|own| *own != wanted);
+        let Some(own) = own else {
+            let output = self.tensor(name, made, Some(wanted));
+            self.push(&pending.name, pending.kind, pending.inputs, output);
+            return self.reshaped(output, &pending.form, &pending.name);
+        };
+        // A limit is a number of the output's scale: the operator's own may be too coarse for it.
+        let activation = slot(&mut pending.kind).map_or(Activation::None, std::mem::take);
         let output = self.tensor(name, made, Some(own));
         self.push(&pending.name, pending.kind, pending.inputs, output);
-        let output = self.requantized(output, made, wanted, name);
+        let output = self.table(function_of(activation), output, made, wanted, name);
         self.reshaped(output, &pending.form, &pending.name)
     }
 }

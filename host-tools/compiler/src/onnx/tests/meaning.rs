@@ -591,24 +591,62 @@ fn what_contradicts_onnx_is_refused() {
     assert!(refusal(&old).contains("version 6"));
 }
 
-/// A Clip of `limits`, those that are given; behind a convolution that leaves elements as they are, or by
-/// itself.
-fn clipped(limits: [Option<f32>; 2], scale: f32, fused: bool, relu: bool) -> Vec<u8> {
-    let mut builder = Builder::new(&[1, 1, 16, 16])
-        .scale("t", scale, 3)
+/// What stands before a Clip.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Before {
+    Nothing,
+    /// A convolution, a sum or a pool that leaves elements as they are: each of these has a range of its own.
+    Conv,
+    Sum,
+    Average,
+    /// A pool that has none here.
+    Maximum,
+}
+
+/// A Clip of `limits`, those that are given, from one scale with zero point 3 to another with 5; behind an
+/// operator and perhaps a Relu, or behind another Clip.
+fn clipped(
+    limits: [Option<f32>; 2],
+    scales: [f32; 2],
+    before: Before,
+    first: Option<[f32; 2]>,
+) -> Vec<u8> {
+    let width = if before == Before::Average { 32 } else { 16 };
+    let mut builder = Builder::new(&[1, 1, 16, width])
+        .scale("t", scales[0], 3)
+        .scale("u", scales[1], 5)
         .node("QuantizeLinear", &["x", "t", "tz"], "q")
         .node("DequantizeLinear", &["q", "t", "tz"], "a");
-    let mut from = "a";
-    if fused {
-        builder = builder
+    let mut from = "o";
+    builder = match before {
+        Before::Nothing => {
+            from = "a";
+            builder
+        }
+        Before::Conv => builder
             .int8("w", &[1, 1, 1, 1], &[1])
             .scale("ws", 1.0, 0)
             .node("DequantizeLinear", &["w", "ws", "wsz"], "wr")
-            .node("Conv", &["a", "wr"], "c");
-        from = "c";
-    }
-    if relu {
-        builder = builder.node("Relu", &[from], "r");
+            .node("Conv", &["a", "wr"], "o"),
+        Before::Sum => builder
+            .float("none", &[], &[0.0])
+            .node("Add", &["a", "none"], "o"),
+        Before::Average => builder
+            .node("AveragePool", &["a"], "o")
+            .ints("kernel_shape", &[1, 2])
+            .ints("strides", &[1, 2]),
+        Before::Maximum => builder
+            .node("MaxPool", &["a"], "o")
+            .ints("kernel_shape", &[1, 1]),
+    };
+    if let Some([low, high]) = first {
+        builder = match high {
+            f32::INFINITY => builder.node("Relu", &[from], "r"),
+            _ => builder
+                .float("least", &[], &[low])
+                .float("most", &[], &[high])
+                .node("Clip", &[from, "least", "most"], "r"),
+        };
         from = "r";
     }
     let mut inputs = vec![from];
@@ -623,13 +661,48 @@ fn clipped(limits: [Option<f32>; 2], scale: f32, fused: bool, relu: bool) -> Vec
     }
     builder
         .node("Clip", &inputs, "l")
-        .node("QuantizeLinear", &["l", "t", "tz"], "p")
-        .node("DequantizeLinear", &["p", "t", "tz"], "y")
+        .node("QuantizeLinear", &["l", "u", "uz"], "p")
+        .node("DequantizeLinear", &["p", "u", "uz"], "y")
         .bytes()
 }
 
 /// Clamps to any constants are what ONNX says they are, element for element: QuantizeLinear of the
-/// clamped number, halves to even.
+/// clamped number, halves to even. A number that no limit clamps may go to the other side of a half that it
+/// is a quarter of a step from: programs round twice.
+fn check_clips(
+    limits: [Option<f32>; 2],
+    scales: [f32; 2],
+    before: Before,
+    first: Option<[f32; 2]>,
+) {
+    let real = |q: i32| (q - 3) as f32 * scales[0];
+    // Of a pair, the pool makes what lies between.
+    let input: Vec<f32> = match before {
+        Before::Average => (-128..128)
+            .flat_map(|q| [(q - 1).max(-128), (q + 1).min(127)])
+            .map(real)
+            .collect(),
+        _ => (-128..128).map(real).collect(),
+    };
+    let output = run(&clipped(limits, scales, before, first), &input);
+    let [least, most] = first.unwrap_or([f32::MIN, f32::MAX]);
+    let [low, high] = [limits[0].unwrap_or(f32::MIN), limits[1].unwrap_or(f32::MAX)];
+    for (q, &output) in (-128..128).zip(&output) {
+        if before == Before::Average && (q == -128 || q == 127) {
+            continue;
+        }
+        let x = real(q);
+        let clamped = x.max(least).min(most).max(low).min(high);
+        let steps = clamped / scales[1];
+        let wanted = (steps.round_ties_even() + 5.0).clamp(-128.0, 127.0) - 5.0;
+        let near_half = ((steps - steps.floor()) - 0.5).abs() < 0.251;
+        let off = (output / scales[1]).round() - wanted;
+        let exact = off == 0.0 || (clamped == x && near_half && off.abs() == 1.0);
+        let why = format!("{limits:?} {scales:?} {before:?} {first:?}");
+        assert!(exact, "{x}: {output}, {wanted} steps: {why}");
+    }
+}
+
 #[test]
 fn a_clip_is_quantized_as_its_numbers_are() {
     let limits = [
@@ -646,27 +719,90 @@ fn a_clip_is_quantized_as_its_numbers_are() {
         [Some(1e30), None],
         [Some(f32::NEG_INFINITY), Some(-1.5)],
     ];
-    for scale in [0.5, 0.48, 0.1, 0.037, 7.0] {
-        let input: Vec<f32> = (-128..128).map(|q| (q as f32 - 3.0) * scale).collect();
-        for [low, high] in limits {
-            for (fused, relu) in [(false, false), (true, false), (true, true)] {
-                let output = run(&clipped([low, high], scale, fused, relu), &input);
-                let expected = input.iter().map(|&x| {
-                    let x = if relu { x.max(0.0) } else { x };
-                    let x = x.max(low.unwrap_or(f32::MIN)).min(high.unwrap_or(f32::MAX));
-                    let q = (x / scale).round_ties_even() + 3.0;
-                    (q.clamp(-128.0, 127.0) - 3.0) * scale
-                });
-                let expected: Vec<f32> = expected.collect();
-                assert_eq!(output, expected, "{low:?} {high:?} {scale} {fused} {relu}");
+    let relu = Some([0.0, f32::INFINITY]);
+    let operators = [
+        Before::Nothing,
+        Before::Conv,
+        Before::Sum,
+        Before::Average,
+        Before::Maximum,
+    ];
+    let scales = [0.5, 0.48, 0.1, 0.037, 7.0].map(|scale| [scale; 2]);
+    let others = [[0.5, 0.01], [0.01, 0.5], [0.037, 0.1], [0.48, 0.02]];
+    for scales in scales.into_iter().chain(others) {
+        for limits in limits {
+            for before in operators {
+                for first in [None, relu, Some([-0.7, 0.25])] {
+                    check_clips(limits, scales, before, first);
+                }
             }
         }
     }
 }
 
+/// A pool averages in its input's steps, in which a limit may be none: it holds for the output.
+#[test]
+fn a_clip_behind_an_average_is_no_step_of_the_input() {
+    let model = Builder::new(&[1, 1, 1, 4])
+        .scale("t", 0.5, 0)
+        .scale("u", 0.01, 0)
+        .float("low", &[], &[-0.3])
+        .float("high", &[], &[0.2])
+        .node("QuantizeLinear", &["x", "t", "tz"], "q")
+        .node("DequantizeLinear", &["q", "t", "tz"], "a")
+        .node("AveragePool", &["a"], "p")
+        .ints("kernel_shape", &[1, 2])
+        .ints("strides", &[1, 2])
+        .node("Clip", &["p", "low", "high"], "c")
+        .node("QuantizeLinear", &["c", "u", "uz"], "z")
+        .node("DequantizeLinear", &["z", "u", "uz"], "y");
+    let output = run(&model.bytes(), &[0.5, 1.5, -1.5, -0.5]);
+    assert_eq!(output, [20.0 * 0.01, -30.0 * 0.01]);
+}
+
+/// What a Clip would become part of has one reader; a Clip is part of another whoever else reads it.
+#[test]
+fn a_second_reader_is_named_where_it_is_what_hinders() {
+    let start = || product(&[1, 2], &[2, 2]).float("h", &[], &[1.0]);
+    let twice = start()
+        .node("MatMul", &["a", "wr"], "m")
+        .node("Clip", &["m", "", "h"], "c")
+        .edge("c", "d")
+        .edge("m", "e")
+        .node("Add", &["d", "e"], "f")
+        .edge("f", "y");
+    let why = refusal(&twice.bytes());
+    assert!(
+        why.contains("its input m is float and read 2 times"),
+        "{why}"
+    );
+    let added = start()
+        .float("b", &[2], &[1.0, 2.0])
+        .node("MatMul", &["a", "wr"], "m")
+        .node("Add", &["m", "b"], "c")
+        .edge("c", "d")
+        .edge("m", "e")
+        .node("Add", &["d", "e"], "f")
+        .edge("f", "y");
+    let why = refusal(&added.bytes());
+    assert!(
+        why.contains("its input m is float and read 2 times"),
+        "{why}"
+    );
+    let clips = start()
+        .node("Relu", &["a"], "r")
+        .node("Clip", &["r", "", "h"], "c")
+        .edge("c", "d")
+        .edge("r", "e")
+        .node("Add", &["d", "e"], "f")
+        .edge("f", "y");
+    assert_eq!(run(&clips.bytes(), &[4.0, -1.0]), [5.0, 0.0]);
+}
+
 #[test]
 fn a_clip_of_no_number_is_refused() {
-    let nan = refusal(&clipped([Some(f32::NAN), None], 0.5, true, false));
+    let limits = [Some(f32::NAN), None];
+    let nan = refusal(&clipped(limits, [0.5; 2], Before::Conv, None));
     assert!(
         nan.contains("Clip") && nan.contains("min is no number"),
         "{nan}"
