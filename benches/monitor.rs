@@ -1,8 +1,8 @@
 //! What monitoring costs: contract, drift, guard and flight recorder for themselves, and a runtime
 //! around an engine that does nothing. Throughput is in feature samples (one value of one feature).
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use edgeward::contract::{Contract, Sample};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use edgeward::contract::{Contract, MISSING, Sample};
 use edgeward::drift::{self, Window, Windows};
 use edgeward::engine::{Elements, Engine, EngineError, Tape};
 use edgeward::guard::{Guard, Prediction, PredictionFlags};
@@ -111,16 +111,36 @@ fn profile(features: usize, window: u16, hop: u16, layout: Layout) -> Profile<F,
     }
 }
 
+/// Streams by their names, features, and whether the first of these never has a value, as a sensor leaves
+/// it that delivers nothing.
+const STREAMS: [(&str, usize, bool); 3] = [
+    ("6", 6, false),
+    ("30", 30, false),
+    ("30/one missing", 30, true),
+];
+
+/// The samples one after the other, and enough behind the last for all places of a row.
+fn stream(features: usize, missing: bool) -> Vec<f32> {
+    let mut values = values(SAMPLES * features + F);
+    if missing {
+        values
+            .iter_mut()
+            .step_by(features)
+            .for_each(|value| *value = MISSING);
+    }
+    values
+}
+
 fn contract(c: &mut Criterion) {
     let policy = Policy::standard();
     let mut group = c.benchmark_group("contract");
-    for features in [6, 30] {
+    for (name, features, missing) in STREAMS {
         let profile = profile(features, 100, 10, Layout::FeaturesFirst);
-        let values = values(SAMPLES * features);
+        let values = stream(features, missing);
         let mut contract = Contract::<F>::new(&profile, &policy);
         let (mut out, mut n) = ([0.0; F], 0u32);
         group.throughput(Throughput::Elements(features as u64));
-        group.bench_function(BenchmarkId::from_parameter(features), |b| {
+        group.bench_function(name, |b| {
             b.iter(|| {
                 n = n.wrapping_add(1);
                 let at = n as usize % SAMPLES * features;
@@ -147,12 +167,12 @@ fn contract(c: &mut Criterion) {
 
 fn drift_windows(c: &mut Criterion) {
     let mut group = c.benchmark_group("drift");
-    for features in [6, 30] {
+    for (name, features, missing) in STREAMS {
         let profile = profile(features, 100, 10, Layout::FeaturesFirst);
-        let values = values(SAMPLES * features + F);
+        let values = stream(features, missing);
         let (mut windows, mut n) = (Windows::<F>::new(&profile.features), 0usize);
         group.throughput(Throughput::Elements(features as u64));
-        group.bench_function(BenchmarkId::from_parameter(features), |b| {
+        group.bench_function(name, |b| {
             b.iter(|| {
                 n += 1;
                 if n.is_multiple_of(1000) {

@@ -12,6 +12,14 @@ use crate::profile::{Profile, Schema};
 /// caught up with itself.
 const RESYNC_AFTER: u8 = 8;
 
+/// Features that are looked at one by one before fours are tried again: the four with something to say about
+/// one of them. All, where there are no fours.
+const ALONE: usize = if cfg!(target_arch = "x86_64") {
+    4
+} else {
+    usize::MAX
+};
+
 /// What the contract remembers of the stream as a whole.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StreamState {
@@ -297,10 +305,10 @@ impl<const F: usize> Contract<F> {
         }
         self.stream.newest = Some((sample.sequence, sample.time_ms));
         self.stream.behind = 0;
-        Some(self.memory.pass(sample.values, values_out))
+        Some(self.memory.pass(0, sample.values, values_out))
     }
 
-    /// What [`check`](Self::check) does with a sample that has not passed, from the values on that have
+    /// What [`check`](Self::check) does with a sample that has not passed, from the first four on that has
     /// not. Apart from it, so that a sample that is all right needs little code.
     #[cold]
     #[inline(never)]
@@ -320,9 +328,17 @@ impl<const F: usize> Contract<F> {
         let Some(adjacent) = whole else {
             return judge.conclude();
         };
-        let values = sample.values.iter().zip(values_out).enumerate();
-        for (index, (&value, out)) in values.skip(passed.unwrap_or(0)) {
-            *out = self.check_one(profile, index, value, adjacent, &mut judge);
+        let mut at = passed.unwrap_or(0);
+        while at < sample.values.len() {
+            let values = sample.values.iter().zip(values_out.iter_mut()).enumerate();
+            for (index, (&value, out)) in values.skip(at).take(ALONE) {
+                *out = self.check_one(profile, index, value, adjacent, &mut judge);
+            }
+            at = at.saturating_add(ALONE);
+            #[cfg(target_arch = "x86_64")]
+            if adjacent {
+                at = self.memory.pass(at, sample.values, values_out);
+            }
         }
         judge.conclude()
     }

@@ -207,16 +207,17 @@ impl<const F: usize> Memory<F> {
         *count == 1
     }
 
-    /// Takes in values, from the first on, as long as there is nothing to say about them; copies them, and
-    /// says how many they are. The sample must follow its predecessor without a gap, and have a value of each
-    /// feature: those of the same four beyond the last value are taken to be 0, of which nothing is said.
+    /// Takes in values in fours, from feature `at` on, as long as there is nothing to say about them; copies
+    /// them, and says where the first four begins of which there is, or how many values there are. The
+    /// sample must follow its predecessor without a gap, and have a value of each feature: those of the same
+    /// four beyond the last value are taken to be 0, of which nothing is said.
     #[cfg(target_arch = "x86_64")]
     #[inline]
-    pub(super) fn pass(&mut self, values: &[f32], copy: &mut [f32; F]) -> usize {
+    pub(super) fn pass(&mut self, at: usize, values: &[f32], copy: &mut [f32; F]) -> usize {
         #[allow(unsafe_code)]
         // SAFETY: every x86-64 has SSE2.
         unsafe {
-            self.pass_by_fours(values, copy)
+            self.pass_by_fours(at, values, copy)
         }
     }
 

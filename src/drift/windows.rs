@@ -85,11 +85,15 @@ impl<const F: usize> Windows<F> {
         #[cfg(target_arch = "x86_64")]
         debug_assert!(self.edges.are_of(features), "other features");
         #[cfg(target_arch = "x86_64")]
-        let added = self.push_by_fours(features.len(), values);
+        {
+            let added = self.push_by_fours(0, features.len(), values);
+            if added < features.len() {
+                self.push_unusual(added, features, values);
+            }
+        }
         #[cfg(not(target_arch = "x86_64"))]
-        let added = 0;
-        if added < features.len() {
-            self.push_rest(added, features, values);
+        for (index, (feature, &value)) in features.iter().zip(values).enumerate() {
+            self.push_one(index, feature, value);
         }
     }
 
@@ -109,15 +113,6 @@ impl<const F: usize> Windows<F> {
             n: self.n[index],
             mean: self.mean[index],
             m2: self.m2[index],
-        }
-    }
-
-    /// Adds the values from the given feature on, one after the other.
-    #[cfg_attr(target_arch = "x86_64", cold, inline(never))]
-    fn push_rest(&mut self, added: usize, features: &[FeatureProfile], values: &[f32; F]) {
-        let rest = features.iter().zip(values).enumerate().skip(added);
-        for (index, (feature, &value)) in rest {
-            self.push_one(index, feature, value);
         }
     }
 

@@ -516,3 +516,45 @@ fn a_sample_that_is_all_right_passes_at_once() {
     assert_eq!(pass(3, &[0.5, 0.0, 9.0, 0.25, 2.0, 2.5]), Some(0));
     assert_eq!(pass(5, &good), None, "one is missing");
 }
+
+/// The same: one value that is missing does not slow down all behind it.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_four_with_something_to_say_is_looked_at_alone_and_no_other() {
+    let (policy, good) = (Policy::standard(), profile::<12, 2>(1, 1));
+    // What is looked at alone is held to this, of which every value is too small.
+    let mut strict = good.clone();
+    strict.features.iter_mut().for_each(|feature| {
+        (feature.min, feature.mean) = (9.0, 9.0);
+    });
+    for (missing, expected) in [(0, 0..4), (3, 0..4), (6, 4..8), (11, 8..12)] {
+        let mut contract = Contract::<12>::new(&good, &policy);
+        let mut values: [f32; 12] = core::array::from_fn(|index| index as f32 / 2.0);
+        let first = Sample {
+            sequence: 0,
+            time_ms: 0,
+            values: &values,
+        };
+        let mut seen = [0.0; 12];
+        contract.check(&good, &policy, &first, 0, &mut seen, &mut |_| {});
+        values[missing] = MISSING;
+        let second = Sample {
+            sequence: 1,
+            time_ms: 10,
+            values: &values,
+        };
+        seen = [0.0; 12];
+        let passed = contract.pass(&good, &second, 10, &mut seen);
+        assert_eq!(passed, Some(usize::from(expected.start)));
+        let mut alone = Vec::new();
+        let judge = Judge {
+            policy: &policy,
+            report: &mut |violation: Violation| alone.extend(violation.feature),
+            verdict: SampleCheck::FINE,
+        };
+        contract.check_closely(&strict, &second, 10, &mut seen, passed, judge);
+        assert_eq!(alone, expected.collect::<Vec<u16>>());
+        values[missing] = missing as f32 / 2.0;
+        assert_eq!(seen, values, "what is missing is held, the rest is copied");
+    }
+}

@@ -63,8 +63,13 @@ impl<const F: usize> Memory<F> {
     /// See [`Memory::pass`].
     #[inline]
     #[target_feature(enable = "sse2")]
-    pub(super) fn pass_by_fours(&mut self, values: &[f32], copy: &mut [f32; F]) -> usize {
-        for at in (0..values.len()).step_by(4) {
+    pub(super) fn pass_by_fours(
+        &mut self,
+        at: usize,
+        values: &[f32],
+        copy: &mut [f32; F],
+    ) -> usize {
+        for at in (at..values.len()).step_by(4) {
             if self.pass_four(&values[at..], copy, at).is_none() {
                 return at;
             }

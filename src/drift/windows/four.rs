@@ -34,11 +34,16 @@ impl<const F: usize> Edges<F> {
 }
 
 impl<const F: usize> Windows<F> {
-    /// Adds the values of `count` features, four at once, as long as there are such fours; says how many
-    /// have been added. Values of the last four beyond `count` are added to windows that nobody reads.
+    /// Adds the values of features from `at` on to `count`, four at once, as long as there are such fours;
+    /// says which is the first that has not been added. Values of the last four beyond `count` are added
+    /// to windows that nobody reads.
     #[inline(always)]
-    pub(super) fn push_by_fours(&mut self, count: usize, values: &[f32; F]) -> usize {
-        let mut at = 0;
+    pub(super) fn push_by_fours(
+        &mut self,
+        mut at: usize,
+        count: usize,
+        values: &[f32; F],
+    ) -> usize {
         while at < count {
             let added = match count - at {
                 1 => self.push_some::<1>(at, values),
@@ -52,6 +57,26 @@ impl<const F: usize> Windows<F> {
             at += 4;
         }
         count
+    }
+
+    /// Adds the values from feature `at` on, of which the first four can't be added at once: these one
+    /// after the other, and those behind them by fours again. Apart from the usual way, so that
+    /// nothing is kept there for the return.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn push_unusual(
+        &mut self,
+        mut at: usize,
+        features: &[FeatureProfile],
+        values: &[f32; F],
+    ) {
+        while at < features.len().min(F) {
+            let four = features.iter().zip(values).enumerate().skip(at).take(4);
+            for (index, (feature, &value)) in four {
+                self.push_one(index, feature, value);
+            }
+            at = self.push_by_fours(at + 4, features.len(), values);
+        }
     }
 
     /// Adds the values of `N` features from `at` on.
@@ -130,25 +155,34 @@ fn bins_of<const N: usize>(edges: &[[f32; BINS]; N], values: &[f32; N]) -> [usiz
 
 #[cfg(test)]
 mod tests {
-    use super::{BINS, EDGES, Windows, bins_of, from_fn};
+    use super::{BINS, EDGES, Windows, bins_of};
     use crate::testing::profile;
     use proptest::prelude::*;
 
+    /// How each value of a sample is added that is all 0.5 but for one: 4 of a four, 1 alone, 0 not at all.
+    fn ways<const F: usize>(features: usize, (at, other): (usize, f32)) -> [u16; F] {
+        let mut feature = profile::<1, 1>(1, 1).features[0].clone();
+        let mut windows = Windows::new(&vec![feature.clone(); features]);
+        // A value alone is held to the edges that come with it, a four to the windows' own.
+        feature.edges = [100.0; EDGES];
+        let mut values = [0.5; F];
+        values[at] = other;
+        let added = windows.push_by_fours(0, features, &values);
+        windows.push_unusual(added, &vec![feature; features], &values);
+        windows.bins.map(|bins| 4 * bins[8] + bins[0])
+    }
+
     /// The property of all windows would hold without it.
     #[test]
-    fn finite_values_are_added_by_fours() {
-        let feature = &profile::<1, 1>(1, 1).features[0];
-        let features: [_; 6] = from_fn(|_| feature.clone());
-        let (mut wide, mut narrow) = (Windows::<8>::new(&features), Windows::<5>::new(&features));
-        assert_eq!(wide.push_by_fours(6, &[0.5; 8]), 6);
-        assert_eq!(wide.push_by_fours(4, &[0.5; 8]), 4);
-        // Four of five are a whole four; the fifth has no four places.
-        assert_eq!(narrow.push_by_fours(5, &[0.5; 5]), 4);
-        let mut values = [0.5; 8];
-        values[5] = f32::NAN;
-        assert_eq!(wide.push_by_fours(6, &values), 4);
-        values[0] = f32::INFINITY;
-        assert_eq!(wide.push_by_fours(6, &values), 0);
+    fn a_four_with_a_value_that_is_not_finite_goes_alone_and_no_other() {
+        assert_eq!(ways::<8>(8, (0, 0.5)), [4; 8]);
+        assert_eq!(ways::<8>(6, (0, 0.5)), [4, 4, 4, 4, 4, 4, 0, 0]);
+        // The fifth of five has no four places.
+        assert_eq!(ways::<5>(5, (0, 0.5)), [4, 4, 4, 4, 1]);
+        let first = [0, 1, 1, 1, 4, 4, 4, 4, 4, 4, 0, 0];
+        assert_eq!(ways::<12>(10, (0, f32::INFINITY)), first);
+        let second = [4, 4, 4, 4, 1, 0, 1, 1, 4, 4, 0, 0];
+        assert_eq!(ways::<12>(10, (5, f32::NAN)), second);
     }
 
     proptest! {
