@@ -208,7 +208,7 @@ impl<const F: usize> Default for Contract<F> {
 
 impl<const F: usize> Contract<F> {
     /// A contract at the beginning of a stream and of a window; [`check`](Self::check) must be given
-    /// the same profile and policy.
+    /// the same profile and policy: what it says of values with others means nothing.
     #[must_use]
     pub fn new<const C: usize>(profile: &Profile<F, C>, policy: &Policy) -> Self {
         Self {
@@ -257,6 +257,10 @@ impl<const F: usize> Contract<F> {
     /// meaningful only for samples that are not rejected.
     ///
     /// A rejected duplicate or late sample changes nothing but the counts.
+    ///
+    /// # Panics
+    /// With debug assertions, if profile or policy have other limits than those that the contract was
+    /// [made for](Self::new), where it keeps a copy of these.
     #[inline]
     pub fn check<const C: usize>(
         &mut self,
@@ -267,6 +271,10 @@ impl<const F: usize> Contract<F> {
         values_out: &mut [f32; F],
         report: &mut impl FnMut(Violation),
     ) -> SampleCheck {
+        debug_assert!(
+            self.memory.is_for(&profile.features, policy.z_limit),
+            "another profile or policy than the contract was made for"
+        );
         #[cfg(target_arch = "x86_64")]
         let passed = self.pass(profile, sample, now_ms, values_out);
         #[cfg(not(target_arch = "x86_64"))]

@@ -162,6 +162,17 @@ impl<const F: usize> Memory<F> {
         }
     }
 
+    /// Whether `features` and `z_limit` are those that this memory was made for, if it was made for any. Where
+    /// it keeps nothing of them, it is any's.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
+    pub(super) fn is_for(&self, features: &[FeatureProfile], z_limit: f32) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        let is_for = self.limits.are_of(features, z_limit);
+        #[cfg(not(target_arch = "x86_64"))]
+        let is_for = true;
+        is_for
+    }
+
     pub(super) fn state(&self, index: usize) -> Option<FeatureState> {
         Some(FeatureState {
             counts: *self.counts.get(index)?,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::contract::MISSING;
-use crate::profile::MissingPolicy;
+use crate::profile::{FeatureProfile, MissingPolicy};
 use crate::testing::profile;
 use proptest::prelude::*;
 use std::collections::HashSet;
@@ -557,4 +557,56 @@ fn a_four_with_something_to_say_is_looked_at_alone_and_no_other() {
         values[missing] = missing as f32 / 2.0;
         assert_eq!(seen, values, "what is missing is held, the rest is copied");
     }
+}
+
+/// A limit that differs would be that of the contract for some values and the given one for others, and a
+/// feature more would have none at all.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_contract_is_for_the_profile_and_policy_that_it_was_made_for() {
+    let (policy, eight) = (Policy::standard(), profile::<8, 2>(1, 1));
+    let mut five = eight.clone();
+    five.features.truncate(5);
+    let is_for = |made_for: &Profile<8, 2>, given: &Profile<8, 2>, z_limit| {
+        let contract = Contract::new(made_for, &policy);
+        contract.memory.is_for(&given.features, z_limit)
+    };
+    for profile in [&five, &eight] {
+        assert!(is_for(profile, profile, policy.z_limit));
+        assert!(!is_for(profile, profile, policy.z_limit + 1.0));
+        let knows_none = Contract::<8>::default();
+        assert!(knows_none.memory.is_for(&profile.features, policy.z_limit));
+    }
+    assert!(!is_for(&five, &eight, policy.z_limit));
+    assert!(!is_for(&eight, &five, policy.z_limit));
+    let changes: [fn(&mut FeatureProfile); 6] = [
+        |feature| feature.min -= 1.0,
+        |feature| feature.max += 1.0,
+        |feature| feature.mean += 1.0,
+        |feature| feature.sd += 1.0,
+        |feature| feature.max_rate = 1.0,
+        |feature| feature.stuck_run = 3,
+    ];
+    for change in changes {
+        let mut other = five.clone();
+        change(&mut other.features[4]);
+        assert!(!is_for(&five, &other, policy.z_limit));
+    }
+}
+
+/// Made for five features, it would let any value of the sixth to eighth pass.
+#[cfg(all(target_arch = "x86_64", debug_assertions))]
+#[test]
+#[should_panic(expected = "another profile or policy")]
+fn a_contract_for_five_features_checks_no_eight() {
+    let (policy, eight) = (Policy::standard(), profile::<8, 2>(1, 1));
+    let mut five = eight.clone();
+    five.features.truncate(5);
+    let mut contract = Contract::new(&five, &policy);
+    let sample = Sample {
+        sequence: 0,
+        time_ms: 0,
+        values: &[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1e9],
+    };
+    contract.check(&eight, &policy, &sample, 0, &mut [0.0; 8], &mut |_| {});
 }

@@ -12,7 +12,7 @@ use core::arch::x86_64::{
 };
 
 /// The profile's limits, by field rather than by feature.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 #[repr(C, align(64))]
 pub(super) struct Limits<const F: usize> {
     min: [f32; F],
@@ -56,6 +56,11 @@ impl<const F: usize> Limits<F> {
             limits.max_run[index] = LONGEST_RUN;
         }
         limits
+    }
+
+    /// Whether they are what these features ask for, or let nothing pass, so that they are never asked.
+    pub(super) fn are_of(&self, features: &[FeatureProfile], z_limit: f32) -> bool {
+        *self == Self::new(features, z_limit) || *self == Self::new(&[], 0.0)
     }
 }
 
