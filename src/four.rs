@@ -1,10 +1,16 @@
-//! Four numbers at once, by SSE2, which every x86-64 has.
+//! Four numbers at once, by SSE2.
+//!
+//! For targets that have it: all of x86-64 but those that leave its vectors alone, as kernels and boot code do
+//! (`x86_64-unknown-none`). What uses this has a portable way beside it.
 #![allow(unsafe_code)]
 
 use core::arch::x86_64::{
     __m128, __m128i, _mm_and_ps, _mm_castsi128_ps, _mm_cmpnlt_ps, _mm_loadu_ps, _mm_loadu_si128,
     _mm_movemask_ps, _mm_set1_epi32, _mm_set1_ps, _mm_storeu_ps, _mm_storeu_si128,
 };
+
+// Whoever calls what is compiled here rests on that.
+const _: () = assert!(cfg!(target_feature = "sse2"));
 
 /// The four of `all` from `at` on, if there are so many.
 #[inline]

@@ -18,7 +18,7 @@ pub mod bundle;
 pub mod contract;
 pub mod drift;
 pub mod engine;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 mod four;
 pub mod guard;
 pub mod policy;

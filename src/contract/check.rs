@@ -14,7 +14,7 @@ const RESYNC_AFTER: u8 = 8;
 
 /// Features that are looked at one by one before fours are tried again: the four with something to say about
 /// one of them. All, where there are no fours.
-const ALONE: usize = if cfg!(target_arch = "x86_64") {
+const ALONE: usize = if cfg!(all(target_arch = "x86_64", target_feature = "sse2")) {
     4
 } else {
     usize::MAX
@@ -275,9 +275,9 @@ impl<const F: usize> Contract<F> {
             self.memory.is_for(&profile.features, policy.z_limit),
             "another profile or policy than the contract was made for"
         );
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
         let passed = self.pass(profile, sample, now_ms, values_out);
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
         let passed = None;
         if passed == Some(profile.features.len()) {
             return SampleCheck::FINE;
@@ -293,7 +293,7 @@ impl<const F: usize> Contract<F> {
     /// Takes in the next sample of the stream and as many of its values, from the first on, as can be
     /// seen at once to be all right: says how many. `None` where the sample is not simply the next
     /// one, of which nothing has been taken in then.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
     #[inline(always)]
     fn pass<const C: usize>(
         &mut self,
@@ -318,7 +318,7 @@ impl<const F: usize> Contract<F> {
 
     /// What [`check`](Self::check) does with a sample that has not passed, from the first four on that has
     /// not. Apart from it, so that a sample that is all right needs little code.
-    #[cold]
+    #[cfg_attr(all(target_arch = "x86_64", target_feature = "sse2"), cold)]
     #[inline(never)]
     fn check_closely<const C: usize>(
         &mut self,
@@ -343,7 +343,7 @@ impl<const F: usize> Contract<F> {
                 *out = self.check_one(profile, index, value, adjacent, &mut judge);
             }
             at = at.saturating_add(ALONE);
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
             if adjacent {
                 at = self.memory.pass(at, sample.values, values_out);
             }

@@ -1,6 +1,6 @@
 //! What the contract remembers of each feature, and what a value is checked against.
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 mod four;
 
 use super::{MISSING, ViolationKind, ViolationSet, is_missing};
@@ -126,22 +126,25 @@ pub(super) struct Found {
 /// All features' memory, by field rather than by feature: so a processor with vectors looks at four
 /// features at once, as long as there is nothing to say about them. Aligned for that.
 #[derive(Debug, Clone)]
-#[cfg_attr(target_arch = "x86_64", repr(C, align(64)))]
+#[cfg_attr(
+    all(target_arch = "x86_64", target_feature = "sse2"),
+    repr(C, align(64))
+)]
 pub(super) struct Memory<const F: usize> {
     last: [f32; F],
     held: [f32; F],
     previous: [f32; F],
     run: [u32; F],
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
     limits: four::Limits<F>,
     counts: [[u16; ViolationKind::PER_FEATURE]; F],
 }
 
 /// What changes with the stream, in bytes for all features.
 pub(crate) const fn state_bytes<const F: usize>() -> usize {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
     let limits = size_of::<four::Limits<F>>();
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
     let limits = 0;
     size_of::<Memory<F>>() - limits
 }
@@ -149,7 +152,10 @@ pub(crate) const fn state_bytes<const F: usize>() -> usize {
 impl<const F: usize> Memory<F> {
     /// Nothing is remembered. `features` and `z_limit` are what values will be checked against; any
     /// feature beyond them is looked at alone.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
+    #[cfg_attr(
+        not(all(target_arch = "x86_64", target_feature = "sse2")),
+        expect(unused_variables)
+    )]
     pub(super) fn new(features: &[FeatureProfile], z_limit: f32) -> Self {
         Self {
             last: [Past::NOTHING.last; F],
@@ -157,18 +163,21 @@ impl<const F: usize> Memory<F> {
             previous: [Past::NOTHING.previous; F],
             run: [Past::NOTHING.run; F],
             counts: [[0; ViolationKind::PER_FEATURE]; F],
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
             limits: four::Limits::new(features, z_limit),
         }
     }
 
     /// Whether `features` and `z_limit` are those that this memory was made for, if it was made for any. Where
     /// it keeps nothing of them, it is any's.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
+    #[cfg_attr(
+        not(all(target_arch = "x86_64", target_feature = "sse2")),
+        expect(unused_variables)
+    )]
     pub(super) fn is_for(&self, features: &[FeatureProfile], z_limit: f32) -> bool {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
         let is_for = self.limits.are_of(features, z_limit);
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
         let is_for = true;
         is_for
     }
@@ -222,11 +231,11 @@ impl<const F: usize> Memory<F> {
     /// them, and says where the first four begins of which there is, or how many values there are. The
     /// sample must follow its predecessor without a gap, and have a value of each feature: those of the same
     /// four beyond the last value are taken to be 0, of which nothing is said.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
     #[inline]
     pub(super) fn pass(&mut self, at: usize, values: &[f32], copy: &mut [f32; F]) -> usize {
         #[allow(unsafe_code)]
-        // SAFETY: every x86-64 has SSE2.
+        // SAFETY: compiled only for targets that have SSE2.
         unsafe {
             self.pass_by_fours(at, values, copy)
         }

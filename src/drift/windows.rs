@@ -1,6 +1,6 @@
 //! The windows of all features.
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 mod four;
 
 use super::{Moments, Window, bin_of, deviation};
@@ -9,9 +9,12 @@ use crate::profile::{BINS, FeatureProfile};
 /// A [`Window`] of each feature, by field rather than by feature: so a processor with vectors adds to
 /// four features at once. What comes out is the same to the bit. Aligned for that.
 #[derive(Debug, Clone)]
-#[cfg_attr(target_arch = "x86_64", repr(C, align(64)))]
+#[cfg_attr(
+    all(target_arch = "x86_64", target_feature = "sse2"),
+    repr(C, align(64))
+)]
 pub struct Windows<const F: usize> {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
     edges: four::Edges<F>,
     /// The training means.
     center: [f32; F],
@@ -27,9 +30,9 @@ pub struct Windows<const F: usize> {
 
 /// What changes with the samples, and how many they are, in bytes for all features.
 pub(super) const fn state_bytes<const F: usize>() -> usize {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
     let edges = size_of::<four::Edges<F>>();
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
     let edges = 0;
     size_of::<Windows<F>>() - edges
 }
@@ -49,7 +52,7 @@ impl<const F: usize> Windows<F> {
             max,
         } = Window::EMPTY;
         Self {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
             edges: four::Edges::new(features),
             len: features.len().min(F),
             center,
@@ -82,16 +85,16 @@ impl<const F: usize> Windows<F> {
     /// means nothing. Values that are not finite are ignored, as are those without a feature.
     #[inline]
     pub fn push(&mut self, features: &[FeatureProfile], values: &[f32; F]) {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
         debug_assert!(self.edges.are_of(features), "other features");
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
         {
             let added = self.push_by_fours(0, features.len(), values);
             if added < features.len() {
                 self.push_unusual(added, features, values);
             }
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
         for (index, (feature, &value)) in features.iter().zip(values).enumerate() {
             self.push_one(index, feature, value);
         }

@@ -1,6 +1,6 @@
 //! From logits to probabilities.
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 mod four;
 
 /// Further below the greatest, a logit has no share.
@@ -60,20 +60,24 @@ struct Terms {
 }
 
 /// As many as a vector of the processor has.
-const LANES: usize = if cfg!(target_arch = "x86_64") { 4 } else { 1 };
+const LANES: usize = if cfg!(all(target_arch = "x86_64", target_feature = "sse2")) {
+    4
+} else {
+    1
+};
 
 /// The terms of logits that are so far `under` the greatest; at once where there are vectors.
 fn terms(under: [f32; LANES], temperature: f32) -> Terms {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
     #[allow(unsafe_code)]
-    // SAFETY: every x86-64 has SSE2.
+    // SAFETY: compiled only for targets that have SSE2.
     let terms = unsafe { four::terms(under, temperature) };
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
     let terms = terms_one_by_one(under, temperature);
     terms
 }
 
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "sse2"))))]
 fn terms_one_by_one(under: [f32; LANES], temperature: f32) -> Terms {
     let z = under.map(|under| under / temperature);
     let shares = z.map(exp_of_negative);
@@ -88,7 +92,7 @@ fn terms_one_by_one(under: [f32; LANES], temperature: f32) -> Terms {
 /// With n the nearest whole number to x / ln 2, it is 2^n times the exponential of the rest, which is at
 /// most 0.35 and has a polynomial (the coefficients are those of Cephes' `expf`, by S. L. Moshier). No
 /// branch and no table, so that a processor has several under way.
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "sse2"))))]
 fn exp_of_negative(x: f32) -> f32 {
     let within = x.max(-MOST);
     let shifted = within * core::f32::consts::LOG2_E + ROUND;
@@ -132,7 +136,7 @@ mod tests {
         assert_eq!(exp_of_negative(0.0), 1.0);
     }
 
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
     #[test]
     fn four_at_once_are_each_of_them() {
         for step in (0..=u32::from(u16::MAX)).map(|high| high << 16 | 0x5a5a) {

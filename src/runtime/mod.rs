@@ -38,7 +38,7 @@ pub struct Step {
 /// Values of one sample, where vectors of four can be stored without crossing a boundary of sixteen
 /// bytes: that takes some processors several cycles.
 #[derive(Debug)]
-#[cfg_attr(target_arch = "x86_64", repr(align(64)))]
+#[cfg_attr(all(target_arch = "x86_64", target_feature = "sse2"), repr(align(64)))]
 struct Aligned<const F: usize>([f32; F]);
 
 /// A model at work on one stream.

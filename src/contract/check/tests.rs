@@ -483,7 +483,7 @@ fn a_sample_of_another_shape_has_no_values() {
 }
 
 /// Where that is so, nothing is said of it: the property above would hold without.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 #[test]
 fn a_sample_that_is_all_right_passes_at_once() {
     let profile = unlike::<8>(3, 3.0);
@@ -518,7 +518,7 @@ fn a_sample_that_is_all_right_passes_at_once() {
 }
 
 /// The same: one value that is missing does not slow down all behind it.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 #[test]
 fn a_four_with_something_to_say_is_looked_at_alone_and_no_other() {
     let (policy, good) = (Policy::standard(), profile::<12, 2>(1, 1));
@@ -561,7 +561,7 @@ fn a_four_with_something_to_say_is_looked_at_alone_and_no_other() {
 
 /// A limit that differs would be that of the contract for some values and the given one for others, and a
 /// feature more would have none at all.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 #[test]
 fn a_contract_is_for_the_profile_and_policy_that_it_was_made_for() {
     let (policy, eight) = (Policy::standard(), profile::<8, 2>(1, 1));
@@ -595,7 +595,7 @@ fn a_contract_is_for_the_profile_and_policy_that_it_was_made_for() {
 }
 
 /// Made for five features, it would let any value of the sixth to eighth pass.
-#[cfg(all(target_arch = "x86_64", debug_assertions))]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2", debug_assertions))]
 #[test]
 #[should_panic(expected = "another profile or policy")]
 fn a_contract_for_five_features_checks_no_eight() {

@@ -1,4 +1,4 @@
-//! Four features at once, by SSE2, which every x86-64 has.
+//! Four features at once, by SSE2.
 
 use super::{LONGEST_RUN, Memory};
 use crate::four::{

@@ -1,4 +1,4 @@
-//! Four features at once, by SSE2, which every x86-64 has.
+//! Four features at once, by SSE2.
 
 use super::Windows;
 use crate::drift::MAX_DEVIATION;
@@ -85,10 +85,10 @@ impl<const F: usize> Windows<F> {
         let edges = self.edges.0.get(at..)?.first_chunk()?;
         // All bins before any is counted: no count is then waited for.
         #[allow(unsafe_code)]
-        // SAFETY: every x86-64 has SSE2.
+        // SAFETY: compiled only for targets that have SSE2.
         let bins = unsafe { bins_of::<N>(edges, values.get(at..)?.first_chunk()?) };
         #[allow(unsafe_code)]
-        // SAFETY: every x86-64 has SSE2.
+        // SAFETY: compiled only for targets that have SSE2.
         unsafe {
             self.add_four(at, values)?;
         }
@@ -203,7 +203,7 @@ mod tests {
             for x in beside.chain([other, -0.0, f32::MAX, f32::MIN]).filter(|x| x.is_finite()) {
                 let each = edges.map(|edges| crate::drift::bin_of(&edges, x));
                 #[allow(unsafe_code)]
-                // SAFETY: every x86-64 has SSE2.
+                // SAFETY: compiled only for targets that have SSE2.
                 let found = unsafe { bins_of(&padded, &[x; 4]) };
                 prop_assert_eq!(found, each, "{} in {:?}", x, edges);
             }

@@ -1,4 +1,4 @@
-//! Four logits at once, by SSE2, which every x86-64 has.
+//! Four logits at once, by SSE2.
 
 use super::{FIRST, LN_2, LN_2_REST, MOST, OTHERS, ROUND, Terms};
 use crate::four::{load, store};
