@@ -15,9 +15,10 @@ use edgeward::recorder::{Recorder, Stamp};
 use edgeward::runtime::Runtime;
 use std::hint::black_box;
 
-/// As many as a Linux board has room for; the benches fill fewer of them.
-const F: usize = 32;
-const C: usize = 8;
+/// As many as a Linux board has room for (`edgeward_firmware`'s `MAX_FEATURES` and `MAX_OUTPUTS`); the benches
+/// fill fewer of them.
+const F: usize = 128;
+const C: usize = 32;
 /// Samples that are prepared, so that branches are not learnt by heart.
 const SAMPLES: usize = 4096;
 

@@ -178,7 +178,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Both ways count the edges that are less or equal, however many are equal.
+        /// However many edges are equal, and wherever a value lies between them.
         #[test]
         fn a_bin_is_the_number_of_edges_reached(
             mut edges in prop::array::uniform15(prop_oneof![
