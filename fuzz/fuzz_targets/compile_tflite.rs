@@ -1,6 +1,8 @@
 //! A TFLite file from the outside: import, compile, verify, run.
 #![no_main]
 
+#[path = "../../host-tools/compiler/tests/common/samples.rs"]
+mod samples;
 #[path = "../../host-tools/compiler/tests/common/tflite.rs"]
 #[allow(dead_code, reason = "tests break more of a model than seeds do")]
 mod tflite;
@@ -20,8 +22,9 @@ fuzz_target!(init: edgeward_fuzz::seeds(models), |bytes: &[u8]| {
     compile_and_run(&marked);
 });
 
-/// A model of each operator of the importer.
+/// A model of each operator of the importer, and one of two in a row.
 fn models() -> Vec<Vec<u8>> {
-    let samples = Model::samples().into_iter();
-    accepted(samples.map(|(_, model)| model.bytes()).collect())
+    let samples = samples::all().into_iter().map(|(_, model)| model);
+    let models = samples.chain([Model::sound()]);
+    accepted(models.map(|model| model.bytes()).collect())
 }

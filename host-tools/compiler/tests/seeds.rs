@@ -1,34 +1,44 @@
-//! Small sound files of both formats: they compile, and between them come through all operators of the
-//! importers. The fuzz targets begin with them.
+//! Small sound files of both formats: between them they come through all operators of the importers. The
+//! fuzz targets begin with them. What those of TFLite compute is in `tflite_operators.rs`, those of ONNX are
+//! held against ONNX Runtime (`docs/CONFORMANCE.md`).
 
 #[allow(dead_code, reason = "tests ask for more of a graph than its file")]
 #[path = "common/graphs/mod.rs"]
 mod graphs;
+#[path = "common/samples.rs"]
+mod samples;
 #[allow(dead_code, reason = "other tests break files, too")]
 #[path = "common/tflite.rs"]
 mod tflite;
 
-use edgeward::program::{Aligned, Layout, Portable, Program};
-use edgeward_compiler::{Options, compile, onnx};
+use edgeward_compiler::{CompileError, Reason, onnx};
 use std::collections::BTreeSet;
 
-#[test]
-fn samples_of_tflite_compile_and_run() {
-    for (name, model) in tflite::Model::samples() {
-        for options in [
-            Options::linux(),
-            Options::mcu(Layout::Natural),
-            Options::mcu(Layout::CortexM),
-        ] {
-            let compiled = compile(&model.bytes(), &options);
-            let compiled = compiled.unwrap_or_else(|error| panic!("{name}: {error}"));
-            let bytes = Aligned::copy_of(&compiled.program);
-            let program = Program::verify(bytes.as_ref()).expect("the compiler verified it");
-            let mut arena = Aligned::zeros(program.header().arena_bytes as usize);
-            let ran = program.run(&mut Portable, arena.as_mut());
-            ran.unwrap_or_else(|error| panic!("{name}: {error:?}"));
-        }
+/// Codes of TFLite's schema, and some beyond its last.
+const CODES: std::ops::Range<i32> = 0..256;
+
+/// Whether the importer reads an operator, whatever else it wants of it.
+fn is_known(code: i32) -> bool {
+    let (_, mut model) = samples::all().swap_remove(0);
+    model.codes[0].0 = code;
+    match edgeward_compiler::tflite::read(&model.bytes()) {
+        Err(CompileError::Refused(refusal)) => !matches!(
+            refusal.reason,
+            Reason::Operator | Reason::Custom(_) | Reason::State
+        ),
+        _ => true,
     }
+}
+
+#[test]
+fn samples_of_tflite_have_all_operators() {
+    let known: BTreeSet<i32> = CODES.filter(|&code| is_known(code)).collect();
+    let models = samples::all().into_iter();
+    let codes: BTreeSet<i32> = models
+        .flat_map(|(_, model)| model.codes.into_iter().map(|(code, _)| code))
+        .collect();
+    assert_eq!(codes, known);
+    assert!(known.contains(&tflite::HARD_SWISH), "{known:?}");
 }
 
 #[test]

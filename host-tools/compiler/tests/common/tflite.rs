@@ -123,6 +123,11 @@ pub fn byte(value: i8) -> Flat {
     Flat::Number(value.to_le_bytes().to_vec())
 }
 
+/// A float.
+pub fn float(value: f32) -> Flat {
+    Flat::Number(value.to_le_bytes().to_vec())
+}
+
 /// A number of four bytes.
 pub fn int(value: i32) -> Flat {
     Flat::Number(value.to_le_bytes().to_vec())
@@ -167,29 +172,43 @@ pub struct Model {
 
 pub const ADD: i32 = 0;
 pub const AVERAGE_POOL_2D: i32 = 1;
+pub const CONCATENATION: i32 = 2;
 pub const CONV_2D: i32 = 3;
 pub const DEPTHWISE_CONV_2D: i32 = 4;
+pub const DEQUANTIZE: i32 = 6;
 pub const FULLY_CONNECTED: i32 = 9;
+pub const LOGISTIC: i32 = 14;
+pub const MAX_POOL_2D: i32 = 17;
+pub const MUL: i32 = 18;
+pub const RELU: i32 = 19;
+pub const RELU6: i32 = 21;
 pub const RESHAPE: i32 = 22;
 pub const SOFTMAX: i32 = 25;
+pub const TANH: i32 = 28;
+pub const PAD: i32 = 34;
+pub const TRANSPOSE: i32 = 39;
 pub const MEAN: i32 = 40;
+pub const SUB: i32 = 41;
+pub const SQUEEZE: i32 = 43;
 pub const STRIDED_SLICE: i32 = 45;
+pub const PADV2: i32 = 60;
 pub const SLICE: i32 = 65;
+pub const EXPAND_DIMS: i32 = 70;
+pub const LEAKY_RELU: i32 = 98;
+pub const QUANTIZE: i32 = 114;
+pub const HARD_SWISH: i32 = 117;
 pub const INT8: i8 = 9;
 pub const INT32: i8 = 2;
 
-/// A constant input of an operator.
-#[derive(Debug, Clone)]
-pub enum Constant {
-    /// int8, of this shape.
-    Weights(Vec<i32>),
-    /// One int8 of the activations' scale.
-    Operand(i8),
-    /// int32.
-    Ints(Vec<i32>),
-}
-
-fn tensor(name: &str, shape: &[i32], kind: i8, buffer: i32, scales: &[f32], zero: i64) -> Tensor {
+/// A tensor of one scale, or of one an index of its first axis.
+pub fn tensor(
+    name: &str,
+    shape: &[i32],
+    kind: i8,
+    buffer: i32,
+    scales: &[f32],
+    zero: i64,
+) -> Tensor {
     Tensor {
         name: name.into(),
         shape: shape.into(),
@@ -226,7 +245,7 @@ impl Model {
                     code: 1,
                     inputs: vec![3],
                     outputs: vec![4],
-                    options: vec![(0, Flat::Number(1.0_f32.to_le_bytes().to_vec()))],
+                    options: vec![(0, float(1.0))],
                 },
             ],
             inputs: vec![0],
@@ -239,213 +258,6 @@ impl Model {
             ],
             last_buffer: None,
         }
-    }
-
-    /// A sound one of one operator, whose inputs are the model's and `constants` behind it: weights,
-    /// biases, and lists of numbers.
-    pub fn of(
-        code: i32,
-        [input, output]: [&[i32]; 2],
-        constants: &[Constant],
-        options: &[(usize, Flat)],
-    ) -> Self {
-        let mut model = Self {
-            tensors: vec![
-                tensor("x", input, INT8, 0, &[0.5], -3),
-                tensor("y", output, INT8, 0, &[0.5], -3),
-            ],
-            operators: vec![Operator {
-                code: 0,
-                inputs: vec![0],
-                outputs: vec![1],
-                options: options.to_vec(),
-            }],
-            inputs: vec![0],
-            outputs: vec![1],
-            codes: vec![(code, None)],
-            buffers: vec![Vec::new()],
-            last_buffer: None,
-        };
-        for constant in constants {
-            let buffer = model.buffers.len() as i32;
-            let (tensor, data) = match constant {
-                Constant::Weights(shape) => {
-                    let count = shape.iter().product::<i32>();
-                    let data = (0..count).map(|at| (at * 37) as u8).collect();
-                    (tensor("weights", shape, INT8, buffer, &[0.01], 0), data)
-                }
-                Constant::Operand(byte) => {
-                    let data = vec![byte.cast_unsigned()];
-                    (tensor("operand", &[1], INT8, buffer, &[0.5], -3), data)
-                }
-                Constant::Ints(all) => {
-                    let data = all.iter().flat_map(|it| it.to_le_bytes()).collect();
-                    let shape = [all.len() as i32];
-                    (tensor("list", &shape, INT32, buffer, &[], 0), data)
-                }
-            };
-            model.operators[0].inputs.push(model.tensors.len() as i32);
-            model.tensors.push(tensor);
-            model.buffers.push(data);
-        }
-        model
-    }
-
-    /// Sound ones that together come through every part of the importer, each with its operator's name.
-    pub fn samples() -> Vec<(&'static str, Self)> {
-        let list = |all: &[i32]| Constant::Ints(all.to_vec());
-        let image = [1, 4, 3, 5];
-        let steps = |more: &[(usize, Flat)]| {
-            let same = [(0, byte(0)), (1, int(1)), (2, int(1))];
-            [&same, more].concat()
-        };
-        let mut samples = vec![
-            ("CONV_2D", Self::sound()),
-            (
-                "MEAN",
-                Self::of(MEAN, [&image, &[1, 5]], &[list(&[1, 2])], &[]),
-            ),
-            // Over other axes than those of pixels: the axes kept come first.
-            (
-                "MEAN",
-                Self::of(MEAN, [&image, &[1, 4, 3, 1]], &[list(&[-1])], &[]),
-            ),
-            (
-                "MEAN",
-                Self::of(MEAN, [&[1, 9, 5], &[1, 5]], &[list(&[1])], &[]),
-            ),
-            (
-                "STRIDED_SLICE",
-                Self::of(
-                    STRIDED_SLICE,
-                    [&image, &[1, 3, 5]],
-                    &[list(&[0, 2, 0, 0]), list(&[0, 3, 0, 0]), list(&[1; 4])],
-                    &[(0, int(0b1101)), (1, int(0b1101)), (4, int(0b10))],
-                ),
-            ),
-            (
-                "STRIDED_SLICE",
-                Self::of(
-                    STRIDED_SLICE,
-                    [&image, &[1, 2, 3, 5]],
-                    &[list(&[0; 4]), list(&[1, 4, 3, 5]), list(&[1, 2, 1, 1])],
-                    &[(0, int(0))],
-                ),
-            ),
-            (
-                "SLICE",
-                Self::of(
-                    65,
-                    [&image, &[1, 2, 3, 4]],
-                    &[list(&[0, 1, 0, 1]), list(&[1, 2, 3, 4])],
-                    &[],
-                ),
-            ),
-            (
-                "PAD",
-                Self::of(
-                    34,
-                    [&image, &[1, 6, 5, 5]],
-                    &[list(&[0, 0, 1, 1, 2, 0, 0, 0])],
-                    &[],
-                ),
-            ),
-            (
-                "PADV2",
-                Self::of(
-                    60,
-                    [&image, &[1, 4, 4, 6]],
-                    &[list(&[0, 0, 0, 0, 1, 0, 0, 1]), Constant::Operand(7)],
-                    &[],
-                ),
-            ),
-            (
-                "TRANSPOSE",
-                Self::of(39, [&image, &[1, 5, 4, 3]], &[list(&[0, 3, 1, 2])], &[]),
-            ),
-            (
-                "FULLY_CONNECTED",
-                Self::of(
-                    FULLY_CONNECTED,
-                    [&[1, 8], &[1, 3]],
-                    &[Constant::Weights(vec![3, 8]), list(&[100, -100, 7])],
-                    &[(0, byte(1)), (1, byte(0))],
-                ),
-            ),
-            (
-                "DEPTHWISE_CONV_2D",
-                Self::of(
-                    DEPTHWISE_CONV_2D,
-                    [&image, &[1, 4, 3, 10]],
-                    &[Constant::Weights(vec![1, 3, 2, 10])],
-                    &steps(&[(3, int(2)), (4, byte(3))]),
-                ),
-            ),
-            (
-                "AVERAGE_POOL_2D",
-                Self::of(
-                    AVERAGE_POOL_2D,
-                    [&image, &image],
-                    &[],
-                    &steps(&[(3, int(2)), (4, int(3))]),
-                ),
-            ),
-            (
-                "MAX_POOL_2D",
-                Self::of(
-                    17,
-                    [&image, &image],
-                    &[],
-                    &steps(&[(3, int(3)), (4, int(2))]),
-                ),
-            ),
-            (
-                "ADD",
-                Self::of(
-                    ADD,
-                    [&image, &image],
-                    &[Constant::Operand(9)],
-                    &[(0, byte(0))],
-                ),
-            ),
-            (
-                "MUL",
-                Self::of(
-                    18,
-                    [&image, &image],
-                    &[Constant::Operand(9)],
-                    &[(0, byte(1))],
-                ),
-            ),
-            ("SQUEEZE", Self::of(43, [&[1, 1, 3, 5], &[3, 5]], &[], &[])),
-            (
-                "EXPAND_DIMS",
-                Self::of(70, [&[1, 5], &[1, 1, 5]], &[list(&[1])], &[]),
-            ),
-            ("QUANTIZE", Self::of(114, [&image, &image], &[], &[])),
-        ];
-        if let Some((_, requantize)) = samples.last_mut() {
-            requantize.tensors[1].scales = vec![0.75];
-        }
-        // float32 at both ends.
-        let mut border = Self::of(114, [&image, &image], &[], &[]);
-        border.tensors[0].kind = 0;
-        border.tensors[0].scales.clear();
-        border.tensors[0].zero_points.clear();
-        border.tensors.push(Tensor {
-            name: "z".into(),
-            ..border.tensors[0].clone()
-        });
-        border.codes.push((6, None));
-        border.operators.push(Operator {
-            code: 1,
-            inputs: vec![1],
-            outputs: vec![2],
-            options: Vec::new(),
-        });
-        border.outputs = vec![2];
-        samples.push(("DEQUANTIZE", border));
-        samples
     }
 
     /// The file.
@@ -495,8 +307,11 @@ impl Model {
 fn options_type(code: i32) -> i8 {
     match code {
         ADD => 11,
-        AVERAGE_POOL_2D | 17 => 5,
-        18 => 21,
+        AVERAGE_POOL_2D | MAX_POOL_2D => 5,
+        CONCATENATION => 10,
+        LEAKY_RELU => 75,
+        MUL => 21,
+        SUB => 28,
         DEPTHWISE_CONV_2D => 2,
         FULLY_CONNECTED => 8,
         RESHAPE => 17,
