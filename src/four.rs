@@ -66,9 +66,9 @@ pub(crate) fn not_finite(vector: __m128) -> __m128 {
     _mm_cmpnlt_ps(magnitude(vector), _mm_set1_ps(f32::INFINITY))
 }
 
-/// Whether one of the four has its highest bit set.
+/// Whether one of the first `N` of the four has its highest bit set.
 #[inline]
 #[target_feature(enable = "sse2")]
-pub(crate) fn any(mask: __m128) -> bool {
-    _mm_movemask_ps(mask) != 0
+pub(crate) fn any_of<const N: usize>(mask: __m128) -> bool {
+    _mm_movemask_ps(mask) & ((1 << N) - 1) != 0
 }

@@ -2,7 +2,7 @@
 
 use super::{LONGEST_RUN, Memory};
 use crate::four::{
-    any, from, from_mut, load, load_counts, magnitude, not_finite, store, store_counts,
+    any_of, from, from_mut, load, load_counts, magnitude, not_finite, store, store_counts,
 };
 use crate::profile::FeatureProfile;
 use core::arch::x86_64::{
@@ -128,6 +128,6 @@ impl<const F: usize> Memory<F> {
 
         let wrong = _mm_or_ps(_mm_or_ps(not_finite(value), outside), _mm_or_ps(far, fast));
         let wrong = _mm_or_ps(wrong, _mm_castsi128_ps(stuck));
-        (!any(wrong)).then_some(run)
+        (!any_of::<4>(wrong)).then_some(run)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Windows;
 use crate::drift::MAX_DEVIATION;
-use crate::four::{any, from, from_mut, load, load_counts, not_finite, store, store_counts};
+use crate::four::{any_of, from, from_mut, load, load_counts, not_finite, store, store_counts};
 use crate::profile::{BINS, EDGES, FeatureProfile};
 use core::arch::x86_64::{
     _mm_add_epi32, _mm_add_ps, _mm_castps_si128, _mm_castsi128_ps, _mm_cmplt_ps, _mm_cvtepi32_ps,
@@ -90,7 +90,7 @@ impl<const F: usize> Windows<F> {
         #[allow(unsafe_code)]
         // SAFETY: compiled only for targets that have SSE2.
         unsafe {
-            self.add_four(at, values)?;
+            self.add_four::<N>(at, values)?;
         }
         let counts = self.bins.get_mut(at..)?.first_chunk_mut::<N>()?;
         for (counts, bin) in counts.iter_mut().zip(bins) {
@@ -100,19 +100,19 @@ impl<const F: usize> Windows<F> {
         Some(())
     }
 
-    /// Adds the values from feature `at` on to all but the bins, if there are four places and all four
-    /// values are finite. These are the operations of [`Moments::push`](crate::drift::Moments::push), in
+    /// Adds the values from feature `at` on to all but the bins, if there are four places and the first `N`
+    /// values are finite. What becomes of the places beyond these does not matter. These are the operations of [`Moments::push`](crate::drift::Moments::push), in
     /// their order.
     #[inline]
     #[target_feature(enable = "sse2")]
-    fn add_four(&mut self, at: usize, values: &[f32; F]) -> Option<()> {
+    fn add_four<const N: usize>(&mut self, at: usize, values: &[f32; F]) -> Option<()> {
         let value = load(from(values, at)?);
         let n = from_mut(&mut self.n, at)?;
         let before = load_counts(n);
         let more = _mm_add_epi32(before, _mm_set1_epi32(1));
         // Counts of 2^31 and more are no i32: they are negative, and left to the other way.
         let large = _mm_castsi128_ps(_mm_or_si128(before, more));
-        if any(_mm_or_ps(not_finite(value), large)) {
+        if any_of::<N>(_mm_or_ps(not_finite(value), large)) {
             return None;
         }
         store_counts(n, more);
@@ -177,6 +177,8 @@ mod tests {
     fn a_four_with_a_value_that_is_not_finite_goes_alone_and_no_other() {
         assert_eq!(ways::<8>(8, (0, 0.5)), [4; 8]);
         assert_eq!(ways::<8>(6, (0, 0.5)), [4, 4, 4, 4, 4, 4, 0, 0]);
+        // Nobody asks for the seventh value of six, whatever it is.
+        assert_eq!(ways::<8>(6, (6, f32::NAN)), [4, 4, 4, 4, 4, 4, 0, 0]);
         // The fifth of five has no four places.
         assert_eq!(ways::<5>(5, (0, 0.5)), [4, 4, 4, 4, 1]);
         let first = [0, 1, 1, 1, 4, 4, 4, 4, 4, 4, 0, 0];
