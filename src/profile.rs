@@ -146,7 +146,7 @@ pub struct OutputProfile<const C: usize> {
     pub score_p01: f32,
     /// 99th percentile of the same.
     pub score_p99: f32,
-    /// Mean entropy of the class probabilities, in nats.
+    /// Mean entropy of the class probabilities, in nats. For who reads a bundle: nothing compares with it.
     pub entropy_mean: f32,
     /// Largest PSI of the class shares of a window that training explains.
     pub class_psi_limit: f32,

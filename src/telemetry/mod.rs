@@ -256,7 +256,7 @@ pub enum Statistic {
     LatencyP99,
     /// Estimated accuracy, per mille.
     EstimatedAccuracy,
-    /// Block CUSUM of the feature.
+    /// Block CUSUM of the feature. Reserved: nothing computes it, and a host takes it from who does.
     Cusum,
 }
 
