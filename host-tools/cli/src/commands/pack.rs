@@ -209,16 +209,7 @@ fn print(packed: &Packed<'_>, w: &mut dyn Write) -> io::Result<()> {
     if let Some(program) = &report.program {
         print_program(program, w)?;
     }
-    let golden = &report.golden;
-    let made_by = match golden.made_by {
-        "engine" => "; MADE BY THE ENGINE ITSELF: they prove reproducibility, not correctness",
-        _ => "",
-    };
-    writeln!(
-        w,
-        "golden    {} vectors, largest error {}, tolerance {}{made_by}",
-        golden.vectors, golden.largest_error, golden.tolerance
-    )?;
+    print_golden(&report.golden, w)?;
     if let Some(skew) = &report.skew {
         let allowed = if skew.allowed {
             "; MORE THAN ALLOWED, let pass by --allow-skew"
@@ -251,6 +242,26 @@ fn print(packed: &Packed<'_>, w: &mut dyn Write) -> io::Result<()> {
         [] => writeln!(w, "signed    no; `edgeward sign {}` does it", packed.bundle),
         keys => writeln!(w, "signed    by {}", keys.join(", ")),
     }
+}
+
+/// How far the engines are from the golden vectors.
+fn print_golden(golden: &pack::GoldenReport, w: &mut dyn Write) -> io::Result<()> {
+    let made_by = match golden.made_by {
+        "engine" => "; MADE BY THE ENGINE ITSELF: they prove reproducibility, not correctness",
+        _ => "",
+    };
+    writeln!(
+        w,
+        "golden    {} vectors, largest error {}, tolerance {}{made_by}",
+        golden.vectors, golden.largest_error, golden.tolerance
+    )?;
+    if let Some(error) = golden.tract_error {
+        writeln!(
+            w,
+            "          tract, with the ONNX file beside: largest error {error}"
+        )?;
+    }
+    Ok(())
 }
 
 /// A program in a few lines: its size, its arena, and the tensors that set it.

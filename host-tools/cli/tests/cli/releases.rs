@@ -3,6 +3,9 @@
 use crate::altered;
 use crate::common::process::text;
 use crate::common::{Place, model, snapshot};
+use edgeward::bundle::golden::Golden;
+use edgeward::bundle::{Bundle, SectionKind};
+use edgeward_host::npy::Array;
 use serde_json::Value;
 use std::io::Write;
 use std::process::Stdio;
@@ -26,6 +29,7 @@ fn a_release_carries_what_its_engine_wants() {
     let packed = place.json(&["pack", &model("v2.toml"), "--out", "v2.bundle"], 0);
     assert_eq!(packed["engine"], "program");
     let (inspection, sections) = kinds("v2.bundle");
+    snapshot("inspect-program", &inspection);
     assert_eq!(inspection["kernels"], "natural");
     let listing = inspection["program"].as_array().expect("a listing");
     let text = |line: &Value| line.as_str().unwrap_or_default().to_owned();
@@ -35,26 +39,34 @@ fn a_release_carries_what_its_engine_wants() {
     assert_eq!(evaluation["accuracy"], 1.0);
 }
 
-/// What the bundle carries for tract must reproduce the golden vectors, too.
-#[test]
-fn a_release_may_carry_a_program_and_its_onnx_file() {
-    let place = Place::new();
-    for name in [
-        "motion-v2.onnx",
-        "train.csv",
-        "outputs-v2.npy",
-        "golden-v2-input.npy",
-        "golden-v2-output.npy",
-    ] {
+/// Release 2 for a program and tract, with other text in the place of its `[golden]` table.
+fn both(place: &Place, golden: &str) {
+    for name in ["motion-v2.onnx", "train.csv", "outputs-v2.npy"] {
         std::fs::copy(model(name), place.path(name)).expect("copied");
     }
     let manifest = std::fs::read_to_string(model("v2.toml")).expect("the manifest");
     let line = "model = \"motion-v2.onnx\"";
     assert!(manifest.contains(line));
-    let both = manifest.replace(line, &format!("{line}\nengine = \"both\""));
-    std::fs::write(place.path("both.toml"), &both).expect("written");
+    let manifest = manifest.replace(line, &format!("{line}\nengine = \"both\""));
+    let (before, golden_on) = manifest.split_once("[golden]").expect("a table");
+    let (_, policy) = golden_on.split_once("[policy]").expect("a table");
+    let text = format!("{before}{golden}\n[policy]{policy}");
+    std::fs::write(place.path("both.toml"), text).expect("written");
+}
+
+/// A `[golden]` table of the example's vectors, or of others.
+fn golden(input: &str, output: &str, tolerance: f64) -> String {
+    format!("[golden]\ninput = {input:?}\noutput = {output:?}\ntolerance = {tolerance}")
+}
+
+#[test]
+fn a_release_may_carry_a_program_and_its_onnx_file() {
+    let place = Place::new();
+    let (input, output) = (model("golden-v2-input.npy"), model("golden-v2-output.npy"));
+    both(&place, &golden(&input, &output, 0.45));
     let packed = place.json(&["pack", "both.toml", "--out", "both.bundle"], 0);
     assert_eq!(packed["engine"], "program");
+    snapshot("pack-both", &packed);
     let inspection = place.json(&["inspect", "both.bundle"], 0);
     assert_eq!(inspection["kernels"], "natural");
     let sections = inspection["sections"].as_array().into_iter().flatten();
@@ -64,6 +76,71 @@ fn a_release_may_carry_a_program_and_its_onnx_file() {
     assert!(kinds.contains(&"program") && kinds.contains(&"tract_model"));
     let evaluation = place.json(&["eval", "both.bundle", "--data", &model("test.csv")], 0);
     assert_eq!(evaluation["accuracy"], 1.0);
+}
+
+/// The lab's vectors hold for whoever takes the ONNX file out of the bundle, too; the program's own hold for the
+/// program alone, since tract rounds otherwise.
+#[test]
+fn tract_beside_a_program_keeps_to_the_labs_vectors() {
+    let place = Place::new();
+    both(&place, "");
+    // Without a table: the program makes the vectors, and tract is measured.
+    let arguments = ["pack", "both.toml", "--golden-from-engine"];
+    let packed = place.json(&[&arguments[..], &["--out", "own.bundle"]].concat(), 0);
+    assert_eq!(packed["golden"]["made_by"], "engine");
+    assert_eq!(packed["golden"]["largest_error"], 0.0);
+    let apart = packed["golden"]["tract_error"].as_f64().expect("measured");
+    assert!(apart > 0.0, "tract gives what the program does: {packed}");
+    let shown = text(&place.run(&arguments, 0).stdout);
+    let line = shown.lines().find(|line| line.contains("tract, with"));
+    assert!(line.is_some_and(|line| !line.ends_with(" 0")), "{shown}");
+    let evaluation = place.json(&["eval", "both.toml", "--data", &model("test.csv")], 0);
+    assert_eq!(evaluation["accuracy"], 1.0);
+
+    // The same vectors as a lab's, with a tolerance that the program keeps to and tract does not.
+    let bytes = std::fs::read(place.path("own.bundle")).expect("a bundle");
+    let bundle = Bundle::open(&bytes).expect("a bundle");
+    let golden_of = bundle.section(SectionKind::Golden).expect("a section");
+    let vectors = Golden::parse(golden_of).expect("golden vectors");
+    let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+    for vector in vectors.iter() {
+        inputs.extend(vector.input.iter());
+        outputs.extend(vector.output.iter());
+    }
+    let count = vectors.count() as usize;
+    for (name, values, width) in [
+        ("in.npy", inputs, vectors.input_len()),
+        ("out.npy", outputs, vectors.output_len()),
+    ] {
+        let array = Array::f32(&[count, width], values).expect("rows of that width");
+        std::fs::write(place.path(name), array.to_bytes()).expect("written");
+    }
+    both(&place, &golden("in.npy", "out.npy", apart / 2.0));
+    let refused = place.error(&["pack", "-q", "both.toml", "--out", "refused.bundle"], 3);
+    let said = refused["error"].as_str().expect("an error");
+    assert!(said.contains(", tract gives "), "{said}");
+    let next = refused["next"].as_str().expect("advice");
+    assert!(next.contains("engine = \"program\""), "{next}");
+    assert!(!place.path("refused.bundle").exists());
+    // What the advice says helps: the program alone, or a tolerance for both.
+    let manifest = std::fs::read_to_string(place.path("both.toml")).expect("the manifest");
+    let alone = manifest.replace("engine = \"both\"", "engine = \"program\"");
+    std::fs::write(place.path("alone.toml"), alone).expect("written");
+    let packed = place.json(&["pack", "alone.toml", "--dry-run"], 0);
+    assert_eq!(packed["golden"]["largest_error"], 0.0);
+    assert!(packed["golden"]["tract_error"].is_null());
+    both(&place, &golden("in.npy", "out.npy", apart));
+    let packed = place.json(&["pack", "both.toml", "--dry-run"], 0);
+    assert_eq!(packed["golden"]["tract_error"], apart);
+
+    // And a program that misses them is named as the one that does.
+    let (input, output) = (model("golden-v2-input.npy"), model("golden-v2-output.npy"));
+    both(&place, &golden(&input, &output, 0.001));
+    let refused = place.error(&["pack", "-q", "both.toml", "--dry-run"], 3);
+    let said = refused["error"].as_str().expect("an error");
+    assert!(said.contains(", the program gives "), "{said}");
+    let next = refused["next"].as_str().expect("advice");
+    assert!(next.contains("one step"), "{next}");
 }
 
 #[test]

@@ -5,7 +5,28 @@ use crate::model::ModelError;
 use crate::profile::ProfileError;
 use edgeward::bundle::{BundleError, WriteError};
 use edgeward::engine::EngineError;
+use std::fmt;
 use std::path::PathBuf;
+
+/// What computed a golden vector's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Computed {
+    /// The int8 program.
+    Program,
+    /// tract, which the boards are to run.
+    Tract,
+    /// tract, with the ONNX file that the bundle carries beside a program; the program reproduced the vectors.
+    TractBeside,
+}
+
+impl fmt::Display for Computed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Program => "the program",
+            Self::Tract | Self::TractBeside => "tract",
+        })
+    }
+}
 
 /// Why nothing was packed.
 #[derive(Debug, thiserror::Error)]
@@ -105,19 +126,21 @@ pub enum PackError {
     },
     /// A golden vector is not reproduced.
     #[error(
-        "golden vector {vector}, element {element}: expected {expected}, the engine gives {seen}, \
+        "golden vector {vector}, element {element}: expected {expected}, {of} gives {seen}, \
          off by {}{} (tolerance {tolerance})",
         (seen - expected).abs(),
         in_steps((seen - expected).abs(), *step)
     )]
     Golden {
+        /// Whose output it is.
+        of: Computed,
         /// The vector, from 0.
         vector: usize,
         /// The element of its output, from 0.
         element: usize,
         /// The golden value.
         expected: f32,
-        /// The engine's.
+        /// What came instead.
         seen: f32,
         /// What may lie between them.
         tolerance: f32,
@@ -168,6 +191,28 @@ pub enum PackError {
     Write(#[from] WriteError),
 }
 
+impl Computed {
+    /// What to do where its output is too far from the golden one.
+    const fn next(self) -> &'static str {
+        match self {
+            Self::Program => {
+                "a few output steps are what runtimes round otherwise: `golden.tolerance` of an int8 model \
+                 begins at one step (docs/QUANTIZE.md). More is another computation than that of the runtime \
+                 that made the vectors: check layout and preprocessing"
+            }
+            Self::Tract => {
+                "tract computes something else than the runtime that made the vectors: check layout and \
+                 preprocessing first, then the operators that `edgeward import` lists"
+            }
+            Self::TractBeside => {
+                "the program reproduces the vectors, and the ONNX file beside it does not: they round \
+                 differently (docs/CONFORMANCE.md). State a `golden.tolerance` that holds for both, or leave \
+                 the file out with `engine = \"program\"`"
+            }
+        }
+    }
+}
+
 /// In words, how many steps of an int8 output an error is, where it is a whole number of them.
 fn in_steps(error: f32, step: f32) -> String {
     let steps = (error / step).round();
@@ -205,10 +250,7 @@ impl PackError {
                 "add [golden] with inputs and outputs computed by another runtime (ONNX Runtime, \
                  say), or pass --golden-from-engine, which shows reproducibility only",
             ),
-            Self::Golden { .. } => Some(
-                "the engine computes something else than the runtime that made the vectors: check \
-                 layout and preprocessing first, then the operators that `edgeward import` lists",
-            ),
+            Self::Golden { of, .. } => Some(of.next()),
             Self::Skew { .. } => Some(
                 "find out which of the two is wrong before this is released; --allow-skew packs it \
                  all the same",
@@ -244,6 +286,7 @@ mod tests {
     #[test]
     fn an_error_of_whole_output_steps_is_told_in_steps() {
         let error = |seen: f32, step| PackError::Golden {
+            of: Computed::Program,
             vector: 0,
             element: 1,
             expected: 0.5,
