@@ -85,6 +85,11 @@ pub struct Inference<E> {
     beat: Beat,
     /// Answers since the release that answers began to.
     inferences: u64,
+    /// What the sample lines since the model's last answer asked of the system's allocator: those that only fill
+    /// its window are part of an inference, too.
+    spent: Calls,
+    /// Up to which call `spent` has them.
+    spent_to: Calls,
     /// The last inferences and alarms of the release that answers.
     recorder: Option<Recorder<Vec<u8>>>,
 }
@@ -117,6 +122,8 @@ impl<E: Engine> Inference<E> {
             stats,
             beat,
             inferences: 0,
+            spent: Calls::default(),
+            spent_to: Calls::default(),
             recorder: None,
         }
     }
@@ -142,14 +149,16 @@ impl<E: Engine> Inference<E> {
     }
 
     fn work_on(&mut self, line: &[u8], answers: &mut Answers) {
-        let before = pool::calls();
+        self.spent_to = pool::calls();
         match parse::<F>(line, &mut self.values) {
             Ok(Line::Sample {
                 sequence,
                 time_ms,
                 count,
             }) if self.header.is_some() => {
-                self.sample(sequence, time_ms, count, before, answers);
+                self.sample(sequence, time_ms, count, answers);
+                // What comes behind an answer, a verdict, say, is the next one's.
+                self.spend();
             }
             Ok(Line::Sample { .. }) => {
                 self.stats.counters().bad_lines += 1;
@@ -194,14 +203,7 @@ impl<E: Engine> Inference<E> {
     }
 
     /// The hot path.
-    fn sample(
-        &mut self,
-        sequence: u32,
-        time_ms: u64,
-        count: usize,
-        before: Calls,
-        answers: &mut Answers,
-    ) {
+    fn sample(&mut self, sequence: u32, time_ms: u64, count: usize, answers: &mut Answers) {
         let sample = Sample {
             sequence,
             time_ms,
@@ -214,16 +216,24 @@ impl<E: Engine> Inference<E> {
             return;
         };
         let (alarms, drifting, unqueued) = (told.alarms, told.drifting, told.unqueued);
-        self.count(&step, drifting, unqueued, before);
+        self.count(&step, drifting, unqueued);
         self.judge();
         if alarms > 0 {
             self.teller.wake();
         }
     }
 
+    /// Adds this line's calls to the allocator, as far as they are not yet there.
+    fn spend(&mut self) {
+        let now = pool::calls();
+        self.spent.allocations += now.allocations - self.spent_to.allocations;
+        self.spent.frees += now.frees - self.spent_to.frees;
+        self.spent_to = now;
+    }
+
     /// Adds one sample to the counters.
-    fn count(&mut self, step: &Step, drifting: u32, unqueued: u64, before: Calls) {
-        let after = pool::calls();
+    fn count(&mut self, step: &Step, drifting: u32, unqueued: u64) {
+        self.spend();
         let mut counters = self.stats.counters();
         counters.samples += 1;
         counters.rejected += u64::from(step.check.outcome == Outcome::Rejected);
@@ -244,13 +254,14 @@ impl<E: Engine> Inference<E> {
         {
             counters.shadow_agreement_per_mille = Some(shadow.agreement_per_mille());
         }
+        let spent = std::mem::take(&mut self.spent);
         self.inferences += 1;
         counters.predictions += 1;
         counters.latency.record(prediction.latency_us);
         if self.inferences > WARM_UP {
             counters.steady_inferences += 1;
-            counters.steady_allocations += after.allocations - before.allocations;
-            counters.steady_frees += after.frees - before.frees;
+            counters.steady_allocations += spent.allocations;
+            counters.steady_frees += spent.frees;
         }
     }
 }

@@ -48,7 +48,8 @@ pub struct Counters {
     pub windows_lost: u64,
     /// Inferences in steady state.
     pub steady_inferences: u64,
-    /// Calls to the system's allocator in them, from the sample's line to the answer's.
+    /// Calls to the system's allocator in them: on all sample lines since the answer before, also those that only
+    /// fill a window.
     pub steady_allocations: u64,
     /// Frees in them.
     pub steady_frees: u64,

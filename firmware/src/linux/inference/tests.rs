@@ -1,13 +1,24 @@
 use super::*;
 use crate::cast::tests::{Zero, profile};
 use crate::linux::loader::STACK_BYTES;
+use edgeward::engine::pool::PoolAllocator;
 use edgeward::policy::Policy;
 use edgeward::recorder::{Records, Snapshot, Standing, What};
 use std::sync::mpsc::sync_channel;
 
+/// Counts calls to the system's allocator; nothing here is in a pool's scope.
+#[global_allocator]
+static ALLOCATOR: PoolAllocator = PoolAllocator::system();
+
 fn loaded(slot: Slot) -> Loaded<Zero> {
-    let release = [slot as u8 + 1; 8];
-    let runtime = Runtime::new(Zero(1), release, profile(1), Policy::standard(), vec![0.0]);
+    windowed(slot, 1)
+}
+
+/// A release that answers every `window` samples.
+fn windowed(slot: Slot, window: u16) -> Loaded<Zero> {
+    let (release, engine) = ([slot as u8 + 1; 8], Zero(usize::from(window)));
+    let tensor = vec![0.0; usize::from(window)];
+    let runtime = Runtime::new(engine, release, profile(window), Policy::standard(), tensor);
     Loaded {
         slot,
         runtime: Box::new(runtime.expect("a runtime")),
@@ -27,6 +38,15 @@ struct Bench {
 impl Bench {
     /// Release 1 runs, and release 2 is on trial.
     fn on_trial() -> Self {
+        let mut bench = Self::new();
+        bench.told(Command::Run(loaded(Slot::A), Mode::Confirmed));
+        bench.told(Command::Run(loaded(Slot::B), Mode::Trial));
+        assert_eq!(bench.runs(), (Some([2; 8]), "trial"));
+        bench
+    }
+
+    /// A source has announced itself, and nothing runs.
+    fn new() -> Self {
         let (commands, commands_in) = sync_channel(16);
         let (reports_out, reports) = sync_channel(64);
         let (summaries_out, summaries) = sync_channel(64);
@@ -43,18 +63,14 @@ impl Bench {
         let mut answers = Answers::default();
         let header = b"edgeward-source schema=1 dtype=f32 features=x";
         inference.line(header, &mut answers);
-        let mut bench = Self {
+        Self {
             inference,
             commands,
             reports,
             stats,
             sequence: 0,
             _summaries: summaries,
-        };
-        bench.told(Command::Run(loaded(Slot::A), Mode::Confirmed));
-        bench.told(Command::Run(loaded(Slot::B), Mode::Trial));
-        assert_eq!(bench.runs(), (Some([2; 8]), "trial"));
-        bench
+        }
     }
 
     fn told(&mut self, command: Command<Zero>) {
@@ -164,5 +180,53 @@ fn a_release_that_is_gone_back_to_is_recorded_as_confirmed() {
         bench.verdicts(1);
         let expected = [([2; 8], Standing::Trial), ([1; 8], Standing::Confirmed)];
         assert_eq!(roles(&mut bench), expected);
+    });
+}
+
+/// Allocations and frees an inference, of a release that answers every ten samples, the third of which lies out
+/// of range; what the source is told of it is written to a text of so many bytes.
+fn calls_an_inference(room: usize) -> (f64, f64) {
+    let mut bench = Bench::new();
+    bench.told(Command::Run(windowed(Slot::A, 10), Mode::Confirmed));
+    let mut lines: Vec<String> = Vec::new();
+    for n in 1..=2000 {
+        let value = if n % 10 == 3 { 50 } else { n % 7 };
+        lines.push(format!("{n},{n},{value}"));
+    }
+    for (n, line) in (1..).zip(&lines) {
+        let mut answers = Answers {
+            text: String::with_capacity(if n % 10 == 3 { room } else { 1024 }),
+        };
+        bench.inference.line(line.as_bytes(), &mut answers);
+        let expected = match n % 10 {
+            3 => "kind=AboveRange",
+            0 => ",a,",
+            _ => "",
+        };
+        assert!(answers.text.contains(expected), "{n}: {}", answers.text);
+        assert_eq!(answers.text.is_empty(), expected.is_empty(), "{n}");
+        // As the control thread does.
+        bench.reports.try_iter().for_each(drop);
+    }
+    let counters = bench.stats.counters();
+    assert!(counters.counted, "the pool's allocator counts");
+    assert_eq!(counters.steady_inferences, 200 - WARM_UP);
+    let each = |calls: u64| calls as f64 / counters.steady_inferences as f64;
+    (
+        each(counters.steady_allocations),
+        each(counters.steady_frees),
+    )
+}
+
+#[test]
+fn lines_that_only_fill_a_window_count_as_part_of_its_inference() {
+    with_room(|| {
+        assert_eq!(calls_an_inference(1024), (0.0, 0.0));
+        // A text without room allocates when the alarm is written, at the third sample of ten.
+        let (allocations, frees) = calls_an_inference(0);
+        assert!(
+            allocations >= 1.0,
+            "{allocations} allocations, {frees} frees"
+        );
     });
 }
