@@ -8,6 +8,8 @@ use edgeward_host::store::{
     AlarmTotal, Device, FrameQuery, Kind, MAX_EPOCHS, Refusal, Seen, Store, StoreError,
     StoredFrame, Unknown, Why,
 };
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 fn device(name: &str, key: u8) -> Device {
     Device {
@@ -487,4 +489,36 @@ fn frames_and_what_another_process_writes_do_not_shut_each_other_out() {
         store.device("a").expect("read").expect("there").through,
         200
     );
+}
+
+/// A collector whose disk is slow holds the lock nearly all the time. SQLite's own pauses, which grow to a tenth of
+/// a second, miss the moments between.
+#[test]
+fn a_command_gets_in_beside_a_writer_that_hardly_rests() {
+    let (held, rest) = (Duration::from_millis(20), Duration::from_micros(200));
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.db");
+    let store = Sqlite::open(&path).expect("opened");
+    store.enroll(&device("a", 1)).expect("enrolled");
+    let (enough, turns) = (AtomicBool::new(false), AtomicU32::new(0));
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let busy = rusqlite::Connection::open(&path).expect("opened once more");
+            busy.busy_timeout(Duration::from_secs(60)).expect("set");
+            while !enough.load(Ordering::Relaxed) {
+                busy.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+                turns.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(held);
+                busy.execute_batch("COMMIT").expect("given back");
+                std::thread::sleep(rest);
+            }
+        });
+        while turns.load(Ordering::Relaxed) == 0 {
+            std::thread::yield_now();
+        }
+        let stored = (1..=10).try_for_each(|n| store.ingest(&[frame("a", n, n)]).map(drop));
+        enough.store(true, Ordering::Relaxed);
+        stored.expect("every one gets in");
+    });
+    assert!(turns.load(Ordering::Relaxed) > 1, "the writer went on");
 }
