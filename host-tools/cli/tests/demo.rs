@@ -5,6 +5,7 @@ mod common;
 
 use common::process::text;
 use common::{Place, firmware, run};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -34,14 +35,18 @@ fn demo(arguments: &[&str]) -> serde_json::Value {
     report
 }
 
-/// What every run of the demo must show, whatever the broker.
-fn check(report: &serde_json::Value) {
+/// What every run of the demo must show, whatever the broker and the boards: `of` says which.
+fn check(report: &serde_json::Value, of: &str) {
     // Evidence is of another shape for each step.
     let mut shape = report.clone();
     for step in shape["steps"].as_array_mut().into_iter().flatten() {
         step["evidence"] = serde_json::Value::Null;
     }
     common::snapshot("demo", &shape);
+    // Shown whether or not the test passes: how long it takes is the machine's matter.
+    let seconds = report["seconds"].as_f64().expect("seconds");
+    writeln!(std::io::stderr(), "the demo {of}: {seconds:.1} s").expect("stderr takes it");
+    assert!(seconds > 0.0, "{report:#}");
     assert_eq!(report["allocations_per_inference"], 0.0, "{report:#}");
     let names: Vec<_> = report["steps"]
         .as_array()
@@ -116,7 +121,7 @@ fn the_whole_loop_with_a_microcontroller_in_qemu() {
     };
     let _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
     let report = demo(&["--board", "qemu-mps2-an386", "--image", &image]);
-    check(&report);
+    check(&report, "with a microcontroller in QEMU");
     let step = |name: &str| {
         let steps = report["steps"].as_array().into_iter().flatten();
         let mut found = steps.filter(|step| step["name"] == name);
@@ -131,8 +136,10 @@ fn the_whole_loop_with_a_microcontroller_in_qemu() {
     // The whole steps are judged by the demo; here it is the proof that lies beside them.
     let evidence = |name: &str| &step(name)["evidence"];
     let flight = evidence("microcontroller's flight record");
-    let replay = &flight["replay"]["releases"];
-    assert_eq!(replay[0]["equal"], replay[0]["replayed"], "{flight}");
+    let replay = &flight["replay"]["releases"][0];
+    let equal = replay["equal"].as_u64().expect("a number of inferences");
+    assert!(equal >= 10, "{flight}");
+    assert_eq!(replay["replayed"], equal, "{flight}");
     let download = evidence("microcontroller killed in mid-download");
     let resumed = &download["resumed"]["body"]["Resumed"];
     assert!(resumed["kept"].as_u64() > Some(0), "{download}");
@@ -208,7 +215,7 @@ fn what_a_board_in_the_demo_lacks_is_said_before_anything_is_started() {
 #[test]
 fn the_whole_loop_on_the_embedded_broker() {
     let _beside = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
-    check(&demo(&[]));
+    check(&demo(&[]), "on the embedded broker");
 }
 
 #[test]
@@ -222,5 +229,8 @@ fn the_whole_loop_on_mosquitto() {
         "EDGEWARD_MOSQUITTO names no file"
     );
     let _beside = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
-    check(&demo(&["--mosquitto", &mosquitto.to_string_lossy()]));
+    check(
+        &demo(&["--mosquitto", &mosquitto.to_string_lossy()]),
+        "on Mosquitto",
+    );
 }
