@@ -1,7 +1,7 @@
 //! The microcontroller boards: which there are, how one's own begins, and how one of silicon is written.
 
-use crate::common::Place;
 use crate::common::process::text;
+use crate::common::{Place, snapshot};
 use edgeward_firmware::provisioning::{PROVISIONING_BYTES, Provisioning};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -19,6 +19,7 @@ fn checkout() -> String {
 fn boards_are_listed() {
     let place = Place::new();
     let listed = place.json(&["board", "list"], 0);
+    snapshot("board-list", &listed);
     let boards = listed["boards"].as_array().expect("boards");
     let named = |name: &str| {
         let found = boards.iter().find(|board| board["name"] == name);
@@ -44,7 +45,7 @@ fn a_board_of_ones_own_is_a_copy_that_stands_alone() {
     let new = [&new[..], &["--checkout", &checkout]].concat();
     let said = place.json(&[&new[..], &["--dry-run"]].concat(), 0);
     assert!(!place.path("press").exists(), "{said}");
-    place.json(&new, 0);
+    snapshot("board-new", &place.json(&new, 0));
     let manifest = std::fs::read_to_string(place.path("press/Cargo.toml")).expect("a manifest");
     let manifest: toml::Table = manifest.parse().expect("TOML");
     assert_eq!(manifest["package"]["name"].as_str(), Some("press"));
@@ -122,7 +123,10 @@ fn a_board_of_silicon_is_provisioned_and_written_by_probe_rs() {
     assert_eq!(image, b"an image");
     let name = lines[1].rsplit_once(' ').expect("a file").1;
     assert!(!Path::new(name).exists(), "the password stays in {name}");
-    flash(&place, &[&broker[..], &["--no-start"]].concat(), 0);
+    let json = ["--no-start", "-o", "json"];
+    let flashed = flash(&place, &[&broker[..], &json].concat(), 0).stdout;
+    let flashed = serde_json::from_slice(&flashed).expect("JSON");
+    snapshot("flash-probe", &flashed);
     let last = std::fs::read_to_string(place.path("asked")).expect("asked");
     let last = last.lines().last().expect("a line");
     assert_eq!(last, "download --chip STM32H743ZITx image.elf");

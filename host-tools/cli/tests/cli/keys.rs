@@ -22,6 +22,7 @@ fn keys_are_made_listed_rotated_revoked_and_exported() {
     );
     place.run(&["keys", "init"], 1);
     let rotated = place.json(&["keys", "rotate", "rollout"], 0);
+    snapshot("keys-rotate", &rotated);
     assert_eq!(rotated["root_version"], 2);
     let release = first["keys"]
         .as_array()
@@ -29,7 +30,7 @@ fn keys_are_made_listed_rotated_revoked_and_exported() {
     let id = release
         .and_then(|key| key["key"].as_str())
         .expect("a release key");
-    place.run(&["keys", "revoke", id], 0);
+    snapshot("keys-revoke", &place.json(&["keys", "revoke", id], 0));
     let left = place.json(&["keys", "export", "--role", "release"], 0);
     snapshot("keys-export", &left);
     assert_eq!(left.as_array().map(Vec::len), Some(1));
@@ -211,7 +212,7 @@ fn new_root_keys_are_made_by_those_who_hold_them() {
 
     // One signature changed, and it is nobody's root.
     let rotate = ["keys", "rotate", "rollout", "--partial", "bad.part"];
-    place.json(&rotate, 0);
+    snapshot("keys-rotate-partial", &place.json(&rotate, 0));
     let mut bytes = std::fs::read(place.path("bad.part")).expect("the root");
     if let Some(byte) = bytes.last_mut() {
         *byte ^= 1;
@@ -246,6 +247,7 @@ fn devices_are_enrolled_and_forgotten() {
     let forgotten = place.json(&["device", "forget", "board-1", "--dry-run"], 0);
     assert_eq!(forgotten["device"], "board-1");
     place.run(&["device", "show", "board-1"], 0);
-    place.run(&["device", "forget", "board-1"], 0);
+    let forgotten = place.json(&["device", "forget", "board-1"], 0);
+    snapshot("device-forget", &forgotten);
     place.run(&["device", "show", "board-1"], 1);
 }

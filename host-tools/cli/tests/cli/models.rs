@@ -3,6 +3,7 @@
 use crate::altered;
 use crate::common::process::text;
 use crate::common::{Place, model, snapshot};
+use edgeward_host::npy::Array;
 use serde_json::Value;
 
 #[path = "../../../../models/broken/files.rs"]
@@ -41,7 +42,7 @@ fn a_float_model_is_quantized() {
     let windows = |value: f32| {
         let wave = |at: usize| value + (at % 50) as f32 / 50.0 - (at / 300) as f32 / 10.0;
         let values = (0..3000).map(wave).collect();
-        edgeward_host::npy::Array::f32(&[10, 6, 50], values).expect("it fits")
+        Array::f32(&[10, 6, 50], values).expect("it fits")
     };
     std::fs::write(place.path("windows.npy"), windows(0.0).to_bytes()).expect("written");
     std::fs::write(place.path("nan.npy"), windows(f32::NAN).to_bytes()).expect("written");
@@ -115,6 +116,54 @@ fn a_profile_is_measured() {
         profile["profile"]["features"].as_array().map(Vec::len),
         Some(6)
     );
+}
+
+/// An array of recordings says of the features what the CSV file with the same samples does; it has no labels.
+#[test]
+fn a_profile_is_measured_from_an_array() {
+    let place = Place::new();
+    let line = "training = \"train.csv\"";
+    let manifest = altered(&place, line, "training = \"train.npy\"");
+    let text_of = std::fs::read_to_string(model("train.csv")).expect("the data");
+    let cells = |line: &str| -> Vec<f32> {
+        let cells = line.split(',').skip(2);
+        cells.map(|cell| cell.parse().expect("a number")).collect()
+    };
+    let values: Vec<f32> = text_of.lines().skip(1).flat_map(cells).collect();
+    let write = |shape: &[usize]| {
+        let array = Array::f32(shape, values.clone()).expect("that many values");
+        std::fs::write(place.path("train.npy"), array.to_bytes()).expect("written");
+    };
+    write(&[40, 100, 6]);
+    let of_csv = place.json(&["profile", &model("v1.toml")], 0);
+    let of_npy = place.json(&["profile", &manifest], 0);
+    assert_eq!(of_npy["profile"]["features"], of_csv["profile"]["features"]);
+    for field in ["training_samples", "training_windows", "drift_window"] {
+        assert_eq!(
+            of_npy["summary"][field], of_csv["summary"][field],
+            "{field}"
+        );
+    }
+    assert_eq!(of_npy["summary"]["temperature_fitted"], false, "no labels");
+    assert!(of_npy["summary"]["accuracy"].is_null());
+    // Two dimensions are one recording, so that windows span what were its borders.
+    write(&[4000, 6]);
+    let manifest_of = std::fs::read_to_string(place.path(&manifest)).expect("the manifest");
+    let without = manifest_of.replace("outputs = \"outputs-v1.npy\"", "");
+    assert_ne!(manifest_of, without);
+    std::fs::write(place.path(&manifest), without).expect("written");
+    let flat = place.json(&["profile", &manifest], 0);
+    assert_eq!(flat["summary"]["training_windows"], (4000 - 50) / 10 + 1);
+    // Other columns than features are an error that says what is wanted.
+    write(&[100, 40, 2, 3]);
+    let error = place.error(&["profile", &manifest], 1)["error"].to_string();
+    assert!(
+        error.contains("train.npy") && error.contains("[recordings, samples, 6]"),
+        "{error}"
+    );
+    std::fs::write(place.path("train.npy"), "ax,ay").expect("written");
+    let error = place.error(&["profile", &manifest], 1)["error"].to_string();
+    assert!(error.contains("not an NPY file"), "{error}");
 }
 
 #[test]

@@ -223,6 +223,7 @@ fn completions_know_every_command() {
             assert!(script.contains(word), "{shell}: no {word}");
         }
         let value = place.json(&["completions", shell], 0);
+        snapshot("completions", &value);
         assert_eq!(
             (&value["shell"], &value["script"]),
             (&shell.into(), &script.into())
@@ -268,7 +269,7 @@ fn the_flash_of_a_board_is_for_its_owner_alone() {
             .mode()
             & 0o777
     };
-    place.json(&flash, 0);
+    snapshot("flash", &place.json(&flash, 0));
     assert_eq!(mode(), 0o600);
     // One of before is closed, also where nothing in it changes.
     std::fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("opened");

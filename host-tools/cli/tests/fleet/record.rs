@@ -2,6 +2,7 @@
 
 use crate::board::{Board, empty_slot};
 use crate::common::process::text;
+use crate::common::snapshot;
 use crate::site::Site;
 use edgeward::bundle::golden::Golden;
 use edgeward::bundle::{Bundle, SectionKind};
@@ -69,6 +70,7 @@ fn a_flight_record_is_pulled_listed_shown_and_replayed() {
 
     let answer = board.answers(&place, recorded(&bundle, 0.0));
     let pulled = place.json(&pull, 0);
+    snapshot("record-pull", &pulled);
     answer.join().expect("the board saw one sound command");
     let file = pulled["file"].as_str().expect("a file");
     let records = pulled["records"].as_u64().expect("a count");
@@ -78,11 +80,13 @@ fn a_flight_record_is_pulled_listed_shown_and_replayed() {
     );
     assert_eq!(pulled["device"], Board::NAME);
     let listed = place.json(&["record", "list"], 0);
+    snapshot("record-list", &listed);
     assert_eq!(
         (&listed[0]["file"], &listed[0]["records"]),
         (&file.into(), &records.into())
     );
     let shown = place.json(&["record", "show", file, "--last", "2"], 0);
+    snapshot("record-show", &shown);
     let last = &shown["records"][1];
     assert_eq!(
         (&last["role"], &last["confidence"]),
@@ -90,6 +94,7 @@ fn a_flight_record_is_pulled_listed_shown_and_replayed() {
     );
     assert_eq!(last["what"], "running", "named by the published bundle");
     let replayed = place.json(&["replay", file], 0);
+    snapshot("replay", &replayed);
     let release = &replayed["releases"][0];
     assert_eq!(
         (&release["replayed"], &release["equal"]),
@@ -114,6 +119,7 @@ fn a_flight_record_is_pulled_listed_shown_and_replayed() {
     place.json(&[&pull[..], &["--out", "off.record"]].concat(), 0);
     answer.join().expect("the board saw one sound command");
     let replayed = place.json(&["replay", "off.record"], 1);
+    snapshot("replay-difference", &replayed);
     let difference = &replayed["first_difference"];
     assert_eq!(difference["record"], 1);
     let value = |name: &str| difference[name].as_f64().expect("a number");

@@ -2,6 +2,7 @@
 
 use crate::board::{Board, empty_slot};
 use crate::common::process::PATIENCE;
+use crate::common::snapshot;
 use crate::site::{FLEET, Site};
 use edgeward::bundle::CHUNK_BYTES;
 use edgeward::sync::RolloutState;
@@ -31,6 +32,7 @@ fn a_rollout_is_started_paused_resumed_aborted_and_rolled_back() {
     place.error(&["rollout", "status"], 1);
 
     let started = place.json(&[&start[..], &["--phases", "10%,100%"]].concat(), 0);
+    snapshot("rollout-start", &started);
     assert_eq!(
         (&started["rollout"]["state"], &started["rollout"]["phase"]),
         (&"Running".into(), &0.into())
@@ -47,12 +49,13 @@ fn a_rollout_is_started_paused_resumed_aborted_and_rolled_back() {
     let would = place.json(&["rollout", "pause", "--dry-run"], 0);
     assert_eq!(would["rollout"]["state"], "Paused");
     let paused = place.json(&["rollout", "pause"], 0);
+    snapshot("rollout-pause", &paused);
     assert_eq!(paused["rollout"]["state"], "Paused");
     let second = place.desired();
     assert_eq!(second.state, RolloutState::Paused);
     assert!(second.sequence > first.sequence);
     place.error(&["rollout", "pause"], 1);
-    place.json(&["rollout", "resume"], 0);
+    snapshot("rollout-resume", &place.json(&["rollout", "resume"], 0));
     assert_eq!(place.desired().state, RolloutState::Active);
     place.error(&["rollout", "resume"], 1);
     assert_eq!(
@@ -60,7 +63,7 @@ fn a_rollout_is_started_paused_resumed_aborted_and_rolled_back() {
         0
     );
 
-    place.json(&["rollout", "abort"], 0);
+    snapshot("rollout-abort", &place.json(&["rollout", "abort"], 0));
     assert_eq!(place.desired().state, RolloutState::Aborted);
     let aborted = place.json(&["rollout", "status"], 4);
     assert_eq!(aborted["rollout"]["state"]["Aborted"]["why"], "by hand");
@@ -71,6 +74,7 @@ fn a_rollout_is_started_paused_resumed_aborted_and_rolled_back() {
     let dry = place.json(&["rollback", "--to", "v1.bundle", "--dry-run"], 0);
     assert_eq!(dry["dry_run"], true);
     let back = place.json(&["rollback", "--to", "v1.bundle"], 0);
+    snapshot("rollback", &back);
     assert_eq!(back["rollout"]["plan"]["targets"][0]["counter"], 2);
     let last = place.desired();
     assert_eq!((last.share_per_mille, last.targets[0].counter), (1000, 2));
@@ -109,6 +113,7 @@ fn a_rollout_is_started_paused_resumed_aborted_and_rolled_back() {
     place.error(&["rollback", "--to", "v1.bundle"], 1);
     let out = ["rollback", "--to", "v1.bundle", "--out", "again.bundle"];
     let written = place.json(&out, 0);
+    snapshot("rollback-out", &written);
     assert_eq!(
         (&written["counter"], &written["missing"]),
         (&3.into(), &serde_json::json!([0, 1]))

@@ -9,6 +9,7 @@ mod offers;
 mod site;
 
 use board::Board;
+use common::snapshot;
 use edgeward::bundle::BoardClass;
 use offers::{Key, refused};
 use serde_json::Value;
@@ -85,6 +86,7 @@ fn a_life(site: &Site, image: &str) {
 /// What the board logged is shown in words by the image that it ran, and by no other.
 fn its_log_is_read(site: &Site) {
     let lines = site.lines(&["logs", Board::NAME], 0);
+    snapshot("logs", &Value::Array(lines.clone()));
     let levels = |wanted: &str| lines.iter().filter(|line| line["level"] == wanted).count();
     // It started three times, and each time said so, and who it is.
     let begins = lines.iter().filter(|line| {
