@@ -304,8 +304,11 @@ impl<const F: usize> Contract<F> {
     ) -> Option<usize> {
         let (schema, count) = (&profile.schema, profile.features.len());
         let (newest, newest_ms) = self.stream.newest?;
-        // At the same time as the newest one, it may be a copy of that.
-        let next = sample.sequence == newest.wrapping_add(1) && sample.time_ms > newest_ms;
+        // At the same time as the newest one, it may be a copy of that, unless there is no clock: of a sensor
+        // that delivers several samples a millisecond, most have the time of the one before.
+        let later =
+            sample.time_ms > newest_ms || (sample.time_ms == newest_ms && schema.period_ms == 0);
+        let next = sample.sequence == newest.wrapping_add(1) && later;
         let age_ms = now_ms.saturating_sub(sample.time_ms);
         let fresh = schema.max_age_ms == 0 || age_ms <= u64::from(schema.max_age_ms);
         if !(next && fresh && sample.values.len() == count) {

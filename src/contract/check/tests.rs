@@ -342,9 +342,10 @@ proptest! {
         stuck_run in prop::sample::select(vec![0u16, 1, 2, 3]),
         max_rate in prop::sample::select(vec![f32::INFINITY, 3.0]),
         stays in any::<bool>(),
+        period_ms in prop::sample::select(vec![0u32, 10]),
     ) {
-        alike::<8>(&samples, stuck_run, max_rate, stays)?;
-        alike::<7>(&samples, stuck_run, max_rate, stays)?;
+        alike::<8>(&samples, stuck_run, max_rate, stays, period_ms)?;
+        alike::<7>(&samples, stuck_run, max_rate, stays, period_ms)?;
     }
 }
 
@@ -353,8 +354,10 @@ fn alike<const F: usize>(
     stuck_run: u16,
     max_rate: f32,
     stays: bool,
+    period_ms: u32,
 ) -> Result<(), TestCaseError> {
-    let profile = unlike::<F>(stuck_run, max_rate);
+    let mut profile = unlike::<F>(stuck_run, max_rate);
+    profile.schema.period_ms = period_ms;
     let policy = Policy::standard();
     let mut contracts = [Contract::new(&profile, &policy), Contract::default()];
     let (mut sequence, mut time_ms) = (0u32, 0);
@@ -399,9 +402,10 @@ fn alike<const F: usize>(
         });
         let first = said.next();
         prop_assert_eq!(&first, &said.next());
-        // Under a new number only a copy is a duplicate, and a copy has all values.
+        // Under a new number only a copy is a duplicate: a copy has all values, and a time to tell it by.
         let copy = first.is_some_and(|(check, ..)| check.violations.contains(Kind::Duplicate));
-        prop_assert!(!(new && copy) || len == 6, "{} values", len);
+        let told = len == 6 && period_ms > 0;
+        prop_assert!(!(new && copy) || told, "{} values", len);
     }
     Ok(())
 }
@@ -515,6 +519,38 @@ fn a_sample_that_is_all_right_passes_at_once() {
     assert_eq!(pass(2, &[0.5, 0.0, 1.0, 0.25, 2.0, 9.0]), Some(4));
     assert_eq!(pass(3, &[0.5, 0.0, 9.0, 0.25, 2.0, 2.5]), Some(0));
     assert_eq!(pass(5, &good), None, "one is missing");
+}
+
+/// The same: of several samples a millisecond without a clock, all but with one, which tells copies.
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+#[test]
+fn a_sample_of_the_same_millisecond_passes_at_once_without_a_clock() {
+    let mut profile = unlike::<8>(3, 3.0);
+    for (period_ms, expected) in [(0, Some(6)), (1, None)] {
+        profile.schema.period_ms = period_ms;
+        let mut contract = Contract::new(&profile, &Policy::standard());
+        let mut passed = Vec::new();
+        for (sequence, time_ms) in [(0, 7), (1, 7), (2, 8), (3, 7)] {
+            let sample = Sample {
+                sequence,
+                time_ms,
+                values: &[sequence as f32 / 2.0; 6],
+            };
+            passed.push(contract.pass(&profile, &sample, 8, &mut [0.0; 8]));
+            if passed.last() == Some(&None) {
+                let mut seen = [0.0; 8];
+                contract.check(
+                    &profile,
+                    &Policy::standard(),
+                    &sample,
+                    8,
+                    &mut seen,
+                    &mut |_| {},
+                );
+            }
+        }
+        assert_eq!(passed, [None, expected, Some(6), None]);
+    }
 }
 
 /// The same: one value that is missing does not slow down all behind it.
