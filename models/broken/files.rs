@@ -38,6 +38,8 @@ pub enum Expected {
     Onnx(&'static str),
     /// That of a TFLite file.
     Tflite(Is),
+    /// That of an operator, once an ONNX file has been read.
+    Operator(Is),
 }
 
 /// All of them. No two have the same name.
@@ -70,10 +72,29 @@ pub fn all() -> Vec<File> {
             files.push(file(what, "tflite", bytes, contradicts, expected, words));
         }
     }
+    files.push(overflow());
     files.extend(cut());
     let names: BTreeSet<_> = files.iter().map(|file| &file.name).collect();
     assert_eq!(names.len(), files.len(), "two files have one name");
     files
+}
+
+/// Scales each of which is a number, and whose product is none that a kernel multiplies by.
+fn overflow() -> File {
+    let mut graph = onnx::sound();
+    let weights = graph.initializers.iter_mut().find(|it| it.name == "ws");
+    weights.expect("the sound model has them").floats = vec![3e38; 3];
+    let expected = Expected::Operator(Is::Quantization);
+    let bytes = onnx::bytes(graph);
+    let what = "a multiplier that overflows";
+    file(
+        what,
+        "onnx",
+        bytes,
+        false,
+        expected,
+        &["Conv", "\"w\"", "factor of 6"],
+    )
 }
 
 /// Sound files that end too early, or are something else.

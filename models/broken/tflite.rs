@@ -58,6 +58,10 @@ pub const INCONSISTENT: &[Case] = &[
         &["CONV_2D"]),
     ("weights of three axes", |m| m.tensors[1].shape = vec![3, 9, 2], Is::Shape,
         &["CONV_2D", "filter", "four axes"]),
+    ("a window larger than the image", |m| {
+        m.tensors[0].shape = vec![1, 1, 1, 2];
+        m.operators[0].options[0].1 = byte(1);
+    }, Is::Inconsistent, &["CONV_2D", "larger than its input"]),
     ("an output of another shape", |m| m.tensors[3].shape = vec![1, 4, 4, 4], Is::Inconsistent,
         &["CONV_2D", "[1, 4, 4, 4]", "[1, 4, 4, 3]"]),
     ("a softmax that changes its shape", |m| m.tensors[4].shape = vec![1, 48], Is::Inconsistent,

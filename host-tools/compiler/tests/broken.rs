@@ -53,7 +53,7 @@ fn lacks(file: &File, error: &CompileError) -> Option<&'static str> {
                 _ => Some("why, or what to do"),
             }
         }
-        (Expected::Tflite(is), error) if kind(error) == is => {
+        (Expected::Tflite(is) | Expected::Operator(is), error) if kind(error) == is => {
             let advised = match error {
                 CompileError::Refused(refusal) => {
                     // How many tensors lie at a border is about none of them.

@@ -46,7 +46,8 @@ fn judged(file: &File, bytes: &[u8], import: &Import, said: &mut String) -> Opti
         error,
         CompileError::Refused(_) | CompileError::TooLarge { .. }
     );
-    if matches!(file.expected, Expected::Tflite(_)) && !sound {
+    let after = matches!(file.expected, Expected::Tflite(_) | Expected::Operator(_));
+    if after && !sound {
         return Some("an error: it contradicts itself");
     }
     lack

@@ -60,7 +60,7 @@ impl Importer {
             }
         };
         let data = in_turn(&parts, run);
-        let weights = self.weight_tensor(context, shape, data, weights.scales, axis);
+        let weights = self.weight_tensor(weights, shape, data, axis);
         Ok(Pending {
             name: context.place.into(),
             kind,
@@ -74,19 +74,18 @@ impl Importer {
     /// Symmetric int8 weights as the graph has them.
     fn weight_tensor(
         &mut self,
-        context: &Context<'_>,
+        weights: Weights,
         shape: Vec<usize>,
         data: Vec<u8>,
-        scales: Vec<f32>,
         axis: usize,
     ) -> TensorId {
         self.constant_tensor(Tensor {
-            name: context.name(1).into(),
+            name: weights.name,
             shape,
             dtype: DType::I8,
             quantization: Some(Quantization {
-                zero_points: vec![0; scales.len()],
-                scales,
+                zero_points: vec![0; weights.scales.len()],
+                scales: weights.scales,
                 axis,
             }),
             data: Some(data),
@@ -282,7 +281,7 @@ impl Importer {
         let tensor = self.repeated(tensor, form.dims.len() - 1, parts.len(), context.place);
         let shape = vec![outputs, inputs * parts.len()];
         let data = in_turn(&parts, inputs);
-        let weights = self.weight_tensor(context, shape, data, weights.scales, 0);
+        let weights = self.weight_tensor(weights, shape, data, 0);
         let ones = weights_axes.saturating_sub(form.dims.len());
         let mut dims = vec![1; ones];
         dims.extend(&form.dims);

@@ -18,6 +18,8 @@ pub(super) const SYMMETRIC: &str = "export the weights symmetric: int8 with zero
 
 /// Weights in the file's order.
 pub(super) struct Weights {
+    /// Their name in the file.
+    pub(super) name: String,
     pub(super) shape: Vec<usize>,
     /// Distances from the zero point, -255 to 255.
     pub(super) data: Vec<i16>,
@@ -53,6 +55,7 @@ impl Weights {
             (int - i64::from(zero.copied().unwrap_or(0))) as i16
         };
         Ok(Self {
+            name: name.into(),
             shape: constant.shape.clone(),
             data: ints.iter().enumerate().map(distance).collect(),
             scales: quantization.scales.clone(),
