@@ -16,9 +16,10 @@ const MODELS: [&str; 5] = [
     "str_ww_ref_model",
 ];
 
-/// Runs a program on each row of inputs and compares with the rows of outputs.
-fn check(model: &str, archive: &str, options: &Options) {
-    let Some(corpus) = corpus() else { return };
+/// Runs a program on each row of inputs and compares with the rows of outputs: how many there are, two at
+/// least; `None` without a corpus.
+fn check(model: &str, archive: &str, options: &Options) -> Option<usize> {
+    let corpus = corpus()?;
     let models = corpus.join("models");
     let bytes = std::fs::read(models.join(format!("{model}.tflite"))).unwrap();
     let compiled = compile(&bytes, options).unwrap_or_else(|error| panic!("{model}: {error}"));
@@ -28,7 +29,13 @@ fn check(model: &str, archive: &str, options: &Options) {
     let mut arena = Aligned::zeros(header.arena_bytes as usize);
     let golden = read_npz(&models.join(archive));
     let (inputs, outputs) = (&golden["input"], &golden["output"]);
-    assert_eq!(inputs.shape[0], outputs.shape[0]);
+    let rows = inputs.shape[0];
+    assert_eq!(outputs.shape[0], rows);
+    assert_eq!(
+        (inputs.rows().count(), outputs.rows().count()),
+        (rows, rows)
+    );
+    assert!(rows >= 2, "{archive} has {rows} rows");
     for (row, (input, output)) in inputs.rows().zip(outputs.rows()).enumerate() {
         assert_eq!(input.len(), header.input_len as usize);
         let start = header.input as usize;
@@ -51,6 +58,7 @@ fn check(model: &str, archive: &str, options: &Options) {
             "{model}, row {row} of {archive}: (ours, TFLM's) {differ:?}"
         );
     }
+    Some(rows)
 }
 
 #[test]
@@ -100,6 +108,7 @@ fn golden_rows_of_all_models_in_disjoint_arenas() {
 #[test]
 fn five_hundred_recordings_of_keywords() {
     for options in [Options::mcu(Layout::Natural), Options::linux()] {
-        check("kws_ref_model", "kws_ref_model.real.npz", &options);
+        let rows = check("kws_ref_model", "kws_ref_model.real.npz", &options);
+        assert!(rows.is_none_or(|rows| rows == 500), "{rows:?} recordings");
     }
 }

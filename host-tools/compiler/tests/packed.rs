@@ -17,11 +17,15 @@ use edgeward::program::kernels::packed::Isa;
 use edgeward_compiler::{Options, compile, compile_graph};
 use npz::read_npz;
 
-fn check(model: &str, archive: &str) {
-    let Some(corpus) = corpus() else { return };
+/// How many rows of an archive were compared, two at least; `None` without a corpus.
+fn check(model: &str, archive: &str) -> Option<usize> {
+    let corpus = corpus()?;
     let models = corpus.join("models");
     let bytes = std::fs::read(models.join(format!("{model}.tflite"))).unwrap();
     let golden = read_npz(&models.join(archive));
+    let count = golden["input"].rows().count();
+    assert_eq!(golden["output"].rows().count(), count);
+    assert!(count >= 2, "{archive} has {count} rows");
     for options in [Options::linux(), Options::mcu(Layout::Natural)] {
         let compiled = compile(&bytes, &options).unwrap_or_else(|error| panic!("{error}"));
         for isa in Isa::available() {
@@ -38,6 +42,7 @@ fn check(model: &str, archive: &str) {
             }
         }
     }
+    Some(count)
 }
 
 #[test]
@@ -55,7 +60,8 @@ fn golden_rows_of_all_models() {
 
 #[test]
 fn five_hundred_recordings_of_keywords() {
-    check("kws_ref_model", "kws_ref_model.real.npz");
+    let rows = check("kws_ref_model", "kws_ref_model.real.npz");
+    assert!(rows.is_none_or(|rows| rows == 500), "{rows:?} recordings");
 }
 
 #[test]
