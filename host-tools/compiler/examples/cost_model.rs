@@ -26,8 +26,9 @@ struct Sample {
     predicted: f64,
 }
 
-/// Kernels' ways of which the programs called `way-` are there to have some.
-const WAYS: [(&str, &str); 21] = [
+/// Kernels' ways of which the programs called `way-` are there to have some: those that docs/PROGRAM.md tells
+/// among them.
+const WAYS: [(&str, &str); 51] = [
     ("Add portable", "element"),
     ("Add portable", "repeated"),
     ("Mul portable", "element"),
@@ -40,15 +41,45 @@ const WAYS: [(&str, &str); 21] = [
     ("Conv wide", "long output"),
     ("Conv wide", "portable sum"),
     ("Conv apart", "clamp"),
+    ("Conv apart", "long output"),
     ("Conv apart", "moved product"),
     ("Conv apart", "portable sum"),
+    ("Conv apart", "product of a single"),
+    ("Conv apart", "single's tile"),
     ("Conv apart", "sum"),
+    ("Copy", "element"),
+    ("Copy", "row"),
+    ("Copy of rows", "element"),
+    ("Copy of rows", "row"),
     ("Dense", "long output"),
+    ("Dense apart", "long output"),
     ("Dense apart", "product"),
+    ("Dense apart", "tile"),
+    ("Dense portable", "output"),
+    ("Dense portable", "product"),
+    ("Dense portable", "tile"),
     ("Depthwise", "long group"),
+    ("Depthwise portable", "output"),
+    ("Depthwise portable", "product"),
     ("Depthwise sliding", "clamp"),
     ("Depthwise sliding apart", "block"),
+    ("Depthwise sliding apart", "channel"),
     ("Depthwise sliding apart", "clamp"),
+    ("Depthwise sliding apart", "long output"),
+    ("Fill", "element"),
+    ("Lookup", "element"),
+    ("Mean", "channel"),
+    ("Mean", "element"),
+    ("Pool maximum", "group"),
+    ("Pool maximum", "output"),
+    ("Pool maximum", "tap"),
+    ("Pool portable", "output"),
+    ("Pool portable", "row"),
+    ("Pool portable", "tap"),
+    ("Pool portable", "tried row"),
+    ("Pool portable", "tried tap"),
+    ("Softmax", "element"),
+    ("Softmax", "row"),
 ];
 
 /// Costs by kernel and term.

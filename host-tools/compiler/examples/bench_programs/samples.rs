@@ -57,6 +57,17 @@ pub fn all() -> Vec<Sample> {
         };
         graphs.push((graph, Doubt::Sums));
     }
+    for _ in 0..8 {
+        graphs.push((averages(&mut random), Doubt::None));
+    }
+    for _ in 0..8 {
+        let inputs = pick(&mut random, 1, 30) * 2 + 1;
+        let outputs = pick(&mut random, 1, inputs - 1);
+        graphs.push((
+            at_the_end(pick(&mut random, 1, 40), inputs, outputs),
+            Doubt::None,
+        ));
+    }
     let named = graphs.into_iter().enumerate();
     named
         .map(|(index, (graph, doubt))| (format!("fit-{index:02}"), graph, doubt))
@@ -76,6 +87,13 @@ pub fn ways() -> Vec<Sample> {
         ("unproven-dense", vectors(&mut random), Doubt::Sums),
         ("long", threes(&mut random), Doubt::Tiles),
         ("long-dense", vectors(&mut random), Doubt::Tiles),
+        ("rest", rest(&mut random), Doubt::None),
+        ("rest-short", rest_of_short_rows(), Doubt::None),
+        ("mean", mean_of_channels(), Doubt::None),
+        ("shares", shares(), Doubt::None),
+        ("portable", portable_windows(&mut random), Doubt::None),
+        ("portable-dense", at_the_end(1, 45, 30), Doubt::None),
+        ("portable-outputs", at_the_end(99, 3, 2), Doubt::None),
     ];
     all.into_iter()
         .map(|(name, graph, doubt)| (format!("way-{name}"), graph, doubt))
@@ -248,6 +266,78 @@ fn portable(random: &mut Random) -> Graph {
     pool(&mut it, [rows, 256 / rows + 1 + width / 2], 1, false);
     offset(&mut it, random);
     it.classify(pick(random, 3, 20))
+}
+
+/// What is portable on every board, and a maximum: many elements in long rows, so that those cost most.
+fn rest(random: &mut Random) -> Graph {
+    let mut it = Builder::new(&[1, 24, 26, 32]);
+    unary(&mut it, Unary::HardSwish);
+    pad(&mut it);
+    transpose(&mut it, [0, 2, 1, 3]);
+    pool(&mut it, [5, pick(random, 4, 6)], 1, true);
+    pool(&mut it, [3, 2], 2, true);
+    transpose(&mut it, [0, 3, 1, 2]);
+    transpose(&mut it, [0, 2, 3, 1]);
+    mean(&mut it);
+    it.softmax();
+    it.finish()
+}
+
+/// The same with many short rows, which cost more than their elements.
+fn rest_of_short_rows() -> Graph {
+    let mut it = Builder::new(&[1, 60, 2, 30]);
+    transpose(&mut it, [0, 1, 3, 2]);
+    transpose(&mut it, [0, 2, 1, 3]);
+    // Of one tap, a window's pixels and channels cost most.
+    pool(&mut it, [1, 1], 1, true);
+    it.finish()
+}
+
+/// A mean of few pixels.
+fn mean_of_channels() -> Graph {
+    let mut it = Builder::new(&[1, 2, 2, 450]);
+    mean(&mut it);
+    it.finish()
+}
+
+/// Shares of some classes each.
+fn shares() -> Graph {
+    let mut it = Builder::new(&[1, 12, 10, 7]);
+    it.softmax();
+    it.finish()
+}
+
+/// Windows that no fast kernel takes: of many taps and of one, wide and tall ones beyond the image.
+fn portable_windows(random: &mut Random) -> Graph {
+    let [height, width] = [pick(random, 8, 12), pick(random, 8, 12)];
+    let mut it = Builder::new(&[1, height, width, 3]);
+    it.depthwise_of([3, 3], 1, 3, true);
+    it.depthwise_of([1, 1], 1, 2, false);
+    pool(&mut it, [17, 16], 1, false);
+    pool(&mut it, [1, pick(random, 280, 320)], 1, false);
+    pool(&mut it, [pick(random, 280, 320), 1], 1, false);
+    it.finish()
+}
+
+/// Averages of more taps than the fast kernel counts, wide and tall, most of them beyond the image.
+fn averages(random: &mut Random) -> Graph {
+    let [height, width] = [pick(random, 4, 9), pick(random, 4, 9)];
+    let mut it = Builder::new(&[1, height, width, pick(random, 1, 5)]);
+    pool(&mut it, [pick(random, 256, 400), 1], 1, false);
+    pool(&mut it, [1, pick(random, 256, 400)], 1, false);
+    let rows = pick(random, 9, 40);
+    pool(&mut it, [rows, 256 / rows + 1], 1, false);
+    it.finish()
+}
+
+/// A dense layer whose input ends with the arena, and with no whole word.
+fn at_the_end(rows: usize, inputs: usize, outputs: usize) -> Graph {
+    let mut it = Builder::new(&[1, inputs]);
+    let from = it.here;
+    let to = it.dense(inputs, outputs, true);
+    it.graph.tensors[from.0].shape = vec![1, rows, inputs];
+    it.graph.tensors[to.0].shape = vec![1, rows, outputs];
+    it.finish()
 }
 
 /// A constant a channel added to the current activation.

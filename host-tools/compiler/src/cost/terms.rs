@@ -31,7 +31,16 @@ pub fn terms(program: &Program<'_>, op: &Op) -> Terms {
         }
         Op::Depthwise(it) => depthwise(program, op, it),
         Op::Dense(it) if !whole(program, it) => {
-            portable(op, u64::from(it.rows) * u64::from(it.outputs))
+            // Outputs are computed four at a time, the last ones with others beside them.
+            let rows = f64::from(it.rows);
+            let tiles = rows * f64::from(it.outputs.div_ceil(4));
+            let counts = vec![
+                ("call", 1.0),
+                ("tile", tiles),
+                ("product", tiles * 4.0 * f64::from(it.inputs)),
+                ("output", rows * f64::from(it.outputs)),
+            ];
+            ("Dense portable", counts)
         }
         Op::Dense(it) => dense(program, it),
         Op::Add(it) => elements::add(it),
@@ -70,18 +79,6 @@ fn whole(program: &Program<'_>, op: &Dense) -> bool {
     let (rows, inputs) = (u64::from(op.rows), u64::from(op.inputs));
     let end = u64::from(op.input) + (rows - 1) * inputs + inputs.next_multiple_of(4);
     end <= u64::from(program.header().arena_bytes)
-}
-
-fn portable(op: &Op, outputs: u64) -> Counts {
-    let kernel = match op {
-        Op::Dense(_) => "Dense portable",
-        _ => "Depthwise portable",
-    };
-    let counts = vec![
-        ("product", multiplications(op) as f64),
-        ("output", outputs as f64),
-    ];
-    (kernel, counts)
 }
 
 pub(super) const fn clamps(quantizer: &Quantizer) -> bool {
@@ -302,7 +299,11 @@ impl Axis {
 fn depthwise(program: &Program<'_>, op: &Op, it: &Depthwise) -> Counts {
     let outputs = it.output.bytes();
     if it.multiplier != 1 {
-        return portable(op, outputs);
+        let counts = vec![
+            ("product", multiplications(op) as f64),
+            ("output", outputs as f64),
+        ];
+        return ("Depthwise portable", counts);
     }
     let flags = flags(program, it.channels, 0);
     let (kernel, mut counts) = match Slices::of(it) {
@@ -408,14 +409,15 @@ fn pool(op: &Pool) -> Counts {
     let (_, columns) = Axis::columns(&op.input, &op.window).count(op.output.width);
     let taps = u64::from(op.window.kernel_h) * u64::from(op.window.kernel_w);
     if op.maximum == 0 && taps > 255 {
-        // Every tap is looked at, also where it lies outside the input.
+        // Every row is looked at, also where it lies outside the input, and every tap of those inside.
         let each = f64::from(channels);
         let outputs = pixels * each;
-        let row = f64::from(op.output.width) * f64::from(op.window.kernel_w) * each;
+        let row = f64::from(op.output.width) * each;
         let counts = vec![
             ("output", outputs),
-            ("row", outputs * f64::from(op.window.kernel_h)),
-            ("tried tap", rows * row),
+            ("tried row", outputs * f64::from(op.window.kernel_h)),
+            ("row", rows * row),
+            ("tried tap", rows * row * f64::from(op.window.kernel_w)),
             ("tap", rows * columns * each),
         ];
         return ("Pool portable", counts);
