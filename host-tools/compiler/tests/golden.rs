@@ -7,6 +7,7 @@ use common::corpus;
 use edgeward::program::{Aligned, Layout, Portable, Program};
 use edgeward_compiler::{Options, compile};
 use npz::read_npz;
+use std::path::Path;
 
 const MODELS: [&str; 5] = [
     "kws_ref_model",
@@ -87,6 +88,47 @@ fn arenas_stay_within_their_budgets() {
             (plan.bound_bytes..=budget).contains(&plan.arena_bytes),
             "{model}: {plan:?}"
         );
+    }
+}
+
+/// A number with its thousands apart.
+fn thousands(number: u64) -> String {
+    match number {
+        0..1000 => number.to_string(),
+        _ => format!("{},{:03}", thousands(number / 1000), number % 1000),
+    }
+}
+
+#[test]
+fn the_documentation_tells_the_arenas_as_they_are_planned() {
+    let Some(corpus) = corpus() else { return };
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/PROGRAM.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let names = [
+        "keyword spotting",
+        "visual wake words",
+        "image classification",
+        "anomaly detection",
+        "wake word, streaming",
+    ];
+    for (model, name) in MODELS.into_iter().zip(names) {
+        let bytes = std::fs::read(corpus.join(format!("models/{model}.tflite"))).unwrap();
+        let compiled = compile(&bytes, &Options::mcu(Layout::CortexM)).unwrap();
+        let plan = &compiled.report.plan;
+        let above = (plan.arena_bytes - plan.bound_bytes) as f64 * 100.0;
+        let above = match above / plan.bound_bytes as f64 {
+            0.0 => "0".to_owned(),
+            percent => format!("{percent:.1} %"),
+        };
+        let [arena, bound, live, greedy] = [
+            plan.arena_bytes,
+            plan.bound_bytes,
+            plan.live_bytes,
+            plan.greedy_bytes,
+        ]
+        .map(thousands);
+        let row = format!("| {name} | {arena} | {bound} | {above} | {live} | {greedy} |");
+        assert!(page.contains(&row), "docs/PROGRAM.md lacks {row}");
     }
 }
 
