@@ -12,12 +12,12 @@ use crate::profile::{Profile, Schema};
 /// caught up with itself.
 const RESYNC_AFTER: u8 = 8;
 
-/// Features that are looked at one by one before fours are tried again: the four with something to say about
-/// one of them. All, where there are no fours.
+/// Features that are looked at closely before it is tried again to let them pass: the four with something to say
+/// about one of them; where there are no fours, the one.
 const ALONE: usize = if cfg!(all(target_arch = "x86_64", target_feature = "sse2")) {
     4
 } else {
-    usize::MAX
+    1
 };
 
 /// What the contract remembers of the stream as a whole.
@@ -275,10 +275,7 @@ impl<const F: usize> Contract<F> {
             self.memory.is_for(&profile.features, policy.z_limit),
             "another profile or policy than the contract was made for"
         );
-        #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-        let passed = self.pass(profile, sample, now_ms, values_out);
-        #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
-        let passed = None;
+        let passed = self.pass(profile, policy, sample, now_ms, values_out);
         if passed == Some(profile.features.len()) {
             return SampleCheck::FINE;
         }
@@ -293,11 +290,11 @@ impl<const F: usize> Contract<F> {
     /// Takes in the next sample of the stream and as many of its values, from the first on, as can be
     /// seen at once to be all right: says how many. `None` where the sample is not simply the next
     /// one, of which nothing has been taken in then.
-    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
     #[inline(always)]
     fn pass<const C: usize>(
         &mut self,
         profile: &Profile<F, C>,
+        policy: &Policy,
         sample: &Sample<'_>,
         now_ms: u64,
         values_out: &mut [f32; F],
@@ -316,12 +313,31 @@ impl<const F: usize> Contract<F> {
         }
         self.stream.newest = Some((sample.sequence, sample.time_ms));
         self.stream.behind = 0;
-        Some(self.memory.pass(0, sample.values, values_out))
+        Some(self.pass_from(0, profile, policy, sample.values, values_out))
     }
 
-    /// What [`check`](Self::check) does with a sample that has not passed, from the first four on that has
-    /// not. Apart from it, so that a sample that is all right needs little code.
-    #[cfg_attr(all(target_arch = "x86_64", target_feature = "sse2"), cold)]
+    /// As [`Memory::pass`].
+    #[inline(always)]
+    fn pass_from<const C: usize>(
+        &mut self,
+        at: usize,
+        profile: &Profile<F, C>,
+        policy: &Policy,
+        values: &[f32],
+        values_out: &mut [f32; F],
+    ) -> usize {
+        #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+        let _ = (profile, policy);
+        #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+        return self.memory.pass(at, values, values_out);
+        #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
+        self.memory
+            .pass_by_ones(at, &profile.features, policy.z_limit, values, values_out)
+    }
+
+    /// What [`check`](Self::check) does with a sample that has not passed, from the first feature (or four of
+    /// them) on that has not. Apart from it, so that a sample that is all right needs little code.
+    #[cold]
     #[inline(never)]
     fn check_closely<const C: usize>(
         &mut self,
@@ -346,9 +362,8 @@ impl<const F: usize> Contract<F> {
                 *out = self.check_one(profile, index, value, adjacent, &mut judge);
             }
             at = at.saturating_add(ALONE);
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
             if adjacent {
-                at = self.memory.pass(at, sample.values, values_out);
+                at = self.pass_from(at, profile, judge.policy, sample.values, values_out);
             }
         }
         judge.conclude()

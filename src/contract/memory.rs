@@ -111,6 +111,56 @@ impl Past {
     }
 }
 
+/// The memory of any number of features, by field, and where values are copied to. What depends on no number is
+/// compiled in this crate, for speed; the rest in that of a board, for size.
+#[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "sse2"))))]
+struct Fields<'a> {
+    last: &'a mut [f32],
+    held: &'a mut [f32],
+    previous: &'a mut [f32],
+    run: &'a mut [u32],
+    copy: &'a mut [f32],
+}
+
+#[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "sse2"))))]
+impl Fields<'_> {
+    /// See [`Memory::pass`].
+    #[inline(never)]
+    fn pass(self, at: usize, features: &[FeatureProfile], z_limit: f32, values: &[f32]) -> usize {
+        // All as long as the shortest, so that nothing is checked for each value.
+        let n = values.len().min(features.len()).min(self.run.len());
+        let (values, features, run) = (&values[..n], &features[..n], &mut self.run[..n]);
+        let (last, held) = (&mut self.last[..n], &mut self.held[..n]);
+        let (previous, copy) = (&mut self.previous[..n], &mut self.copy[..n]);
+        for index in at..n {
+            let (value, feature) = (values[index], &features[index]);
+            // NaN passes these but the first, so that a feature without a previous value has no rate.
+            let wrong = !value.is_finite()
+                || value < feature.min
+                || value > feature.max
+                || libm::fabsf(value - feature.mean) > z_limit * feature.sd
+                || libm::fabsf(value - previous[index]) > feature.max_rate;
+            if wrong {
+                return index;
+            }
+            let longer = match value == last[index] {
+                true => (run[index] + 1).min(LONGEST_RUN),
+                false => 1,
+            };
+            let stuck = feature.stuck_run > 0 && longer >= u32::from(feature.stuck_run);
+            if stuck {
+                return index;
+            }
+            run[index] = longer;
+            last[index] = value;
+            held[index] = value;
+            previous[index] = value;
+            copy[index] = value;
+        }
+        n
+    }
+}
+
 /// What a value turned out to be.
 pub(super) struct Found {
     /// What is wrong with it.
@@ -241,6 +291,27 @@ impl<const F: usize> Memory<F> {
         }
     }
 
+    /// As [`pass`](Self::pass), one feature after the other: where there are no vectors.
+    #[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "sse2"))))]
+    #[inline]
+    pub(super) fn pass_by_ones(
+        &mut self,
+        at: usize,
+        features: &[FeatureProfile],
+        z_limit: f32,
+        values: &[f32],
+        copy: &mut [f32; F],
+    ) -> usize {
+        let fields = Fields {
+            last: &mut self.last,
+            held: &mut self.held,
+            previous: &mut self.previous,
+            run: &mut self.run,
+            copy,
+        };
+        fields.pass(at, features, z_limit, values)
+    }
+
     /// Takes in one feature's value.
     #[inline]
     pub(super) fn take(
@@ -283,5 +354,69 @@ impl<const F: usize> Memory<F> {
         self.held[index] = past.held;
         self.previous[index] = past.previous;
         self.run[index] = past.run;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::MISSING;
+    use crate::testing;
+    use proptest::prelude::*;
+
+    /// Values that repeat, and some that are outside, far from the mean or none at all.
+    fn value() -> impl Strategy<Value = f32> {
+        prop_oneof![
+            12 => prop::sample::select(vec![-9.5f32, -1.0, -0.0, 0.0, 1.0, 2.0, 9.5]),
+            1 => -20.0f32..20.0,
+            1 => any::<f32>(),
+            1 => prop::sample::select(vec![MISSING, f32::INFINITY, f32::MAX]),
+        ]
+    }
+
+    proptest! {
+        /// Features that pass are those of which a close look finds nothing to say, up to the first of which it
+        /// does; and what is remembered of them is the same.
+        #[test]
+        fn what_passes_is_that_of_which_there_is_nothing_to_say(
+            samples in prop::collection::vec((prop::array::uniform5(value()), 0usize..7), 1..40),
+            stuck_run in 0u16..4,
+            max_rate in prop::sample::select(vec![f32::INFINITY, 3.0]),
+            z_limit in prop::sample::select(vec![1.5f32, 3.0]),
+        ) {
+            let features: [_; 5] = core::array::from_fn(|index| {
+                let mut feature = testing::feature("f");
+                let own = index as f32;
+                (feature.min, feature.max) = (-10.0 + own, 10.0 - own / 2.0);
+                (feature.mean, feature.sd) = (own / 3.0, 1.0 + own * own);
+                (feature.max_rate, feature.stuck_run) = (max_rate - own / 4.0, stuck_run);
+                feature
+            });
+            let [mut quick, mut close] = [(); 2].map(|()| Memory::<6>::new(&features, z_limit));
+            for (values, from) in &samples {
+                let mut copy = [0.5; 6];
+                let mut at = *from;
+                while at < values.len() {
+                    let first = at;
+                    at = quick.pass_by_ones(at, &features, z_limit, values, &mut copy);
+                    prop_assert!(first <= at && at <= values.len());
+                    for index in first..at {
+                        let found =
+                            close.take(index, &features[index], z_limit, values[index], true);
+                        prop_assert!(found.violations == ViolationSet::EMPTY && !found.filled);
+                        prop_assert_eq!(copy[index].to_bits(), values[index].to_bits());
+                    }
+                    if let Some(&value) = values.get(at) {
+                        for memory in [&mut quick, &mut close] {
+                            let found = memory.take(at, &features[at], z_limit, value, true);
+                            prop_assert!(found.violations != ViolationSet::EMPTY || found.filled);
+                        }
+                        at += 1;
+                    }
+                    prop_assert_eq!(format!("{quick:?}"), format!("{close:?}"));
+                }
+                prop_assert_eq!(copy[5], 0.5);
+            }
+        }
     }
 }

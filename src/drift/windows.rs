@@ -5,6 +5,7 @@ mod four;
 
 use super::{Moments, Window, bin_of, deviation};
 use crate::profile::{BINS, FeatureProfile};
+use core::ops::Range;
 
 /// A [`Window`] of each feature, by field rather than by feature: so a processor with vectors adds to
 /// four features at once. What comes out is the same to the bit. Aligned for that.
@@ -95,8 +96,28 @@ impl<const F: usize> Windows<F> {
             }
         }
         #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
-        for (index, (feature, &value)) in features.iter().zip(values).enumerate() {
-            self.push_one(index, feature, value);
+        self.push_by_ones(0..features.len(), features, values);
+    }
+
+    /// Adds the values of features in a range, one after the other.
+    fn push_by_ones(
+        &mut self,
+        range: Range<usize>,
+        features: &[FeatureProfile],
+        values: &[f32; F],
+    ) {
+        self.fields().push(range, features, values);
+    }
+
+    fn fields(&mut self) -> Fields<'_> {
+        Fields {
+            center: &self.center,
+            bins: &mut self.bins,
+            n: &mut self.n,
+            mean: &mut self.mean,
+            m2: &mut self.m2,
+            min: &mut self.min,
+            max: &mut self.max,
         }
     }
 
@@ -118,21 +139,56 @@ impl<const F: usize> Windows<F> {
             m2: self.m2[index],
         }
     }
+}
 
-    /// Adds one feature's value.
-    #[inline]
-    fn push_one(&mut self, index: usize, feature: &FeatureProfile, value: f32) {
-        if !value.is_finite() {
-            return;
+/// The windows of any number of features, by field. What depends on no number is compiled in this crate, for
+/// speed; the rest in that of a board, for size.
+struct Fields<'a> {
+    center: &'a [f32],
+    bins: &'a mut [[u16; BINS]],
+    n: &'a mut [u32],
+    mean: &'a mut [f32],
+    m2: &'a mut [f32],
+    min: &'a mut [f32],
+    max: &'a mut [f32],
+}
+
+impl Fields<'_> {
+    /// See [`Windows::push_by_ones`].
+    #[inline(never)]
+    fn push(self, range: Range<usize>, features: &[FeatureProfile], values: &[f32]) {
+        // All as long as the shortest, so that nothing is checked for each value.
+        let len = range
+            .end
+            .min(features.len())
+            .min(values.len())
+            .min(self.n.len());
+        let (features, values, center) = (&features[..len], &values[..len], &self.center[..len]);
+        let (bins, n) = (&mut self.bins[..len], &mut self.n[..len]);
+        let (mean, m2) = (&mut self.mean[..len], &mut self.m2[..len]);
+        let (min, max) = (&mut self.min[..len], &mut self.max[..len]);
+        for index in range.start..len {
+            let (feature, value) = (&features[index], values[index]);
+            if !value.is_finite() {
+                continue;
+            }
+            let count = &mut bins[index][bin_of(&feature.edges, value)];
+            *count = count.saturating_add(1);
+            let mut moments = Moments {
+                n: n[index],
+                mean: mean[index],
+                m2: m2[index],
+            };
+            moments.push(deviation(value, center[index]));
+            (n[index], mean[index], m2[index]) = (moments.n, moments.mean, moments.m2);
+            // A store only where there is something new.
+            if value < min[index] {
+                min[index] = value;
+            }
+            if value > max[index] {
+                max[index] = value;
+            }
         }
-        let count = &mut self.bins[index][bin_of(&feature.edges, value)];
-        *count = count.saturating_add(1);
-        let mut moments = self.moments(index);
-        moments.push(deviation(value, self.center[index]));
-        (self.n[index], self.mean[index], self.m2[index]) = (moments.n, moments.mean, moments.m2);
-        let (min, max) = (&mut self.min[index], &mut self.max[index]);
-        *min = if value < *min { value } else { *min };
-        *max = if value > *max { value } else { *max };
     }
 }
 

@@ -114,7 +114,7 @@ impl<const C: usize> Guard<C> {
             .probabilities
             .get_mut(..output.len())
             .ok_or(InferenceError::Output)?;
-        let reading = prediction::read(profile, output, probabilities)?;
+        let reading = prediction::read(profile.kind, profile.temperature, output, probabilities)?;
 
         let window = &mut self.window;
         window.inferences = window.inferences.saturating_add(1);

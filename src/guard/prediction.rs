@@ -2,7 +2,7 @@
 
 use super::softmax::softmax;
 use crate::engine::EngineError;
-use crate::profile::{OutputKind, OutputProfile};
+use crate::profile::OutputKind;
 
 /// Why there is no prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,9 +72,11 @@ pub(super) struct Reading {
 
 /// Reads an output, and writes its calibrated probabilities.
 ///
-/// `probabilities` must be as long as `output`.
-pub(super) fn read<const C: usize>(
-    profile: &OutputProfile<C>,
+/// `probabilities` must be as long as `output`. Of the profile it takes what depends on no number of outputs: so
+/// it is compiled in this crate, for speed, and not in that of a board, for size.
+pub(super) fn read(
+    kind: OutputKind,
+    temperature: f32,
     output: &[f32],
     probabilities: &mut [f32],
 ) -> Result<Reading, InferenceError> {
@@ -82,8 +84,7 @@ pub(super) fn read<const C: usize>(
     if output.iter().any(|x| !x.is_finite()) {
         return Err(InferenceError::Output);
     }
-    let temperature = profile.temperature;
-    let entropy = match profile.kind {
+    let entropy = match kind {
         OutputKind::Logits => softmax(output, temperature, probabilities),
         OutputKind::Probabilities if temperature == 1.0 => {
             for (out, &x) in probabilities.iter_mut().zip(output) {
@@ -143,17 +144,14 @@ fn normalize(probabilities: &mut [f32]) -> Result<(), InferenceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::output_profile;
 
     fn read_all(
         kind: OutputKind,
         temperature: f32,
         output: &[f32],
     ) -> Result<(Reading, [f32; 3]), InferenceError> {
-        let mut profile = output_profile::<3>(kind);
-        profile.temperature = temperature;
         let mut probabilities = [0.0; 3];
-        let reading = read(&profile, output, &mut probabilities)?;
+        let reading = read(kind, temperature, output, &mut probabilities)?;
         Ok((reading, probabilities))
     }
 
@@ -203,7 +201,6 @@ mod tests {
             assert_eq!(zeros.err(), Some(InferenceError::Output));
         }
         let mut none = [];
-        let profile = output_profile::<3>(OutputKind::Logits);
-        assert!(read(&profile, &[], &mut none).is_err());
+        assert!(read(OutputKind::Logits, 1.0, &[], &mut none).is_err());
     }
 }

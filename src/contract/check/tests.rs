@@ -501,7 +501,7 @@ fn a_sample_that_is_all_right_passes_at_once() {
             time_ms,
             values,
         };
-        let passed = contract.pass(&profile, &sample, time_ms, &mut seen);
+        let passed = contract.pass(&profile, &Policy::standard(), &sample, time_ms, &mut seen);
         if passed.is_none() {
             contract.check(
                 &profile,
@@ -536,7 +536,8 @@ fn a_sample_of_the_same_millisecond_passes_at_once_without_a_clock() {
                 time_ms,
                 values: &[sequence as f32 / 2.0; 6],
             };
-            passed.push(contract.pass(&profile, &sample, 8, &mut [0.0; 8]));
+            let policy = Policy::standard();
+            passed.push(contract.pass(&profile, &policy, &sample, 8, &mut [0.0; 8]));
             if passed.last() == Some(&None) {
                 let mut seen = [0.0; 8];
                 contract.check(
@@ -580,7 +581,7 @@ fn a_four_with_something_to_say_is_looked_at_alone_and_no_other() {
             values: &values,
         };
         seen = [0.0; 12];
-        let passed = contract.pass(&good, &second, 10, &mut seen);
+        let passed = contract.pass(&good, &policy, &second, 10, &mut seen);
         assert_eq!(passed, Some(usize::from(expected.start)));
         let mut alone = Vec::new();
         let judge = Judge {

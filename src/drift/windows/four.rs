@@ -71,10 +71,7 @@ impl<const F: usize> Windows<F> {
         values: &[f32; F],
     ) {
         while at < features.len().min(F) {
-            let four = features.iter().zip(values).enumerate().skip(at).take(4);
-            for (index, (feature, &value)) in four {
-                self.push_one(index, feature, value);
-            }
+            self.push_by_ones(at..at + 4, features, values);
             at = self.push_by_fours(at + 4, features.len(), values);
         }
     }
