@@ -1,16 +1,16 @@
 //! What monitoring costs: contract, drift, guard and flight recorder for themselves, and a runtime
 //! around an engine that does nothing. Throughput is in feature samples (one value of one feature).
 
+#[path = "monitor/profile.rs"]
+mod shared;
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use edgeward::contract::{Contract, MISSING, Sample};
-use edgeward::drift::{self, Window, Windows};
+use edgeward::drift::{Window, Windows};
 use edgeward::engine::{Elements, Engine, EngineError, Tape};
 use edgeward::guard::{Guard, Prediction, PredictionFlags};
 use edgeward::policy::Policy;
-use edgeward::profile::{
-    BINS, DType, DriftLimits, FeatureProfile, Layout, MissingPolicy, Name, OutputKind,
-    OutputProfile, Profile, Schema,
-};
+use edgeward::profile::{Layout, Profile};
 use edgeward::recorder::{Recorder, Stamp};
 use edgeward::runtime::Runtime;
 use std::hint::black_box;
@@ -42,74 +42,15 @@ impl Engine for Null {
     }
 }
 
-/// Roughly normal values, by the sum of uniform ones.
+/// Roughly normal values.
 fn values(n: usize) -> Vec<f32> {
-    let mut state = 1u32;
-    let mut uniform = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 24) as f32
-    };
-    (0..n)
-        .map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0)
-        .collect()
+    shared::normal().take(n).collect()
 }
 
 fn profile(features: usize, window: u16, hop: u16, layout: Layout) -> Profile<F, C> {
     let mut sorted = values(5000);
     sorted.sort_by(f32::total_cmp);
-    let edges = drift::edges_of_sorted(&sorted).unwrap();
-    let mut reference = [0; BINS];
-    sorted
-        .iter()
-        .for_each(|&x| reference[drift::bin_of(&edges, x)] += 1);
-    let name = |i: usize| Name::try_from(format!("f{i}").as_str()).unwrap();
-    let limits = DriftLimits {
-        psi: 9.0,
-        ks: 9.0,
-        js: 9.0,
-        wasserstein: 9.0,
-    };
-    Profile {
-        schema: Schema {
-            version: 1,
-            dtype: DType::F32,
-            window,
-            hop,
-            layout,
-            period_ms: 10,
-            max_age_ms: 1000,
-            feature_version: 0,
-        },
-        features: (0..features)
-            .map(|i| FeatureProfile {
-                name: name(i),
-                missing: MissingPolicy::HoldLast,
-                min: -8.0,
-                max: 8.0,
-                mean: 0.0,
-                sd: 1.0,
-                max_rate: 12.0,
-                stuck_run: 50,
-                edges,
-                reference,
-                limits,
-            })
-            .collect(),
-        output: OutputProfile {
-            kind: OutputKind::Logits,
-            names: (0..4).map(name).collect(),
-            temperature: 1.5,
-            class_counts: [100; 4].into_iter().collect(),
-            score_mean: 0.5,
-            score_sd: 0.2,
-            score_p01: 0.3,
-            score_p99: 0.9,
-            entropy_mean: 1.0,
-            class_psi_limit: 9.0,
-            score_shift_limit: 9.0,
-        },
-        drift_window: 1000,
-    }
+    shared::profile(&sorted, features, window, hop, layout)
 }
 
 /// Streams by their names, features, and whether the first of these never has a value, as a sensor leaves
@@ -176,7 +117,7 @@ fn drift_windows(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 n += 1;
-                if n.is_multiple_of(1000) {
+                if n.is_multiple_of(shared::DRIFT_WINDOW as usize) {
                     windows.clear();
                 }
                 let at = n % SAMPLES * features;

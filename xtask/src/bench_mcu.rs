@@ -1,5 +1,6 @@
 //! Instructions of programs on a microcontroller, counted by QEMU.
 
+use crate::board_work::Work;
 use crate::elf::{ALLOCATED, Elf, PROGBITS, Section};
 use crate::engines::{self, Engine, Tolerance};
 use crate::{bare_metal, cargo, step};
@@ -122,9 +123,10 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     }
     step("predicted instructions", &mut costs)?;
     let code = Code::of(&images)?;
+    let work = work(root, &images, &folder)?;
     let recordings = recordings(&images, &folder)?;
     let cases = conformance(root, &images, &folder, options.cases)?;
-    let table = table(&all, &code) + "\n" + &top(&all);
+    let table = table(&all, &code) + "\n" + &top(&all) + "\n" + &work.table();
     println!("{table}\n{}", profile(&all));
     eprintln!("--- {recordings}\n--- {cases}");
     let executor = code.executor;
@@ -132,6 +134,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         executor <= CODE_BYTES,
         "executor and kernels take {executor} bytes, at most {CODE_BYTES}"
     );
+    work.hold()?;
     let path = root.join(FIGURES);
     if options.save {
         std::fs::write(&path, &table)?;
@@ -139,17 +142,18 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     if options.check {
         let known = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         compare(&known, &all, &code)?;
+        work.compare(&known).context(FIGURES)?;
     }
     Ok(())
 }
 
-/// One of the compiler's examples, to be run on a folder.
-fn example(root: &Path, name: &str, folder: &Path) -> Command {
+/// One of the compiler's examples, to be run on a file or folder.
+fn example(root: &Path, name: &str, path: &Path) -> Command {
     let mut command = cargo(root);
     command
         .args(["run", "--release", "--quiet", "--locked"])
         .args(["-p", "edgeward-compiler", "--example", name, "--"])
-        .arg(folder);
+        .arg(path);
     command
 }
 
@@ -242,6 +246,14 @@ fn measure(images: &Path, folder: &Path, name: &str) -> Result<Figures> {
     let described = std::fs::read_to_string(folder.join(format!("{name}.ops")))?;
     describe(&mut figures.ops, &described).with_context(|| format!("{name}.ops"))?;
     Ok(figures)
+}
+
+/// Counts what a board does besides its model.
+fn work(root: &Path, images: &Path, folder: &Path) -> Result<Work> {
+    const FILE: &str = "release.head";
+    let mut head = example(root, "release_head", &folder.join(FILE));
+    step("the head of a release", &mut head)?;
+    Work::parse(&qemu(images, folder, &["work", FILE])?)
 }
 
 /// Runs the recordings of the corpus, where it is; says how many.

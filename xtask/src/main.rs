@@ -4,6 +4,7 @@ mod aarch64;
 mod bare_metal;
 mod bench_linux;
 mod bench_mcu;
+mod board_work;
 mod boards;
 mod elf;
 #[path = "../../tests/program/engines.rs"]
@@ -12,6 +13,7 @@ mod engines;
 mod fuzz;
 mod setup;
 mod size;
+mod stacks;
 mod tally;
 mod test;
 mod tidy;
@@ -53,8 +55,8 @@ enum Task {
     Size(size::Options),
     /// Times programs on this machine: ours, tract, and LiteRT and ONNX Runtime where Python has them.
     BenchLinux(bench_linux::Options),
-    /// Counts the instructions of programs on a Cortex-M4 in QEMU, exactly, and checks their outputs
-    /// and every kernel bit for bit.
+    /// Counts the instructions of programs on a Cortex-M4 in QEMU, exactly, and of what a board does
+    /// besides; checks the programs' outputs and every kernel bit for bit.
     BenchMcu(bench_mcu::Options),
     /// Runs the tests of programs on AArch64 under qemu-user: NEON with its dot product and without.
     TestAarch64,

@@ -3,6 +3,7 @@
 use crate::bare_metal::Toolchain;
 use crate::boards::{self, Build};
 use crate::elf::{ALLOCATED, Elf, NOBITS, PROGBITS};
+use crate::stacks::{self, Depths};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,8 @@ pub struct Options {
     save: bool,
 }
 
-const FIGURES: &str = "benches/firmware.txt";
+/// What is known of the board that is tested.
+pub const FIGURES: &str = "benches/firmware.txt";
 /// Growth that needs no word, per mille, by the compiler that wrote the figures and by another one.
 const SLACK_PER_MILLE: u64 = 10;
 const OTHER_SLACK_PER_MILLE: u64 = 100;
@@ -108,9 +110,14 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     }
     let compiler = Toolchain::find(&boards::processor(root, board)?)?.version()?;
     let statics = measured.last().map(|(_, _, statics)| large(statics));
-    let table = table(board, &compiler, &measured) + &statics.unwrap_or_default();
-    println!("{table}");
     let path = root.join(FIGURES);
+    let stack = match board == boards::TESTED {
+        true => stack(root, &path)?.map(Depths::row),
+        false => None,
+    };
+    let table = table(board, &compiler, &measured) + &stack.unwrap_or_default();
+    let table = table + &statics.unwrap_or_default();
+    println!("{table}");
     if options.save {
         std::fs::write(&path, &table)?;
     }
@@ -120,6 +127,13 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         compare(&known, &compiler, &totals)?;
     }
     Ok(())
+}
+
+/// How deep the stack was in the last run of the tests; or when the figures were written, where there was none
+/// since.
+fn stack(root: &Path, figures: &Path) -> Result<Option<Depths>> {
+    let known = || Depths::known(&std::fs::read_to_string(figures).ok()?);
+    Ok(stacks::measured(root)?.or_else(known))
 }
 
 /// Builds the firmware of every board, and holds each to its budget.
@@ -163,7 +177,8 @@ impl Options {
 /// The figures of a firmware, built in one way or two.
 fn table(board: &str, compiler: &str, measured: &[Measured]) -> String {
     let mut text = format!(
-        "# Bytes of the firmware of {board}: flash with constants, static RAM without the stack.\n\
+        "# Bytes of the firmware of {board}: flash with constants, static RAM, and what of the\n\
+         # stack, painted, a board's life over a plain connection and over TLS took (`cargo xtask test`).\n\
          # Written by `cargo xtask size --save` with {compiler}.\n\
          # By the crates of symbols: what the compiler inlined counts where it went, mostly the\n\
          # application's tasks.\n"

@@ -2,7 +2,8 @@
 
 use crate::tally::{self, Tally};
 use crate::{
-    aarch64, bare_metal, bench_mcu, boards, cargo, fuzz, print_stages, setup, size, step, tidy,
+    aarch64, bare_metal, bench_mcu, boards, cargo, fuzz, print_stages, setup, size, stacks, step,
+    tidy,
 };
 use anyhow::Result;
 use clap::Args;
@@ -67,7 +68,9 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
     let mut tests = with_tools(tests(root), &found);
     tests.env("EDGEWARD_MCU_IMAGE", image);
     tests.env("EDGEWARD_M7_IMAGE", second);
+    tests.env("EDGEWARD_STACKS", stacks::folder(root)?);
     tally.add(tally::run("tests", tests, &root.join("target/test.log"))?);
+    stacks::check(root, &root.join(size::FIGURES), tally)?;
     step(
         "documentation",
         cargo(root).env("RUSTDOCFLAGS", "-D warnings").args([

@@ -2,7 +2,7 @@
 //! suite.
 //!
 //! Command line: `run PROGRAM ROWS`, rows being input and expected output one after the other, or
-//! `check CASES`.
+//! `check CASES`, or `work HEAD`, a file with a public key and the head of a release that it signed.
 #![no_std]
 #![no_main]
 #![allow(unsafe_code)]
@@ -11,6 +11,7 @@ mod check;
 mod count;
 mod host;
 mod run;
+mod work;
 
 use core::fmt::Write as _;
 use cortex_m_rt::entry;
@@ -89,12 +90,13 @@ fn main() -> ! {
     // The first word is the program's name where QEMU gives one.
     let mut words = line
         .split(' ')
-        .skip_while(|word| !matches!(*word, "run" | "check"));
+        .skip_while(|word| !matches!(*word, "run" | "check" | "work"));
     let done = match (words.next(), words.next(), words.next()) {
         (Some("run"), Some(program), Some(rows)) => run::run(memory, program, rows),
         (Some("check"), Some(cases), _) => check::check(memory, cases),
+        (Some("work"), Some(release), _) => work::run(release, memory.rows),
         _ => {
-            print!("error usage: run PROGRAM ROWS | check CASES; got {line}");
+            print!("error usage: run PROGRAM ROWS | check CASES | work HEAD; got {line}");
             false
         }
     };
