@@ -280,8 +280,12 @@ pub fn complete(world: &World, report: &mut Report, offer: &Offer) -> Result<()>
         return Ok(());
     };
     let name = board.name();
-    // What it says now that the broker is back.
+    // What it says now that the broker is back; and what reached the broker before the collector was back there,
+    // which it says again when nobody has answered for it.
     next_window(world, name, world.newest(name)?)?;
+    wait_until(world.patience(name), || {
+        Ok(world.store.gaps(name)?.is_empty())
+    })?;
     let all = world.store.frames(&FrameQuery {
         device: Some(name.to_owned()),
         ..FrameQuery::default()
