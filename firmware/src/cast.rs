@@ -157,6 +157,7 @@ where
     }
 
     /// Puts a release into its slot's place, without a role. Whoever was there [stops](Self::stop).
+    #[inline(never)]
     pub fn put(
         &mut self,
         slot: Slot,

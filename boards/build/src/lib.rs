@@ -51,7 +51,7 @@ fn constants(numbers: &[(String, u32)]) -> String {
     text
 }
 
-/// The memory that the linker may use.
+/// The memory that the linker may use, and the stack for which it must leave room.
 fn memory(numbers: &[(String, u32)]) -> String {
     let find = |wanted: &str| {
         let found = numbers.iter().find(|(name, _)| name == wanted);
@@ -68,7 +68,13 @@ fn memory(numbers: &[(String, u32)]) -> String {
             find(&len)
         )
     };
-    format!("MEMORY\n{{\n{}{}}}\n", region("FLASH"), region("RAM"))
+    format!(
+        "MEMORY\n{{\n{}{}}}\n\nASSERT(_stack_start - _stack_end >= {}, \"\
+         RAM has no room for the [stack] of board.toml\");\n",
+        region("FLASH"),
+        region("RAM"),
+        find("STACK_BYTES"),
+    )
 }
 
 fn write(path: &Path, text: &str) {

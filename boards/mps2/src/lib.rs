@@ -49,9 +49,12 @@ pub struct Board {
     pub arena: &'static mut [i8],
     /// The flight recorder's.
     pub recorder: &'static mut [u8],
+    /// What the stack may take.
+    pub stack_bytes: u32,
 }
 
 static ARENA: StaticCell<RefCell<&'static mut [i8]>> = StaticCell::new();
+static INFERENCE: StaticCell<Inference<CortexM>> = StaticCell::new();
 static TENSORS: ConstStaticCell<Tensors> = ConstStaticCell::new([[0.0; MAX_INPUT]; 2]);
 static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
 #[cfg(feature = "tls")]
@@ -61,16 +64,24 @@ static SPACE: StaticCell<Space<HostFlash>> = StaticCell::new();
 static STORE: StaticCell<Store<HostFlash>> = StaticCell::new();
 static LINK: Link = Link::new();
 
+/// The inference task's state in its place. Apart from the task, which would keep for ever what of the stack the
+/// way there takes.
+#[inline(never)]
+fn inference() -> &'static mut Inference<CortexM> {
+    INFERENCE.init_with(|| Inference::new(&LINK))
+}
+
 #[embassy_executor::task]
 async fn infer(
     arena: &'static mut RefCell<&'static mut [i8]>,
     tensors: &'static mut Tensors,
     recorder: &'static mut [u8],
 ) {
-    let inference = Inference::<CortexM>::new(&LINK, arena, tensors);
-    let mut inference = inference.recorded(recorder);
+    let inference = inference();
+    inference.equip(arena, tensors);
+    inference.record(recorder);
     let sensor = Recording::open();
-    inference::run(&mut inference, sensor, watchdog::start()).await;
+    inference::run(inference, sensor, watchdog::start()).await;
 }
 
 #[embassy_executor::task]
@@ -103,7 +114,17 @@ async fn application(
     defmt::error!("can't start: {}", error);
 }
 
+#[embassy_executor::task]
+async fn watch_stack(bytes: u32) {
+    edgeward_board::stack::watch(bytes).await;
+}
+
+/// Apart from the executor, which would keep for ever what of the stack this takes.
+#[inline(never)]
 fn start_application(spawner: Spawner, board: Figures) {
+    if let Ok(task) = watch_stack(board.stack_bytes) {
+        spawner.spawn(task);
+    }
     let Some(flash) = HostFlash::open(board.storage_bytes, board.copy) else {
         defmt::error!("can't start: no flash.bin");
         return;
@@ -130,6 +151,7 @@ struct Figures {
     copy: u32,
     outbox_sectors: u16,
     arena_bytes: u32,
+    stack_bytes: u32,
 }
 
 /// Runs the board, for ever.
@@ -141,6 +163,7 @@ pub fn run(board: Board) -> ! {
         copy: board.copy,
         outbox_sectors: board.outbox_sectors,
         arena_bytes: board.arena.len() as u32,
+        stack_bytes: board.stack_bytes,
     };
     uart::start(board.firmware);
     time::start();

@@ -61,6 +61,7 @@ struct ArenaMemory([i8; ARENA_BYTES]);
 static ARENA: ConstStaticCell<ArenaMemory> = ConstStaticCell::new(ArenaMemory([0; ARENA_BYTES]));
 static SHARED_ARENA: StaticCell<RefCell<&'static mut [i8]>> = StaticCell::new();
 static RECORDER: ConstStaticCell<[u8; RECORDER_BYTES]> = ConstStaticCell::new([0; RECORDER_BYTES]);
+static INFERENCE_TASK: StaticCell<Inference<CortexM>> = StaticCell::new();
 static TENSORS: ConstStaticCell<Tensors> = ConstStaticCell::new([[0.0; MAX_INPUT]; 2]);
 static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
 #[cfg(feature = "tls")]
@@ -104,6 +105,13 @@ impl Entropy for Random {
     }
 }
 
+/// The inference task's state in its place. Apart from the task, which would keep for ever what of the stack the
+/// way there takes.
+#[inline(never)]
+fn inference() -> &'static mut Inference<CortexM> {
+    INFERENCE_TASK.init_with(|| Inference::new(&LINK))
+}
+
 #[embassy_executor::task]
 async fn infer(
     arena: &'static mut RefCell<&'static mut [i8]>,
@@ -111,9 +119,10 @@ async fn infer(
     sensor: Imu,
     watchdog: Iwdg,
 ) {
-    let inference = Inference::<CortexM>::new(&LINK, arena, tensors);
-    let mut inference = inference.recorded(RECORDER.take());
-    inference::run(&mut inference, sensor, watchdog).await;
+    let inference = inference();
+    inference.equip(arena, tensors);
+    inference.record(RECORDER.take());
+    inference::run(inference, sensor, watchdog).await;
 }
 
 #[embassy_executor::task]
@@ -143,6 +152,11 @@ async fn application(
     defmt::error!("can't start: {}", error);
 }
 
+#[embassy_executor::task]
+async fn watch_stack() {
+    edgeward_board::stack::watch(board::STACK_BYTES).await;
+}
+
 fn reset() -> ! {
     SCB::sys_reset()
 }
@@ -154,7 +168,12 @@ fn watchdog_bit() -> bool {
     bit
 }
 
+/// Apart from the executor, which would keep for ever what of the stack this takes.
+#[inline(never)]
 fn start_application(spawner: Spawner, devices: network::Devices, mut entropy: Random) {
+    if let Ok(task) = watch_stack() {
+        spawner.spawn(task);
+    }
     let sectors = board::STORAGE_OUTBOX_SECTORS as u16;
     let map = Map::new(board::STORAGE_BYTES, board::STORAGE_ERASE_BYTES, sectors);
     let Ok(map) = map else {

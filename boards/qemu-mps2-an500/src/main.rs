@@ -33,5 +33,6 @@ fn main() -> ! {
         outbox_sectors: board::STORAGE_OUTBOX_SECTORS as u16,
         arena: &mut ARENA.take().0,
         recorder: RECORDER.take(),
+        stack_bytes: board::STACK_BYTES,
     })
 }

@@ -57,6 +57,7 @@ struct ArenaMemory([i8; ARENA_BYTES]);
 static ARENA: ConstStaticCell<ArenaMemory> = ConstStaticCell::new(ArenaMemory([0; ARENA_BYTES]));
 static SHARED_ARENA: StaticCell<RefCell<&'static mut [i8]>> = StaticCell::new();
 static RECORDER: ConstStaticCell<[u8; RECORDER_BYTES]> = ConstStaticCell::new([0; RECORDER_BYTES]);
+static INFERENCE_TASK: StaticCell<Inference<Portable>> = StaticCell::new();
 static TENSORS: ConstStaticCell<Tensors> = ConstStaticCell::new([[0.0; MAX_INPUT]; 2]);
 static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
 #[cfg(feature = "tls")]
@@ -100,6 +101,13 @@ impl Entropy for Random {
     }
 }
 
+/// The inference task's state in its place. Apart from the task, which would keep for ever what of the stack the
+/// way there takes.
+#[inline(never)]
+fn inference() -> &'static mut Inference<Portable> {
+    INFERENCE_TASK.init_with(|| Inference::new(&LINK))
+}
+
 #[embassy_executor::task]
 async fn infer(
     arena: &'static mut RefCell<&'static mut [i8]>,
@@ -107,9 +115,10 @@ async fn infer(
     sensor: Imu,
     watchdog: Guard,
 ) {
-    let inference = Inference::<Portable>::new(&LINK, arena, tensors);
-    let mut inference = inference.recorded(RECORDER.take());
-    inference::run(&mut inference, sensor, watchdog).await;
+    let inference = inference();
+    inference.equip(arena, tensors);
+    inference.record(RECORDER.take());
+    inference::run(inference, sensor, watchdog).await;
 }
 
 #[embassy_executor::task]
@@ -153,6 +162,11 @@ async fn run(
     defmt::error!("can't start: {}", error);
 }
 
+#[embassy_executor::task]
+async fn watch_stack() {
+    edgeward_board::stack::watch(board::STACK_BYTES).await;
+}
+
 /// By the watchdog, which says so at the next start: a bite of its own is told apart from that.
 fn reset() -> ! {
     // SAFETY: nothing else runs any more.
@@ -163,12 +177,17 @@ fn reset() -> ! {
     }
 }
 
+/// Apart from the executor, which would keep for ever what of the stack this takes.
+#[inline(never)]
 fn start_application(
     spawner: Spawner,
     flash: Peri<'static, FLASH>,
     devices: network::Devices,
     entropy: Random,
 ) {
+    if let Ok(task) = watch_stack() {
+        spawner.spawn(task);
+    }
     let sectors = board::STORAGE_OUTBOX_SECTORS as u16;
     let map = Map::new(board::STORAGE_BYTES, board::STORAGE_ERASE_BYTES, sectors);
     let Ok(map) = map else {

@@ -46,7 +46,8 @@ type Tensor = &'static mut [f32];
 /// The inference task's state. A release lives in the place of its slot, in whatever role.
 pub struct Inference<K: 'static> {
     link: &'static Link,
-    arena: &'static Arena,
+    /// None before the task is [equipped](Self::equip).
+    arena: Option<&'static Arena>,
     cast: Cast<PlaceRuntime<K>, PlaceEngine<K>, Tensor, F, C>,
     told: Teller,
     /// Releases whose golden vectors run, each in its slot's place.
@@ -99,15 +100,17 @@ pub async fn run<K: Kernels + Default>(
 }
 
 impl<K: Kernels + Default> Inference<K> {
-    /// A task's state before the first release.
-    pub fn new(link: &'static Link, arena: &'static Arena, tensors: &'static mut Tensors) -> Self {
+    /// A task's state before the first release. It is for a static ([`Space`](crate::Space) is another): on the
+    /// way into a task's future it would take as much of the stack, several times over.
+    #[must_use]
+    pub const fn new(link: &'static Link) -> Self {
         Self {
             link,
-            arena,
+            arena: None,
             cast: Cast::new(),
             told: Teller {
                 link,
-                tensors: tensors.each_mut().map(|tensor| Some(&mut tensor[..])),
+                tensors: [const { None }; 2],
                 held: Held::new(),
                 late: Late::new(),
             },
@@ -117,13 +120,18 @@ impl<K: Kernels + Default> Inference<K> {
         }
     }
 
-    /// Keeps the last inputs, outputs and alarms in this memory.
-    #[must_use]
-    pub fn recorded(mut self, memory: &'static mut [u8]) -> Self {
-        self.recorder = Some(Recorder::new(memory));
-        self
+    /// Gives it what releases work in; without that, it refuses each.
+    pub fn equip(&mut self, arena: &'static Arena, tensors: &'static mut Tensors) {
+        self.arena = Some(arena);
+        self.told.tensors = tensors.each_mut().map(|tensor| Some(&mut tensor[..]));
     }
 
+    /// Keeps the last inputs, outputs and alarms in this memory.
+    pub fn record(&mut self, memory: &'static mut [u8]) {
+        self.recorder = Some(Recorder::new(memory));
+    }
+
+    #[inline(never)]
     fn reading(&mut self, reading: Reading, values: &[f32; F], source: &SourceInfo<'_>) {
         match reading {
             Reading::Sample {
@@ -144,6 +152,7 @@ impl<K: Kernels + Default> Inference<K> {
         }
     }
 
+    #[inline(never)]
     fn command(&mut self, command: Command, source: &SourceInfo<'_>) {
         match command {
             Command::Load {
@@ -198,13 +207,15 @@ impl<K: Kernels + Default> Inference<K> {
         }
         // Its tensor is wanted.
         self.cast.stop(slot, Some(source), &mut self.told);
-        match Candidate::new(held, digest, purpose, self.arena) {
+        let arena = self.arena.ok_or(Reason::Unsupported);
+        match arena.and_then(|arena| Candidate::new(held, digest, purpose, arena)) {
             Ok(candidate) => self.candidates[slot as usize] = Some(candidate),
             Err(reason) => self.loaded(slot, release, purpose, Err(reason)),
         }
     }
 
     /// Runs one golden vector, if a release is being made ready; true when there is more to do.
+    #[inline(never)]
     fn advance(&mut self, source: &SourceInfo<'_>) -> bool {
         let Some((slot, candidate)) = Slot::ALL
             .into_iter()

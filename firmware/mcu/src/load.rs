@@ -86,6 +86,7 @@ impl<K: Kernels + Default> Candidate<K> {
 
     /// The runtime of a release whose golden vectors hold. Takes the tensor's memory only when it
     /// succeeds.
+    #[inline(never)]
     pub fn finish(
         self,
         memory: &mut Option<&'static mut [f32]>,

@@ -166,7 +166,11 @@ impl Bench {
         let arena = Box::leak(Box::new(Arena::new(arena)));
         let tensors = Box::leak(Box::new([[0.0; MAX_INPUT]; 2]));
         Self {
-            task: Inference::new(link, arena, tensors),
+            task: {
+                let mut task = Inference::new(link);
+                task.equip(arena, tensors);
+                task
+            },
             link,
             store: store(),
             sequence: 0,

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 /// How long a broker is gone.
 const OUTAGE: Duration = Duration::from_secs(12);
 
-/// What a microcontroller does in its life, on the broker of `site`.
-fn a_life(site: &Site, image: &str) {
+/// What a microcontroller does in its life, on the broker of `site`; its stack is noted under that name.
+fn a_life(site: &Site, image: &str, name: &str) {
     let mut board = Board::flash(site, image);
     let key = board.key();
     site.enroll(&key);
@@ -81,6 +81,7 @@ fn a_life(site: &Site, image: &str) {
     // No number is missing between what the board has said since it was flashed.
     assert_eq!(shown["gaps"], Value::Array(Vec::new()), "{shown}");
     its_log_is_read(site);
+    its_stack_is_enough(site, name);
 }
 
 /// What the board logged is shown in words by the image that it ran, and by no other.
@@ -123,12 +124,31 @@ fn its_log_is_read(site: &Site) {
     assert!(error.to_string().contains("is another one"), "{error}");
 }
 
+/// The board logs how deep its stack has been, and that it was never used up. `cargo xtask test` asks for the
+/// figure.
+fn its_stack_is_enough(site: &Site, name: &str) {
+    let lines = site.lines(&["logs", Board::NAME], 0);
+    let depths = lines.iter().filter_map(|line| {
+        let text = line["text"].as_str()?.strip_prefix("stack: ")?;
+        let (depth, room) = text.strip_suffix(" bytes")?.split_once(" of ")?;
+        Some((depth.parse().ok()?, room.parse().ok()?))
+    });
+    let depths: Vec<(u32, u32)> = depths.collect();
+    let &(deepest, room) = depths.iter().max().expect("it told");
+    // It is looked at from far below up to what was used.
+    assert!(0 < deepest && deepest < room, "{depths:?}");
+    if let Some(folder) = std::env::var_os("EDGEWARD_STACKS") {
+        let noted = std::path::Path::new(&folder).join(name);
+        std::fs::write(noted, format!("{deepest}\n")).expect("written");
+    }
+}
+
 #[test]
 fn a_board_lives_on_mosquitto() {
     if let Some(image) = board::image()
         && let Some(site) = Site::on_mosquitto()
     {
-        a_life(&site, &image);
+        a_life(&site, &image, "mosquitto");
     }
 }
 
@@ -137,7 +157,7 @@ fn a_board_lives_on_mosquitto_in_tls() {
     if let Some(image) = board::image()
         && let Some(site) = Site::on_secure_mosquitto()
     {
-        a_life(&site, &image);
+        a_life(&site, &image, "tls");
     }
 }
 
@@ -192,7 +212,7 @@ fn a_board_refuses_a_broker_that_it_does_not_know() {
 #[test]
 fn a_board_lives_on_the_embedded_broker() {
     if let Some(image) = board::image() {
-        a_life(&Site::on_the_embedded_broker(), &image);
+        a_life(&Site::on_the_embedded_broker(), &image, "embedded");
     }
 }
 
