@@ -186,6 +186,9 @@ impl Importer {
             ));
         }
         match self.value(context, 0)?.clone() {
+            Value::Constant(constant) if constant.ints().is_none() => {
+                Err(context.error("its input is float, not quantized", EXPORT))
+            }
             Value::Constant(constant) => {
                 let (mut quantization, _) = if self.given(context, 2) {
                     self.scale(context, 1, 2)?

@@ -11,9 +11,17 @@ use crate::graph::{DType, Graph, Kind, Node, Tensor, TensorId};
 
 /// Passes at most; each but the last removes a channel, and models need two or three.
 const PASSES_MAX: usize = 64;
+/// Channels of all tensors together at most: a pass holds some bytes of each, and a file of a few hundred bytes
+/// can have a vector of 2^30. Graphs beyond it keep theirs.
+const CHANNELS_MAX: usize = 1 << 22;
 
 /// Removes dead channels, and says how many.
 pub(super) fn remove(graph: &mut Graph) -> usize {
+    let last = |tensor: &Tensor| tensor.shape.last().copied().unwrap_or(0);
+    let channels = graph.tensors.iter().map(last);
+    if channels.fold(0, usize::saturating_add) > CHANNELS_MAX {
+        return 0;
+    }
     let mut removed = 0;
     for _ in 0..PASSES_MAX {
         let pass = pass(graph);

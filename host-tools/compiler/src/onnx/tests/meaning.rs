@@ -579,6 +579,13 @@ fn what_contradicts_onnx_is_refused() {
             start().node("Add", &["x_q", "a"], "e").edge("e", "y"),
             "is float",
         ),
+        (
+            product(&[1, 2], &[2, 3])
+                .node("DequantizeLinear", &["s", "s", "sz"], "b")
+                .node("Gemm", &["a", "wr", "b"], "g")
+                .edge("g", "y"),
+            "its input is float, not quantized",
+        ),
     ];
     for (builder, part) in cases {
         let why = refusal(&builder.bytes());
