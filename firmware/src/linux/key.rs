@@ -53,6 +53,7 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
     use edgeward::trust::Signer;
+    use proptest::prelude::*;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -74,5 +75,38 @@ mod tests {
         std::fs::write(&path, b"not a key").unwrap();
         assert!(load_or_create(&path).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"not a key");
+    }
+
+    proptest! {
+        /// Any bytes, and a sound key that was cut, lengthened or changed: a key, or an error that names the file;
+        /// never a panic, nor another file.
+        #[test]
+        fn what_is_no_key_is_an_error_that_names_the_file(
+            any in proptest::collection::vec(any::<u8>(), 0..128),
+            keep in any::<prop::sample::Index>(),
+            flip in proptest::option::of((any::<prop::sample::Index>(), 1u8..)),
+            sound in any::<bool>(),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("device.key");
+            let mut bytes = any;
+            if sound {
+                let key = RingSigner::generate().unwrap();
+                bytes = [&key[..keep.index(key.len() + 1)], &bytes[..bytes.len().min(2)]].concat();
+                if let Some((at, with)) = flip
+                    && !bytes.is_empty()
+                {
+                    let at = at.index(bytes.len());
+                    bytes[at] ^= with;
+                }
+            }
+            std::fs::write(&path, &bytes).unwrap();
+            if let Err(error) = load_or_create(&path) {
+                let said = format!("{error:#}");
+                prop_assert!(said.contains("device.key: "), "{said}");
+            }
+            prop_assert_eq!(std::fs::read(&path).unwrap(), bytes);
+            prop_assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
     }
 }

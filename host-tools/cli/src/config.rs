@@ -94,3 +94,62 @@ fn with_defaults(command: clap::Command, defaults: &[(&str, &'static str)]) -> c
         })
         .mut_subcommands(|command| with_defaults(command, defaults))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What a file with this text is read as.
+    fn load(text: &str) -> Result<Config, String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("edgeward.toml");
+        std::fs::write(&path, text).expect("written");
+        let said = |error: anyhow::Error| format!("{error:#}");
+        let loaded = Config::load(Some(&path)).map_err(said);
+        if let Err(said) = &loaded {
+            assert!(said.contains(&*path.display().to_string()), "{said}");
+        }
+        loaded
+    }
+
+    /// A sound file.
+    const SOUND: &str = "home = 'h'\noutput = 'json'\nfleet = 'f'\nbroker = 'mqtt://b:1'\n\
+                         broker_ca = 'system'\nbroker_user = 'u'\nbroker_password_file = 'p'\n\
+                         broker_cert = 'c'\nbroker_key = 'k'\nbroker_protocol = '5'\n";
+
+    #[test]
+    fn every_setting_is_read_and_files_are_those_beside_it() {
+        let config = load(SOUND).expect("sound");
+        assert_eq!(config.output, Some(Format::Json));
+        assert_eq!(config.broker_ca, Some(PathBuf::from("system")));
+        let key = config.broker_key.expect("a key");
+        assert!(key.is_absolute() && key.ends_with("k"), "{}", key.display());
+        let home = config.home.expect("a home");
+        assert!(
+            home.is_absolute() && home.ends_with("h"),
+            "{}",
+            home.display()
+        );
+    }
+
+    proptest! {
+        /// Any text: settings, or an error that names the file.
+        #[test]
+        fn any_text_is_settings_or_an_error(text in "\\PC{0,200}|([a-z_]{1,8} ?= ?['\"\\[{a-z0-9]{0,8}\n){0,4}") {
+            let _ = load(&text);
+        }
+
+        /// One setting of a sound file with another name, or with a value of another kind: the error shows the line
+        /// that it stands in.
+        #[test]
+        fn a_wrong_setting_is_named(at in 0usize..10, name in "[a-z]{3,9}", value in "[0-9]{1,5}|true|\\[\\]") {
+            let line = SOUND.lines().nth(at).expect("ten settings");
+            let (key, right) = line.split_once(" = ").expect("a setting");
+            for wrong in [format!("x_{name} = {right}"), format!("{key} = {value}")] {
+                let said = load(&SOUND.replace(line, &wrong)).expect_err("it is wrong");
+                prop_assert!(said.contains(&wrong) && said.contains(&format!("line {}", at + 1)), "{said}");
+            }
+        }
+    }
+}

@@ -672,6 +672,7 @@ fn fault(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::os::unix::fs::PermissionsExt;
 
     fn one_of_one(_: Role) -> Quorum {
@@ -1042,6 +1043,48 @@ mod tests {
         bytes[60] ^= 1;
         fs::write(&path, bytes).expect("root");
         assert!(matches!(store.root(), Err(KeyError::Root { .. })));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// A private key, or a root, that is any bytes, or was cut or changed: it is read, or an error names the
+        /// file; and nothing in the folder changes.
+        #[test]
+        fn a_damaged_key_file_is_named(
+            any in proptest::collection::vec(any::<u8>(), 0..128),
+            keep in any::<prop::sample::Index>(),
+            flip in (any::<prop::sample::Index>(), 0u8..),
+            (sound, of_root) in any::<(bool, bool)>(),
+        ) {
+            let home = tempfile::tempdir().expect("folder");
+            let store = KeyStore::at(home.path());
+            store.init(one_of_one).expect("keys");
+            let ending = if of_root { ROOT_FILE } else { ".p8" };
+            let path = fs::read_dir(store.folder()).expect("folder").find_map(|entry| {
+                let path = entry.expect("entry").path();
+                let name = path.file_name()?.to_string_lossy().into_owned();
+                let wanted = name.ends_with(ending) && (of_root || name.starts_with("release-"));
+                wanted.then_some(path)
+            });
+            let path = path.expect("a file");
+            let mut bytes = fs::read(&path).expect("its bytes");
+            if sound {
+                bytes.truncate(keep.index(bytes.len() + 1));
+                if !bytes.is_empty() {
+                    let at = flip.0.index(bytes.len());
+                    bytes[at] ^= flip.1;
+                }
+            } else {
+                bytes = any;
+            }
+            fs::write(&path, &bytes).expect("written");
+            if let Err(error) = store.signers_at_hand(Role::Release) {
+                let said = error.to_string();
+                prop_assert!(said.contains(&*path.display().to_string()), "{said}");
+            }
+            prop_assert_eq!(fs::read(&path).expect("its bytes"), bytes);
+        }
     }
 
     #[test]

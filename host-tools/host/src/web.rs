@@ -395,6 +395,64 @@ fn page(view: &Overview, catalog: &Catalog) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::{Shutdown, TcpStream};
+
+    /// The first line of what a server says to these bytes, if it says anything.
+    fn said(address: SocketAddr, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        let patience = Some(std::time::Duration::from_secs(20));
+        stream.set_read_timeout(patience).expect("set");
+        // One that was sent away before the end of its bytes can't write the rest.
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        answer.lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// Any bytes, and requests for any path: none keeps the next one from its answer.
+    #[test]
+    fn whatever_is_sent_the_next_request_is_answered() {
+        let store = crate::store::sqlite::Sqlite::in_memory().expect("a store");
+        let catalog = Catalog::at(std::path::Path::new("nowhere"));
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = Server::start(address, Arc::new(store), catalog, "f").expect("it starts");
+        let bytes = proptest::collection::vec(any::<u8>(), 0..512).boxed();
+        let verb = "(GET|POST|HEAD|[A-Z]{1,9})";
+        let path = prop_oneof![
+            "/[!-~]{0,40}",
+            "(/|/metrics|/api/fleet)([?#%./][!-~]{0,20})?",
+            "\\PC{0,40}",
+        ];
+        let headers = prop_oneof![
+            "([A-Za-z-]{1,12}: [ -~]{0,20}\r\n){0,3}",
+            "[ -~\r\n:]{0,80}",
+        ];
+        let request = (verb, path, headers);
+        let request = request.prop_map(|(verb, path, rest)| {
+            format!("{verb} {path} HTTP/1.1\r\n{rest}\r\n").into_bytes()
+        });
+        // What fails has ended the server, so that nothing smaller can be tried.
+        let config = ProptestConfig {
+            max_shrink_iters: 0,
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(128)
+        };
+        let mut runner = proptest::test_runner::TestRunner::new(config);
+        let outcome = runner.run(&prop_oneof![bytes, request], |bytes| {
+            said(server.address(), &bytes);
+            let next = said(server.address(), b"GET /metrics HTTP/1.0\r\n\r\n");
+            prop_assert!(next.ends_with("200 OK"), "{next}");
+            prop_assert!(!server.has_ended());
+            Ok(())
+        });
+        if let Err(error) = outcome {
+            panic!("{error}");
+        }
+    }
 
     #[test]
     fn a_page_shows_its_own_fleet_alone() {

@@ -7,8 +7,9 @@ use edgeward_host::broker::{self, Options as BrokerOptions};
 use edgeward_host::mqtt::{
     Credentials, Event, Failure, Message, Mqtt, MqttError, Options, Protocol, Version,
 };
+use proptest::prelude::*;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -505,4 +506,65 @@ fn over_a_slow_line_that_breaks_everything_arrives() {
         connections >= 5,
         "cut four times, connected {connections} times"
     );
+}
+
+/// A connection at which any bytes come, or packets of any kind and content: before the broker's welcome, or behind
+/// it.
+fn nonsense() -> impl Strategy<Value = (bool, Vec<u8>)> {
+    let bytes = || proptest::collection::vec(any::<u8>(), 0..100);
+    let packet = (any::<u8>(), bytes()).prop_map(|(kind, body)| {
+        let length = u8::try_from(body.len()).expect("short");
+        [&[kind, length], &body[..]].concat()
+    });
+    let packets = proptest::collection::vec(packet, 1..4).prop_map(|packets| packets.concat());
+    (any::<bool>(), prop_oneof![bytes(), packets])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Whatever a broker says, its next connection is a new beginning.
+    #[test]
+    fn a_broker_that_says_nonsense_is_come_back_to(
+        five in any::<bool>(),
+        (welcomes, nonsense) in nonsense(),
+    ) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let welcome: &[u8] = if five { &[0x20, 3, 0, 0, 0] } else { &[0x20, 2, 0, 0] };
+        let (again, came_again) = channel();
+        let broker = std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            let (mut stream, _) = listener.accept().expect("a client");
+            let _ = stream.read(&mut bytes);
+            let first = if welcomes { welcome } else { &[] };
+            // It may be gone before it heard everything.
+            let _ = stream.write_all(&[first, &nonsense].concat());
+            let _ = stream.shutdown(Shutdown::Write);
+            while let Ok(1..) = stream.read(&mut bytes) {}
+            let (mut stream, _) = listener.accept().expect("the client again");
+            let _ = stream.read(&mut bytes);
+            again.send(()).expect("somebody waits");
+            stream.write_all(welcome).expect("welcomed");
+            while let Ok(1..) = stream.read(&mut bytes) {}
+        });
+        let mqtt = Mqtt::connect(&Options {
+            protocol: if five { Protocol::V5 } else { Protocol::V4 },
+            ..Options::new("patient", "127.0.0.1", port)
+        });
+        prop_assert!(came_again.recv_timeout(PATIENCE).is_ok(), "it never came back");
+        let deadline = Instant::now() + PATIENCE;
+        let (mut left, mut back) = (false, false);
+        // What was heard before the end of the first connection is told first.
+        while !back && Instant::now() < deadline {
+            match mqtt.recv_timeout(Duration::from_millis(100)) {
+                Some(Event::Connected) => back = left,
+                Some(Event::Disconnected(_)) => left = true,
+                _ => {}
+            }
+        }
+        prop_assert!(back, "connected again after it was disconnected");
+        drop(mqtt);
+        prop_assert!(broker.join().is_ok());
+    }
 }
