@@ -178,7 +178,8 @@ impl Options {
 fn table(board: &str, compiler: &str, measured: &[Measured]) -> String {
     let mut text = format!(
         "# Bytes of the firmware of {board}: flash with constants, static RAM, and what of the\n\
-         # stack, painted, a board's life over a plain connection and over TLS took (`cargo xtask test`).\n\
+         # stack, painted, a board's life over a plain connection and over TLS took, both times with the image\n\
+         # that has TLS, as the last `cargo xtask test` noted it.\n\
          # Written by `cargo xtask size --save` with {compiler}.\n\
          # By the crates of symbols: what the compiler inlined counts where it went, mostly the\n\
          # application's tasks.\n"

@@ -119,6 +119,19 @@ mod tests {
         }
     }
 
+    /// Otherwise a board would be over its budget before it is seen that it takes more than it did.
+    #[test]
+    fn the_budget_leaves_room_for_the_slack() {
+        let figures = include_str!("../../benches/firmware.txt");
+        let board = include_str!("../../boards/qemu-mps2-an386/board.toml");
+        let known = Depths::known(figures).expect("a row");
+        let (_, section) = board.split_once("[stack]\nbytes = ").expect("a budget");
+        let budget = section.lines().next().map(str::parse::<u64>);
+        let budget = budget.expect("a line").expect("a number");
+        let most = known.plain.max(known.tls) * (100 + SLACK) / 100;
+        assert!(most < budget, "{most} of {budget}");
+    }
+
     #[test]
     fn the_deepest_of_each_kind_counts() {
         let root = std::env::temp_dir().join(format!("edgeward-stacks-{}", std::process::id()));

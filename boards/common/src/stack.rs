@@ -2,6 +2,7 @@
 //! `paint-stack`), and what is not of that colour any more has been used. One stack serves the main program
 //! and all interrupts, inference among them.
 
+use core::ptr::with_exposed_provenance;
 use embassy_time::Timer;
 
 /// What the stack is painted with.
@@ -16,35 +17,35 @@ unsafe extern "C" {
     static _stack_end: u32;
 }
 
-/// Logs how deep the stack has been, as soon as it was deeper than ever: at most `bytes` of it are looked at,
-/// which `board.toml` gives it.
+/// Logs how deep the stack has been, as soon as it was deeper than ever: a warning where that is more than the
+/// `bytes` that `board.toml` gives it.
 pub async fn watch(bytes: u32) -> ! {
     let mut known = 0;
     loop {
-        let deep = depth(bytes);
+        let deep = depth(bytes.saturating_mul(2));
         if deep > known {
             known = deep;
-            defmt::info!("stack: {} of {} bytes", deep, bytes);
+            match deep > bytes {
+                true => defmt::warn!("stack: {} of {} bytes", deep, bytes),
+                false => defmt::info!("stack: {} of {} bytes", deep, bytes),
+            }
         }
         Timer::after_secs(EVERY_S).await;
     }
 }
 
-/// The most bytes of the stack that were ever used, of its first `bytes`; all of them when there is no paint
-/// left at their end.
-fn depth(bytes: u32) -> u32 {
-    let start = &raw const _stack_start;
-    let words = bytes / 4;
-    let lowest = start.wrapping_sub(words as usize);
-    if lowest < &raw const _stack_end {
-        // The linker has seen to it that there are as many.
-        return bytes;
-    }
-    let painted = (0..words).take_while(|&word| {
-        // SAFETY: a word of the stack, which is memory for as long as the program runs. It is read as it is
-        // now, whoever uses it.
-        let word = unsafe { lowest.add(word as usize).read_volatile() };
+/// The most bytes of the stack that were ever used, of its first `most` or as many as there are; all of them when
+/// there is no paint left at their end.
+fn depth(most: u32) -> u32 {
+    let start = (&raw const _stack_start).expose_provenance();
+    let end = (&raw const _stack_end).expose_provenance();
+    let lowest = start.saturating_sub(most as usize).max(end);
+    let words = (lowest..start).step_by(4);
+    let painted = words.take_while(|&address| {
+        // SAFETY: an aligned word of the stack, which lies between the linker's two symbols and is memory for as
+        // long as the program runs. It is read as it is now, whoever uses it.
+        let word = unsafe { with_exposed_provenance::<u32>(address).read_volatile() };
         word == PAINT
     });
-    bytes - painted.count() as u32 * 4
+    (start - lowest) as u32 - painted.count() as u32 * 4
 }

@@ -135,8 +135,9 @@ fn its_stack_is_enough(site: &Site, name: &str) {
     });
     let depths: Vec<(u32, u32)> = depths.collect();
     let &(deepest, room) = depths.iter().max().expect("it told");
-    // It is looked at from far below up to what was used.
-    assert!(0 < deepest && deepest < room, "{depths:?}");
+    // It is looked at from as far below its room again.
+    assert!(deepest > 0, "{depths:?}");
+    assert!(deepest <= room, "the stack took {deepest} of {room} bytes");
     if let Some(folder) = std::env::var_os("EDGEWARD_STACKS") {
         let noted = std::path::Path::new(&folder).join(name);
         std::fs::write(noted, format!("{deepest}\n")).expect("written");

@@ -250,6 +250,9 @@ impl PackError {
                 "add [golden] with inputs and outputs computed by another runtime (ONNX Runtime, \
                  say), or pass --golden-from-engine, which shows reproducibility only",
             ),
+            Self::Golden { seen, .. } if !seen.is_finite() => Some(
+                "no tolerance makes a number of that: the model overflows on this input, or divides by zero",
+            ),
             Self::Golden { of, .. } => Some(of.next()),
             Self::Skew { .. } => Some(
                 "find out which of the two is wrong before this is released; --allow-skew packs it \

@@ -31,8 +31,8 @@ pub(super) fn run(
             })?;
         for (element, (&seen, expected)) in output.iter().zip(pair.output.iter()).enumerate() {
             let error = (seen - expected).abs();
-            // A NaN is beyond every tolerance.
-            if error.is_nan() || error > limit {
+            // What is no number, or infinite, is beyond every tolerance.
+            if !error.is_finite() || error > limit {
                 return Err(PackError::Golden {
                     of,
                     vector,
