@@ -78,8 +78,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any bytes, and a sound key that was cut, lengthened or changed: a key, or an error that names the file;
-        /// never a panic, nor another file.
+        /// Any bytes, and a sound key that was cut, lengthened or changed: the same key, or an error that names the
+        /// file; never a panic, nor another file.
         #[test]
         fn what_is_no_key_is_an_error_that_names_the_file(
             any in proptest::collection::vec(any::<u8>(), 0..128),
@@ -90,8 +90,9 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("device.key");
             let mut bytes = any;
+            let key = RingSigner::generate().unwrap();
+            let public = RingSigner::from_pkcs8(&key).unwrap().public_key();
             if sound {
-                let key = RingSigner::generate().unwrap();
                 bytes = [&key[..keep.index(key.len() + 1)], &bytes[..bytes.len().min(2)]].concat();
                 if let Some((at, with)) = flip
                     && !bytes.is_empty()
@@ -101,9 +102,12 @@ mod tests {
                 }
             }
             std::fs::write(&path, &bytes).unwrap();
-            if let Err(error) = load_or_create(&path) {
-                let said = format!("{error:#}");
-                prop_assert!(said.contains("device.key: "), "{said}");
+            match load_or_create(&path) {
+                Ok(loaded) => prop_assert_eq!(loaded.public_key(), public),
+                Err(error) => {
+                    let said = format!("{error:#}");
+                    prop_assert!(said.contains("device.key: "), "{said}");
+                }
             }
             prop_assert_eq!(std::fs::read(&path).unwrap(), bytes);
             prop_assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

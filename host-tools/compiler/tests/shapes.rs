@@ -4,11 +4,14 @@
 #[allow(dead_code, reason = "other tests break files, too")]
 #[path = "common/tflite.rs"]
 mod flat;
+#[path = "common/inputs.rs"]
+mod inputs;
 
 use edgeward::program::arith::requantize;
 use edgeward::program::{Aligned, Layout, Portable, Program};
 use edgeward_compiler::{CompileError, Options, compile};
 use flat::{INT8, INT32, MEAN, Model, Operator, SLICE, STRIDED_SLICE, Tensor, byte, int};
+use inputs::inputs;
 
 /// Scale and zero point of an activation.
 type Quantization = (f32, i64);
@@ -63,20 +66,6 @@ fn file(
             .push(tensor("list", &[list.len()], None, buffer));
     }
     model
-}
-
-/// Inputs of so many elements: extremes, and random ones.
-fn inputs(elements: usize) -> Vec<Vec<i8>> {
-    let mut seed = 0x9E37_79B9_u32;
-    let mut random = move || {
-        seed ^= seed << 13;
-        seed ^= seed >> 17;
-        seed ^= seed << 5;
-        seed as i8
-    };
-    let mut all = vec![vec![i8::MIN; elements], vec![i8::MAX; elements]];
-    all.extend((0..50).map(|_| (0..elements).map(|_| random()).collect()));
-    all
 }
 
 /// The file's program gives what `wanted` does, under every plan and layout.

@@ -2,6 +2,8 @@
 //! numbers, from dequantized inputs, quantized with the output's scale and zero point. Equal where an operator
 //! moves or compares integers, and within one step elsewhere: kernels compute in fixed point.
 
+#[path = "common/inputs.rs"]
+mod inputs;
 #[path = "common/samples.rs"]
 mod samples;
 #[allow(dead_code, reason = "other tests break files, too")]
@@ -10,6 +12,7 @@ mod tflite;
 
 use edgeward::program::{Aligned, Layout, Portable, Program};
 use edgeward_compiler::{Options, compile};
+use inputs::inputs;
 use std::collections::BTreeSet;
 use tflite::Model;
 
@@ -350,21 +353,6 @@ fn is_near(name: &str) -> bool {
             "HARD_SWISH",
         ]
         .contains(&operator)
-}
-
-/// Inputs of so many elements: extremes, a ramp of all values, and random ones.
-fn inputs(elements: usize) -> Vec<Vec<i8>> {
-    let mut seed = 0x9E37_79B9_u32;
-    let mut random = move || {
-        seed ^= seed << 13;
-        seed ^= seed >> 17;
-        seed ^= seed << 5;
-        seed as i8
-    };
-    let ramp = (0..elements).map(|at| at as i8).collect();
-    let mut all = vec![vec![i8::MIN; elements], vec![i8::MAX; elements], ramp];
-    all.extend((0..100).map(|_| (0..elements).map(|_| random()).collect()));
-    all
 }
 
 /// The quantization at a border: floats have that of the tensor beside them.

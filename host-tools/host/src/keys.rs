@@ -1068,6 +1068,11 @@ mod tests {
                 wanted.then_some(path)
             });
             let path = path.expect("a file");
+            let publics = || {
+                let signers = store.signers_at_hand(Role::Release)?;
+                Ok(signers.iter().map(Signer::public_key).collect::<Vec<_>>())
+            };
+            let before = publics().map_err(|error: KeyError| error.to_string()).expect("keys");
             let mut bytes = fs::read(&path).expect("its bytes");
             if sound {
                 bytes.truncate(keep.index(bytes.len() + 1));
@@ -1079,9 +1084,12 @@ mod tests {
                 bytes = any;
             }
             fs::write(&path, &bytes).expect("written");
-            if let Err(error) = store.signers_at_hand(Role::Release) {
-                let said = error.to_string();
-                prop_assert!(said.contains(&*path.display().to_string()), "{said}");
+            match publics() {
+                Ok(after) => prop_assert_eq!(after, before),
+                Err(error) => {
+                    let said = error.to_string();
+                    prop_assert!(said.contains(&*path.display().to_string()), "{said}");
+                }
             }
             prop_assert_eq!(fs::read(&path).expect("its bytes"), bytes);
         }

@@ -30,9 +30,7 @@ pub(super) fn run(
                 error,
             })?;
         for (element, (&seen, expected)) in output.iter().zip(pair.output.iter()).enumerate() {
-            let error = (seen - expected).abs();
-            // What is no number, or infinite, is beyond every tolerance.
-            if !error.is_finite() || error > limit {
+            let Some(error) = distance(seen, expected, limit) else {
                 return Err(PackError::Golden {
                     of,
                     vector,
@@ -42,9 +40,33 @@ pub(super) fn run(
                     tolerance: limit,
                     step: 0.0,
                 });
-            }
+            };
             largest = largest.max(error);
         }
     }
     Ok(largest)
+}
+
+/// How far an output is from the golden one, if that is within the limit. What is no number, or infinite, is beyond
+/// every limit.
+fn distance(seen: f32, expected: f32, limit: f32) -> Option<f32> {
+    let distance = (seen - expected).abs();
+    (distance.is_finite() && distance <= limit).then_some(distance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_or_infinite_is_beyond_every_limit() {
+        for limit in [0.5, f32::INFINITY] {
+            assert_eq!(distance(1.25, 1.0, limit), Some(0.25));
+            for seen in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                assert_eq!(distance(seen, 1.0, limit), None, "{seen}");
+            }
+        }
+        assert_eq!(distance(1.5, 1.0, 0.5), Some(0.5));
+        assert_eq!(distance(1.75, 1.0, 0.5), None);
+    }
 }
