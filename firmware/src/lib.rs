@@ -9,6 +9,7 @@
 pub mod cast;
 pub mod columns;
 pub mod control;
+pub mod decimal;
 pub mod held;
 pub mod lines;
 pub mod provisioning;
