@@ -21,6 +21,7 @@ pub mod engine;
 #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 mod four;
 pub mod guard;
+mod place;
 pub mod policy;
 pub mod profile;
 pub mod program;

@@ -4,6 +4,7 @@
 //! the way.
 
 use crate::contract::ViolationKind;
+use crate::place::{self, Blank};
 use serde::{Deserialize, Serialize};
 
 /// How grave a violation is; decides how it is shown, not what is done.
@@ -147,5 +148,57 @@ impl Policy {
     #[must_use]
     pub fn rule(&self, kind: ViolationKind) -> Rule {
         self.rules[kind as usize]
+    }
+}
+
+place::values!(Severity, Action);
+
+place::records! {
+    Rule { severity, action }
+    TrialPolicy {
+        min_inferences, min_windows, max_boots, max_error_per_mille, max_p99_us, shadow_inferences,
+        min_agreement_per_mille,
+    }
+    GuardPolicy {
+        z_limit, max_error_per_mille, max_p99_us, min_accuracy_per_mille, max_fallbacks,
+    }
+    Policy { rules, z_limit, trial, guard }
+}
+
+impl Blank for Policy {
+    fn blank() -> Self {
+        Self {
+            rules: [Rule {
+                severity: Severity::Low,
+                action: Action::Count,
+            }; ViolationKind::COUNT],
+            z_limit: 0.0,
+            trial: TrialPolicy {
+                min_inferences: 0,
+                min_windows: 0,
+                max_boots: 0,
+                max_error_per_mille: 0,
+                max_p99_us: 0,
+                shadow_inferences: 0,
+                min_agreement_per_mille: 0,
+            },
+            guard: GuardPolicy {
+                z_limit: 0.0,
+                max_error_per_mille: 0,
+                max_p99_us: 0,
+                min_accuracy_per_mille: 0,
+                max_fallbacks: 0,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_are_read_in_place_as_they_are_by_serde() {
+        place::check(&Policy::standard(), &Policy::blank());
     }
 }

@@ -4,6 +4,7 @@
 //! and compares every sample and every window with it. It holds references and limits only: all
 //! state that changes lives in [`crate::contract`], [`crate::drift`] and [`crate::guard`].
 
+use crate::place::{self, Blank};
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 
@@ -165,4 +166,89 @@ pub struct Profile<const F: usize, const C: usize> {
     pub output: OutputProfile<C>,
     /// Samples in one drift window.
     pub drift_window: u32,
+}
+
+impl<const F: usize, const C: usize> Profile<F, C> {
+    /// A profile of nothing, for [`decode_profile_into`](crate::bundle::decode::decode_profile_into).
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            schema: Schema {
+                version: 0,
+                dtype: DType::F32,
+                window: 0,
+                hop: 0,
+                layout: Layout::SamplesFirst,
+                period_ms: 0,
+                max_age_ms: 0,
+                feature_version: 0,
+            },
+            features: Vec::new(),
+            output: OutputProfile {
+                kind: OutputKind::Values,
+                names: Vec::new(),
+                temperature: 0.0,
+                class_counts: Vec::new(),
+                score_mean: 0.0,
+                score_sd: 0.0,
+                score_p01: 0.0,
+                score_p99: 0.0,
+                entropy_mean: 0.0,
+                class_psi_limit: 0.0,
+                score_shift_limit: 0.0,
+            },
+            drift_window: 0,
+        }
+    }
+}
+
+place::values!(DType, Layout, MissingPolicy, OutputKind);
+
+place::records! {
+    Schema {
+        version, dtype, window, hop, layout, period_ms, max_age_ms, feature_version,
+    }
+    DriftLimits { psi, ks, js, wasserstein }
+    FeatureProfile {
+        name, missing, min, max, mean, sd, max_rate, stuck_run, edges, reference, limits,
+    }
+    OutputProfile<const C> {
+        kind, names, temperature, class_counts, score_mean, score_sd, score_p01, score_p99,
+        entropy_mean, class_psi_limit, score_shift_limit,
+    }
+    Profile<const F, const C> { schema, features, output, drift_window }
+}
+
+impl Blank for FeatureProfile {
+    fn blank() -> Self {
+        Self {
+            name: Name::new(),
+            missing: MissingPolicy::Reject,
+            min: 0.0,
+            max: 0.0,
+            mean: 0.0,
+            sd: 0.0,
+            max_rate: 0.0,
+            stuck_run: 0,
+            edges: [0.0; EDGES],
+            reference: [0; BINS],
+            limits: DriftLimits {
+                psi: 0.0,
+                ks: 0.0,
+                js: 0.0,
+                wasserstein: 0.0,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_are_read_in_place_as_they_are_by_serde() {
+        let profile = crate::testing::profile::<3, 2>(16, 8);
+        place::check(&profile, &Profile::empty());
+    }
 }

@@ -1,9 +1,9 @@
 //! Typed sections: decoding profile and policy, and refusing values that can't be meant.
 
 use super::error::{BundleError, BundleErrorKind as Kind, Field};
+use crate::place::{Blank, Decoder, Fill};
 use crate::policy::Policy;
 use crate::profile::{FeatureProfile, OutputKind, OutputProfile, Profile};
-use serde::Deserialize;
 
 /// Longest drift window, in samples: the counts of a window have 16 bits.
 const MAX_DRIFT_WINDOW: u32 = 65_535;
@@ -15,9 +15,21 @@ const MAX_DRIFT_WINDOW: u32 = 65_535;
 pub fn decode_profile<const F: usize, const C: usize>(
     bytes: &[u8],
 ) -> Result<Profile<F, C>, BundleError> {
-    let profile = decode(bytes, Field::Profile)?;
-    check_profile(&profile)?;
+    let mut profile = Profile::empty();
+    decode_profile_into(&mut profile, bytes)?;
     Ok(profile)
+}
+
+/// As [`decode_profile`], to where the profile is to be. After an error it is not to be used.
+///
+/// # Errors
+/// Those of [`decode_profile`].
+pub fn decode_profile_into<const F: usize, const C: usize>(
+    profile: &mut Profile<F, C>,
+    bytes: &[u8],
+) -> Result<(), BundleError> {
+    decode(profile, bytes, Field::Profile)?;
+    check_profile(profile)
 }
 
 /// Decodes and checks the policy section.
@@ -25,7 +37,8 @@ pub fn decode_profile<const F: usize, const C: usize>(
 /// # Errors
 /// Names the first field that is wrong.
 pub fn decode_policy(bytes: &[u8]) -> Result<Policy, BundleError> {
-    let policy = decode(bytes, Field::Policy)?;
+    let mut policy = Policy::blank();
+    decode(&mut policy, bytes, Field::Policy)?;
     check_policy(&policy)?;
     Ok(policy)
 }
@@ -58,12 +71,12 @@ fn encode<T: serde::Serialize>(value: &T, field: Field) -> Result<Vec<u8>, Bundl
 }
 
 /// Decodes all of `bytes`.
-fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], field: Field) -> Result<T, BundleError> {
-    let mut decoder = postcard::Deserializer::from_bytes(bytes);
-    let decoded = T::deserialize(&mut decoder);
+fn decode(place: &mut dyn Fill, bytes: &[u8], field: Field) -> Result<(), BundleError> {
+    let mut decoder = Decoder::from_bytes(bytes);
+    let decoded = place.fill_from(&mut decoder);
     let rest = decoder.finalize().map_or(0, <[u8]>::len);
     let at = bytes.len() - rest;
-    let value = decoded.map_err(|error| {
+    decoded.map_err(|error| {
         let kind = match error {
             postcard::Error::DeserializeUnexpectedEnd => Kind::Truncated,
             _ => Kind::Undecodable,
@@ -73,7 +86,7 @@ fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], field: Field) -> Result<T, Bu
     if rest != 0 {
         return Err(BundleError::at(field, at, Kind::Trailing));
     }
-    Ok(value)
+    Ok(())
 }
 
 fn check(holds: bool, field: Field, kind: Kind) -> Result<(), BundleError> {

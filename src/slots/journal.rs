@@ -6,6 +6,7 @@
 //! Byte by byte in `docs/SLOTS.md`.
 
 use super::{Error, Slot, flash};
+use crate::place::{self, Blank, Fill};
 use crate::telemetry::{Reason, ReleaseId, SlotState, Text};
 use crate::trust::Digest32;
 use crate::trust::root::Root;
@@ -129,6 +130,28 @@ impl JournalState {
             last_failure: None,
         }
     }
+
+    /// A place for a state.
+    pub(super) fn blank() -> Self {
+        Self::new(Root::empty())
+    }
+}
+
+place::records! {
+    SlotRecord {
+        state, digest, content, counter, version, head_bytes, total_bytes, rollout, attempts, max_boots,
+    }
+    Rejection { release, rollout, reason }
+}
+
+impl Blank for Rejection {
+    fn blank() -> Self {
+        Self {
+            release: [0; 8],
+            rollout: [0; 8],
+            reason: Reason::Signature,
+        }
+    }
 }
 
 /// A field of a record's payload, in the order in which they are written.
@@ -248,7 +271,14 @@ fn check(bytes: &[u8]) -> Result<(u32, usize), RecordError> {
 /// # Errors
 /// [`RecordError`] says which field does not hold.
 pub fn decode_record(bytes: &[u8]) -> Result<(u32, JournalState, usize), RecordError> {
+    let mut state = JournalState::blank();
     let (sequence, total) = check(bytes)?;
+    decode_state(&mut state, bytes, total)?;
+    Ok((sequence, state, total))
+}
+
+/// Reads the state in the record of `total` bytes at the start of `bytes`, which [`check`] found whole.
+fn decode_state(state: &mut JournalState, bytes: &[u8], total: usize) -> Result<(), RecordError> {
     // The CRC holds, so what follows was written so: refuse it rather than skip to an older state.
     if bytes[6] != FORMAT || bytes[7] != 0 {
         return Err(RecordError::Version(bytes[6]));
@@ -258,12 +288,17 @@ pub fn decode_record(bytes: &[u8]) -> Result<(u32, JournalState, usize), RecordE
         record: bytes.get(..total - CRC_BYTES).unwrap_or_default(),
         at: HEADER_BYTES,
     };
-    let state = fields.state()?;
+    fields.state(state)?;
     let rest = fields.record.get(fields.at..).unwrap_or_default();
     if fields.at != HEADER_BYTES + length || rest.iter().any(|&byte| byte != 0) {
-        return Err(fields.fault(StateField::End));
+        return Err(fault(StateField::End, fields.at));
     }
-    Ok((sequence, state, total))
+    Ok(())
+}
+
+fn fault(field: StateField, at: usize) -> RecordError {
+    let offset = at as u32;
+    RecordError::Payload { field, offset }
 }
 
 /// A record's payload, field by field, so that what is wrong with it can be named.
@@ -274,45 +309,48 @@ struct Fields<'a> {
     at: usize,
 }
 
-impl<'a> Fields<'a> {
-    fn fault(&self, field: StateField) -> RecordError {
-        let offset = self.at as u32;
-        RecordError::Payload { field, offset }
+impl Fields<'_> {
+    /// Reads the next field to its place, and says where it began.
+    fn take(&mut self, field: StateField, place: &mut dyn Fill) -> Result<usize, RecordError> {
+        let at = self.at;
+        let rest = self.record.get(at..).unwrap_or_default();
+        let left = place::fill(place, rest).map_err(|_| fault(field, at))?;
+        self.at += rest.len() - left.len();
+        Ok(at)
     }
 
-    /// The next field, if it is one that may be stored.
-    fn take<T: Deserialize<'a>>(
-        &mut self,
-        field: StateField,
-        may_be: impl Fn(&T) -> bool,
-    ) -> Result<T, RecordError> {
-        let rest = self.record.get(self.at..).unwrap_or_default();
-        match postcard::take_from_bytes(rest) {
-            Ok((value, left)) if may_be(&value) => {
-                self.at += rest.len() - left.len();
-                Ok(value)
+    fn state(&mut self, state: &mut JournalState) -> Result<(), RecordError> {
+        let JournalState {
+            boot,
+            root,
+            floor,
+            desired_sequence,
+            desired_digest,
+            slots,
+            confirmed,
+            rejected,
+            last_failure,
+        } = state;
+        self.take(StateField::Boot, boot)?;
+        self.take(StateField::Root, root)?;
+        self.take(StateField::Floor, floor)?;
+        self.take(StateField::DesiredSequence, desired_sequence)?;
+        self.take(StateField::DesiredDigest, desired_digest)?;
+        for (slot, record) in Slot::ALL.into_iter().zip(slots) {
+            let field = StateField::Slot(slot);
+            let at = self.take(field, record)?;
+            // Nothing that is stored.
+            if record.state == SlotState::Revoked {
+                return Err(fault(field, at));
             }
-            _ => Err(self.fault(field)),
         }
-    }
-
-    fn state(&mut self) -> Result<JournalState, RecordError> {
-        let stored = |record: &SlotRecord| record.state != SlotState::Revoked;
-        let a_slot = |index: &Option<u8>| index.is_none_or(|index| index < 2);
-        Ok(JournalState {
-            boot: self.take(StateField::Boot, |_| true)?,
-            root: self.take(StateField::Root, |_| true)?,
-            floor: self.take(StateField::Floor, |_| true)?,
-            desired_sequence: self.take(StateField::DesiredSequence, |_| true)?,
-            desired_digest: self.take(StateField::DesiredDigest, |_| true)?,
-            slots: [
-                self.take(StateField::Slot(Slot::A), stored)?,
-                self.take(StateField::Slot(Slot::B), stored)?,
-            ],
-            confirmed: self.take(StateField::Confirmed, a_slot)?,
-            rejected: self.take(StateField::Rejected, |_| true)?,
-            last_failure: self.take(StateField::LastFailure, |_| true)?,
-        })
+        let at = self.take(StateField::Confirmed, confirmed)?;
+        if confirmed.is_some_and(|index| index >= 2) {
+            return Err(fault(StateField::Confirmed, at));
+        }
+        self.take(StateField::Rejected, rejected)?;
+        self.take(StateField::LastFailure, last_failure)?;
+        Ok(())
     }
 }
 
@@ -363,7 +401,8 @@ pub(super) struct Journal {
 
 /// What one sector holds.
 struct Scan {
-    newest: Option<(u32, JournalState)>,
+    /// The number of its newest record.
+    newest: Option<u32>,
     place: Place,
     blank: bool,
     /// Greatest sequence number in the header of a record that does not hold.
@@ -381,7 +420,7 @@ enum Found {
 }
 
 impl Journal {
-    /// Reads both sectors and returns the newest state.
+    /// Reads both sectors, and the newest state to `state`; after an error that is anything.
     ///
     /// # Errors
     /// [`Error::Unprovisioned`] when both sectors are blank, [`Error::Unreadable`] when they are
@@ -390,34 +429,36 @@ impl Journal {
         flash: &mut S,
         sectors: [u32; 2],
         sector_bytes: u32,
-    ) -> Result<(Self, JournalState), Error> {
-        let a = scan(flash, sectors, sector_bytes, 0)?;
-        let b = scan(flash, sectors, sector_bytes, 1)?;
+        state: &mut JournalState,
+    ) -> Result<Self, Error> {
+        let mut of_b = JournalState::blank();
+        let a = scan(flash, sectors, sector_bytes, 0, state)?;
+        let b = scan(flash, sectors, sector_bytes, 1, &mut of_b)?;
         let blank = a.blank && b.blank;
         let other_valid = a.newest.is_some() && b.newest.is_some();
-        let (newest, place) = match (a.newest, b.newest) {
-            (Some(a_newest), Some(b_newest)) if b_newest.0 > a_newest.0 => (b_newest, b.place),
-            (Some(a_newest), _) => (a_newest, a.place),
-            (None, Some(b_newest)) => (b_newest, b.place),
-            (None, None) if blank => return Err(Error::Unprovisioned),
-            (None, None) => {
+        let (sequence, place) = match (a.newest, b.newest) {
+            (Some(in_a), in_b) if in_b.is_none_or(|in_b| in_b <= in_a) => (in_a, a.place),
+            (_, Some(in_b)) => {
+                *state = of_b;
+                (in_b, b.place)
+            }
+            _ if blank => return Err(Error::Unprovisioned),
+            _ => {
                 let (offset, why) = if a.blank { b.fault } else { a.fault };
                 return Err(Error::Unreadable { offset, why });
             }
         };
-        let (sequence, state) = newest;
         // A torn record may hold at one boot and not at the next; numbers continue after it, so
         // that it is never taken for what was written in its stead.
         let torn = a.torn.max(b.torn);
         let near = torn.checked_sub(sequence).is_some_and(|n| n <= TORN_AHEAD);
-        let journal = Self {
+        Ok(Self {
             sectors,
             sector_bytes,
             sequence: if near { torn } else { sequence },
             place,
             other_valid,
-        };
-        Ok((journal, state))
+        })
     }
 
     /// A journal on blank sectors, whose first record [`Journal::append`] writes.
@@ -530,12 +571,15 @@ impl Journal {
     }
 }
 
-/// Reads one sector from its start, stepping over what is no record.
+/// Reads one sector from its start, stepping over what is no record, and the state of its newest record
+/// to `state`.
+#[inline(never)]
 fn scan<S: NorFlash>(
     flash: &mut S,
     sectors: [u32; 2],
     sector_bytes: u32,
     sector: usize,
+    state: &mut JournalState,
 ) -> Result<Scan, Error> {
     let mut buffer = [0; RECORD_BYTES_MAX];
     let base = sectors[sector];
@@ -560,15 +604,11 @@ fn scan<S: NorFlash>(
             }
             Found::Record { sequence, total } => {
                 found.place.records += 1;
-                if found
-                    .newest
-                    .as_ref()
-                    .is_none_or(|(seen, _)| *seen < sequence)
-                {
+                if found.newest.is_none_or(|seen| seen < sequence) {
                     let offset = base + at;
-                    let (_, state, _) = decode_record(&buffer[..total])
+                    decode_state(state, &buffer[..total], total)
                         .map_err(|why| Error::Journal { offset, why })?;
-                    found.newest = Some((sequence, state));
+                    found.newest = Some(sequence);
                     found.place.sequence = sequence;
                     found.place.newest = at;
                     found.place.newest_bytes = total;

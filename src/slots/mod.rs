@@ -188,7 +188,9 @@ impl<S: NorFlash> Slots<S> {
     /// [`Error::Journal`] on one of a newer format.
     pub fn open(mut flash: S, layout: Layout) -> Result<Self, Error> {
         layout.check(&flash)?;
-        let (journal, state) = Journal::open(&mut flash, layout.journal, layout.journal_bytes)?;
+        let mut state = JournalState::blank();
+        let (sectors, bytes) = (layout.journal, layout.journal_bytes);
+        let journal = Journal::open(&mut flash, sectors, bytes, &mut state)?;
         let receiving = |record: &SlotRecord| record.state == SlotState::Receiving;
         let interrupted = state.slots.iter().any(receiving);
         Ok(Self {
@@ -208,13 +210,15 @@ impl<S: NorFlash> Slots<S> {
     /// does not hold: whoever may throw it away calls [`Slots::format`] first.
     pub fn provision(mut flash: S, layout: Layout, root: Root) -> Result<Self, Error> {
         layout.check(&flash)?;
-        match Journal::open(&mut flash, layout.journal, layout.journal_bytes) {
+        let (sectors, bytes) = (layout.journal, layout.journal_bytes);
+        let mut state = JournalState::blank();
+        match Journal::open(&mut flash, sectors, bytes, &mut state) {
             Err(Error::Unprovisioned) => {}
             Ok(_) => return Err(Error::Provisioned),
             Err(error) => return Err(error),
         }
+        state = JournalState::new(root);
         let mut journal = Journal::fresh(layout.journal, layout.journal_bytes);
-        let state = JournalState::new(root);
         journal.append(&mut flash, &state)?;
         Ok(Self {
             flash,

@@ -13,6 +13,8 @@ pub struct LatencyHistogram {
     max_us: u32,
 }
 
+crate::place::records! { LatencyHistogram { counts, max_us } }
+
 mod counts {
     //! serde has no arrays beyond 32: four rows of 16.
     use super::BUCKETS;

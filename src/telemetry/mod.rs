@@ -10,6 +10,7 @@ pub mod pull;
 
 use crate::bundle::BoardClass;
 use crate::contract::ViolationKind;
+use crate::place::{self, Blank};
 use crate::profile::BINS;
 use crate::trust::Digest32;
 use heapless::{String, Vec};
@@ -58,6 +59,45 @@ pub enum Body<const F: usize, const C: usize> {
     Summary(Summary<F, C>),
     /// Something happened.
     Event(Event),
+}
+
+/// What a frame reports, wherever it is: written as the [`Body`] would be.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub enum BodyRef<'a, const F: usize, const C: usize> {
+    /// The board came up, or its slots changed.
+    Birth(&'a Birth),
+    /// One window.
+    Summary(&'a Summary<F, C>),
+    /// Something happened.
+    Event(&'a Event),
+}
+
+impl<'a, const F: usize, const C: usize> From<&'a Body<F, C>> for BodyRef<'a, F, C> {
+    fn from(body: &'a Body<F, C>) -> Self {
+        match body {
+            Body::Birth(birth) => Self::Birth(birth),
+            Body::Summary(summary) => Self::Summary(summary),
+            Body::Event(event) => Self::Event(event),
+        }
+    }
+}
+
+impl<'a, const F: usize, const C: usize> From<&'a Birth> for BodyRef<'a, F, C> {
+    fn from(birth: &'a Birth) -> Self {
+        Self::Birth(birth)
+    }
+}
+
+impl<'a, const F: usize, const C: usize> From<&'a Summary<F, C>> for BodyRef<'a, F, C> {
+    fn from(summary: &'a Summary<F, C>) -> Self {
+        Self::Summary(summary)
+    }
+}
+
+impl<'a, const F: usize, const C: usize> From<&'a Event> for BodyRef<'a, F, C> {
+    fn from(event: &'a Event) -> Self {
+        Self::Event(event)
+    }
 }
 
 /// State of a slot as reported.
@@ -398,6 +438,59 @@ pub struct Ack {
     pub epoch: u32,
     /// Every frame up to and with this sequence number is stored.
     pub through: u64,
+}
+
+place::values!(
+    BoardClass,
+    SlotState,
+    Reason,
+    Option<u8>,
+    Option<(ReleaseId, Reason)>
+);
+
+place::records! {
+    SlotReport { state, release, counter, version }
+    Birth {
+        class, firmware, slots, running, floor, root_version, desired, tags, last_failure,
+    }
+    FeatureSummary { bins, n, mean, m2, min, max, violations }
+    OutputSummary<const C> {
+        n, classes, score_mean, score_m2, entropy_sum, expected_right, z_outliers, below_p01, above_p99,
+    }
+    Summary<const F, const C> {
+        release, windows, from_ms, to_ms, samples, rejected, inferences, errors, fallbacks, violations,
+        alarms, dropped_events, latency, features, output,
+    }
+}
+
+place::values!(Event);
+
+impl Blank for Birth {
+    fn blank() -> Self {
+        let slot = SlotReport {
+            state: SlotState::Empty,
+            release: [0; 8],
+            counter: 0,
+            version: Text::new(),
+        };
+        Self {
+            class: BoardClass::Linux,
+            firmware: Text::new(),
+            slots: [slot.clone(), slot],
+            running: None,
+            floor: 0,
+            root_version: 0,
+            desired: 0,
+            tags: Vec::new(),
+            last_failure: None,
+        }
+    }
+}
+
+impl Blank for FeatureSummary {
+    fn blank() -> Self {
+        Self::empty()
+    }
 }
 
 /// Full digest and its short form.

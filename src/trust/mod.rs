@@ -12,6 +12,7 @@ pub mod strict;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use crate::place::{Blank, Decoder, Fill};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -27,6 +28,18 @@ pub fn sha256(bytes: &[u8]) -> Digest32 {
 /// An Ed25519 public key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PublicKey(pub [u8; 32]);
+
+impl Fill for PublicKey {
+    fn fill_from(&mut self, from: &mut Decoder<'_>) -> postcard::Result<()> {
+        self.0.fill_from(from)
+    }
+}
+
+impl Blank for PublicKey {
+    fn blank() -> Self {
+        Self([0; 32])
+    }
+}
 
 /// The first eight bytes of the SHA-256 of a public key; names it, proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

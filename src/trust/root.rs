@@ -2,6 +2,7 @@
 
 use super::cose::{self, ContentType, CoseError, CoseErrorKind, CoseField};
 use super::{KeyId, PublicKey, Role, Verifier, strict};
+use crate::place::{self, Fill};
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
@@ -134,7 +135,24 @@ impl RoleKeys {
     }
 }
 
+place::records! {
+    RoleKeys { threshold, keys }
+    Root { version, roles }
+}
+
 impl Root {
+    /// A root that trusts nobody: no state of a board, but a place for one.
+    pub(crate) const fn empty() -> Self {
+        const NOBODY: RoleKeys = RoleKeys {
+            threshold: 0,
+            keys: Vec::new(),
+        };
+        Self {
+            version: 0,
+            roles: [NOBODY; Role::COUNT],
+        }
+    }
+
     /// The keys of `role`.
     #[must_use]
     pub fn role(&self, role: Role) -> &RoleKeys {
@@ -192,15 +210,18 @@ impl Root {
     /// When the bytes are no root, more than a root, or [`Root::validate`] objects.
     pub fn decode(bytes: &[u8]) -> Result<Self, TrustError> {
         let mut rest = bytes;
-        let mut root = Self {
-            version: take(&mut rest, bytes, RootField::Version)?,
-            roles: Default::default(),
+        let mut take = |place: &mut dyn Fill, field| {
+            let offset = (bytes.len() - rest.len()) as u32;
+            rest =
+                place::fill(place, rest).map_err(|_| TrustError::Undecodable { field, offset })?;
+            Ok(())
         };
+        let mut root = Self::empty();
+        take(&mut root.version, RootField::Version)?;
         for role in Role::ALL {
-            root.roles[role as usize] = RoleKeys {
-                threshold: take(&mut rest, bytes, RootField::Threshold(role))?,
-                keys: take(&mut rest, bytes, RootField::Keys(role))?,
-            };
+            let of_role = &mut root.roles[role as usize];
+            take(&mut of_role.threshold, RootField::Threshold(role))?;
+            take(&mut of_role.keys, RootField::Keys(role))?;
         }
         if !rest.is_empty() {
             return Err(TrustError::Trailing {
@@ -334,19 +355,6 @@ impl Root {
         first.verify_threshold(Role::Root, ContentType::Root, bytes, verifier)?;
         Ok(first)
     }
-}
-
-/// The next field of a root.
-fn take<'a, T: Deserialize<'a>>(
-    rest: &mut &'a [u8],
-    payload: &[u8],
-    field: RootField,
-) -> Result<T, TrustError> {
-    let offset = (payload.len() - rest.len()) as u32;
-    let (value, left) =
-        postcard::take_from_bytes(rest).map_err(|_| TrustError::Undecodable { field, offset })?;
-    *rest = left;
-    Ok(value)
 }
 
 /// The payload that the first message of a sequence embeds, once the whole sequence is of the right

@@ -427,7 +427,7 @@ impl<
     fn first_birth(&mut self, now: Now) -> Result<bool, ControlError> {
         let first = self.outbox.next_sequence() == 1;
         if first {
-            let birth = Body::Birth(self.birth());
+            let birth = self.birth();
             self.outbox.push(now.stamp_ms(), &birth)?;
         }
         Ok(first)
@@ -475,7 +475,7 @@ impl<
             self.unreported = self.unreported.saturating_add(1);
             return Ok(());
         }
-        self.outbox.push(now.stamp_ms(), &Body::Event(*event))?;
+        self.outbox.push(now.stamp_ms(), event)?;
         Ok(())
     }
 

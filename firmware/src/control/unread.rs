@@ -1,7 +1,6 @@
 //! What goes on while flash can't be read.
 
 use super::{Action, Control, ControlError, Now};
-use edgeward::telemetry::Body;
 use edgeward::trust::{Signer, Verifier};
 use embedded_storage::nor_flash::NorFlash;
 
@@ -40,7 +39,7 @@ impl<
         let due = self.birth_due || (self.connected && self.outbox.needs_birth());
         if due {
             let birth = self.birth();
-            self.outbox.push(now.stamp_ms(), &Body::Birth(birth))?;
+            self.outbox.push(now.stamp_ms(), &birth)?;
             self.birth_due = false;
         }
         Ok(due)

@@ -8,6 +8,12 @@ use proptest::prelude::*;
 const SECTOR: u32 = 4096;
 const SECTORS: [u32; 2] = [0, SECTOR];
 
+fn open<S: NorFlash>(flash: &mut S) -> Result<(Journal, JournalState), Error> {
+    let mut state = JournalState::blank();
+    let journal = Journal::open(flash, SECTORS, SECTOR, &mut state)?;
+    Ok((journal, state))
+}
+
 fn root(version: u32, keys: usize) -> Root {
     let key = |n: usize| PublicKey([n as u8; 32]);
     let role = RoleKeys {
@@ -107,7 +113,7 @@ fn a_record_of_another_version_is_named_not_skipped() {
     assert_eq!(decode_record(&out[..total]), Err(RecordError::Version(2)));
     let mut flash = RamFlash::<4, 4096>::new(2 * SECTOR as usize);
     flash.write(64, &out[..total]).unwrap();
-    let seen = Journal::open(&mut flash, SECTORS, SECTOR).unwrap_err();
+    let seen = open(&mut flash).unwrap_err();
     let (offset, why) = (64, RecordError::Version(2));
     assert_eq!(seen, Error::Journal { offset, why });
 }
@@ -154,15 +160,15 @@ fn what_was_written_whole_and_is_no_state_is_named_with_its_place() {
 #[test]
 fn blank_damaged_and_fresh_are_told_apart() {
     let mut flash = RamFlash::<8, 4096>::new(2 * SECTOR as usize);
-    let blank = Journal::open(&mut flash, SECTORS, SECTOR).unwrap_err();
+    let blank = open(&mut flash).unwrap_err();
     assert_eq!(blank, Error::Unprovisioned);
     flash.write(64, &[0; 8]).unwrap();
-    let damaged = Journal::open(&mut flash, SECTORS, SECTOR).unwrap_err();
+    let damaged = open(&mut flash).unwrap_err();
     let why = RecordError::Magic;
     assert_eq!(damaged, Error::Unreadable { offset: 0, why });
     let mut journal = Journal::fresh(SECTORS, SECTOR);
     journal.append(&mut flash, &state(1)).unwrap();
-    let (_, seen) = Journal::open(&mut flash, SECTORS, SECTOR).unwrap();
+    let (_, seen) = open(&mut flash).unwrap();
     assert_eq!(seen, state(1));
 }
 
@@ -172,7 +178,7 @@ fn turns<const WRITE: usize>() {
     let mut journal = Journal::fresh(SECTORS, SECTOR);
     for floor in 0..100 {
         journal.append(&mut flash, &state(floor)).unwrap();
-        let (reopened, seen) = Journal::open(&mut flash, SECTORS, SECTOR).unwrap();
+        let (reopened, seen) = open(&mut flash).unwrap();
         assert_eq!(seen, state(floor));
         if floor % 3 == 0 {
             journal = reopened;
@@ -201,12 +207,12 @@ fn a_damaged_newest_record_gives_the_one_before() {
         let end = journal.place.tail as usize;
         journal.append(&mut flash, &state(2)).unwrap();
         flash.bytes_mut()[end + at * 20] ^= 0x10;
-        let (mut journal, seen) = Journal::open(&mut flash, SECTORS, SECTOR).unwrap();
+        let (mut journal, seen) = open(&mut flash).unwrap();
         assert_eq!(seen, state(1));
         // The torn tail sends the next record to the other sector.
         journal.append(&mut flash, &state(3)).unwrap();
         assert_eq!(journal.place.sector, 1);
-        let (_, seen) = Journal::open(&mut flash, SECTORS, SECTOR).unwrap();
+        let (_, seen) = open(&mut flash).unwrap();
         assert_eq!(seen, state(3));
     }
 }
@@ -226,7 +232,7 @@ fn a_torn_record_that_comes_and_goes_is_never_taken_for_a_later_one() {
         flash.cut_at(Some(Cut { op, tear }));
         journal.append(&mut flash, &state(2)).unwrap_err();
         flash.power_on();
-        let (mut journal, seen) = Journal::open(&mut flash, SECTORS, SECTOR).unwrap();
+        let (mut journal, seen) = open(&mut flash).unwrap();
         if seen == state(2) {
             continue;
         }
@@ -236,7 +242,7 @@ fn a_torn_record_that_comes_and_goes_is_never_taken_for_a_later_one() {
             flash.read(0, sector).unwrap();
             let first = decode_record(sector).unwrap().2;
             surprises += u32::from(decode_record(&sector[first..]).is_ok());
-            let (_, seen) = Journal::open(&mut flash, SECTORS, SECTOR).unwrap();
+            let (_, seen) = open(&mut flash).unwrap();
             assert_eq!(seen, state(3), "seed {seed}");
         }
     }
@@ -259,7 +265,7 @@ proptest! {
             flash.bytes_mut()[at / 32 * 32..][..4].copy_from_slice(&MAGIC);
         }
         let _ = decode_record(&bytes);
-        prop_assert!(Journal::open(&mut flash, SECTORS, SECTOR).is_err());
+        prop_assert!(open(&mut flash).is_err());
     }
 
     #[test]
@@ -275,7 +281,7 @@ proptest! {
         }
         let len = bytes.len().min(8192 - at);
         flash.bytes_mut()[at..at + len].copy_from_slice(&bytes[..len]);
-        match Journal::open(&mut flash, SECTORS, SECTOR) {
+        match open(&mut flash) {
             Ok((_, seen)) => prop_assert_eq!(&seen, &state(seen.floor)),
             Err(error) => {
                 let unreadable = matches!(error, Error::Unreadable { .. });
@@ -283,4 +289,15 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn parts_of_a_state_are_read_in_place_as_they_are_by_serde() {
+    let state = largest();
+    let blank = JournalState::blank();
+    place::check(&state.slots[0], &blank.slots[0]);
+    place::check(&state.rejected, &blank.rejected);
+    place::check(&state.last_failure, &blank.last_failure);
+    place::check(&state.confirmed, &blank.confirmed);
+    place::check(&root(7, 2), &blank.root);
 }

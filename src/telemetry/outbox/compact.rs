@@ -2,8 +2,8 @@
 
 use super::index::Entry;
 use super::record::{RECORD_HEADER, RecordHeader, RecordKind, SECTOR_HEADER, SectorHeader};
-use super::{Body, MARKS, Outbox, OutboxError, decode_body, failed};
-use crate::telemetry::Summary;
+use super::{MARKS, Outbox, OutboxError, failed, read_body};
+use crate::telemetry::{BodyRef, Summary};
 use embedded_storage::nor_flash::{NorFlash, NorFlashErrorKind};
 
 /// What a fold of a sector makes, or would make.
@@ -20,8 +20,8 @@ struct Folded {
     overflow: bool,
 }
 
-/// Adjoining records on their way into one.
-struct Group<const F: usize, const C: usize> {
+/// Adjoining records on their way into one; their summary is beside it.
+struct Group {
     first_sequence: u64,
     sequence: u64,
     time_ms: u64,
@@ -32,67 +32,60 @@ struct Group<const F: usize, const C: usize> {
     copy: Option<Entry>,
     /// The sector of the first member, when that is not the one being folded.
     drawn: Option<u16>,
-    summary: Summary<F, C>,
 }
 
-/// A record as a fold sees it.
-struct Source<const F: usize, const C: usize> {
+/// A record as a fold sees it; its summary is beside it.
+struct Source {
     entry: Entry,
     time_ms: u64,
     boot: u32,
     /// Nothing when flash has lost it, or another version wrote it.
-    body: Option<Body<F, C>>,
+    kind: Option<RecordKind>,
 }
 
-impl<const F: usize, const C: usize> Source<F, C> {
+impl Source {
     /// Frames that are only counted when the record is merged.
     fn dropped(&self) -> u32 {
         let frames = self.entry.sequence - self.entry.first_sequence + 1;
-        match self.body {
-            Some(Body::Summary(_)) => 0,
+        match self.kind {
+            Some(RecordKind::Summary) => 0,
             Some(_) => 1,
             None => u32::try_from(frames).unwrap_or(u32::MAX),
         }
     }
 
     fn is_birth(&self) -> bool {
-        matches!(self.body, None | Some(Body::Birth(_)))
+        matches!(self.kind, None | Some(RecordKind::Birth))
     }
 }
 
-impl<const F: usize, const C: usize> Group<F, C> {
-    fn new(source: Source<F, C>, drawn: bool) -> Self {
-        let Source { entry, .. } = source;
-        let mut group = Self {
+impl Group {
+    fn new(source: &Source, drawn: bool) -> Self {
+        let entry = source.entry;
+        Self {
             first_sequence: entry.first_sequence,
             sequence: entry.sequence,
             time_ms: source.time_ms,
             boot: source.boot,
             members: 1,
             births: usize::from(source.is_birth()),
-            copy: source.body.as_ref().map(|_| entry),
+            copy: source.kind.map(|_| entry),
             drawn: drawn.then_some(entry.sector),
-            summary: Summary::empty(),
-        };
-        group.summary.dropped_events = source.dropped();
-        if let Some(Body::Summary(summary)) = source.body {
-            group.summary = summary;
         }
-        group
     }
 
     /// Takes the next record in, or leaves everything as it is and says no.
-    fn join(&mut self, source: &Source<F, C>) -> bool {
-        if source.entry.first_sequence != self.sequence + 1 {
+    fn join<const F: usize, const C: usize>(
+        &mut self,
+        summary: &mut Summary<F, C>,
+        source: &Source,
+        added: &Summary<F, C>,
+    ) -> bool {
+        // What is no summary adds only what was dropped.
+        let follows = source.entry.first_sequence == self.sequence + 1;
+        if !follows || summary.merge(added).is_err() {
             return false;
         }
-        if let Some(Body::Summary(summary)) = &source.body
-            && self.summary.merge(summary).is_err()
-        {
-            return false;
-        }
-        let dropped = &mut self.summary.dropped_events;
-        *dropped = dropped.saturating_add(source.dropped());
         self.births += usize::from(source.is_birth());
         self.sequence = source.entry.sequence;
         self.time_ms = source.time_ms;
@@ -201,12 +194,13 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             self.erase(target)?;
             let folded = self.fold(victim, draw, Some(target))?;
             self.commit(target, folded.bytes)?;
-            self.scan(target, |outbox, entry, _| {
-                if entry.kind == RecordKind::Acknowledged {
-                    return Ok(());
+            let mut walk = self.walk(target);
+            while let Some(entry) = self.step(&mut walk)? {
+                if entry.kind != RecordKind::Acknowledged {
+                    let entered = self.index.replace(entry);
+                    entered.map_err(|_| OutboxError::Full)?;
                 }
-                outbox.index.replace(entry).map_err(|_| OutboxError::Full)
-            })?;
+            }
             return Ok(());
         }
         Err(OutboxError::Full)
@@ -270,7 +264,9 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             drawn: None,
             overflow: false,
         };
-        let mut group: Option<Group<F, C>> = None;
+        let mut group: Option<Group> = None;
+        let (mut grouped, mut added) = (Summary::empty(), Summary::empty());
+        let (mut grouped, mut added) = (&mut grouped, &mut added);
         for at in 0..self.len() {
             let Some((entry, drawn)) = self.foldable(at, victim) else {
                 continue;
@@ -278,35 +274,43 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             if drawn && !draw {
                 continue;
             }
-            let source = self.source(entry)?;
+            let source = self.source(entry, added)?;
             if let Some(group) = &mut group
                 && !drawn
-                && group.join(&source)
+                && group.join(grouped, &source, added)
             {
                 continue;
             }
-            if let Some(group) = group.replace(Group::new(source, drawn)) {
-                self.flush(group, target, &mut folded)?;
+            if let Some(group) = group.replace(Group::new(&source, drawn)) {
+                self.flush(&group, grouped, target, &mut folded)?;
             }
+            core::mem::swap(&mut grouped, &mut added);
         }
         if let Some(group) = group {
-            self.flush(group, target, &mut folded)?;
+            self.flush(&group, grouped, target, &mut folded)?;
         }
         Ok(folded)
     }
 
-    fn source(&mut self, entry: Entry) -> Result<Source<F, C>, OutboxError> {
+    /// Reads a record, and what it adds to a summary when it is merged.
+    #[inline(never)]
+    fn source(&mut self, entry: Entry, summary: &mut Summary<F, C>) -> Result<Source, OutboxError> {
         let header = self.load(&entry)?;
-        let body = header.and_then(|header| {
+        let kind = header.and_then(|header| {
             let end = RECORD_HEADER + header.len as usize;
-            decode_body(self.buffer.get(RECORD_HEADER..end)?).ok()
+            read_body(self.buffer.get(RECORD_HEADER..end)?, summary)
         });
-        Ok(Source {
+        let source = Source {
             entry,
             time_ms: header.map_or(0, |header| header.time_ms),
             boot: header.map_or(self.boot, |header| header.boot),
-            body,
-        })
+            kind,
+        };
+        if kind != Some(RecordKind::Summary) {
+            *summary = Summary::empty();
+            summary.dropped_events = source.dropped();
+        }
+        Ok(source)
     }
 
     /// The record at a position of the index, if it takes part in the fold of `victim`, and
@@ -325,7 +329,8 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
     /// Writes one group's record, or only measures it.
     fn flush(
         &mut self,
-        group: Group<F, C>,
+        group: &Group,
+        summary: &Summary<F, C>,
         target: Option<u16>,
         folded: &mut Folded,
     ) -> Result<(), OutboxError> {
@@ -337,7 +342,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             let header = self.load(&entry)?.ok_or(OutboxError::Body)?;
             RECORD_HEADER + header.len as usize
         } else {
-            let len = self.encode_body(&Body::Summary(group.summary))?;
+            let len = self.encode_body(BodyRef::Summary(summary))?;
             let header = RecordHeader {
                 kind: RecordKind::Summary,
                 len: len as u32,

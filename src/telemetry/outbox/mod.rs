@@ -38,7 +38,8 @@ mod recover;
 
 pub use record::RecordKind;
 
-use super::{Body, Frame, Id};
+use super::{Birth, Body, BodyRef, Event, Frame, Id, Refused, Summary};
+use crate::place::{self, Blank};
 use core::num::NonZeroU32;
 use embedded_storage::nor_flash::{NorFlash, NorFlashError, NorFlashErrorKind};
 use heapless::Vec;
@@ -211,6 +212,36 @@ fn decode_body<const F: usize, const C: usize>(bytes: &[u8]) -> Result<Body<F, C
     }
 }
 
+/// The kind of the body that takes all of `bytes`; of a summary, also the summary, which is anything
+/// otherwise. Nothing when they are no body.
+#[inline(never)]
+fn read_body<const F: usize, const C: usize>(
+    bytes: &[u8],
+    summary: &mut Summary<F, C>,
+) -> Option<RecordKind> {
+    let mut kind = 0_u32;
+    let rest = place::fill(&mut kind, bytes).ok()?;
+    // As the variants of a body are numbered.
+    let (kind, rest) = match kind {
+        0 => (RecordKind::Birth, check_birth(rest)),
+        1 => (RecordKind::Summary, place::fill(summary, rest)),
+        2 => (RecordKind::Event, check_event(rest)),
+        _ => return None,
+    };
+    rest.is_ok_and(<[u8]>::is_empty).then_some(kind)
+}
+
+#[inline(never)]
+fn check_birth(bytes: &[u8]) -> postcard::Result<&[u8]> {
+    place::fill(&mut Birth::blank(), bytes)
+}
+
+#[inline(never)]
+fn check_event(bytes: &[u8]) -> postcard::Result<&[u8]> {
+    let mut event = Event::Refused { what: Refused::Ack };
+    place::fill(&mut event, bytes)
+}
+
 /// What is known of a sector without a look at the flash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Sector {
@@ -322,11 +353,16 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
     /// # Errors
     /// [`OutboxError::Full`] when nothing could be merged to make room, [`OutboxError::Flash`] when
     /// the flash failed; the frame is then not stored, and its number will be used again.
-    pub fn push(&mut self, time_ms: u64, body: &Body<F, C>) -> Result<u64, OutboxError> {
+    pub fn push<'a>(
+        &mut self,
+        time_ms: u64,
+        body: impl Into<BodyRef<'a, F, C>>,
+    ) -> Result<u64, OutboxError> {
+        let body = body.into();
         let sequence = self.next_sequence;
         self.store(sequence, sequence, time_ms, body)?;
         self.next_sequence = sequence + 1;
-        if matches!(body, Body::Birth(_)) {
+        if matches!(body, BodyRef::Birth(_)) {
             self.lost_births = false;
         }
         Ok(sequence)
@@ -445,12 +481,13 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
     }
 
     /// Writes a record that answers for a range of frames, making room for it first.
+    #[inline(never)]
     fn store(
         &mut self,
         first_sequence: u64,
         sequence: u64,
         time_ms: u64,
-        body: &Body<F, C>,
+        body: BodyRef<'_, F, C>,
     ) -> Result<(), OutboxError> {
         for _ in 0..PLACES {
             let len = self.encode_body(body)?;
@@ -497,17 +534,18 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
     /// Answers for frames that flash has lost by a summary of nothing that counts them.
     fn store_lost(&mut self, first_sequence: u64, sequence: u64) -> Result<(), OutboxError> {
         let count = sequence - first_sequence + 1;
-        let mut nothing = super::Summary::empty();
+        let mut nothing = Summary::empty();
         nothing.dropped_events = u32::try_from(count).unwrap_or(u32::MAX);
         self.lost_births = true;
-        self.store(first_sequence, sequence, 0, &Body::Summary(nothing))
+        self.store(first_sequence, sequence, 0, BodyRef::Summary(&nothing))
     }
 
     /// Encodes a body behind the place of a record's header.
-    fn encode_body(&mut self, body: &Body<F, C>) -> Result<usize, OutboxError> {
+    #[inline(never)]
+    fn encode_body(&mut self, body: BodyRef<'_, F, C>) -> Result<usize, OutboxError> {
         let most = B as u32;
         let space = self.buffer.get_mut(RECORD_HEADER..).unwrap_or_default();
-        match postcard::to_slice(body, space) {
+        match postcard::to_slice(&body, space) {
             Ok(bytes) => Ok(bytes.len()),
             Err(_) => Err(OutboxError::TooLarge {
                 bytes: max_record_bytes(F, C) as u32,

@@ -5,7 +5,7 @@
 
 use super::OutboxError;
 use super::index::Entry;
-use crate::telemetry::Body;
+use crate::telemetry::BodyRef;
 use core::num::NonZeroU32;
 use crc::{CRC_32_ISO_HDLC, Crc};
 
@@ -47,11 +47,11 @@ impl RecordKind {
 
     /// The kind of record that holds `body`.
     #[must_use]
-    pub fn of_body<const F: usize, const C: usize>(body: &Body<F, C>) -> Self {
-        match body {
-            Body::Birth(_) => Self::Birth,
-            Body::Summary(_) => Self::Summary,
-            Body::Event(_) => Self::Event,
+    pub fn of_body<'a, const F: usize, const C: usize>(body: impl Into<BodyRef<'a, F, C>>) -> Self {
+        match body.into() {
+            BodyRef::Birth(_) => Self::Birth,
+            BodyRef::Summary(_) => Self::Summary,
+            BodyRef::Event(_) => Self::Event,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What flash holds after a start.
 
 use super::index::{Entry, Index};
-use super::record::{RECORD_HEADER, RecordHeader, RecordKind, SectorHeader};
+use super::record::{RECORD_HEADER, RecordKind, SectorHeader};
 use super::{Found, Outbox, OutboxError, PLACES, Sector};
 use core::num::NonZeroU32;
 use embedded_storage::nor_flash::{NorFlash, NorFlashErrorKind};
@@ -19,6 +19,15 @@ struct Tail {
     behind_mark: u32,
 }
 
+/// Where a walk over the records of a sector is.
+pub(super) struct Walk {
+    sector: u16,
+    /// Where the next record may begin.
+    offset: u32,
+    /// Where the last intact one ends.
+    end: u32,
+}
+
 /// How often flash is read at a start before a word that reads otherwise each time is a failure.
 const READINGS: usize = 8;
 
@@ -27,6 +36,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
 {
     /// Finds what flash holds: headers and marks first, then the records from the newest sector to
     /// the oldest, so that a record that a wider one covers finds it there already.
+    #[inline(never)]
     pub(super) fn recover(&mut self, fresh: NonZeroU32) -> Result<(), OutboxError> {
         for _ in 0..READINGS {
             let tail = self.read_all()?;
@@ -88,18 +98,19 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         let mut below = u32::MAX;
         while let Some((sector, generation)) = self.newest_below(below) {
             let newest = self.active.is_none();
-            let end = self.scan(sector, |outbox, entry, _| {
+            let mut walk = self.walk(sector);
+            while let Some(entry) = self.step(&mut walk)? {
                 if newest {
                     tail.last = Some(entry);
                     tail.behind_mark += u32::from(tail.marked);
                     tail.marked |= entry.kind == RecordKind::Acknowledged;
                 }
-                outbox.take_older(entry)
-            })?;
+                self.take_older(entry)?;
+            }
             if newest {
-                tail.clean = self.is_erased(sector, end)?;
+                tail.clean = self.is_erased(sector, walk.end)?;
                 let goes_on = if tail.clean {
-                    end
+                    walk.end
                 } else {
                     self.region.sector_bytes
                 };
@@ -113,23 +124,23 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
     /// Whether the commit of a sector was finished, or all but: a mark and something intact behind.
     fn is_committed(&mut self, sector: u16) -> Result<bool, OutboxError> {
         let (mut marked, mut committed) = (false, false);
-        self.scan(sector, |_, entry, _| {
+        let mut walk = self.walk(sector);
+        while let Some(entry) = self.step(&mut walk)? {
             committed |= marked;
             marked |= entry.kind == RecordKind::Acknowledged;
-            Ok(())
-        })?;
+        }
         Ok(committed)
     }
 
     fn take_marks(&mut self, sector: u16) -> Result<(), OutboxError> {
-        self.scan(sector, |outbox, _, record| {
-            if record.kind == RecordKind::Acknowledged {
-                outbox.acknowledged = outbox.acknowledged.max(record.sequence);
+        let mut walk = self.walk(sector);
+        while let Some(entry) = self.step(&mut walk)? {
+            if entry.kind == RecordKind::Acknowledged {
+                self.acknowledged = self.acknowledged.max(entry.sequence);
             } else {
-                outbox.next_sequence = outbox.next_sequence.max(record.sequence.saturating_add(1));
+                self.next_sequence = self.next_sequence.max(entry.sequence.saturating_add(1));
             }
-            Ok(())
-        })?;
+        }
         Ok(())
     }
 
@@ -203,29 +214,33 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         }
     }
 
-    /// Visits the intact records of a sector in the order they were written, and returns where the
-    /// last one ends. A damaged record between two intact ones has decayed; one behind the last
-    /// was torn by a cut.
-    pub(super) fn scan(
-        &mut self,
-        sector: u16,
-        mut each: impl FnMut(&mut Self, Entry, &RecordHeader) -> Result<(), OutboxError>,
-    ) -> Result<u32, OutboxError> {
-        let mut offset = Self::records_at();
-        let mut end = offset;
+    /// A walk over the records of a sector, before its first.
+    pub(super) fn walk(&self, sector: u16) -> Walk {
+        let offset = Self::records_at();
+        Walk {
+            sector,
+            offset,
+            end: offset,
+        }
+    }
+
+    /// The next intact record of a sector, in the order in which they were written. A damaged record
+    /// between two intact ones has decayed; one behind the last was torn by a cut.
+    #[inline(never)]
+    pub(super) fn step(&mut self, walk: &mut Walk) -> Result<Option<Entry>, OutboxError> {
         // Each record moves the offset on by its header at least.
         loop {
-            let (header, intact) = match self.read_record(sector, offset)? {
+            let (header, intact) = match self.read_record(walk.sector, walk.offset)? {
                 Found::Intact(header) => (header, true),
                 Found::Damaged(header) => (header, false),
-                Found::Nothing => return Ok(end),
+                Found::Nothing => return Ok(None),
             };
             let bytes = (RECORD_HEADER + header.len as usize).next_multiple_of(Self::WORD) as u32;
-            let entry = header.entry(sector, offset, bytes);
-            offset += bytes;
+            let entry = header.entry(walk.sector, walk.offset, bytes);
+            walk.offset += bytes;
             if intact {
-                end = offset;
-                each(self, entry, &header)?;
+                walk.end = walk.offset;
+                return Ok(Some(entry));
             }
         }
     }

@@ -1,8 +1,11 @@
 mod cuts;
 
 use super::*;
+use crate::contract::ViolationKind;
 use crate::slots::ram::{Cut, Edge, RamFlash, Tear};
-use crate::telemetry::{Event, FeatureSummary, Refused, Summary};
+use crate::telemetry::{
+    Alarm, Crash, Event, FeatureSummary, Reason, Refused, SlotState, Statistic, Summary, Text,
+};
 use embedded_storage::nor_flash::ReadNorFlash;
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec;
@@ -44,6 +47,121 @@ fn released(samples: u32, release: u8) -> Body<1, 1> {
 
 fn event() -> Body<1, 1> {
     Body::Event(Event::Refused { what: Refused::Ack })
+}
+
+#[test]
+fn bodies_are_read_in_place_as_they_are_by_serde() {
+    let mut birth = Birth::blank();
+    birth.running = Some(1);
+    birth.slots[0].version = Text::try_from("1.2").expect("short");
+    birth.tags = [Text::try_from("a").expect("short")].into_iter().collect();
+    birth.last_failure = Some(([3; 8], Reason::Crash));
+    let mut of_two = Summary::<2, 2>::empty();
+    of_two.latency.record(70);
+    of_two.output.classes = [1, 200].into_iter().collect();
+    for n in [1, 2] {
+        let feature = FeatureSummary {
+            n,
+            ..FeatureSummary::empty()
+        };
+        assert!(of_two.features.push(feature).is_ok());
+    }
+    place::check(&birth, &Birth::blank());
+    place::check(&of_two, &Summary::empty());
+    for body in [Body::Birth(birth), Body::Summary(of_two.clone())] {
+        read_as_decoded::<2, 2>(&body);
+        // One feature and one class too many.
+        read_as_decoded::<1, 2>(&body);
+        read_as_decoded::<2, 1>(&body);
+    }
+    let release = [1; 8];
+    let reason = Reason::SelfTest;
+    let alarms = [
+        Alarm::Violation {
+            kind: ViolationKind::Stuck,
+            feature: Some(300),
+            value: 1.5,
+            sample: 7,
+        },
+        Alarm::Drift {
+            statistic: Statistic::Psi,
+            feature: None,
+            value: 0.5,
+            limit: 0.25,
+        },
+    ];
+    let refused = [
+        Refused::DesiredSignature,
+        Refused::DesiredReplay,
+        Refused::DesiredExpired,
+        Refused::Release { release, reason },
+        Refused::Chunk { release, index: 9 },
+        Refused::Root { version: 4 },
+        Refused::Ack,
+        Refused::Command,
+    ];
+    let states = [SlotState::Rejected(reason), SlotState::Trial];
+    let events = [
+        Event::Reverted {
+            from: release,
+            to: Some([2; 8]),
+            reason,
+        },
+        Event::Reverted {
+            from: release,
+            to: None,
+            reason,
+        },
+        Event::Resumed {
+            release,
+            kept: 3,
+            total: 400,
+        },
+        Event::Crashed {
+            how: Crash::Watchdog,
+            at: 99,
+        },
+    ]
+    .into_iter()
+    .chain(alarms.map(|alarm| Event::Alarm { release, alarm }))
+    .chain(refused.map(|what| Event::Refused { what }))
+    .chain(states.map(|state| Event::Slot {
+        slot: 1,
+        release,
+        state,
+    }));
+    for event in events {
+        read_as_decoded::<2, 2>(&Body::<2, 2>::Event(event));
+    }
+}
+
+/// Reads the bytes of a body in place and by its derived decoder, as they are, cut off, and with each
+/// of them changed.
+fn read_as_decoded<const F: usize, const C: usize>(body: &Body<2, 2>) {
+    let bytes = postcard::to_extend(body, vec![]).expect("is written");
+    let of_ref = postcard::to_extend(&BodyRef::from(body), vec![]);
+    assert_eq!(of_ref.expect("is written"), bytes);
+    let same = |bytes: &[u8]| {
+        let decoded = decode_body::<F, C>(bytes).ok();
+        let mut summary = Summary::empty();
+        let kind = read_body::<F, C>(bytes, &mut summary);
+        assert_eq!(kind, decoded.as_ref().map(RecordKind::of_body), "{bytes:?}");
+        if let Some(Body::Summary(decoded)) = decoded {
+            // No NaN equals another, but all are written.
+            let debug = |summary| std::format!("{summary:?}");
+            assert_eq!(debug(&summary), debug(&decoded));
+        }
+    };
+    same(&bytes);
+    same(&[&bytes[..], &[0]].concat());
+    for at in 0..bytes.len() {
+        same(&bytes[..at]);
+        for byte in (0..=20).chain([0x7f, 0x80, 0xff]) {
+            let mut bytes = bytes.clone();
+            bytes[at] = byte;
+            same(&bytes);
+        }
+    }
 }
 
 /// One waiting record.
