@@ -60,11 +60,7 @@ pub fn test(root: &Path, tally: &mut Tally) -> Result<()> {
     };
     for engine in ENGINES {
         let Some(cpu) = engine.cpu else { continue };
-        let mut command = cargo(root, &toolchain, "test", cpu);
-        command.args(["-p", "edgeward", "--features", "edgeward/std"]);
-        for test in ["program_conformance", "program_packed", "packed"] {
-            command.args(["--test", test]);
-        }
+        let mut command = tests(root, &toolchain, cpu);
         // The tests fail where it is not what runs.
         command.env("EDGEWARD_ENGINE", engine.name);
         let title = format!("programs on AArch64, {cpu}");
@@ -75,6 +71,28 @@ pub fn test(root: &Path, tally: &mut Tally) -> Result<()> {
         )?);
     }
     bench(root, &Options::check())
+}
+
+/// The tests of programs on `cpu`.
+fn tests(root: &Path, toolchain: &Toolchain, cpu: &str) -> Command {
+    let mut command = cargo(root, toolchain, "test", cpu);
+    command.args(["-p", "edgeward", "--features", "edgeward/std"]);
+    for test in ["program_conformance", "program_packed", "packed"] {
+        command.args(["--test", test]);
+    }
+    command
+}
+
+/// The builds of what [`test`] runs; none where the tools can't be installed.
+pub fn builds(root: &Path) -> Vec<Command> {
+    let Ok(toolchain) = tools() else {
+        return Vec::new();
+    };
+    let mut tests = tests(root, &toolchain, CPU);
+    tests.arg("--no-run");
+    let mut counts = cargo(root, &toolchain, "build", CPU);
+    counts.args(["--example", "count_instructions"]);
+    vec![tests, counts]
 }
 
 /// Installs emulator and toolchain; an error says what is missing.

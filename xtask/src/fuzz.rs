@@ -27,6 +27,9 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions=yes \
     -Coverflow-checks=yes";
 
+/// Where they are built.
+const TARGET_DIR: &str = "target/fuzz";
+
 /// Longest input: more than a bundle with the example model, which has about 24,700 bytes.
 const MAX_LEN: u32 = 32 * 1024;
 
@@ -61,19 +64,26 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
 
 /// Builds all targets, and says in which folder they are.
 pub fn build(root: &Path, planted: bool) -> Result<PathBuf> {
-    // Named, so that build scripts are not instrumented.
-    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let target = root.join("target/fuzz");
+    step("fuzz targets", &mut build_command(root, planted))?;
+    Ok(root.join(TARGET_DIR).join(host()).join("release"))
+}
+
+/// The build of all targets.
+pub fn build_command(root: &Path, planted: bool) -> Command {
     let mut build = cargo(&root.join("fuzz"));
     build
         .env("RUSTFLAGS", FLAGS)
-        .args(["build", "--release", "--target", &host]);
+        .args(["build", "--release", "--target", &host()]);
     if planted {
         build.args(["--features", "planted"]);
     }
-    build.arg("--target-dir").arg(&target);
-    step("fuzz targets", &mut build)?;
-    Ok(target.join(&host).join("release"))
+    build.arg("--target-dir").arg(root.join(TARGET_DIR));
+    build
+}
+
+/// This machine's target: named, so that build scripts are not instrumented.
+fn host() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
 }
 
 /// How a target is run: its seeds written anew, everything it finds kept in `target/fuzz`.

@@ -1,6 +1,7 @@
 //! All automation of the repository: `cargo xtask --help`.
 
 mod aarch64;
+mod ahead;
 mod bare_metal;
 mod bench_linux;
 mod bench_mcu;

@@ -1,5 +1,6 @@
 //! Everything that must hold before a change lands.
 
+use crate::ahead::Ahead;
 use crate::tally::{self, Tally};
 use crate::{
     aarch64, bare_metal, bench_mcu, boards, cargo, fuzz, print_stages, setup, size, stacks, step,
@@ -67,11 +68,15 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
     // What an earlier run noted says nothing of these images.
     let stacks = stacks::folder(root)?;
     size::run(root, &size::Options::check())?;
+    step("tests, built", tests(root).arg("--no-run"))?;
+    let ahead = Ahead::start(root, later(root, options))?;
     let mut tests = with_tools(tests(root), &found);
     tests.env("EDGEWARD_MCU_IMAGE", image);
     tests.env("EDGEWARD_M7_IMAGE", second);
     tests.env("EDGEWARD_STACKS", stacks);
-    tally.add(tally::run("tests", tests, &root.join("target/test.log"))?);
+    let ran = tally::run("tests", tests, &root.join("target/test.log"));
+    ahead.wait();
+    tally.add(ran?);
     stacks::check(root, &root.join(size::FIGURES), tally)?;
     step(
         "documentation",
@@ -104,6 +109,15 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
         },
     )?;
     Ok(())
+}
+
+/// Builds that stages behind the tests will want.
+fn later(root: &Path, options: &Options) -> Vec<Command> {
+    let mut builds = vec![fuzz::build_command(root, false)];
+    if !options.quick {
+        builds.extend(aarch64::builds(root));
+    }
+    builds
 }
 
 fn lints(root: &Path) -> Command {
