@@ -4,6 +4,13 @@
 //! may still be lost. The outbox above it keeps each frame until the host's signed acknowledgement,
 //! and the update client asks again for what did not come, so that no correctness hangs on a
 //! broker's promises.
+//!
+//! Every board has a [`Transport`], to which [`hand_over`] gives what the head asks of it: the agent's
+//! over rumqttc, and a microcontroller's over minimq. How events come back depends on who waits: the
+//! agent polls a [`Connector`], which connects by itself; a microcontroller's application awaits its
+//! connection.
+
+use crate::control::Action;
 
 /// Most bytes of a message's payload. The largest is a chunk of a bundle or a frame, both far
 /// below; a broker that sends more is cut off.
@@ -45,12 +52,9 @@ pub enum TransportError {
     Invalid,
 }
 
-/// A connection to a broker that repairs itself.
+/// Where the application's requests go.
 pub trait Transport {
-    /// Begins to connect, and keeps on until [`Transport::disconnect`]. Does not block.
-    fn connect(&mut self);
-
-    /// Queues a message for at-least-once delivery. Does not block.
+    /// Takes a message for at-least-once delivery. Does not block.
     ///
     /// # Errors
     /// [`TransportError`]; the message was not taken.
@@ -68,6 +72,12 @@ pub trait Transport {
     /// # Errors
     /// [`TransportError`] when the broker can't be told now; the filter is forgotten all the same.
     fn unsubscribe(&mut self, filter: &str) -> Result<(), TransportError>;
+}
+
+/// A transport that connects, and repairs its connection, by itself.
+pub trait Connector: Transport {
+    /// Begins to connect, and keeps on until [`Connector::disconnect`]. Does not block.
+    fn connect(&mut self);
 
     /// Hands the next event to `handle`, if there is one, and says whether there was. Does not
     /// block.
@@ -78,4 +88,35 @@ pub trait Transport {
 
     /// Sends what is queued, says goodbye and ends the connection, within a bounded time.
     fn disconnect(&mut self);
+}
+
+/// Gives the transport what an action asks of it, and the action back where it is the board's own:
+/// what is to be loaded, run, stopped or pulled.
+///
+/// A subscription that can't be made has a transport that says so; the update client asks again.
+///
+/// # Errors
+/// [`TransportError`] when a message was not taken: tell the head, by
+/// [`Control::not_taken`](crate::control::Control::not_taken).
+pub fn hand_over<'b>(
+    action: Action<'b>,
+    transport: &mut dyn Transport,
+) -> Result<Option<Action<'b>>, TransportError> {
+    match action {
+        Action::Subscribe(topic) => {
+            let _ = transport.subscribe(&topic);
+        }
+        Action::Unsubscribe(topic) => {
+            // Told to the broker or not, the filter is forgotten.
+            let _ = transport.unsubscribe(&topic);
+        }
+        Action::Publish {
+            topic,
+            payload,
+            retain,
+        } => transport.publish(&topic, payload, retain)?,
+        Action::More => {}
+        own => return Ok(Some(own)),
+    }
+    Ok(None)
 }

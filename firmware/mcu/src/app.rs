@@ -1,26 +1,28 @@
 //! The application's loop: flash, outbox and update client on one side, the broker on the other.
 
 use crate::board::{Entropy, Flash, Network};
-use crate::line::{self, Lost, Refused, Sent, Subscriptions};
+use crate::line::{self, Lost, Mqtt, Refused, Subscriptions, Wire};
 use crate::link::{Command, FlightRecorder, Link, Report};
 use crate::load;
+use crate::patience::Patience;
 use crate::store::{Store, StoreFlash};
-use crate::way::{NoIo, Talk, Way};
+use crate::way::{Talk, Way};
 use crate::{BUFFER, CHUNKS, MAX_FEATURES as F, MAX_OUTPUTS as C, RECORDS};
-use core::future::{Future, pending};
+use core::future::{Future, pending, poll_fn};
 use core::net::SocketAddrV4;
 use core::pin::pin;
 use core::sync::atomic::Ordering;
+use core::task::Poll;
 use edgeward::guard::Verdict;
 use edgeward::slots::Slot;
 use edgeward::telemetry::outbox::OutboxError;
 use edgeward::telemetry::{SlotState, Summary, release_id};
-use edgeward::topic::Topic;
 use edgeward::trust::dalek::{DalekSigner, DalekVerifier};
 use edgeward_firmware::control::{Action, Control, ControlError, Now, Purpose};
+use edgeward_firmware::transport::{Transport, hand_over};
 use embassy_futures::select::{Either, Either4, select, select4};
 use embassy_time::{Duration, Instant, Timer, with_timeout};
-use minimq::{Connection, Io, Session};
+use minimq::{Connection, Io};
 
 /// The head as microcontrollers have it.
 pub(crate) type Head<F1> = Control<
@@ -49,14 +51,11 @@ const BACKOFF_MS: (u64, u64) = (200, 30_000);
 /// How long a connection must last for the delays to begin anew: a broker that throws boards out as soon
 /// as they are in is not asked several times a second.
 const STABLE: Duration = Duration::from_secs(5);
-/// How long one message may take to be sent.
-const SENDING: Duration = Duration::from_secs(20);
 
 pub(crate) struct App<S: Flash + 'static> {
     pub control: Head<S>,
     pub store: &'static Store<S>,
     pub link: &'static Link,
-    pub subscriptions: Subscriptions,
     /// A verdict that could not be written down; tried again.
     pub unwritten: Option<Report>,
     /// A window that could not be stored; tried again.
@@ -74,7 +73,7 @@ pub(crate) struct Line<N, E, W> {
     pub network: N,
     pub way: W,
     pub entropy: E,
-    pub session: Session<'static>,
+    pub mqtt: Mqtt,
     pub broker: SocketAddrV4,
 }
 
@@ -98,7 +97,6 @@ impl<S: Flash> App<S> {
             control,
             store,
             link,
-            subscriptions: Subscriptions::default(),
             unwritten: None,
             unstored: None,
             recorder: None,
@@ -108,31 +106,38 @@ impl<S: Flash> App<S> {
     }
 
     /// Connects, works, and connects again, for ever.
-    pub async fn run(&mut self, line: Line<impl Network, impl Entropy, impl Way>) -> ! {
+    pub async fn run(&mut self, line: &mut Line<impl Network, impl Entropy, impl Way>) -> ! {
         let Line {
-            mut network,
-            mut way,
-            mut entropy,
-            mut session,
+            network,
+            way,
+            entropy,
+            mqtt,
             broker,
         } = line;
         let mut delay_ms = BACKOFF_MS.0;
         loop {
-            if let Ok(stream) = self.offline(network.connect(broker)).await
-                && way.talk(stream, self, &mut session, &mut entropy).await == Talk::Lasted
-            {
-                delay_ms = BACKOFF_MS.0;
+            let connected = self.offline(&mut mqtt.subscriptions, network.connect(*broker));
+            if let Ok(stream) = connected.await {
+                let stream = Patience::new(stream);
+                if way.talk(stream, self, mqtt, entropy).await == Talk::Lasted {
+                    delay_ms = BACKOFF_MS.0;
+                }
             }
             let wait = self.jittered(delay_ms);
             delay_ms = (delay_ms * 2).min(BACKOFF_MS.1);
-            self.offline(Timer::after_millis(wait)).await;
+            self.offline(&mut mqtt.subscriptions, Timer::after_millis(wait))
+                .await;
         }
     }
 
     /// Speaks MQTT over a stream until it ends.
-    pub async fn talk(&mut self, stream: impl Io, session: &mut Session<'static>) -> Talk {
+    pub async fn talk(&mut self, stream: impl Io, mqtt: &mut Mqtt) -> Talk {
+        let Mqtt {
+            session,
+            subscriptions,
+        } = mqtt;
         let shaken = with_timeout(HANDSHAKE, session.connect(stream));
-        let mut connection = match self.offline(shaken).await {
+        let mut connection = match self.offline(subscriptions, shaken).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {
                 say!(warn, "no connection: {}", Refused::of(&error));
@@ -145,9 +150,9 @@ impl<S: Flash> App<S> {
         };
         say!(info, "connected");
         let since = Instant::now();
-        self.subscriptions.restart();
+        subscriptions.restart();
         self.control.connected(false);
-        let Lost = self.online(&mut connection).await;
+        let Lost = self.online(&mut connection, subscriptions).await;
         self.control.disconnected();
         say!(info, "disconnected");
         match since.elapsed() >= STABLE {
@@ -167,11 +172,14 @@ impl<S: Flash> App<S> {
     }
 
     /// Works without a broker until `done` is.
-    pub async fn offline<T>(&mut self, done: impl Future<Output = T>) -> T {
+    pub async fn offline<T>(
+        &mut self,
+        subscriptions: &mut Subscriptions,
+        done: impl Future<Output = T>,
+    ) -> T {
         let mut done = pin!(done);
         loop {
-            let none = None::<&mut Connection<'_, '_, NoIo>>;
-            let busy = self.act(none).await.unwrap_or(false);
+            let busy = self.act(subscriptions).await;
             let wait = self.wait(busy);
             match select(&mut done, self.work(wait)).await {
                 Either::First(output) => return output,
@@ -181,15 +189,21 @@ impl<S: Flash> App<S> {
     }
 
     /// Works with a broker until the connection is lost.
-    async fn online<I: Io>(&mut self, connection: &mut Connection<'_, '_, I>) -> Lost {
+    async fn online<I: Io>(
+        &mut self,
+        connection: &mut Connection<'_, '_, I>,
+        subscriptions: &mut Subscriptions,
+    ) -> Lost {
+        let waker = poll_fn(|task| Poll::Ready(task.waker().clone())).await;
         loop {
-            let busy = match self.act(Some(connection)).await {
-                Ok(busy) => busy,
-                Err(lost) => return lost,
+            let mut wire = Wire {
+                connection,
+                subscriptions,
+                waker: &waker,
             };
-            let asked = line::subscribe(connection, &mut self.subscriptions);
-            if with_timeout(SENDING, asked).await != Ok(Ok(())) {
-                return Lost;
+            let busy = self.act(&mut wire).await;
+            if let Err(lost) = line::subscribe(connection, subscriptions).await {
+                return lost;
             }
             let wait = self.wait(busy);
             let polled = match select(connection.poll(), self.work(wait)).await {
@@ -335,16 +349,13 @@ impl<S: Flash> App<S> {
     }
 
     /// What the head wants, for at most a turn; true when there is more.
-    async fn act<I: Io>(
-        &mut self,
-        mut connection: Option<&mut Connection<'_, '_, I>>,
-    ) -> Result<bool, Lost> {
+    async fn act(&mut self, transport: &mut dyn Transport) -> bool {
         self.turn();
         if self
             .trouble_until
             .is_some_and(|until| Instant::now() < until)
         {
-            return Ok(false);
+            return false;
         }
         self.trouble_until = None;
         if let Some(report) = self.unwritten.take() {
@@ -357,42 +368,36 @@ impl<S: Flash> App<S> {
             self.turn();
             let action = match self.control.poll(now()) {
                 Ok(Some(action)) => action,
-                Ok(None) => return self.send_part(connection).await,
+                Ok(None) => {
+                    self.send_part(transport).await;
+                    return false;
+                }
                 Err(error) => {
                     self.trouble(Trouble::Control, error);
                     self.free_idle_slot().await;
-                    return Ok(false);
+                    return false;
                 }
             };
-            match action {
-                Action::Subscribe(topic) => self.subscriptions.want(topic),
-                Action::Unsubscribe(topic) => self.subscriptions.forget(topic),
-                Action::Publish {
-                    topic,
-                    payload,
-                    retain,
-                } => {
-                    let sent = publish(connection.as_deref_mut(), &topic, payload, retain).await;
-                    if sent != Ok(Sent::Taken) {
-                        self.control.not_taken();
-                        return sent.map(|_| false);
-                    }
-                }
-                Action::Load { slot, purpose } => self.load(slot, purpose),
-                Action::Run { slot, mode } => {
+            match hand_over(action, transport) {
+                Ok(Some(Action::Load { slot, purpose })) => self.load(slot, purpose),
+                Ok(Some(Action::Run { slot, mode })) => {
                     say!(info, "run slot {} {}", slot as u8, mode);
                     self.tell(Command::Run(slot, mode));
                 }
-                Action::Stop(slot) => {
+                Ok(Some(Action::Stop(slot))) => {
                     // What is known of it is of no use any more.
                     self.unwritten.take_if(|it| it.slot() == Some(slot));
                     self.stop(slot).await;
                 }
-                Action::Pull => self.pull().await,
-                _ => {}
+                Ok(Some(Action::Pull)) => self.pull().await,
+                Ok(_) => {}
+                Err(_) => {
+                    self.control.not_taken();
+                    return false;
+                }
             }
         }
-        Ok(true)
+        true
     }
 
     /// Takes the flight recorder from the inference task, unless it is here since an earlier pull.
@@ -407,35 +412,25 @@ impl<S: Flash> App<S> {
     }
 
     /// Sends the next part of the flight record, if one is due, and gives the recorder back when the
-    /// pull is over; never true, since what is left has its time.
-    async fn send_part<I: Io>(
-        &mut self,
-        connection: Option<&mut Connection<'_, '_, I>>,
-    ) -> Result<bool, Lost> {
+    /// pull is over.
+    async fn send_part(&mut self, transport: &mut dyn Transport) {
         let Some(recorder) = self.recorder.take() else {
-            return Ok(false);
+            return;
         };
-        let sent = match self.control.part(&recorder, now()) {
-            Ok(Some(Action::Publish {
-                topic,
-                payload,
-                retain,
-            })) => publish(connection, &topic, payload, retain).await,
-            Ok(_) => Ok(Sent::Taken),
-            Err(error) => {
-                say!(warn, "flight record: {}", error);
-                Ok(Sent::Taken)
+        match self.control.part(&recorder, now()) {
+            Ok(Some(action)) => {
+                if hand_over(action, transport).is_err() {
+                    self.control.not_taken();
+                }
             }
-        };
-        if sent != Ok(Sent::Taken) {
-            self.control.not_taken();
+            Ok(None) => {}
+            Err(error) => say!(warn, "flight record: {}", error),
         }
         if self.control.is_pulling() {
             self.recorder = Some(recorder);
         } else {
             self.link.commands.send(Command::Record(recorder)).await;
         }
-        sent.map(|_| false)
     }
 
     /// Says that this task lives, and what the inference task could not say.
@@ -520,19 +515,4 @@ enum Work {
     Report(Report),
     Summary(Summary<F, C>),
     Nothing,
-}
-
-async fn publish<I: Io>(
-    connection: Option<&mut Connection<'_, '_, I>>,
-    topic: &Topic,
-    payload: &[u8],
-    retain: bool,
-) -> Result<Sent, Lost> {
-    match connection {
-        Some(connection) => {
-            let sent = line::publish(connection, topic, payload, retain);
-            with_timeout(SENDING, sent).await.unwrap_or(Err(Lost))
-        }
-        None => Ok(Sent::Later),
-    }
 }

@@ -35,6 +35,7 @@ mod key;
 mod line;
 mod link;
 mod load;
+mod patience;
 mod start;
 pub mod store;
 #[cfg(test)]

@@ -1,8 +1,13 @@
 //! The line to the broker: one connection, and what is to be subscribed on it.
 
+use core::cell::Cell;
+use core::future::Future as _;
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
 use edgeward::topic::Topic;
+use edgeward_firmware::transport::{Transport, TransportError};
 use heapless::{Deque, Vec};
-use minimq::{Connection, Error, Io, PeerError, PubError, Publication, QoS, TopicFilter};
+use minimq::{Connection, Error, Io, PeerError, Publication, QoS, Session, ToPayload, TopicFilter};
 
 /// Subscriptions at once: desired state, acknowledgements, commands, the next root, and the chunks on
 /// their way.
@@ -58,21 +63,26 @@ impl defmt::Format for Refused {
     }
 }
 
-/// What became of something that was to be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sent {
-    /// It is on its way.
-    Taken,
-    /// There is no room now.
-    Later,
-}
-
 /// What the connection is to be subscribed to: requests go out in the order in which they were made.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     wanted: Vec<Topic, WANTED>,
     /// To subscribe to, or not any more.
     waiting: Deque<(Topic, bool), WAITING>,
+}
+
+/// What MQTT knows of the board's side: it outlives connections.
+pub(crate) struct Mqtt {
+    pub session: Session<'static>,
+    pub subscriptions: Subscriptions,
+}
+
+/// Where the head's requests go while there is a connection.
+pub(crate) struct Wire<'w, 'c, 'b, C: Io> {
+    pub connection: &'w mut Connection<'c, 'b, C>,
+    pub subscriptions: &'w mut Subscriptions,
+    /// The task's own: timers take no other.
+    pub waker: &'w Waker,
 }
 
 impl Subscriptions {
@@ -107,12 +117,74 @@ impl Subscriptions {
     }
 }
 
-/// What a request came to.
-fn taken<T, E>(result: Result<T, Error<E>>) -> Result<Sent, Lost> {
-    match result {
-        Ok(_) => Ok(Sent::Taken),
-        Err(Error::NotReady | Error::Resource(_)) => Ok(Sent::Later),
-        Err(_) => Err(Lost),
+/// Where requests go while there is no connection: subscriptions are kept, messages refused.
+impl Transport for Subscriptions {
+    fn publish(&mut self, _: &str, _: &[u8], _: bool) -> Result<(), TransportError> {
+        Err(TransportError::Disconnected)
+    }
+
+    fn subscribe(&mut self, filter: &str) -> Result<(), TransportError> {
+        self.want(topic(filter)?);
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, filter: &str) -> Result<(), TransportError> {
+        self.forget(topic(filter)?);
+        Ok(())
+    }
+}
+
+fn topic(filter: &str) -> Result<Topic, TransportError> {
+    Topic::try_from(filter).map_err(|_| TransportError::Invalid)
+}
+
+/// A payload that says whether it is in the session's buffer.
+struct Noted<'p> {
+    payload: &'p [u8],
+    taken: &'p Cell<bool>,
+}
+
+impl ToPayload for Noted<'_> {
+    type Error = ();
+
+    fn serialize(self, buffer: &mut [u8]) -> Result<usize, ()> {
+        let length = self.payload.serialize(buffer)?;
+        self.taken.set(true);
+        Ok(length)
+    }
+}
+
+impl<C: Io> Transport for Wire<'_, '_, '_, C> {
+    /// A message of at-least-once delivery is in the session's buffer before a byte of it is sent. What the
+    /// network does not take at once goes on its way while the connection is awaited.
+    fn publish(&mut self, topic: &str, payload: &[u8], retain: bool) -> Result<(), TransportError> {
+        let taken = Cell::new(false);
+        let noted = Noted {
+            payload,
+            taken: &taken,
+        };
+        let mut publication = Publication::new(topic, noted).qos(QoS::AtLeastOnce);
+        if retain {
+            publication = publication.retain();
+        }
+        let now = {
+            let published = pin!(self.connection.publish(publication));
+            published.poll(&mut Context::from_waker(self.waker))
+        };
+        match now {
+            Poll::Ready(Ok(_)) => Ok(()),
+            Poll::Pending if taken.get() => Ok(()),
+            _ if self.connection.is_connected() => Err(TransportError::Full),
+            _ => Err(TransportError::Disconnected),
+        }
+    }
+
+    fn subscribe(&mut self, filter: &str) -> Result<(), TransportError> {
+        self.subscriptions.subscribe(filter)
+    }
+
+    fn unsubscribe(&mut self, filter: &str) -> Result<(), TransportError> {
+        self.subscriptions.unsubscribe(filter)
     }
 }
 
@@ -122,45 +194,150 @@ pub(crate) async fn subscribe<C: Io>(
     subscriptions: &mut Subscriptions,
 ) -> Result<(), Lost> {
     while let Some((topic, wanted)) = subscriptions.waiting.front() {
-        let sent = if *wanted {
+        let asked = if *wanted {
             let filter = TopicFilter::new(topic)
                 .options(minimq::SubscriptionOptions::default().maximum_qos(QoS::AtLeastOnce));
-            taken(connection.subscribe(&[filter], &[]).await)?
+            connection.subscribe(&[filter], &[]).await
         } else {
-            taken(connection.unsubscribe(&[topic], &[]).await)?
+            connection.unsubscribe(&[topic], &[]).await
         };
-        if sent == Sent::Later {
-            break;
-        }
-        subscriptions.waiting.pop_front();
+        match asked {
+            Ok(_) => subscriptions.waiting.pop_front(),
+            Err(Error::NotReady | Error::Resource(_)) => break,
+            Err(_) => return Err(Lost),
+        };
     }
     Ok(())
-}
-
-/// Publishes for at-least-once delivery.
-pub(crate) async fn publish<C: Io>(
-    connection: &mut Connection<'_, '_, C>,
-    topic: &str,
-    payload: &[u8],
-    retain: bool,
-) -> Result<Sent, Lost> {
-    let mut publication = Publication::bytes(topic, payload).qos(QoS::AtLeastOnce);
-    if retain {
-        publication = publication.retain();
-    }
-    match connection.publish(publication).await {
-        Ok(_) => Ok(Sent::Taken),
-        Err(PubError::Session(error)) => taken::<(), _>(Err(error)),
-        Err(PubError::Payload(_)) => Ok(Sent::Later),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    use core::convert::Infallible;
+    use embassy_futures::{block_on, poll_once};
+    use embedded_io_async::{ErrorType, Read, Write};
+    use minimq::{Buffers, ConfigBuilder};
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
     fn topic(n: usize) -> Topic {
         edgeward::topic::blob(&[n as u8; 32], 0)
+    }
+
+    /// A broker that takes the connection and says nothing more; what it takes is kept.
+    #[derive(Default)]
+    struct Broker {
+        /// How much it takes from now on.
+        takes: usize,
+        /// How much of its answer it said.
+        said: usize,
+        heard: std::vec::Vec<u8>,
+    }
+
+    struct Stream(Rc<RefCell<Broker>>);
+
+    impl ErrorType for Stream {
+        type Error = Infallible;
+    }
+
+    impl Read for Stream {
+        async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
+            /// CONNACK of MQTT 5: no session, accepted, no properties.
+            const ACCEPTED: [u8; 5] = [0x20, 3, 0, 0, 0];
+            let said = self.0.borrow().said;
+            if said == ACCEPTED.len() {
+                core::future::pending::<()>().await;
+            }
+            let length = bytes.len().min(ACCEPTED.len() - said);
+            bytes[..length].copy_from_slice(&ACCEPTED[said..said + length]);
+            self.0.borrow_mut().said += length;
+            Ok(length)
+        }
+    }
+
+    impl Write for Stream {
+        async fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+            let takes = self.0.borrow().takes.min(bytes.len());
+            if takes == 0 {
+                core::future::pending::<()>().await;
+            }
+            let mut broker = self.0.borrow_mut();
+            broker.takes -= takes;
+            broker.heard.extend_from_slice(&bytes[..takes]);
+            Ok(takes)
+        }
+
+        async fn flush(&mut self) -> Result<(), Infallible> {
+            Ok(())
+        }
+    }
+
+    /// How often the broker heard this.
+    fn times(broker: &RefCell<Broker>, payload: &[u8]) -> usize {
+        let broker = broker.borrow();
+        broker
+            .heard
+            .windows(payload.len())
+            .filter(|it| *it == payload)
+            .count()
+    }
+
+    #[test]
+    fn what_the_network_takes_late_is_taken_and_what_has_no_room_is_refused() {
+        let broker = Rc::new(RefCell::new(Broker {
+            takes: usize::MAX,
+            ..Broker::default()
+        }));
+        let (mut receive, mut send) = ([0; 256], [0; 512]);
+        let config = ConfigBuilder::new(Buffers::new(&mut receive, &mut send));
+        let mut session = Session::new(config.client_id("press").unwrap());
+        let mut connection = block_on(session.connect(Stream(broker.clone())))
+            .ok()
+            .unwrap();
+        let mut subscriptions = Subscriptions::default();
+        broker.borrow_mut().takes = 3;
+        let mut taken = 0;
+        let refused = loop {
+            let payload = std::format!("message-{taken:03}-{}", "x".repeat(64));
+            let mut wire = Wire {
+                connection: &mut connection,
+                subscriptions: &mut subscriptions,
+                waker: Waker::noop(),
+            };
+            match wire.publish("a/topic", payload.as_bytes(), false) {
+                Ok(()) => taken += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused, TransportError::Full);
+        assert!((2..8).contains(&taken), "{taken}");
+        assert_eq!(
+            times(&broker, b"message-"),
+            0,
+            "the network took none of it"
+        );
+        broker.borrow_mut().takes = usize::MAX;
+        while poll_once(connection.poll()).is_ready() {}
+        for number in 0..taken {
+            let payload = std::format!("message-{number:03}-");
+            assert_eq!(times(&broker, payload.as_bytes()), 1, "{number}");
+        }
+        assert_eq!(
+            times(&broker, b"message-"),
+            taken,
+            "what was refused was not sent"
+        );
+        connection.handle_disconnect();
+        let mut wire = Wire {
+            connection: &mut connection,
+            subscriptions: &mut subscriptions,
+            waker: Waker::noop(),
+        };
+        let refused = wire.publish("a/topic", b"late", false);
+        assert_eq!(refused, Err(TransportError::Disconnected));
+        let refused = subscriptions.publish("a/topic", b"late", false);
+        assert_eq!(refused, Err(TransportError::Disconnected));
     }
 
     fn waiting(subscriptions: &Subscriptions) -> std::vec::Vec<(Topic, bool)> {

@@ -2,6 +2,7 @@
 
 use crate::app::{App, Line, now};
 use crate::board::{Entropy, Flash, Network, Power};
+use crate::line::{Mqtt, Subscriptions};
 use crate::store::{Store, StoreFlash};
 #[cfg(feature = "tls")]
 use crate::way::Secure;
@@ -239,7 +240,8 @@ async fn run_over<S: Flash, N: Network, E: Entropy, W: Way>(
     way: impl FnOnce(&'static Provisioning<'static>) -> Result<W, StartError>,
 ) -> Result<Infallible, StartError> {
     let error = match start(parts, &mut power, way) {
-        Ok(started) => started.app.run(started.line).await,
+        // Borrowed, since a future that moves what it was given keeps room for both.
+        Ok(mut started) => started.app.run(&mut started.line).await,
         Err(error) => error,
     };
     if error.may_pass() {
@@ -325,7 +327,10 @@ fn start<S: Flash, N: Network, E: Entropy, W: Way>(
         network,
         way,
         entropy,
-        session,
+        mqtt: Mqtt {
+            session,
+            subscriptions: Subscriptions::default(),
+        },
         broker: SocketAddrV4::new(who.broker.into(), who.port),
     };
     Ok(Started { app, line })

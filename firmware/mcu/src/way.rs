@@ -2,8 +2,8 @@
 
 use crate::app::App;
 use crate::board::{Entropy, Flash};
-use embedded_io_async::{ErrorType, Read, Write};
-use minimq::Session;
+use crate::line::Mqtt;
+use embedded_io_async::{Read, Write};
 
 /// What became of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) trait Way {
         &mut self,
         stream: impl Read + Write,
         app: &mut App<S>,
-        session: &mut Session<'static>,
+        mqtt: &mut Mqtt,
         entropy: &mut impl Entropy,
     ) -> Talk;
 }
@@ -34,33 +34,10 @@ impl Way for Plain {
         &mut self,
         stream: impl Read + Write,
         app: &mut App<S>,
-        session: &mut Session<'static>,
+        mqtt: &mut Mqtt,
         _: &mut impl Entropy,
     ) -> Talk {
-        app.talk(stream, session).await
-    }
-}
-
-/// No stream: nothing is ever made of this type.
-pub(crate) enum NoIo {}
-
-impl ErrorType for NoIo {
-    type Error = core::convert::Infallible;
-}
-
-impl Read for NoIo {
-    async fn read(&mut self, _: &mut [u8]) -> Result<usize, Self::Error> {
-        match *self {}
-    }
-}
-
-impl Write for NoIo {
-    async fn write(&mut self, _: &[u8]) -> Result<usize, Self::Error> {
-        match *self {}
-    }
-
-    async fn flush(&mut self) -> Result<(), Self::Error> {
-        match *self {}
+        app.talk(stream, mqtt).await
     }
 }
 
@@ -69,11 +46,12 @@ pub(crate) use secure::Secure;
 
 #[cfg(feature = "tls")]
 mod secure {
-    use super::{App, Entropy, ErrorType, Flash, Read, Session, Talk, Way, Write};
+    use super::{App, Entropy, Flash, Mqtt, Read, Talk, Way, Write};
     use crate::app::HANDSHAKE;
     use edgeward_firmware::provisioning::{self, Provisioning};
     use edgeward_tls::{Connection, Memory, TlsError, Trust};
     use embassy_time::{Instant, with_timeout};
+    use embedded_io_async::ErrorType;
 
     const _: () = assert!(provisioning::AUTHORITIES <= edgeward_tls::AUTHORITIES);
 
@@ -108,17 +86,18 @@ mod secure {
             &mut self,
             stream: impl Read + Write,
             app: &mut App<S>,
-            session: &mut Session<'static>,
+            mqtt: &mut Mqtt,
             entropy: &mut impl Entropy,
         ) -> Talk {
             let Some((trust, since_s)) = &self.trust else {
-                return app.talk(Stream::Plain(stream), session).await;
+                return app.talk(Stream::Plain(stream), mqtt).await;
             };
             let since_s = since_s.saturating_add(Instant::now().as_secs());
             let random = |bytes: &mut [u8]| entropy.fill(bytes);
             let opened = Connection::open(stream, self.memory, trust, since_s, random);
-            let refused = match app.offline(with_timeout(HANDSHAKE, opened)).await {
-                Ok(Ok(stream)) => return app.talk(Stream::Secure(stream), session).await,
+            let opened = with_timeout(HANDSHAKE, opened);
+            let refused = match app.offline(&mut mqtt.subscriptions, opened).await {
+                Ok(Ok(stream)) => return app.talk(Stream::Secure(stream), mqtt).await,
                 Ok(Err(error)) => Some(error),
                 Err(_) => None,
             };

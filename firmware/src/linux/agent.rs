@@ -17,7 +17,7 @@ use super::stats::{SlotStatus, Stats, hex};
 use super::watchdog::{self, Beat, Supervisor};
 use super::{key, provision, source};
 use crate::control::{Action, Control, Mode, Now, OFFLINE, Parts, Purpose};
-use crate::transport::{Event, Transport};
+use crate::transport::{Connector, Event, Transport, hand_over};
 use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
 use anyhow::Result;
 use edgeward::bundle::CHUNK_BYTES;
@@ -385,39 +385,26 @@ impl Agent<'_> {
                     return false;
                 }
             };
-            match action {
-                Action::Subscribe(topic) => {
-                    if let Err(error) = self.transport.subscribe(&topic) {
-                        tracing::warn!(?error, %topic, "subscribe");
-                    }
+            let own = match hand_over(action, &mut self.transport) {
+                Ok(own) => own,
+                Err(error) => {
+                    tracing::debug!(?error, "publish");
+                    self.control.not_taken();
+                    return false;
                 }
-                Action::Unsubscribe(topic) => {
-                    // Told to the broker or not, the filter is forgotten.
-                    let _ = self.transport.unsubscribe(&topic);
-                }
-                Action::Publish {
-                    topic,
-                    payload,
-                    retain,
-                } => {
-                    let sent = self.transport.publish(&topic, payload, retain);
-                    if let Err(error) = sent {
-                        tracing::debug!(?error, %topic, "publish");
-                        self.control.not_taken();
-                        return false;
-                    }
-                }
-                Action::Load { slot, purpose } => self.load(slot, purpose, now),
-                Action::Run { slot, mode } => self.run(slot, mode),
-                Action::Stop(slot) => {
+            };
+            match own {
+                Some(Action::Load { slot, purpose }) => self.load(slot, purpose, now),
+                Some(Action::Run { slot, mode }) => self.run(slot, mode),
+                Some(Action::Stop(slot)) => {
                     tracing::info!(?slot, "stop");
                     self.ready[slot as usize] = None;
                     // What it came to in its trial says nothing of the next one.
                     self.unwritten = None;
                     self.commands.push_back(Command::Stop(slot));
                 }
-                Action::Pull => self.pull(),
-                Action::More => {}
+                Some(Action::Pull) => self.pull(),
+                _ => {}
             }
         }
         true

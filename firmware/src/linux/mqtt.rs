@@ -11,7 +11,9 @@ mod tests;
 use super::config::Config;
 use super::subscriptions::Subscriptions;
 use crate::control::OFFLINE;
-use crate::transport::{Event, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX, Transport, TransportError};
+use crate::transport::{
+    Connector, Event, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX, Transport, TransportError,
+};
 use anyhow::{Context, Result};
 use edgeward::topic::{self, Channel};
 use edgeward_mqtt::{
@@ -249,23 +251,6 @@ impl Mqtt {
 }
 
 impl Transport for Mqtt {
-    fn connect(&mut self) {
-        if self.worker.is_some() {
-            return;
-        }
-        let (sender, receiver) = mpsc::channel(EVENTS);
-        self.events = Some(receiver);
-        let (options, shared) = (self.options.clone(), self.shared.clone());
-        let reader = thread::current();
-        let worker = thread::Builder::new()
-            .name("mqtt".into())
-            .spawn(move || work(&options, &shared, &sender, &reader));
-        match worker {
-            Ok(worker) => self.worker = Some(worker),
-            Err(error) => tracing::error!(%error, "no thread for the connection"),
-        }
-    }
-
     fn publish(&mut self, topic: &str, payload: &[u8], retain: bool) -> Result<(), TransportError> {
         let wildcard = topic.contains(['+', '#']);
         if topic.is_empty()
@@ -292,6 +277,7 @@ impl Transport for Mqtt {
             return Err(TransportError::Invalid);
         }
         if !self.subscriptions.want(filter) {
+            tracing::warn!(%filter, "too many subscriptions");
             return Err(TransportError::Full);
         }
         self.flush_subscriptions();
@@ -306,6 +292,25 @@ impl Transport for Mqtt {
             Ok(())
         } else {
             Err(TransportError::Full)
+        }
+    }
+}
+
+impl Connector for Mqtt {
+    fn connect(&mut self) {
+        if self.worker.is_some() {
+            return;
+        }
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        self.events = Some(receiver);
+        let (options, shared) = (self.options.clone(), self.shared.clone());
+        let reader = thread::current();
+        let worker = thread::Builder::new()
+            .name("mqtt".into())
+            .spawn(move || work(&options, &shared, &sender, &reader));
+        match worker {
+            Ok(worker) => self.worker = Some(worker),
+            Err(error) => tracing::error!(%error, "no thread for the connection"),
         }
     }
 

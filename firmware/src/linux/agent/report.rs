@@ -1,10 +1,10 @@
 //! What the inference thread reports, written down.
 
 use super::{Agent, TROUBLE, now};
-use crate::control::{Action, ControlError, Now, Purpose};
+use crate::control::{ControlError, Now, Purpose};
 use crate::linux::inference::{Command, Report};
 use crate::linux::stats::hex;
-use crate::transport::Transport;
+use crate::transport::hand_over;
 use edgeward::engine::board::BoardEngine;
 use edgeward::guard::Verdict;
 use edgeward::policy::TrialPolicy;
@@ -88,17 +88,13 @@ impl Agent<'_> {
             return;
         };
         match self.control.part(snapshot, now) {
-            Ok(Some(Action::Publish {
-                topic,
-                payload,
-                retain,
-            })) => {
-                if let Err(error) = self.transport.publish(&topic, payload, retain) {
-                    tracing::debug!(?error, %topic, "publish");
+            Ok(Some(action)) => {
+                if let Err(error) = hand_over(action, &mut self.transport) {
+                    tracing::debug!(?error, "publish");
                     self.control.not_taken();
                 }
             }
-            Ok(_) => {}
+            Ok(None) => {}
             Err(error) => tracing::error!(%error, "flight record"),
         }
         if !self.control.is_pulling() {
