@@ -118,6 +118,10 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             }
             below = generation;
         }
+        if let Some(newest) = self.index.entries().last() {
+            // A torn record may have read as nothing when the numbers were looked for, and be there now.
+            self.next_sequence = self.next_sequence.max(newest.sequence + 1);
+        }
         Ok(tail)
     }
 
@@ -184,8 +188,12 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
 
     /// Writes a record again, somewhere else; false when it reads no more.
     fn rewrite(&mut self, entry: &Entry) -> Result<bool, OutboxError> {
+        // One of the version before is longer as one of this version.
+        let Some(header) = self.load(entry)? else {
+            return Ok(false);
+        };
         for _ in 0..PLACES {
-            self.make_room(entry.bytes as usize)?;
+            self.make_room(RECORD_HEADER + header.len as usize)?;
             let Some(header) = self.load(entry)? else {
                 return Ok(false);
             };

@@ -317,6 +317,9 @@ impl Life {
         let held = contents(&mut outbox).expect("reads");
         let checked = check(&held, &self.given, self.acknowledged, &self.doubtful);
         assert_eq!(checked, Ok(()), "{held:?}");
+        // A number that waits is not given again: the host would hear two reports of it.
+        let waiting = held.last().map_or(outbox.acknowledged(), |one| one.last);
+        assert_eq!(waiting + 1, outbox.next_sequence(), "{held:?}");
     }
 }
 
