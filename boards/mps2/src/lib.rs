@@ -127,11 +127,13 @@ fn start_application(spawner: Spawner, board: Figures) {
     }
     let Some(flash) = HostFlash::open(board.storage_bytes, board.copy) else {
         defmt::error!("can't start: no flash.bin");
+        LINK.stay();
         return;
     };
     let map = Map::new(board.storage_bytes, ERASE_BYTES, board.outbox_sectors);
     let Ok(map) = map else {
         defmt::error!("can't start: the flash is too small");
+        LINK.stay();
         return;
     };
     let store = STORE.init(Store::new(flash, map));

@@ -3,7 +3,8 @@
 //!
 //! The HAL's driver holds interrupts off while a sector is erased, which takes a second or two; this one does
 //! not. A word of 32 bytes has a check of its own: where a cut of the power left one that does not hold, the
-//! bus would answer with a fault, so that words are read with that fault held back and come as zeros.
+//! bus would answer with a fault, so that words are read with that fault held back and come as zeros. What is read
+//! in place is looked through so before.
 
 use crate::board;
 use cortex_m::peripheral::SCB;
@@ -85,33 +86,59 @@ fn in_second(offset: u32) -> Result<u32, NorFlashErrorKind> {
     }
 }
 
-/// Reads the bytes of a word that begin at an address; zeros where the word's check does not hold.
-fn read_word(address: u32, to: &mut [u8]) {
+/// Clears what a bank's status tells of the checks of words.
+fn forget_checks(bank: Bank) {
+    bank.ccr().write(|w| {
+        w.set_clr_sneccerr(true);
+        w.set_clr_dbeccerr(true);
+    });
+}
+
+/// Reads the bytes of a word that begin at an address; zeros, and false, where the word's check does not hold.
+fn read_word(address: u32, to: &mut [u8]) -> bool {
     let bank = match address >= SECOND {
         true => FLASH.bank(1),
         false => FLASH.bank(0),
     };
     // SAFETY: the address is in the flash. The fault is held back for this read alone, while FAULTMASK holds
-    // all handlers off.
-    unsafe {
+    // all handlers off, so that what the status tells is of this word.
+    let holds = unsafe {
         let scb = &*SCB::PTR;
         core::arch::asm!("cpsid f");
+        // What an earlier read found, by whomever, is not of this one.
+        forget_checks(bank);
         scb.ccr.modify(|bits| bits | BFHFNMIGN);
         cortex_m::asm::dsb();
+        cortex_m::asm::isb();
         for (at, byte) in (address as usize..).zip(to.iter_mut()) {
             *byte = (at as *const u8).read_volatile();
         }
         cortex_m::asm::dsb();
         scb.ccr.modify(|bits| bits & !BFHFNMIGN);
+        cortex_m::asm::dsb();
+        cortex_m::asm::isb();
+        let holds = !bank.sr().read().dbeccerr();
+        forget_checks(bank);
         core::arch::asm!("cpsie f");
-    }
-    if bank.sr().read().dbeccerr() {
-        bank.ccr().write(|w| w.set_clr_dbeccerr(true));
+        holds
+    };
+    if !holds {
         to.fill(0);
     }
+    holds
 }
 
 impl Flash for ChipFlash {
+    fn is_sound(&self, offset: u32, len: u32) -> bool {
+        let mut word = [0; WORD];
+        let start = ORIGIN + offset;
+        // One byte tells of the whole word.
+        let first = start - start % WORD as u32;
+        (first..start + len)
+            .step_by(WORD)
+            .all(|address| read_word(address, &mut word[..1]))
+    }
+
     unsafe fn mapped(&self, offset: u32, len: u32) -> &'static [u8] {
         let start = (ORIGIN + offset) as usize as *const u8;
         // SAFETY: in the flash, and not written, as the caller promises.
@@ -133,7 +160,8 @@ impl ReadNorFlash for ChipFlash {
         while !rest.is_empty() {
             let len = (WORD - address as usize % WORD).min(rest.len());
             let (word, behind) = rest.split_at_mut(len);
-            read_word(address, word);
+            // Who reads looks at what comes: zeros are no record, and no chunk.
+            let _ = read_word(address, word);
             address += len as u32;
             rest = behind;
         }

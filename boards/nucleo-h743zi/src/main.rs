@@ -178,6 +178,7 @@ fn start_application(spawner: Spawner, devices: network::Devices, mut entropy: R
     let map = Map::new(board::STORAGE_BYTES, board::STORAGE_ERASE_BYTES, sectors);
     let Ok(map) = map else {
         defmt::error!("can't start: the flash is too small");
+        LINK.stay();
         return;
     };
     let store = STORE.init(Store::new(ChipFlash::new(), map));

@@ -9,6 +9,7 @@
 
 mod flash;
 mod network;
+mod random;
 
 use core::cell::RefCell;
 use core::convert::Infallible;
@@ -19,18 +20,18 @@ use edgeward::telemetry::Crash;
 use edgeward_board::crash::{self, Power};
 use edgeward_board::lan::Lan;
 use edgeward_board::mpu6050::Mpu6050;
-use edgeward_mcu::board::{Entropy, Watchdog};
+use edgeward_mcu::board::{Power as _, Watchdog};
 use edgeward_mcu::inference::{self, Inference, Tensors};
 use edgeward_mcu::{CrashRecord, Link, MAX_INPUT, Map, Memory, Parts, Space, StartError, Store};
 use embassy_executor::{Executor, InterruptExecutor, Spawner};
 use embassy_rp::i2c::{self, Blocking, I2c};
 use embassy_rp::interrupt::{self, InterruptExt, Priority};
-use embassy_rp::peripherals::{DMA_CH0, DMA_CH1, FLASH, I2C0, TRNG};
-use embassy_rp::trng::{self, Trng};
+use embassy_rp::peripherals::{DMA_CH0, DMA_CH1, FLASH, I2C0};
 use embassy_rp::watchdog::{self, ResetReason};
 use embassy_rp::{Peri, bind_interrupts, dma};
-use embassy_time::{Duration, Instant};
+use embassy_time::{Duration, Instant, Timer};
 use flash::ChipFlash;
+use random::Random;
 use static_cell::{ConstStaticCell, StaticCell};
 
 /// The figures of `board.toml`.
@@ -40,11 +41,12 @@ mod board {
 
 bind_interrupts!(struct Irqs {
     DMA_IRQ_0 => dma::InterruptHandler<DMA_CH0>, dma::InterruptHandler<DMA_CH1>;
-    TRNG_IRQ => trng::InterruptHandler<TRNG>;
 });
 
 /// How long the inference loop may stand still: half of the longest that the watchdog counts.
 const WATCHDOG: Duration = Duration::from_secs(8);
+/// How long to wait before the board is started again whose W5500 was silent.
+const AGAIN: Duration = Duration::from_secs(10);
 /// Bits a second of the sensor's bus.
 const BUS_HZ: u32 = 400_000;
 
@@ -92,15 +94,6 @@ impl Watchdog for Guard {
     }
 }
 
-/// The chip's generator of random numbers.
-pub struct Random(Trng<'static, TRNG>);
-
-impl Entropy for Random {
-    fn fill(&mut self, bytes: &mut [u8]) {
-        self.0.blocking_fill_bytes(bytes);
-    }
-}
-
 /// The inference task's state in its place. Apart from the task, which would keep for ever what of the stack the
 /// way there takes.
 #[inline(never)]
@@ -130,8 +123,13 @@ async fn application(
     mut entropy: Random,
 ) {
     let Some(network) = network::start(spawner, devices, &mut entropy).await else {
-        defmt::error!("can't start: the W5500 does not answer");
-        return;
+        // The start of the board resets the chip, too.
+        defmt::error!(
+            "can't start: the W5500 does not answer; again in {} s",
+            AGAIN.as_secs()
+        );
+        Timer::after(AGAIN).await;
+        Power { reset }.restart()
     };
     run(store, memory, network, entropy).await;
 }
@@ -192,6 +190,7 @@ fn start_application(
     let map = Map::new(board::STORAGE_BYTES, board::STORAGE_ERASE_BYTES, sectors);
     let Ok(map) = map else {
         defmt::error!("can't start: the flash is too small");
+        LINK.stay();
         return;
     };
     let store = STORE.init(Store::new(ChipFlash::new(flash), map));
@@ -230,7 +229,7 @@ fn main() -> ! {
         interrupt: p.PIN_21,
         dma: (p.DMA_CH0, p.DMA_CH1),
     };
-    let entropy = Random(Trng::new(p.TRNG, Irqs, trng::Config::default()));
+    let entropy = Random::new(p.TRNG);
     let flash = p.FLASH;
     let executor = MAIN.init(Executor::new());
     executor.run(|spawner| start_application(spawner, flash, devices, entropy))

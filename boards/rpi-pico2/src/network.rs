@@ -1,6 +1,7 @@
 //! Ethernet by a WIZnet W5500 on SPI 0, wired as on WIZnet's W5500-EVB-Pico2, with an address by DHCP.
 
-use crate::{Irqs, Random};
+use crate::Irqs;
+use crate::random::Random;
 use edgeward_board::lan::{Lan, SOCKETS};
 use edgeward_mcu::board::Entropy;
 use embassy_executor::Spawner;

@@ -14,11 +14,18 @@ use embedded_storage::nor_flash::NorFlash;
     reason = "in place means that somebody promises not to write"
 )]
 pub trait Flash: NorFlash {
+    /// Whether all of a range, which lies in the flash, can be read in place. It can't where flash has a check of
+    /// its own that does not hold and the processor would end in a fault; most flash has none.
+    fn is_sound(&self, offset: u32, len: u32) -> bool {
+        let _ = (offset, len);
+        true
+    }
+
     /// The bytes of a range, as flash holds them now.
     ///
     /// # Safety
-    /// The range lies in the flash, and nothing in it is written or erased for as long as the slice is
-    /// in use. [`crate::Store`] sees to that.
+    /// The range lies in the flash, it [is sound](Self::is_sound), and nothing in it is written or erased for as
+    /// long as the slice is in use. [`crate::Store`] sees to that.
     unsafe fn mapped(&self, offset: u32, len: u32) -> &'static [u8];
 }
 

@@ -72,7 +72,7 @@ struct Teller {
 
 /// Runs the inference task: commands of the application and samples of the sensor, for ever. The
 /// watchdog is fed here and nowhere else: a loop that hangs, in a model or before it, restarts the board,
-/// and so does an application that stands still.
+/// and so does an application that stands still, or does not get through its start.
 pub async fn run<K: Kernels + Default>(
     inference: &mut Inference<K>,
     mut sensor: impl Sensor,
@@ -82,7 +82,7 @@ pub async fn run<K: Kernels + Default>(
     let mut values = [0.0; F];
     let mut application = Pulse::default();
     loop {
-        if application.beats(link.turns.load(Ordering::Relaxed), Instant::now()) {
+        if application.beats(link, Instant::now()) {
             watchdog.feed();
         }
         let idle = match inference.advance(&sensor.source()) {

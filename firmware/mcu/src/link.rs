@@ -2,7 +2,7 @@
 
 use crate::store::Held;
 use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use edgeward::guard::{ShadowVerdict, Verdict};
 use edgeward::policy::TrialPolicy;
 use edgeward::recorder::Recorder;
@@ -17,8 +17,8 @@ use embassy_time::{Duration, Instant};
 
 /// Reports that may wait.
 const REPORTS: usize = 16;
-/// How long the application may stand still before the board is restarted: longer than any operation of
-/// its flash, and than a network may take.
+/// How long the application may stand still before the board is restarted, and how long its start may take: longer
+/// than any operation of its flash, and than a network may take.
 const STANDSTILL: Duration = Duration::from_secs(120);
 
 /// The flight recorder, which goes from task to task: nobody writes to it while it is sent, and no copy
@@ -96,6 +96,8 @@ pub struct Link {
     pub(crate) recorder: Signal<CriticalSectionRawMutex, Option<FlightRecorder>>,
     /// Moves with each turn of the application.
     pub(crate) turns: AtomicU32,
+    /// Whether the application said that it can't start and never will.
+    pub(crate) stays: AtomicBool,
     /// Windows that found no place to wait in.
     pub(crate) windows_lost: AtomicU32,
 }
@@ -111,8 +113,20 @@ impl Link {
             stopped: Signal::new(),
             recorder: Signal::new(),
             turns: AtomicU32::new(0),
+            stays: AtomicBool::new(false),
             windows_lost: AtomicU32::new(0),
         }
+    }
+
+    /// For a board whose application can't start and never will, once that was said: no restart would help it, and
+    /// its watchdog is fed on. [`run`](crate::run) does so by itself for what it returns.
+    pub fn stay(&self) {
+        self.stays.store(true, Ordering::Relaxed);
+    }
+
+    /// Says that the application lives.
+    pub(crate) fn turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -128,23 +142,26 @@ impl Default for Link {
     }
 }
 
-/// Notices an application that stands still. One that can't start says so and stays: it has no turns.
+/// Notices an application that stands still, be it before its first turn.
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
     turns: u32,
-    /// When they moved last.
+    /// When they moved last, or were looked at first.
     since: Option<Instant>,
 }
 
 impl Pulse {
-    /// Whether the application, seen at this turn, moved in the last two minutes, or never did.
-    pub fn beats(&mut self, turns: u32, now: Instant) -> bool {
+    /// Whether the application at the other end moved in the last two minutes, of which the first begin with the
+    /// first look; always, where it said that it [stays](Link::stay).
+    pub fn beats(&mut self, link: &Link, now: Instant) -> bool {
+        let turns = link.turns.load(Ordering::Relaxed);
+        let since = *self.since.get_or_insert(now);
         if turns != self.turns {
             self.turns = turns;
             self.since = Some(now);
+            return true;
         }
-        let still = self.since.map(|since| now.saturating_duration_since(since));
-        still.is_none_or(|still| still < STANDSTILL)
+        now.saturating_duration_since(since) < STANDSTILL || link.stays.load(Ordering::Relaxed)
     }
 }
 
@@ -152,14 +169,30 @@ impl Pulse {
 mod tests {
     use super::*;
 
+    fn at(seconds: u64) -> Instant {
+        Instant::from_secs(seconds)
+    }
+
     #[test]
     fn an_application_that_stands_still_for_two_minutes_is_noticed() {
-        let at = Instant::from_secs;
-        let mut pulse = Pulse::default();
-        assert!(pulse.beats(0, at(999)), "it can't start");
-        assert!(pulse.beats(7, at(1000)));
-        assert!(pulse.beats(7, at(1119)));
-        assert!(!pulse.beats(7, at(1120)));
-        assert!(pulse.beats(8, at(1121)), "it goes on");
+        let (link, mut pulse) = (Link::new(), Pulse::default());
+        assert!(pulse.beats(&link, at(990)), "it starts");
+        link.turn();
+        assert!(pulse.beats(&link, at(1000)));
+        assert!(pulse.beats(&link, at(1119)));
+        assert!(!pulse.beats(&link, at(1120)));
+        link.turn();
+        assert!(pulse.beats(&link, at(1121)), "it goes on");
+    }
+
+    #[test]
+    fn a_start_that_hangs_is_noticed_and_a_board_that_never_will_start_stays() {
+        let (link, mut pulse) = (Link::new(), Pulse::default());
+        assert!(pulse.beats(&link, at(0)));
+        assert!(pulse.beats(&link, at(119)));
+        assert!(!pulse.beats(&link, at(120)));
+        link.stay();
+        assert!(pulse.beats(&link, at(121)));
+        assert!(pulse.beats(&link, at(1_000_000)));
     }
 }

@@ -197,11 +197,11 @@ pub struct Parts<S: Flash + 'static, N, E> {
 }
 
 /// Starts the application and runs it for ever, with a broker that is spoken to in plain. Where the flash
-/// keeps it from starting, the board is started again after a minute: nobody else would do that, for the
-/// watchdog is fed.
+/// keeps it from starting, the board is started again after a minute. A start that takes two minutes ends by the
+/// watchdog.
 ///
 /// # Errors
-/// [`StartError`] when it can't start and never will; nothing was sent then.
+/// [`StartError`] when it can't start and never will; nothing was sent then, and the watchdog is fed on.
 pub async fn run<S: Flash, N: Network, E: Entropy>(
     parts: Parts<S, N, E>,
     power: impl Power,
@@ -239,6 +239,7 @@ async fn run_over<S: Flash, N: Network, E: Entropy, W: Way>(
     mut power: impl Power,
     way: impl FnOnce(&'static Provisioning<'static>) -> Result<W, StartError>,
 ) -> Result<Infallible, StartError> {
+    let link = parts.link;
     let error = match start(parts, &mut power, way) {
         // Borrowed, since a future that moves what it was given keeps room for both.
         Ok(mut started) => started.app.run(&mut started.line).await,
@@ -251,9 +252,12 @@ async fn run_over<S: Flash, N: Network, E: Entropy, W: Way>(
             error,
             AGAIN.as_secs()
         );
+        // The wait is no part of the start.
+        link.turn();
         Timer::after(AGAIN).await;
         power.restart();
     }
+    link.stay();
     Err(error)
 }
 

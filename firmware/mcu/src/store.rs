@@ -105,16 +105,22 @@ impl<F: Flash> Store<F> {
         &self.map
     }
 
-    /// What the host wrote.
+    /// What the host wrote; nothing where it can't be read.
     pub fn provisioning(&'static self) -> &'static [u8] {
-        // SAFETY: the map was made for this flash, and `may_write` refuses this range for ever.
+        let flash = self.flash.borrow();
+        let len = PROVISIONING_BYTES as u32;
+        if !flash.is_sound(0, len) {
+            return &[];
+        }
+        // SAFETY: the map was made for this flash, the range is sound, and `may_write` refuses it for ever.
         #[allow(unsafe_code)]
         unsafe {
-            self.flash.borrow().mapped(0, PROVISIONING_BYTES as u32)
+            flash.mapped(0, len)
         }
     }
 
-    /// The first `len` bytes of a slot, which stay as they are until this is dropped.
+    /// The first `len` bytes of a slot, which stay as they are until this is dropped; nothing where they are more
+    /// than it has, or can't be read.
     pub fn hold(&'static self, slot: Slot, len: u32) -> Option<Held> {
         if len > self.map.slots.slot_bytes {
             return None;
@@ -122,10 +128,15 @@ impl<F: Flash> Store<F> {
         let held = &self.held[slot as usize];
         held.fetch_add(1, Ordering::AcqRel);
         let start = self.map.slots.slot(slot).start;
-        // SAFETY: the range is in the slot, and `may_write` refuses it while the count is not 0, which
+        let flash = self.flash.borrow();
+        if !flash.is_sound(start, len) {
+            held.fetch_sub(1, Ordering::AcqRel);
+            return None;
+        }
+        // SAFETY: the range is in the slot and sound, and `may_write` refuses it while the count is not 0, which
         // it is until the `Held` that the slice is in is dropped.
         #[allow(unsafe_code)]
-        let bytes = unsafe { self.flash.borrow().mapped(start, len) };
+        let bytes = unsafe { flash.mapped(start, len) };
         Some(Held { bytes, held })
     }
 
@@ -273,6 +284,24 @@ mod tests {
         }
         assert_eq!(flash.write(last, &[0; 8]), Ok(()));
         assert!(store.hold(Slot::A, slot.end - slot.start + 1).is_none());
+    }
+
+    #[test]
+    fn what_would_end_in_a_fault_is_not_read_in_place() {
+        let mut flash = MemoryFlash::blank(256 * 1024);
+        let slot = store().map().slots.slot(Slot::B);
+        flash.unsound = Some(slot.start + 64);
+        let store = crate::testing::store_of(flash);
+        assert!(store.hold(Slot::B, 64).is_some());
+        assert!(store.hold(Slot::B, 65).is_none());
+        assert!(store.hold(Slot::A, 65).is_some());
+        // What is not held is written.
+        let mut flash = StoreFlash(store);
+        assert_eq!(flash.write(slot.start, &[0; 8]), Ok(()));
+        assert_eq!(store.provisioning().len(), PROVISIONING_BYTES);
+        let mut flash = MemoryFlash::blank(256 * 1024);
+        flash.unsound = Some(8);
+        assert!(crate::testing::store_of(flash).provisioning().is_empty());
     }
 
     #[test]

@@ -15,13 +15,19 @@ pub struct MemoryFlash {
     len: usize,
     /// Writes that happen until the power goes.
     pub writes: usize,
+    /// A byte that can't be read in place.
+    pub unsound: Option<u32>,
 }
 
 impl MemoryFlash {
     pub fn blank(len: usize) -> Self {
         let start = Box::leak(vec![0xFF; len].into_boxed_slice()).as_mut_ptr();
-        let writes = usize::MAX;
-        Self { start, len, writes }
+        Self {
+            start,
+            len,
+            writes: usize::MAX,
+            unsound: None,
+        }
     }
 
     #[allow(unsafe_code)]
@@ -55,9 +61,14 @@ impl Entropy for Counting {
 }
 
 impl Flash for MemoryFlash {
+    fn is_sound(&self, offset: u32, len: u32) -> bool {
+        let range = offset..offset + len;
+        !self.unsound.is_some_and(|at| range.contains(&at))
+    }
+
     #[allow(unsafe_code)]
     unsafe fn mapped(&self, offset: u32, len: u32) -> &'static [u8] {
-        assert!(offset as usize + len as usize <= self.len);
+        assert!(offset as usize + len as usize <= self.len && self.is_sound(offset, len));
         // SAFETY: in memory that is never freed; the caller promises that nobody writes there.
         unsafe { core::slice::from_raw_parts(self.start.add(offset as usize), len as usize) }
     }

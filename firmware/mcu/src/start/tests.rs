@@ -2,6 +2,7 @@ use super::*;
 use crate::CrashRecord;
 use crate::board::Unreachable;
 use crate::testing::{Counting, ERASE, MemoryFlash, store_of};
+use core::sync::atomic::Ordering;
 use edgeward::telemetry::{Crash, Id};
 use edgeward::trust::cose::{ContentType, sign_embedded};
 use edgeward::trust::ring::RingSigner;
@@ -172,4 +173,11 @@ fn a_board_that_nobody_provisioned_is_not_started_again() {
     let error = started.err().unwrap();
     let blank = StartError::Provisioning(ProvisioningError::Blank);
     assert_eq!((error, error.may_pass()), (blank, false));
+    // Nor does its watchdog do so.
+    let parts = parts(crate::testing::store());
+    let link = parts.link;
+    assert!(!link.stays.load(Ordering::Relaxed));
+    let ended = embassy_futures::block_on(run(parts, Board { record }));
+    assert_eq!(ended, Err(blank));
+    assert!(link.stays.load(Ordering::Relaxed));
 }
