@@ -375,6 +375,7 @@ impl<S: Flash> App<S> {
                 Err(error) => {
                     self.trouble(Trouble::Control, error);
                     self.free_idle_slot().await;
+                    self.send_part(transport).await;
                     return false;
                 }
             };
@@ -435,7 +436,7 @@ impl<S: Flash> App<S> {
 
     /// Says that this task lives, and what the inference task could not say.
     fn turn(&self) {
-        self.link.turns.fetch_add(1, Ordering::Relaxed);
+        self.link.turn();
         let lost = self.link.windows_lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
             say!(warn, "{} windows are lost: the flash takes none", lost);

@@ -207,6 +207,8 @@ pub struct Control<
     connected: bool,
     state_due: bool,
     birth_due: bool,
+    /// What this boot did and the outbox did not take.
+    untold: Option<Event>,
     /// A release between load and trial.
     waiting: Waiting,
     /// The slot whose predictions count.
@@ -286,7 +288,8 @@ impl<
     /// The head of a board that just booted.
     ///
     /// # Errors
-    /// When the outbox can't take the report of a boot that reverted.
+    /// When the outbox can't take its first birth. The report of a boot that reverted is tried again by
+    /// [`Control::poll`].
     pub fn new(
         parts: Parts<'a, S, O, V, K, F, C, R, B, W>,
         now: Now,
@@ -308,6 +311,7 @@ impl<
             connected: false,
             state_due: false,
             birth_due: true,
+            untold: None,
             waiting: Waiting::Nothing,
             running: None,
             refusals: REFUSALS,

@@ -159,7 +159,7 @@ impl<
     }
 
     /// The next part of the flight record to publish, if one is due; call it after [`Action::Pull`]
-    /// whenever [`Control::poll`] has nothing, until [`Control::is_pulling`] says that it is over. When
+    /// whenever [`Control::poll`] has nothing or fails, until [`Control::is_pulling`] says that it is over. When
     /// the transport does not take it, say so by [`Control::not_taken`].
     ///
     /// # Errors

@@ -64,7 +64,11 @@ impl<
                     self.todo.load(slot, Purpose::Confirmed);
                 }
                 let to = to.map(|slot| self.release(slot));
-                self.event(&Event::Reverted { from, to, reason }, now)?;
+                let reverted = Event::Reverted { from, to, reason };
+                // The journal has it, and no other boot will say it again: this one does, as soon as it can.
+                if self.event(&reverted, now).is_err() {
+                    self.untold = Some(reverted);
+                }
             }
         }
         Ok(())

@@ -17,7 +17,7 @@ impl<
 > Control<'_, S, O, V, K, F, C, R, B, W>
 {
     /// What goes on while heads can't be read: nothing is loaded or tried, and the board says what it
-    /// has to say, and hears what is said to it.
+    /// has to say, its flight record among it, and hears what is said to it.
     pub(super) fn poll_unread(
         &mut self,
         error: ControlError,
@@ -27,6 +27,9 @@ impl<
             return Ok(Some(action));
         }
         self.forget(now)?;
+        if self.pulls.begin() {
+            return Ok(Some(Action::Pull));
+        }
         if self.bear(now)? {
             return Ok(Some(Action::More));
         }
@@ -34,8 +37,13 @@ impl<
             .map_or(Err(error), |action| Ok(Some(action)))
     }
 
-    /// Stores a birth, if one is due.
+    /// Stores what could not be stored at the start, or a birth, if one is due.
     pub(super) fn bear(&mut self, now: Now) -> Result<bool, ControlError> {
+        if let Some(event) = self.untold {
+            self.event(&event, now)?;
+            self.untold = None;
+            return Ok(true);
+        }
         let due = self.birth_due || (self.connected && self.outbox.needs_birth());
         if due {
             let birth = self.birth();

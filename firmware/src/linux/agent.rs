@@ -382,6 +382,7 @@ impl Agent<'_> {
                 Err(error) => {
                     tracing::error!(%error, "control");
                     self.troubled = true;
+                    self.send_part(now);
                     return false;
                 }
             };

@@ -164,3 +164,29 @@ fn what_begins_in_the_journal_runs_even_if_the_outbox_can_not_tell() {
         assert_eq!(head.poll(now), Ok(Some(Action::Run { slot, mode })));
     }
 }
+
+#[test]
+fn a_boot_that_reverted_says_so_as_soon_as_the_outbox_takes_it() {
+    let (mut world, first) = World::confirmed(1);
+    let second = world.install(2);
+    let reverted = Event::Reverted {
+        from: world.head.release(second),
+        to: Some(world.head.release(first)),
+        reason: Reason::Crash,
+    };
+    world = world.restart();
+    assert_eq!(world.head.slots.on_trial(), Some(second));
+    world.events();
+    let (mut world, switch) = world.restart_with_full_outbox();
+    assert_eq!(world.head.slots.on_trial(), None);
+    assert_eq!(world.head.running(), Some(first), "it answers meanwhile");
+    assert!(matches!(
+        world.head.poll(world.now),
+        Err(ControlError::Outbox(_))
+    ));
+    assert!(!world.events().contains(&reverted));
+    switch.store(false, std::sync::atomic::Ordering::Relaxed);
+    world.run();
+    let told = world.events();
+    assert_eq!(told.iter().filter(|it| **it == reverted).count(), 1);
+}

@@ -265,6 +265,34 @@ fn a_pull_ends_with_the_connection_with_its_time_and_with_the_next() {
 }
 
 #[test]
+fn a_pull_goes_on_and_ends_while_a_head_can_not_be_read() {
+    let (world, first) = World::confirmed(1);
+    let (mut world, _switch) = world.restart_unreadable(first);
+    let recorder = recorder(0);
+    for (sequence, taken) in [(1, true), (2, false)] {
+        let mut space = [0; 128];
+        let payload = encode_command(&command(&world, sequence), &mut space).unwrap();
+        let message = signed(4, ContentType::Command, payload);
+        let topic = topic::device("f", "d", Channel::Command);
+        world.head.message(&topic, &message, world.now).unwrap();
+        let asked = std::iter::from_fn(|| match world.head.poll(world.now) {
+            Ok(Some(action)) => Some(action == Action::Pull),
+            failed => failed.map(|_| false).ok(),
+        });
+        assert_eq!(asked.filter(|pull| *pull).count(), 1);
+        assert!(world.head.poll(world.now).is_err());
+        assert!(world.head.is_pulling());
+        if taken {
+            assert_eq!(part(&mut world, &recorder).map(|it| it.0), Some(0));
+        } else {
+            world.now.monotonic_ms += 60_000;
+        }
+        assert_eq!(part(&mut world, &recorder), None);
+        assert!(!world.head.is_pulling());
+    }
+}
+
+#[test]
 fn a_part_that_was_not_taken_is_next_again_and_frames_are_untouched() {
     let mut world = World::new();
     world.frames();

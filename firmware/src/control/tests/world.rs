@@ -115,6 +115,11 @@ pub(super) fn blank_outbox() -> Flash {
 }
 
 fn head(slots: Flash, outbox: Flash, now: Now) -> Head {
+    head_behind(slots, outbox, now, || ())
+}
+
+/// The same, where something happens as soon as everything is open.
+fn head_behind(slots: Flash, outbox: Flash, now: Now, opened: impl FnOnce()) -> Head {
     let layout = Layout::split(SLOT_FLASH as u32, 4096).unwrap();
     let mut slots = match Slots::open(slots.clone(), layout) {
         Ok(slots) => slots,
@@ -127,6 +132,7 @@ fn head(slots: Flash, outbox: Flash, now: Now) -> Head {
         sectors: 8,
     };
     let outbox = Outbox::open(outbox, region, slots.state().boot, random()).unwrap();
+    opened();
     let config = Config {
         board: Board {
             fleet: "f",
@@ -263,6 +269,18 @@ impl World {
         let slots = slots.with_unreadable(layout.slot(slot), switch.clone());
         self.head = head(slots, self.head.outbox.into_flash(), self.now);
         switch.store(true, Ordering::Relaxed);
+        self.head.connected(false);
+        while self.try_turn().is_ok_and(|busy| busy) {}
+        (self, switch)
+    }
+
+    /// The power goes and comes back, and from then on the outbox takes nothing, until the switch is off.
+    pub(super) fn restart_with_full_outbox(mut self) -> (Self, Arc<AtomicBool>) {
+        let switch = Arc::new(AtomicBool::new(false));
+        let slots = self.head.slots.into_flash();
+        let outbox = self.head.outbox.into_flash().with_refusal(switch.clone());
+        let refuse = || switch.store(true, Ordering::Relaxed);
+        self.head = head_behind(slots, outbox, self.now, refuse);
         self.head.connected(false);
         while self.try_turn().is_ok_and(|busy| busy) {}
         (self, switch)
