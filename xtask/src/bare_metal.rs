@@ -1,7 +1,7 @@
 //! Proves that the core needs neither std nor alloc.
 
 use crate::{cargo, clean, setup, shown, step};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -21,21 +21,58 @@ const DEBIAN: &[(&str, &str)] = &[
 pub fn check(root: &Path) -> Result<()> {
     let folder = root.join("target/bare-metal");
     let probe = write_probe(root, &folder.join("probe"))?;
-    let mut command = board_cargo(&probe, TARGET)?;
+    let mut command = board_cargo(&probe, TARGET, Std::AsItComes)?;
     command.arg("--target-dir").arg(&folder);
     step("core without std and without an allocator", &mut command)
 }
 
+/// What an image leans on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Std {
+    /// The standard library as it comes with the compiler, or as it is where the compiler comes without.
+    AsItComes,
+    /// One that is built for size, in which a panic says nothing: it is an instruction that faults, and the
+    /// address of it is what is left.
+    Lean,
+}
+
 /// `cargo build --release` in `folder` for a board's processor.
-pub fn board_cargo(folder: &Path, processor: &str) -> Result<Command> {
+pub fn board_cargo(folder: &Path, processor: &str, std: Std) -> Result<Command> {
     let toolchain = Toolchain::find(processor)?;
-    let mut command = toolchain.cargo(folder, "build", processor, "core,alloc");
+    let mut command = toolchain.cargo(folder, "build", processor, STD);
     if toolchain == Toolchain::Debian {
         // Debian's compiler has no linker of its own for the target.
         command.args(["--config", &linker(processor)]);
     }
+    if std == Std::Lean {
+        toolchain.have_sources()?;
+        toolchain.have_silent_panics()?;
+        if toolchain == Toolchain::Rustup {
+            command.env("RUSTC_BOOTSTRAP", "1");
+            command.arg(format!("-Zbuild-std={STD}"));
+        }
+        command.arg("-Zbuild-std-features=optimize_for_size");
+        let flags = SILENT.map(|flag| format!("\"{flag}\"")).join(", ");
+        let flags = format!("target.\"{processor}\".rustflags=[{flags}]");
+        command.args(["--config", &flags]);
+        // By which an address is found again: https://docs.rs/addr2line. Flash has nothing of it.
+        command.args(["--config", "profile.release.debug=\"line-tables-only\""]);
+    }
     Ok(command)
 }
+
+/// Why no lean image can be built here, where that is so.
+pub fn no_lean(processor: &str) -> Result<Option<String>> {
+    let toolchain = Toolchain::find(processor)?;
+    let there = toolchain.have_sources();
+    let there = there.and_then(|()| toolchain.have_silent_panics());
+    Ok(there.err().map(|reason| format!("{reason:#}")))
+}
+
+/// The crates of the standard library that are in an image.
+const STD: &str = "core,alloc";
+/// What makes a panic an instruction that faults.
+const SILENT: [&str; 2] = ["-Zunstable-options", "-Cpanic=immediate-abort"];
 
 /// The setting of cargo that names Debian's linker for a processor.
 fn linker(processor: &str) -> String {
@@ -75,13 +112,55 @@ impl Toolchain {
 
     /// What its compiler calls itself.
     pub fn version(self) -> Result<String> {
+        let output = self.rustc().arg("--version").output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    fn rustc(self) -> Command {
         let mut command = match self {
             Self::Rustup => Command::new("rustc"),
             Self::Debian => Command::new("/usr/bin/rustc"),
         };
         clean(&mut command);
-        let output = command.arg("--version").output()?;
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        command
+    }
+
+    /// Sees to the sources of the standard library: Debian's are a package that [`Toolchain::find`] asked for.
+    fn have_sources(self) -> Result<()> {
+        let there = || -> Result<bool> {
+            let output = self.rustc().args(["--print", "sysroot"]).output()?;
+            let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            let core = "lib/rustlib/src/rust/library/core/Cargo.toml";
+            Ok(Path::new(&sysroot).join(core).exists())
+        };
+        if !there()? && self == Self::Rustup {
+            let mut add = Command::new("rustup");
+            clean(&mut add);
+            // Whether that went well shows below.
+            let _ = add
+                .args(["component", "add", "rust-src"])
+                .stdout(Stdio::null())
+                .status();
+        }
+        ensure!(
+            there()?,
+            "a lean image wants the standard library's sources: run `rustup component add rust-src`"
+        );
+        Ok(())
+    }
+
+    /// Fails where the compiler knows of no panic that says nothing.
+    fn have_silent_panics(self) -> Result<()> {
+        let mut command = self.rustc();
+        command.env("RUSTC_BOOTSTRAP", "1");
+        command.args(SILENT).args(["--print", "cfg"]);
+        let known = command.output()?.status.success();
+        ensure!(
+            known,
+            "a lean image wants a compiler that knows -Cpanic=immediate-abort, and this is {}",
+            self.version()?
+        );
+        Ok(())
     }
 
     /// `cargo ACTION --release` in `folder` for the target; `std` are the crates of the standard

@@ -1,9 +1,10 @@
 //! Instructions of programs on a microcontroller, counted by QEMU.
 
+use crate::bare_metal::{self, Std};
 use crate::board_work::Work;
 use crate::elf::{ALLOCATED, Elf, PROGBITS, Section};
 use crate::engines::{self, Engine, Tolerance};
-use crate::{bare_metal, cargo, step};
+use crate::{cargo, step};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use std::collections::BTreeMap;
@@ -160,7 +161,8 @@ fn example(root: &Path, name: &str, path: &Path) -> Command {
 /// Builds the images and gives their folder.
 fn build(root: &Path) -> Result<PathBuf> {
     let target = root.join("target/boards");
-    let mut command = bare_metal::board_cargo(&root.join("boards"), bare_metal::TARGET)?;
+    let mut command =
+        bare_metal::board_cargo(&root.join("boards"), bare_metal::TARGET, Std::AsItComes)?;
     command
         .args(["--locked", "-p", "edgeward-bench", "--target-dir"])
         .arg(&target);

@@ -1,6 +1,6 @@
 //! Firmware of microcontroller boards.
 
-use crate::bare_metal::{self, Toolchain};
+use crate::bare_metal::{self, Std, Toolchain};
 use crate::elf::Elf;
 use crate::step;
 use crate::tally::{self, Tally};
@@ -12,13 +12,33 @@ pub const TESTED: &str = "qemu-mps2-an386";
 /// The one on which it is started, since its processor is another one.
 pub const STARTED: &str = "qemu-mps2-an500";
 
-/// How much of the firmware is built.
+/// How a firmware is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Build {
+pub struct Build {
+    /// Whether all of it is, TLS too.
+    pub tls: bool,
+    /// What it leans on.
+    pub std: Std,
+}
+
+impl Build {
     /// All of it.
-    Whole,
+    pub const WHOLE: Self = Self {
+        tls: true,
+        std: Std::AsItComes,
+    };
     /// Without TLS.
-    Plain,
+    pub const PLAIN: Self = Self {
+        tls: false,
+        ..Self::WHOLE
+    };
+    /// The same without words for panics.
+    pub const fn lean(self) -> Self {
+        Self {
+            std: Std::Lean,
+            ..self
+        }
+    }
 }
 
 /// Whether a board's firmware can have TLS.
@@ -31,23 +51,36 @@ pub fn has_tls(root: &Path, name: &str) -> Result<bool> {
 /// Builds the firmware of a board and gives the image, in which there is no allocator.
 pub fn image(root: &Path, name: &str, build: Build) -> Result<PathBuf> {
     let processor = processor(root, name)?;
-    let target = root.join("target/boards");
+    let target = root.join(match build.std {
+        Std::AsItComes => "target/boards",
+        Std::Lean => "target/boards-lean",
+    });
     let package = format!("edgeward-{name}");
-    let mut command = bare_metal::board_cargo(&root.join("boards"), &processor)?;
+    let mut command = bare_metal::board_cargo(&root.join("boards"), &processor, build.std)?;
     command
         .args(["--quiet", "--locked", "-p", &package, "--target-dir"])
         .arg(&target);
-    let title = match build {
-        Build::Whole => format!("firmware of {name}"),
-        Build::Plain => {
-            command.arg("--no-default-features");
-            format!("firmware of {name} without TLS")
-        }
-    };
+    let mut title = format!("firmware of {name}");
+    if !build.tls {
+        command.arg("--no-default-features");
+        title += " without TLS";
+    }
+    if build.std == Std::Lean {
+        title += ", lean";
+    }
     step(&title, &mut command)?;
     let image = target.join(processor).join("release").join(package);
     check_no_allocator(&image)?;
     Ok(image)
+}
+
+/// The tested board's firmware, built lean; none, and said so, where that can't be.
+pub fn lean_image(root: &Path, tally: &mut Tally) -> Result<Option<PathBuf>> {
+    if let Some(reason) = bare_metal::no_lean(&processor(root, TESTED)?)? {
+        tally.skip("lean firmware", &reason);
+        return Ok(None);
+    }
+    image(root, TESTED, Build::WHOLE.lean()).map(Some)
 }
 
 /// Lints what the emulated boards are made of: a workspace of its own, which the lints of this one do not

@@ -20,6 +20,7 @@ mod test;
 mod tidy;
 
 use anyhow::{Context, Result, bail};
+use boards::Build;
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -51,6 +52,9 @@ enum Task {
     BoardImage {
         /// The board's folder in `boards/`.
         board: String,
+        /// With a standard library built for size, in which a panic leaves its address and no words.
+        #[arg(long)]
+        lean: bool,
     },
     /// Shows what a board's firmware takes of flash and RAM by part, and holds it to its budget.
     Size(size::Options),
@@ -74,11 +78,12 @@ fn main() -> Result<()> {
         Task::Setup => setup::run(&root).map(|_| ()),
         Task::Fuzz(options) => fuzz::run(&root, &options),
         Task::BareMetal => bare_metal::check(&root),
-        Task::BoardImage { board } => {
-            println!(
-                "{}",
-                boards::image(&root, &board, boards::Build::Whole)?.display()
-            );
+        Task::BoardImage { board, lean } => {
+            let build = match lean {
+                true => Build::WHOLE.lean(),
+                false => Build::WHOLE,
+            };
+            println!("{}", boards::image(&root, &board, build)?.display());
             Ok(())
         }
         Task::Size(options) => size::run(&root, &options),

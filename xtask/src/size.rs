@@ -1,6 +1,6 @@
 //! What a board's firmware takes of flash and RAM, by part.
 
-use crate::bare_metal::Toolchain;
+use crate::bare_metal::{self, Toolchain};
 use crate::boards::{self, Build};
 use crate::elf::{ALLOCATED, Elf, NOBITS, PROGBITS};
 use crate::stacks::{self, Depths};
@@ -29,6 +29,10 @@ pub const FIGURES: &str = "benches/firmware.txt";
 /// Growth that needs no word, per mille, by the compiler that wrote the figures and by another one.
 const SLACK_PER_MILLE: u64 = 10;
 const OTHER_SLACK_PER_MILLE: u64 = 100;
+
+/// Rows of totals: as images are built by default, and lean.
+const TOTAL: &str = "total";
+const LEAN: &str = "lean";
 
 /// Statics of at least this many bytes have a row of their own.
 const LARGE_BYTES: u64 = 1024;
@@ -89,10 +93,10 @@ struct Bytes {
 /// to its budgets.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
     let board = &options.board;
-    let mut builds = vec![(Build::Plain, ["flash_bytes", "ram_bytes"])];
+    let mut builds = vec![(Build::PLAIN, ["flash_bytes", "ram_bytes"])];
     if boards::has_tls(root, board)? {
         // Last, so that this is the image that is left.
-        builds.push((Build::Whole, ["tls_flash_bytes", "tls_ram_bytes"]));
+        builds.push((Build::WHOLE, ["tls_flash_bytes", "tls_ram_bytes"]));
     }
     let mut measured = Vec::new();
     for (build, names) in builds {
@@ -108,14 +112,20 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         }
         measured.push(figures);
     }
-    let compiler = Toolchain::find(&boards::processor(root, board)?)?.version()?;
+    let processor = boards::processor(root, board)?;
+    let no_lean = bare_metal::no_lean(&processor)?;
+    let lean = match board == boards::TESTED && no_lean.is_none() {
+        true => lean(root, board, &measured)?,
+        false => Vec::new(),
+    };
+    let compiler = Toolchain::find(&processor)?.version()?;
     let statics = measured.last().map(|(_, _, statics)| large(statics));
     let path = root.join(FIGURES);
     let stack = match board == boards::TESTED {
         true => stack(root, &path)?.map(Depths::row),
         false => None,
     };
-    let table = table(board, &compiler, &measured) + &stack.unwrap_or_default();
+    let table = table(board, &compiler, &measured, &lean) + &stack.unwrap_or_default();
     let table = table + &statics.unwrap_or_default();
     println!("{table}");
     if options.save {
@@ -124,9 +134,26 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     if options.check {
         let known = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let totals: Vec<Bytes> = measured.iter().map(|(total, _, _)| *total).collect();
-        compare(&known, &compiler, &totals)?;
+        compare(&known, &compiler, TOTAL, &totals)?;
+        match no_lean {
+            None => compare(&known, &compiler, LEAN, &lean)?,
+            Some(reason) => eprintln!("!!! lean images are not compared: {reason}"),
+        }
     }
     Ok(())
+}
+
+/// What the same images take that are built lean.
+fn lean(root: &Path, board: &str, measured: &[Measured]) -> Result<Vec<Bytes>> {
+    let builds = [Build::PLAIN, Build::WHOLE]
+        .into_iter()
+        .take(measured.len());
+    let totals = builds.map(|build| {
+        let image = boards::image(root, board, build.lean())?;
+        let bytes = std::fs::read(&image).with_context(|| image.display().to_string())?;
+        Ok(measure(&bytes).context("no 32-bit ELF image")?.0)
+    });
+    totals.collect()
 }
 
 /// How deep the stack was in the last run of the tests; or when the figures were written, where there was none
@@ -175,14 +202,14 @@ impl Options {
 }
 
 /// The figures of a firmware, built in one way or two.
-fn table(board: &str, compiler: &str, measured: &[Measured]) -> String {
+fn table(board: &str, compiler: &str, measured: &[Measured], lean: &[Bytes]) -> String {
     let mut text = format!(
         "# Bytes of the firmware of {board}: flash with constants, static RAM, and what of the\n\
          # stack, painted, a board's life over a plain connection and over TLS took, both times with the image\n\
          # that has TLS, as the last `cargo xtask test` noted it.\n\
          # Written by `cargo xtask size --save` with {compiler}.\n\
          # By the crates of symbols: what the compiler inlined counts where it went, mostly the\n\
-         # application's tasks.\n"
+         # application's tasks. Lean images have a standard library built for size (`cargo xtask board-image --lean`).\n"
     );
     text += match measured.len() {
         1 => "part            flash      ram\n",
@@ -194,20 +221,22 @@ fn table(board: &str, compiler: &str, measured: &[Measured]) -> String {
         .iter()
         .flat_map(|(_, parts, _)| parts.keys().copied())
         .collect();
-    let mut row = |name: &str, of: &dyn Fn(&Measured) -> Bytes| {
+    let mut row = |name: &str, figures: &mut dyn Iterator<Item = Bytes>| {
         // Writing to a string can't fail.
         let _ = write!(text, "{name:<12}");
-        for Bytes { flash, ram } in measured.iter().map(of) {
+        for Bytes { flash, ram } in figures {
             let _ = write!(text, " {flash:>8} {ram:>8}");
         }
         text.push('\n');
     };
     for name in names {
-        row(name, &|(_, parts, _)| {
-            parts.get(name).copied().unwrap_or_default()
-        });
+        let part = |parts: &BTreeMap<_, _>| parts.get(name).copied().unwrap_or_default();
+        row(name, &mut measured.iter().map(|(_, parts, _)| part(parts)));
     }
-    row("total", &|(total, _, _)| *total);
+    row(TOTAL, &mut measured.iter().map(|(total, _, _)| *total));
+    if !lean.is_empty() {
+        row(LEAN, &mut lean.iter().copied());
+    }
     text
 }
 
@@ -246,13 +275,15 @@ fn short(mangled: &str) -> String {
 }
 
 /// Fails when a total is more than the known one and the slack.
-fn compare(known: &str, compiler: &str, totals: &[Bytes]) -> Result<()> {
-    let line = known.lines().find_map(|line| line.strip_prefix("total "));
+fn compare(known: &str, compiler: &str, row: &str, totals: &[Bytes]) -> Result<()> {
+    let line = known
+        .lines()
+        .find_map(|line| line.strip_prefix(row)?.strip_prefix(' '));
     let figures = line.unwrap_or_default().split_whitespace();
     let figures: Vec<u64> = figures.map_while(|figure| figure.parse().ok()).collect();
     ensure!(
         figures.len() == 2 * totals.len() && !totals.is_empty(),
-        "{FIGURES} has no total of each image"
+        "{FIGURES} has no {row} of each image"
     );
     let slack = match known.contains(compiler) {
         true => SLACK_PER_MILLE,
@@ -360,18 +391,21 @@ mod tests {
     #[test]
     fn growth_is_found() {
         let measured = |flash, ram| (Bytes { flash, ram }, BTreeMap::new(), Vec::new());
-        let known = table("b", "rustc 1", &[measured(1000, 2000)]);
         let now = |flash, ram| [Bytes { flash, ram }];
-        assert!(compare(&known, "rustc 1", &now(1010, 2020)).is_ok());
-        assert!(compare(&known, "rustc 1", &now(1011, 2000)).is_err());
-        assert!(compare(&known, "rustc 1", &now(1000, 2021)).is_err());
-        assert!(compare(&known, "rustc 2", &now(1100, 2200)).is_ok());
-        assert!(compare(&known, "rustc 2", &now(1101, 2200)).is_err());
-        assert!(compare("", "rustc 1", &now(0, 0)).is_err());
+        let known = table("b", "rustc 1", &[measured(1000, 2000)], &now(700, 1900));
+        assert!(compare(&known, "rustc 1", LEAN, &now(707, 1919)).is_ok());
+        assert!(compare(&known, "rustc 1", LEAN, &now(708, 1900)).is_err());
+        assert!(compare(&known, "rustc 1", TOTAL, &now(1010, 2020)).is_ok());
+        assert!(compare(&known, "rustc 1", TOTAL, &now(1011, 2000)).is_err());
+        assert!(compare(&known, "rustc 1", TOTAL, &now(1000, 2021)).is_err());
+        assert!(compare(&known, "rustc 2", TOTAL, &now(1100, 2200)).is_ok());
+        assert!(compare(&known, "rustc 2", TOTAL, &now(1101, 2200)).is_err());
+        assert!(compare("", "rustc 1", TOTAL, &now(0, 0)).is_err());
         let both = table(
             "b",
             "rustc 1",
             &[measured(1000, 2000), measured(3000, 4000)],
+            &[],
         );
         let now = |flash, ram| {
             [
@@ -382,9 +416,9 @@ mod tests {
                 Bytes { flash, ram },
             ]
         };
-        assert!(compare(&both, "rustc 1", &now(3030, 4040)).is_ok());
-        assert!(compare(&both, "rustc 1", &now(3031, 4000)).is_err());
-        assert!(compare(&both, "rustc 1", &now(3000, 4041)).is_err());
-        assert!(compare(&known, "rustc 1", &now(3000, 4000)).is_err());
+        assert!(compare(&both, "rustc 1", TOTAL, &now(3030, 4040)).is_ok());
+        assert!(compare(&both, "rustc 1", TOTAL, &now(3031, 4000)).is_err());
+        assert!(compare(&both, "rustc 1", TOTAL, &now(3000, 4041)).is_err());
+        assert!(compare(&known, "rustc 1", TOTAL, &now(3000, 4000)).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! Everything that must hold before a change lands.
 
 use crate::ahead::Ahead;
+use crate::boards::Build;
 use crate::tally::{self, Tally};
 use crate::{
     aarch64, bare_metal, bench_mcu, boards, cargo, fuzz, print_stages, setup, size, stacks, step,
@@ -62,8 +63,9 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
     )?);
     bare_metal::check(root)?;
     step("lints", &mut lints(root))?;
-    let image = boards::image(root, boards::TESTED, boards::Build::Whole)?;
-    let second = boards::image(root, boards::STARTED, boards::Build::Whole)?;
+    let image = boards::image(root, boards::TESTED, Build::WHOLE)?;
+    let second = boards::image(root, boards::STARTED, Build::WHOLE)?;
+    let lean = boards::lean_image(root, tally)?;
     boards::lint(root, tally)?;
     // What an earlier run noted says nothing of these images.
     let stacks = stacks::folder(root)?;
@@ -73,6 +75,7 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
     let mut tests = with_tools(tests(root), &found);
     tests.env("EDGEWARD_MCU_IMAGE", image);
     tests.env("EDGEWARD_M7_IMAGE", second);
+    tests.envs(lean.map(|image| ("EDGEWARD_LEAN_IMAGE", image)));
     tests.env("EDGEWARD_STACKS", stacks);
     let ran = tally::run("tests", tests, &root.join("target/test.log"));
     ahead.wait();

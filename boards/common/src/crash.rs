@@ -68,3 +68,22 @@ pub fn end(crash: CrashRecord, reset: fn() -> !) -> ! {
     write(crash);
     reset()
 }
+
+/// What a fault at this address is: in a lean image a panic is an instruction that is undefined, the one with
+/// which a program gives itself up.
+#[must_use]
+pub fn fault(pc: u32) -> CrashRecord {
+    /// `udf #254`, which the compiler traps with.
+    const GIVEN_UP: u16 = 0xDEFE;
+    unsafe extern "C" {
+        static __stext: u8;
+        static __etext: u8;
+    }
+    let code = (&raw const __stext) as u32..(&raw const __etext) as u32;
+    // SAFETY: the linker has code there, and instructions are aligned to two bytes.
+    let is_panic = code.contains(&pc)
+        && pc.is_multiple_of(2)
+        && unsafe { (pc as *const u16).read_volatile() } == GIVEN_UP;
+    let how = if is_panic { Crash::Panic } else { Crash::Fault };
+    CrashRecord::new(how, pc)
+}

@@ -191,8 +191,13 @@ unsafe fn DefaultHandler(irqn: i16) {
 
 #[exception]
 unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
-    uart::text(|text| text.word("fault at ").hex(frame.pc()));
-    crash::end(CrashRecord::new(Crash::Fault, frame.pc()))
+    let record = edgeward_board::crash::fault(frame.pc());
+    let what = match record.read() {
+        Some((Crash::Panic, _)) => "panic at ",
+        _ => "fault at ",
+    };
+    uart::text(|text| text.word(what).hex(frame.pc()));
+    crash::end(record)
 }
 
 #[panic_handler]

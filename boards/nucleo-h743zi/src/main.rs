@@ -231,7 +231,7 @@ unsafe fn UART4() {
 
 #[exception]
 unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
-    crash::end(CrashRecord::new(Crash::Fault, frame.pc()), reset)
+    crash::end(crash::fault(frame.pc()), reset)
 }
 
 #[panic_handler]

@@ -243,7 +243,7 @@ unsafe fn SWI_IRQ_0() {
 
 #[exception]
 unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
-    crash::end(CrashRecord::new(Crash::Fault, frame.pc()), reset)
+    crash::end(crash::fault(frame.pc()), reset)
 }
 
 #[panic_handler]

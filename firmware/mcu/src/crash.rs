@@ -27,7 +27,7 @@ impl CrashRecord {
         check: 0,
     };
 
-    /// This crash: `at` is the line of a panic, or the address of an instruction.
+    /// This crash: `at` is the line of a panic, or the address of an instruction, also that of a panic in a lean image.
     #[must_use]
     pub const fn new(how: Crash, at: u32) -> Self {
         let how = match how {

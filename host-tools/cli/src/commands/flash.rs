@@ -58,6 +58,10 @@ pub struct Args {
     /// The firmware, where it is built already.
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
+    /// Build it smaller, with a standard library built for size, in which a panic leaves its address and no
+    /// words; wants rustup's component rust-src.
+    #[arg(long, conflicts_with = "image")]
+    lean: bool,
     /// Begin with blank flash: another key, no release, and what waits to be reported is lost.
     #[arg(long)]
     erase: bool,
@@ -115,7 +119,7 @@ fn image(args: &Args, board: &Board, changes: &Changes, context: &Context) -> Re
     match &args.image {
         Some(image) => Ok(image.clone()),
         None if changes.are_only_said() => Ok(PathBuf::from("(built)")),
-        None => build(board, context),
+        None => build(board, args.lean, context),
     }
 }
 
@@ -248,8 +252,14 @@ fn provision(args: &Args, broker: &Broker, context: &Context) -> Result<Vec<u8>>
 ///
 /// # Errors
 /// Where there is no checkout, no cargo or no compiler for the board: what to do about it.
-pub fn build(board: &Board, context: &Context) -> Result<PathBuf> {
+pub fn build(board: &Board, lean: bool, context: &Context) -> Result<PathBuf> {
     if let Some(folder) = &board.folder {
+        if lean {
+            let what = "--lean builds a board of the repository, and this is your own";
+            return Err(Failure::new(Exit::Usage, what)
+                .next("build it as `cargo xtask board-image` does, and give --image")
+                .into());
+        }
         return build_own(board, folder, context);
     }
     let here = std::env::current_dir()?;
@@ -267,6 +277,7 @@ pub fn build(board: &Board, context: &Context) -> Result<PathBuf> {
     let output = Command::new("cargo")
         .current_dir(root)
         .args(["xtask", "board-image", &board.name])
+        .args(lean.then_some("--lean"))
         .stderr(Stdio::inherit())
         .output()
         .map_err(|error| no_cargo(&error))?;

@@ -48,7 +48,7 @@ impl Ready {
         flash::check_qemu()?;
         let image = match image {
             Some(image) => image.to_owned(),
-            None => flash::build(&board, context)?,
+            None => flash::build(&board, false, context)?,
         };
         let cannot = || format!("cannot read {}", image.display());
         let bytes = std::fs::read(&image).with_context(cannot)?;

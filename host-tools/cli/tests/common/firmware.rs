@@ -12,6 +12,15 @@ pub fn image_for_m7() -> Option<String> {
     named("EDGEWARD_M7_IMAGE")
 }
 
+/// That of a Cortex-M4, built lean.
+pub fn lean_image() -> Option<String> {
+    if std::env::var_os("EDGEWARD_LEAN_IMAGE").is_none() && image().is_some() {
+        println!("skipped: a lean image wants what the automation did not find");
+        return None;
+    }
+    named("EDGEWARD_LEAN_IMAGE")
+}
+
 fn named(variable: &str) -> Option<String> {
     let qemu = Path::new("/usr/bin/qemu-system-arm");
     let Ok(image) = std::env::var(variable) else {

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
-pub use crate::common::firmware::{image, image_for_m7};
+pub use crate::common::firmware::{image, image_for_m7, lean_image};
 
 /// A board, on or off.
 pub struct Board<'a> {

@@ -379,8 +379,22 @@ fn a_board_without_its_broker_goes_on_and_reports_later() {
 #[test]
 fn a_crash_is_reported_by_the_next_boot() {
     let Some(image) = board::image() else { return };
+    crashes(&image);
+}
+
+/// A lean image has no words for a panic, and knows one from a fault all the same.
+#[test]
+fn a_crash_of_a_lean_image_is_reported_by_the_next_boot() {
+    let Some(image) = board::lean_image() else {
+        return;
+    };
+    crashes(&image);
+}
+
+/// Every kind of crash, one after the other.
+fn crashes(image: &str) {
     let site = Site::on_the_embedded_broker();
-    let board = Board::flash(&site, &image);
+    let board = Board::flash(&site, image);
     let key = board.key();
     site.enroll(&key);
     for (word, how) in [("panic", "Panic"), ("fault", "Fault"), ("hang", "Watchdog")] {
