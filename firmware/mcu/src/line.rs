@@ -24,7 +24,7 @@ pub(crate) struct Lost;
 pub(crate) enum Refused {
     /// Name or password are wrong, or it wants some and the board has none.
     Who,
-    /// Another reason, by its number in MQTT.
+    /// Another reason, by its number in MQTT; 0xFF for one that is not known here.
     Reason(u8),
     /// It closed the connection.
     Closed,
@@ -338,6 +338,57 @@ mod tests {
         assert_eq!(refused, Err(TransportError::Disconnected));
         let refused = subscriptions.publish("a/topic", b"late", false);
         assert_eq!(refused, Err(TransportError::Disconnected));
+    }
+
+    /// A broker that answers this, whatever it hears, and closes the connection.
+    struct Answer(&'static [u8]);
+
+    impl ErrorType for Answer {
+        type Error = Infallible;
+    }
+
+    impl Read for Answer {
+        async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
+            let (said, rest) = self.0.split_at(bytes.len().min(self.0.len()));
+            bytes[..said.len()].copy_from_slice(said);
+            self.0 = rest;
+            Ok(said.len())
+        }
+    }
+
+    impl Write for Answer {
+        async fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+            Ok(bytes.len())
+        }
+
+        async fn flush(&mut self) -> Result<(), Infallible> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn why_a_broker_refuses_is_told_apart() {
+        let answers: [(&[u8], Refused); 8] = [
+            (&[0x20, 3, 0, 0x86, 0], Refused::Who),
+            (&[0x20, 3, 0, 0x87, 0], Refused::Who),
+            // Server unavailable; banned, which minimq has no name for.
+            (&[0x20, 3, 0, 0x88, 0], Refused::Reason(0x88)),
+            (&[0x20, 3, 0, 0x8A, 0], Refused::Reason(0xFF)),
+            (&[], Refused::Closed),
+            (&[0x20, 3, 0], Refused::Closed),
+            // What is no MQTT, and ends before the packet that its first bytes would begin.
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", Refused::Closed),
+            // CONNACK of MQTT 3.1.1.
+            (&[0x20, 2, 0, 1], Refused::NotMqtt),
+        ];
+        for (answer, refused) in answers {
+            let (mut receive, mut send) = ([0; 256], [0; 512]);
+            let config = ConfigBuilder::new(Buffers::new(&mut receive, &mut send));
+            let mut session = Session::new(config.client_id("press").unwrap());
+            let shaken = block_on(session.connect(Answer(answer)));
+            let error = shaken.err().unwrap();
+            assert_eq!(Refused::of(&error), refused, "{answer:x?}");
+        }
     }
 
     fn waiting(subscriptions: &Subscriptions) -> std::vec::Vec<(Topic, bool)> {

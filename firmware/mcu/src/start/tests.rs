@@ -142,6 +142,34 @@ fn a_broker_that_is_none_for_this_board_is_refused_before_a_boot_is_counted() {
     }
 }
 
+#[cfg(feature = "tls")]
+#[test]
+fn an_authority_that_is_none_is_refused_before_a_boot_is_counted() {
+    use edgeward_tls::TlsError;
+    let record = CrashRecord::NONE;
+    let secure = |name: &'static str| Secure {
+        name,
+        authorities: Vec::from_slice(&[&b"no certificate"[..]]).unwrap(),
+        since_s: 1_800_000_000,
+    };
+    for (name, error) in [
+        ("broker.site", TlsError::Certificate),
+        ("no name", TlsError::Name),
+    ] {
+        let store = provisioned_for(usize::MAX, Some(secure(name)));
+        for _ in 0..2 {
+            let way = |who: &'static Provisioning<'static>| {
+                let memory = Box::leak(Box::new(edgeward_tls::Memory::new()));
+                crate::way::Secure::new(who, memory).map_err(StartError::Tls)
+            };
+            let refused = start(parts(store), &mut Board { record }, way).err();
+            assert_eq!(refused, Some(StartError::Tls(error)));
+            assert!(!StartError::Tls(error).may_pass());
+            assert_eq!(boots(store), Err(slots::Error::Unprovisioned));
+        }
+    }
+}
+
 #[test]
 fn a_crash_is_forgotten_once_it_is_stored_and_flash_that_fails_is_worth_another_start() {
     let record = CrashRecord::new(Crash::Panic, 7);
