@@ -408,7 +408,8 @@ impl<S: Flash> App<S> {
             self.link.recorder.reset();
             self.link.commands.send(Command::Lend).await;
             let none = || FlightRecorder::new(&mut []);
-            self.recorder = Some(self.link.recorder.wait().await.unwrap_or_else(none));
+            let lent = self.link.recorder.wait().await.into_inner();
+            self.recorder = Some(lent.unwrap_or_else(none));
         }
     }
 

@@ -13,6 +13,7 @@ use crate::link::{Command, FlightRecorder, Link, Pulse, Report};
 use crate::load::{Candidate, PlaceRuntime};
 use crate::store::Held as HeldSlot;
 use crate::{MAX_FEATURES as F, MAX_INPUT, MAX_OUTPUTS as C};
+use core::cell::Cell;
 use core::sync::atomic::Ordering;
 use edgeward::contract::{Sample, SourceInfo};
 use edgeward::policy::TrialPolicy;
@@ -174,7 +175,7 @@ impl<K: Kernels + Default> Inference<K> {
                 let wanted = self.recorder.as_mut().filter(|_| !self.lent);
                 let lent = wanted.map(|own| core::mem::replace(own, Recorder::new(&mut [])));
                 self.lent |= lent.is_some();
-                self.link.recorder.signal(lent);
+                self.link.recorder.signal(Cell::new(lent));
             }
             Command::Record(mut recorder) => {
                 if let Some(meanwhile) = self.recorder.take() {

@@ -2,6 +2,7 @@
 
 use crate::store::Held;
 use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
+use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use edgeward::guard::{ShadowVerdict, Verdict};
 use edgeward::policy::TrialPolicy;
@@ -92,8 +93,10 @@ pub struct Link {
     pub(crate) summaries: Channel<CriticalSectionRawMutex, Summary<F, C>, 1>,
     /// The slot of the last [`Command::Stop`] holds nothing any more.
     pub(crate) stopped: Signal<CriticalSectionRawMutex, ()>,
-    /// The flight recorder that [`Command::Lend`] asked for; none for a board that has none.
-    pub(crate) recorder: Signal<CriticalSectionRawMutex, Option<FlightRecorder>>,
+    /// The flight recorder that [`Command::Lend`] asked for; none for a board that has none. In a cell, which
+    /// keeps the signal from saying in the recorder's own bytes that nothing is there: as long as nothing is on
+    /// the way it is all zeros, so that no copy of it lies in flash.
+    pub(crate) recorder: Signal<CriticalSectionRawMutex, Cell<Option<FlightRecorder>>>,
     /// Moves with each turn of the application.
     pub(crate) turns: AtomicU32,
     /// Whether the application said that it can't start and never will.

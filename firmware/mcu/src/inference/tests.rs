@@ -193,7 +193,11 @@ impl Bench {
     /// The flight recorder, if it is lent.
     fn lend(&mut self) -> Option<FlightRecorder> {
         self.command(Command::Lend);
-        self.link.recorder.try_take().expect("an answer")
+        self.link
+            .recorder
+            .try_take()
+            .expect("an answer")
+            .into_inner()
     }
 
     fn command(&mut self, command: Command) {
