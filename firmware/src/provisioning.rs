@@ -9,7 +9,7 @@
 //! ```
 //! It holds no secret but the broker's password: the device's key is made on the board.
 
-use crc::{CRC_32_ISO_HDLC, Crc};
+use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 use edgeward::telemetry::{Id, Text};
 use edgeward::topic;
 use heapless::Vec;
@@ -24,7 +24,7 @@ pub const NAMES_BYTES: usize = 54;
 const MAGIC: [u8; 4] = *b"EDGP";
 const VERSION: u16 = 2;
 const HEADER_BYTES: usize = 12;
-static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+static CRC: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC);
 
 /// Who the board is, whom it trusts and where its broker is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

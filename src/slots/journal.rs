@@ -10,7 +10,7 @@ use crate::place::{self, Blank, Fill};
 use crate::telemetry::{Reason, ReleaseId, SlotState, Text};
 use crate::trust::Digest32;
 use crate::trust::root::Root;
-use crc::{CRC_32_ISO_HDLC, Crc};
+use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 use embedded_storage::nor_flash::NorFlash;
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,8 @@ const CRC_BYTES: usize = 4;
 const STABLE_READS: usize = 4;
 /// How far ahead of the newest record a torn one's number is believed.
 const TORN_AHEAD: u32 = 1024;
-static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+/// Without its table, which is as long as a record.
+static CRC: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC);
 
 /// First eight bytes of the SHA-256 of a rollout's id.
 pub type RolloutTag = [u8; 8];

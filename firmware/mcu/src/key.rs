@@ -11,7 +11,7 @@
 use crate::board::{Entropy, Flash};
 use crate::start::StartError;
 use crate::store::StoreFlash;
-use crc::{CRC_32_ISO_HDLC, Crc};
+use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 use edgeward::trust::dalek::DalekSigner;
 use embedded_storage::nor_flash::{NorFlash, NorFlashError, ReadNorFlash};
 
@@ -20,7 +20,7 @@ const SEED_BYTES: usize = 32;
 const BYTES: usize = SEED_BYTES + 8;
 /// The longest word of a flash that this takes; a multiple of all shorter ones.
 const WORD: usize = 64;
-static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+static CRC: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC);
 
 /// Reads the key at `offset`, or makes one there.
 pub(crate) fn load_or_create<F: Flash>(

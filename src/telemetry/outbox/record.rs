@@ -7,9 +7,10 @@ use super::OutboxError;
 use super::index::Entry;
 use crate::telemetry::BodyRef;
 use core::num::NonZeroU32;
-use crc::{CRC_32_ISO_HDLC, Crc};
+use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 
-const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+/// Without its table: a record has some hundred bytes.
+static CRC: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC);
 /// First bytes of a sector in use.
 const MAGIC: [u8; 4] = *b"EWOB";
 /// Version of the layout of headers and records.
