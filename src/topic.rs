@@ -14,7 +14,6 @@
 //! | `edgeward/v1/blob/{digest}/{n}` | host | yes | bytes `4096 n` to `4096 (n + 1)` of the bundle |
 
 use crate::trust::Digest32;
-use core::fmt::Write as _;
 use heapless::String;
 
 /// Longest topic in bytes: prefix, two names of 32 bytes and the longest ending.
@@ -82,10 +81,7 @@ pub fn is_name(name: &str) -> bool {
 /// The topic of one device's channel. Names that are too long are cut; [`is_name`] guards them.
 #[must_use]
 pub fn device(fleet: &str, device: &str, channel: Channel) -> Topic {
-    formatted(format_args!(
-        "{PREFIX}/{fleet}/{device}/{}",
-        channel.suffix()
-    ))
+    joined(&["/", fleet, "/", device, "/", channel.suffix()])
 }
 
 /// The filter for one channel of all devices of a fleet.
@@ -97,25 +93,27 @@ pub fn devices(fleet: &str, channel: Channel) -> Topic {
 /// The fleet's desired state.
 #[must_use]
 pub fn desired(fleet: &str) -> Topic {
-    formatted(format_args!("{PREFIX}/{fleet}/desired"))
+    joined(&["/", fleet, "/desired"])
 }
 
 /// One version of the fleet's trust root.
 #[must_use]
 pub fn root(fleet: &str, version: u32) -> Topic {
-    formatted(format_args!("{PREFIX}/{fleet}/root/{version}"))
+    let mut topic = joined(&["/", fleet, "/", "root", "/"]);
+    push_number(&mut topic, version);
+    topic
 }
 
 /// One chunk of a bundle.
 #[must_use]
 pub fn blob(digest: &Digest32, chunk: u32) -> Topic {
-    let mut topic = Topic::new();
-    // The capacity holds the longest topic, so the writes cannot fail.
-    let _ = write!(topic, "{PREFIX}/blob/");
+    let mut topic = joined(&["/blob/"]);
     for byte in digest {
-        let _ = write!(topic, "{byte:02x}");
+        push_digit(&mut topic, byte >> 4);
+        push_digit(&mut topic, byte & 15);
     }
-    let _ = write!(topic, "/{chunk}");
+    push(&mut topic, "/");
+    push_number(&mut topic, chunk);
     topic
 }
 
@@ -211,11 +209,38 @@ fn nibble(byte: u8) -> Option<u8> {
     }
 }
 
-fn formatted(arguments: core::fmt::Arguments<'_>) -> Topic {
+/// A topic of parts behind [`PREFIX`], without `core::fmt` and all that it takes.
+fn joined(parts: &[&str]) -> Topic {
     let mut topic = Topic::new();
-    // A name that is too long is cut here, and fits nothing that the other side listens to.
-    let _ = topic.write_fmt(arguments);
+    push(&mut topic, PREFIX);
+    for part in parts {
+        push(&mut topic, part);
+    }
     topic
+}
+
+/// Without a part that does not fit, a topic fits nothing that the other side listens to. Those of names by
+/// [`is_name`] all do.
+fn push(topic: &mut Topic, part: &str) {
+    let _ = topic.push_str(part);
+}
+
+fn push_number(topic: &mut Topic, number: u32) {
+    let mut unit = 1;
+    while number / unit > 9 {
+        unit *= 10;
+    }
+    while unit > 0 {
+        push_digit(topic, (number / unit % 10) as u8);
+        unit /= 10;
+    }
+}
+
+/// A hexadecimal digit.
+fn push_digit(topic: &mut Topic, digit: u8) {
+    if let Some(digit) = char::from_digit(digit.into(), 16) {
+        let _ = topic.push(digit);
+    }
 }
 
 #[cfg(test)]
