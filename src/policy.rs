@@ -151,7 +151,10 @@ impl Policy {
     }
 }
 
-place::values!(Severity, Action);
+place::numbers! {
+    Severity { Low, Medium, High }
+    Action { Count, Flag, Reject, Fallback }
+}
 
 place::records! {
     Rule { severity, action }
@@ -198,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn policies_are_read_in_place_as_they_are_by_serde() {
+    fn policies_are_read_and_written_in_place_as_they_are_by_serde() {
         place::check(&Policy::standard(), &Policy::blank());
     }
 }

@@ -202,7 +202,12 @@ impl<const F: usize, const C: usize> Profile<F, C> {
     }
 }
 
-place::values!(DType, Layout, MissingPolicy, OutputKind);
+place::numbers! {
+    DType { F32, I8 }
+    Layout { SamplesFirst, FeaturesFirst }
+    MissingPolicy { Reject, HoldLast, Impute }
+    OutputKind { Logits, Probabilities, Values }
+}
 
 place::records! {
     Schema {
@@ -247,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn profiles_are_read_in_place_as_they_are_by_serde() {
+    fn profiles_are_read_and_written_in_place_as_they_are_by_serde() {
         let profile = crate::testing::profile::<3, 2>(16, 8);
         place::check(&profile, &Profile::empty());
     }

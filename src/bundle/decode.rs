@@ -72,10 +72,10 @@ fn encode<T: serde::Serialize>(value: &T, field: Field) -> Result<Vec<u8>, Bundl
 
 /// Decodes all of `bytes`.
 fn decode(place: &mut dyn Fill, bytes: &[u8], field: Field) -> Result<(), BundleError> {
-    let mut decoder = Decoder::from_bytes(bytes);
-    let decoded = place.fill_from(&mut decoder);
-    let rest = decoder.finalize().map_or(0, <[u8]>::len);
-    let at = bytes.len() - rest;
+    let mut decoder = Decoder::new(bytes);
+    place.fill_from(&mut decoder);
+    let (decoded, rest) = decoder.finish();
+    let at = bytes.len() - rest.len();
     decoded.map_err(|error| {
         let kind = match error {
             postcard::Error::DeserializeUnexpectedEnd => Kind::Truncated,
@@ -83,7 +83,7 @@ fn decode(place: &mut dyn Fill, bytes: &[u8], field: Field) -> Result<(), Bundle
         };
         BundleError::at(field, at, kind)
     })?;
-    if rest != 0 {
+    if !rest.is_empty() {
         return Err(BundleError::at(field, at, Kind::Trailing));
     }
     Ok(())

@@ -33,9 +33,7 @@ impl<S: NorFlash> Slots<S> {
         if record.attempts >= most {
             return Ok(false);
         }
-        let mut next = self.state.clone();
-        next.slots[slot as usize].attempts += 1;
-        self.commit(next)?;
+        self.change(&mut |next| next.slots[slot as usize].attempts += 1)?;
         self.counted = true;
         Ok(true)
     }
@@ -50,9 +48,7 @@ impl<S: NorFlash> Slots<S> {
         if self.record(slot).attempts == 0 {
             return Ok(());
         }
-        let mut next = self.state.clone();
-        next.slots[slot as usize].attempts = 0;
-        self.commit(next)
+        self.change(&mut |next| next.slots[slot as usize].attempts = 0)
     }
 
     /// Runs the staged release beside the confirmed one, its predictions unused. This boot counts as
@@ -65,14 +61,15 @@ impl<S: NorFlash> Slots<S> {
     /// [`Error::State`] unless staged; [`Error::Flash`], [`Error::Worn`].
     pub fn shadow(&mut self, slot: Slot, max_boots: u8) -> Result<(), Error> {
         self.expect(slot, &[SlotState::Staged])?;
-        let mut next = self.state.clone();
-        let record = &mut next.slots[slot as usize];
-        record.state = SlotState::Shadow;
-        record.max_boots = max_boots.max(1);
-        if !self.counted {
-            record.attempts = record.attempts.saturating_add(1);
-        }
-        self.commit(next)?;
+        let counted = self.counted;
+        self.change(&mut |next| {
+            let record = &mut next.slots[slot as usize];
+            record.state = SlotState::Shadow;
+            record.max_boots = max_boots.max(1);
+            if !counted {
+                record.attempts = record.attempts.saturating_add(1);
+            }
+        })?;
         self.counted = true;
         Ok(())
     }
@@ -86,10 +83,10 @@ impl<S: NorFlash> Slots<S> {
         let Some(slot) = self.on_trial().or(counted) else {
             return Ok(());
         };
-        let mut next = self.state.clone();
-        let record = &mut next.slots[slot as usize];
-        record.attempts = record.attempts.saturating_sub(1);
-        self.commit(next)?;
+        self.change(&mut |next| {
+            let record = &mut next.slots[slot as usize];
+            record.attempts = record.attempts.saturating_sub(1);
+        })?;
         self.counted = false;
         Ok(())
     }

@@ -1,9 +1,8 @@
 //! Reads, writes and hashes on any NOR flash, whatever its word size.
 
 use super::Error;
-use crate::trust::Digest32;
+use crate::trust::{Digest32, Hasher};
 use embedded_storage::nor_flash::{NorFlash, NorFlashError, ReadNorFlash};
-use sha2::{Digest, Sha256};
 
 /// Bytes read at a time where a whole region is walked; a multiple of every word size.
 const PIECE: usize = 256;
@@ -113,7 +112,7 @@ pub(super) fn feed<S: ReadNorFlash>(
     flash: &mut S,
     from: u32,
     to: u32,
-    hashers: &mut [&mut Sha256],
+    hashers: &mut [&mut Hasher],
 ) -> Result<(), Error> {
     walk(flash, from, to, |piece| {
         for hasher in hashers.iter_mut() {
@@ -129,7 +128,7 @@ pub(super) fn sha256<S: ReadNorFlash>(
     from: u32,
     to: u32,
 ) -> Result<Digest32, Error> {
-    let mut hasher = Sha256::new();
+    let mut hasher = Hasher::new();
     feed(flash, from, to, &mut [&mut hasher])?;
-    Ok(hasher.finalize().into())
+    Ok(hasher.finish())
 }

@@ -143,6 +143,9 @@ place::records! {
         state, digest, content, counter, version, head_bytes, total_bytes, rollout, attempts, max_boots,
     }
     Rejection { release, rollout, reason }
+    JournalState {
+        boot, root, floor, desired_sequence, desired_digest, slots, confirmed, rejected, last_failure,
+    }
 }
 
 impl Blank for Rejection {
@@ -215,15 +218,14 @@ fn record_bytes(payload: usize) -> usize {
 ///
 /// # Errors
 /// [`RecordError::Full`] when `out` is too small; [`RECORD_BYTES_MAX`] bytes always suffice.
+#[inline(never)]
 pub fn encode_record(
     sequence: u32,
     state: &JournalState,
     out: &mut [u8],
 ) -> Result<usize, RecordError> {
     let body = out.get_mut(HEADER_BYTES..).ok_or(RecordError::Full)?;
-    let payload = postcard::to_slice(state, body)
-        .map_err(|_| RecordError::Full)?
-        .len();
+    let payload = place::put(&[state], body).map_err(|_| RecordError::Full)?;
     let total = record_bytes(payload);
     let length = u16::try_from(payload).map_err(|_| RecordError::Full)?;
     let record = out.get_mut(..total).ok_or(RecordError::Full)?;
@@ -485,6 +487,7 @@ impl Journal {
     /// [`Error::Flash`] when the flash fails, [`Error::Worn`] when what was written does not read
     /// back in either sector. The state before stays the newest one, or the new one becomes it,
     /// but nothing else.
+    #[inline(never)]
     pub(super) fn append<S: NorFlash>(
         &mut self,
         flash: &mut S,
@@ -494,10 +497,7 @@ impl Journal {
         // Counted up before the write, so that a record which failed to read back and yet holds
         // at the next boot is older than what is written next.
         let sequence = self.sequence.checked_add(1).ok_or(Error::Worn)?;
-        let total = encode_record(sequence, state, &mut buffer).map_err(|why| {
-            let offset = self.sectors[self.place.sector] + self.place.tail;
-            Error::Journal { offset, why }
-        })?;
+        let total = self.encode(sequence, state, &mut buffer)?;
         let record = &buffer[..total];
         self.sequence = sequence;
         let room = self.sector_bytes as usize - self.place.tail as usize >= total;
@@ -517,7 +517,10 @@ impl Journal {
             }
         }
         self.place.clean = false;
-        let target = self.erasable(flash)?;
+        let target = self.erasable(flash, &mut buffer)?;
+        // Looking used the buffer.
+        let total = self.encode(sequence, state, &mut buffer)?;
+        let record = &buffer[..total];
         let start = self.sectors[target];
         flash::erase(flash, start, start + self.sector_bytes)?;
         if !self.write(flash, target, 0, record)? {
@@ -536,17 +539,33 @@ impl Journal {
         Ok(())
     }
 
+    /// Makes a record of `state` and returns its length.
+    fn encode(
+        &self,
+        sequence: u32,
+        state: &JournalState,
+        buffer: &mut [u8],
+    ) -> Result<usize, Error> {
+        encode_record(sequence, state, buffer).map_err(|why| {
+            let offset = self.sectors[self.place.sector] + self.place.tail;
+            Error::Journal { offset, why }
+        })
+    }
+
     /// The sector that may be erased: the one without the newest record.
     ///
     /// Except when a cut left the newest record so that it reads right only now and then: where it
     /// is alone in its sector, the other sector's record is the last that surely holds, and it is
     /// also what the board last acted on, since each boot writes a record before it acts.
-    fn erasable<S: NorFlash>(&self, flash: &mut S) -> Result<usize, Error> {
+    fn erasable<S: NorFlash>(
+        &self,
+        flash: &mut S,
+        buffer: &mut [u8; RECORD_BYTES_MAX],
+    ) -> Result<usize, Error> {
         let other = 1 - self.place.sector;
         if self.place.records != 1 || !self.other_valid {
             return Ok(other);
         }
-        let mut buffer = [0; RECORD_BYTES_MAX];
         let record = &mut buffer[..self.place.newest_bytes];
         let at = self.sectors[self.place.sector] + self.place.newest;
         for _ in 0..STABLE_READS {

@@ -434,9 +434,7 @@ impl<S: NorFlash> Slots<S> {
             fresh.attempts = if again { record.attempts } else { 0 };
         }
         if *record != fresh {
-            let mut next = self.state.clone();
-            next.slots[slot as usize] = fresh;
-            self.commit(next)?;
+            self.change(&mut |next| next.slots[slot as usize].clone_from(&fresh))?;
         }
         Ok(slot)
     }
@@ -458,12 +456,12 @@ impl<S: NorFlash> Slots<S> {
         if !self.holds(slot) {
             return Err(Error::Content);
         }
-        let mut next = self.state.clone();
-        let record = &mut next.slots[slot as usize];
-        record.state = SlotState::Trial;
-        record.attempts = 1;
-        record.max_boots = max_boots.max(1);
-        self.commit(next)
+        self.change(&mut |next| {
+            let record = &mut next.slots[slot as usize];
+            record.state = SlotState::Trial;
+            record.attempts = 1;
+            record.max_boots = max_boots.max(1);
+        })
     }
 
     /// Confirms the release on trial: it boots from now on, and the floor rises to its counter.
@@ -473,13 +471,13 @@ impl<S: NorFlash> Slots<S> {
     /// [`Error::State`] unless on trial; [`Error::Flash`], [`Error::Worn`].
     pub fn confirm(&mut self, slot: Slot) -> Result<(), Error> {
         self.expect(slot, &[SlotState::Trial])?;
-        let mut next = self.state.clone();
-        let record = &mut next.slots[slot as usize];
-        record.state = SlotState::Confirmed;
-        record.attempts = 0;
-        next.floor = next.floor.max(record.counter);
-        next.confirmed = Some(slot as u8);
-        self.commit(next)
+        self.change(&mut |next| {
+            let record = &mut next.slots[slot as usize];
+            record.state = SlotState::Confirmed;
+            record.attempts = 0;
+            next.floor = next.floor.max(record.counter);
+            next.confirmed = Some(slot as u8);
+        })
     }
 
     /// Refuses a release before its trial.
@@ -488,9 +486,7 @@ impl<S: NorFlash> Slots<S> {
     /// [`Error::State`] unless receiving, staged or in shadow; [`Error::Flash`], [`Error::Worn`].
     pub fn reject(&mut self, slot: Slot, reason: Reason) -> Result<(), Error> {
         self.expect(slot, &EARLY)?;
-        let mut next = self.state.clone();
-        fail(&mut next, slot, reason);
-        self.commit(next)
+        self.change(&mut |next| fail(next, slot, reason))
     }
 
     /// Remembers that a release is not for this board, without touching a slot: its head said so.
@@ -503,18 +499,16 @@ impl<S: NorFlash> Slots<S> {
         rollout: RolloutTag,
         reason: Reason,
     ) -> Result<(), Error> {
-        let mut next = self.state.clone();
         let release = release_id(digest);
-        next.last_failure = Some((release, reason));
-        remember(
-            &mut next,
-            Rejection {
-                release,
-                rollout,
-                reason,
-            },
-        );
-        self.commit(next)
+        let rejection = Rejection {
+            release,
+            rollout,
+            reason,
+        };
+        self.change(&mut |next| {
+            next.last_failure = Some((release, reason));
+            remember(next, rejection);
+        })
     }
 
     /// Gives up a release before its trial without holding it against it: its rollout ended.
@@ -523,9 +517,7 @@ impl<S: NorFlash> Slots<S> {
     /// [`Error::State`] unless receiving, staged or in shadow; [`Error::Flash`], [`Error::Worn`].
     pub fn abandon(&mut self, slot: Slot) -> Result<(), Error> {
         self.expect(slot, &EARLY)?;
-        let mut next = self.state.clone();
-        next.slots[slot as usize] = SlotRecord::empty();
-        self.commit(next)
+        self.change(&mut |next| next.slots[slot as usize] = SlotRecord::empty())
     }
 
     /// Ends the trial without a confirmation and returns the slot that boots again.
@@ -534,9 +526,7 @@ impl<S: NorFlash> Slots<S> {
     /// [`Error::State`] unless on trial; [`Error::Flash`], [`Error::Worn`].
     pub fn revert(&mut self, slot: Slot, reason: Reason) -> Result<Option<Slot>, Error> {
         self.expect(slot, &[SlotState::Trial])?;
-        let mut next = self.state.clone();
-        fail(&mut next, slot, reason);
-        self.commit(next)?;
+        self.change(&mut |next| fail(next, slot, reason))?;
         Ok(self.confirmed())
     }
 
@@ -550,9 +540,7 @@ impl<S: NorFlash> Slots<S> {
         if version.checked_add(1) != Some(root.version) {
             return Err(Error::RootVersion(version));
         }
-        let mut next = self.state.clone();
-        next.root = root;
-        self.commit(next)
+        self.change(&mut |next| next.root.clone_from(&root))
     }
 
     /// Remembers the desired state last accepted, by its number and the SHA-256 of its payload.
@@ -568,10 +556,10 @@ impl<S: NorFlash> Slots<S> {
         if sequence <= seen {
             return Err(Error::Replay(seen));
         }
-        let mut next = self.state.clone();
-        next.desired_sequence = sequence;
-        next.desired_digest = digest;
-        self.commit(next)
+        self.change(&mut |next| {
+            next.desired_sequence = sequence;
+            next.desired_digest = digest;
+        })
     }
 
     /// Whether a slot still holds what was staged. Read twice before it says no, for the answer
@@ -589,6 +577,14 @@ impl<S: NorFlash> Slots<S> {
         } else {
             Err(Error::State(state))
         }
+    }
+
+    /// Makes a changed state the state, on flash first.
+    #[inline(never)]
+    fn change(&mut self, change: &mut dyn FnMut(&mut JournalState)) -> Result<(), Error> {
+        let mut next = self.state.clone();
+        change(&mut next);
+        self.commit(next)
     }
 
     /// Makes `next` the state, on flash first.

@@ -3,10 +3,9 @@
 use super::{Error, Slot, Slots, flash};
 use crate::bundle::CHUNK_BYTES;
 use crate::telemetry::SlotState;
-use crate::trust::Digest32;
+use crate::trust::{Digest32, Hasher};
 use core::ops::Range;
 use embedded_storage::nor_flash::NorFlash;
-use sha2::{Digest, Sha256};
 
 /// Reads that must agree before a release is staged whose download a restart interrupted.
 const SUSPECT_READS: u32 = 8;
@@ -168,29 +167,29 @@ impl<S: NorFlash> Slots<S> {
         }
         let base = self.layout.slots[slot as usize];
         let signed_end = base + signed_bytes;
-        let mut content = Sha256::new();
-        let mut signed = Sha256::new();
+        let mut content = Hasher::new();
+        let mut signed = Hasher::new();
         let flash = &mut self.flash;
         flash::feed(flash, base, signed_end, &mut [&mut content, &mut signed])?;
         flash::feed(flash, signed_end, base + head_bytes, &mut [&mut content])?;
-        if Digest32::from(signed.finalize()) != digest {
+        if signed.finish() != digest {
             return Err(Error::Head);
         }
         for n in head_bytes / CHUNK_BYTES as u32..self.chunks(slot) {
             let range = self.chunk_range(slot, n)?;
             let expected = self.table_entry(slot, signed_bytes, n)?;
-            let mut chunk = Sha256::new();
+            let mut chunk = Hasher::new();
             flash::feed(
                 &mut self.flash,
                 base + range.start,
                 base + range.end,
                 &mut [&mut content, &mut chunk],
             )?;
-            if Digest32::from(chunk.finalize()) != expected {
+            if chunk.finish() != expected {
                 return Err(Error::Chunk(n));
             }
         }
-        Ok(content.finalize().into())
+        Ok(content.finish())
     }
 
     /// Makes a received release a staged one, if all of it holds. The caller has verified the
@@ -215,12 +214,12 @@ impl<S: NorFlash> Slots<S> {
                 return Err(Error::Head);
             }
         }
-        let mut next = self.state.clone();
-        let record = &mut next.slots[slot as usize];
-        record.content = content;
-        record.state = SlotState::Staged;
-        // The self-test is over, and so are the boots that it may have taken.
-        record.attempts = 0;
-        self.commit(next)
+        self.change(&mut |next| {
+            let record = &mut next.slots[slot as usize];
+            record.content = content;
+            record.state = SlotState::Staged;
+            // The self-test is over, and so are the boots that it may have taken.
+            record.attempts = 0;
+        })
     }
 }

@@ -2,12 +2,12 @@
 
 use super::{Desired, RolloutState, Target};
 use crate::bundle::BoardClass;
+use crate::place::{self, Blank, Fill};
 use crate::slots::{RolloutTag, rollout_tag};
 use crate::telemetry::{Refused, Text};
 use crate::trust::cose::ContentType;
 use crate::trust::root::{Root, TrustError};
-use crate::trust::{Digest32, Role, Verifier, sha256};
-use sha2::{Digest, Sha256};
+use crate::trust::{Digest32, Role, Verifier, sha256, sha256_of};
 
 /// Who the board is.
 #[derive(Debug, Clone, Copy)]
@@ -148,11 +148,7 @@ impl Refusal {
 /// The first four bytes of SHA-256(rollout, a zero byte, device), big-endian, scaled to 1000.
 #[must_use]
 pub fn cohort_per_mille(rollout: &str, device: &str) -> u16 {
-    let hash = Sha256::new()
-        .chain_update(rollout)
-        .chain_update([0])
-        .chain_update(device)
-        .finalize();
+    let hash = sha256_of(&[rollout.as_bytes(), &[0], device.as_bytes()]);
     let value = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
     // Less than 1000, since the value is less than 2^32.
     ((u64::from(value) * 1000) >> 32) as u16
@@ -176,7 +172,8 @@ pub fn evaluate<V: Verifier + ?Sized>(
     let payload = root
         .verify_threshold(Role::Rollout, ContentType::Desired, bytes, verifier)
         .map_err(Refusal::Trust)?;
-    let (desired, at) = decode(payload)?;
+    let mut desired = Desired::blank();
+    let at = decode(&mut desired, payload)?;
     if desired.fleet != board.fleet {
         return Err(Refusal::Fleet { offset: at.fleet });
     }
@@ -226,26 +223,8 @@ struct Offsets {
 }
 
 /// A payload, field by field, so that what is wrong with it can be named.
-fn decode(payload: &[u8]) -> Result<(Desired, Offsets), Refusal> {
-    let mut rest = payload;
-    let at = |rest: &[u8]| (payload.len() - rest.len()) as u32;
-    let fleet_at = at(rest);
-    let fleet = take(&mut rest, payload, DesiredField::Fleet)?;
-    let sequence_at = at(rest);
-    let sequence = take(&mut rest, payload, DesiredField::Sequence)?;
-    let expires_at = at(rest);
-    let expires_s = take(&mut rest, payload, DesiredField::Expires)?;
-    let rollout = take(&mut rest, payload, DesiredField::Rollout)?;
-    let state = take(&mut rest, payload, DesiredField::State)?;
-    let targets_at = at(rest);
-    let targets = take(&mut rest, payload, DesiredField::Targets)?;
-    let tags = take(&mut rest, payload, DesiredField::Tags)?;
-    let share_at = at(rest);
-    let share_per_mille = take(&mut rest, payload, DesiredField::Share)?;
-    if !rest.is_empty() {
-        return Err(Refusal::Trailing { offset: at(rest) });
-    }
-    let desired = Desired {
+fn decode(desired: &mut Desired, payload: &[u8]) -> Result<Offsets, Refusal> {
+    let Desired {
         fleet,
         sequence,
         expires_s,
@@ -254,28 +233,34 @@ fn decode(payload: &[u8]) -> Result<(Desired, Offsets), Refusal> {
         targets,
         tags,
         share_per_mille,
+    } = desired;
+    let mut rest = payload;
+    let at = |rest: &[u8]| (payload.len() - rest.len()) as u32;
+    // Reads the next field, and says where it began.
+    let mut take = |place: &mut dyn Fill, field| {
+        let offset = at(rest);
+        let left = place::fill(place, rest);
+        rest = left.map_err(|_| Refusal::Undecodable { field, offset })?;
+        Ok(offset)
     };
-    let offsets = Offsets {
-        fleet: fleet_at,
-        sequence: sequence_at,
-        expires: expires_at,
-        targets: targets_at,
-        share: share_at,
-    };
-    Ok((desired, offsets))
-}
-
-/// The next field.
-fn take<'a, T: serde::Deserialize<'a>>(
-    rest: &mut &'a [u8],
-    payload: &[u8],
-    field: DesiredField,
-) -> Result<T, Refusal> {
-    let offset = (payload.len() - rest.len()) as u32;
-    let (value, left) =
-        postcard::take_from_bytes(rest).map_err(|_| Refusal::Undecodable { field, offset })?;
-    *rest = left;
-    Ok(value)
+    let fleet = take(fleet, DesiredField::Fleet)?;
+    let sequence = take(sequence, DesiredField::Sequence)?;
+    let expires = take(expires_s, DesiredField::Expires)?;
+    take(rollout, DesiredField::Rollout)?;
+    take(state, DesiredField::State)?;
+    let targets = take(targets, DesiredField::Targets)?;
+    take(tags, DesiredField::Tags)?;
+    let share = take(share_per_mille, DesiredField::Share)?;
+    if !rest.is_empty() {
+        return Err(Refusal::Trailing { offset: at(rest) });
+    }
+    Ok(Offsets {
+        fleet,
+        sequence,
+        expires,
+        targets,
+        share,
+    })
 }
 
 fn plan(desired: &Desired, board: &Board<'_>) -> Plan {

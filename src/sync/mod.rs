@@ -14,6 +14,7 @@ pub use client::{Action, Config, UpdateClient};
 pub use desired::{Board, DesiredField, Plan, Refusal, Seen, Verdict, cohort_per_mille, evaluate};
 
 use crate::bundle::BoardClass;
+use crate::place::{self, Blank};
 use crate::telemetry::{Id, Text};
 use crate::trust::Digest32;
 use heapless::Vec;
@@ -70,4 +71,66 @@ pub struct Desired {
     pub tags: Vec<Text, 4>,
     /// Boards out of a thousand that are in the cohort.
     pub share_per_mille: u16,
+}
+
+place::numbers! {
+    RolloutState { Active, Paused, Aborted }
+}
+
+place::records! {
+    Target { class, digest, counter, version, head_bytes, total_bytes }
+    Desired { fleet, sequence, expires_s, rollout, state, targets, tags, share_per_mille }
+}
+
+impl Blank for Target {
+    fn blank() -> Self {
+        Self {
+            class: BoardClass::Linux,
+            digest: [0; 32],
+            counter: 0,
+            version: Text::new(),
+            head_bytes: 0,
+            total_bytes: 0,
+        }
+    }
+}
+
+impl Blank for Desired {
+    fn blank() -> Self {
+        Self {
+            fleet: Id::new(),
+            sequence: 0,
+            expires_s: 0,
+            rollout: Id::new(),
+            state: RolloutState::Paused,
+            targets: Vec::new(),
+            tags: Vec::new(),
+            share_per_mille: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod in_place {
+    use super::*;
+
+    #[test]
+    fn desired_states_are_read_and_written_in_place_as_they_are_by_serde() {
+        let text = |text| Text::try_from(text).expect("short");
+        let mut desired = Desired::blank();
+        desired.fleet = Id::try_from("plant").expect("short");
+        desired.sequence = 300;
+        desired.tags = [text("a"), text("b")].into_iter().collect();
+        let target = |class| Target {
+            class,
+            digest: [7; 32],
+            counter: 9,
+            version: text("1.2"),
+            head_bytes: 4096,
+            total_bytes: 70_000,
+        };
+        let targets = [target(BoardClass::Linux), target(BoardClass::Mcu)];
+        desired.targets = targets.into_iter().collect();
+        place::check(&desired, &Desired::blank());
+    }
 }

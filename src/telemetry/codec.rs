@@ -5,10 +5,11 @@
 
 use super::outbox::{Record, RecordKind, max_body_bytes};
 use super::{Ack, Body, Frame, ID_BYTES, Id};
+use crate::place::{self, Fill, Put};
 use crate::topic::is_name;
 use crate::trust::cose::{self, ContentType, CoseError};
 use crate::trust::{PublicKey, Signer, Verifier};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 /// Bytes of the longest frame that any receiver takes, signature included: enough for 128 features
 /// and 32 outputs at worst.
@@ -160,19 +161,6 @@ impl core::fmt::Display for NoSpace {
 
 impl core::error::Error for NoSpace {}
 
-/// A payload's fields before the body.
-#[derive(Serialize)]
-struct Head<'a> {
-    version: u8,
-    device: &'a str,
-    epoch: u32,
-    acknowledged: u64,
-    boot: u32,
-    first_sequence: u64,
-    sequence: u64,
-    time_ms: u64,
-}
-
 /// Signs a frame that waits in the outbox. `payload` is working memory of
 /// [`max_payload_bytes`], `out` takes the message of at most [`max_frame_bytes`]; returns its
 /// length.
@@ -186,19 +174,18 @@ pub fn sign_record<S: Signer + ?Sized>(
     payload: &mut [u8],
     out: &mut [u8],
 ) -> Result<usize, NoSpace> {
-    let head = Head {
-        version: VERSION_BYTE,
+    // A payload's fields before the body.
+    let head: [&dyn Put; 8] = [
+        &VERSION_BYTE,
         device,
-        epoch: record.epoch,
-        acknowledged: record.acknowledged,
-        boot: record.boot,
-        first_sequence: record.first_sequence,
-        sequence: record.sequence,
-        time_ms: record.time_ms,
-    };
-    let at = postcard::to_slice(&head, payload)
-        .map_err(|_| NoSpace)?
-        .len();
+        &record.epoch,
+        &record.acknowledged,
+        &record.boot,
+        &record.first_sequence,
+        &record.sequence,
+        &record.time_ms,
+    ];
+    let at = place::put(&head, payload).map_err(|_| NoSpace)?;
     let end = at + record.body.len();
     let place = payload.get_mut(at..end).ok_or(NoSpace)?;
     place.copy_from_slice(record.body);
@@ -292,7 +279,7 @@ pub fn decode_ack(payload: &[u8]) -> Result<Ack, DecodeError> {
     let ack = Ack {
         device: reader.device()?,
         epoch: reader.epoch()?,
-        through: reader.take(Field::Through)?,
+        through: reader.read(Field::Through, 0)?,
     };
     reader.end()?;
     Ok(ack)
@@ -310,13 +297,13 @@ pub fn decode_frame<const F: usize, const C: usize>(
     let device = reader.device()?;
     let epoch = reader.epoch()?;
     let acknowledged_at = reader.at();
-    let acknowledged = reader.take(Field::Acknowledged)?;
-    let boot = reader.take(Field::Boot)?;
+    let acknowledged = reader.read(Field::Acknowledged, 0)?;
+    let boot = reader.read(Field::Boot, 0)?;
     let first_at = reader.at();
-    let first_sequence = reader.take(Field::FirstSequence)?;
+    let first_sequence = reader.read(Field::FirstSequence, 0)?;
     let sequence_at = reader.at();
-    let sequence = reader.take(Field::Sequence)?;
-    let time_ms = reader.take(Field::Time)?;
+    let sequence = reader.read(Field::Sequence, 0)?;
+    let time_ms = reader.read(Field::Time, 0)?;
     let body: Body<F, C> = reader.take(Field::Body)?;
     reader.end()?;
     // Numbers count from 1, and only a summary can stand for more than one frame.
@@ -389,8 +376,23 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
+    /// The next field, read over `blank`.
+    pub(super) fn read<T: Fill>(&mut self, field: Field, blank: T) -> Result<T, DecodeError> {
+        let mut value = blank;
+        self.fill(field, &mut value)?;
+        Ok(value)
+    }
+
+    #[inline(never)]
+    fn fill(&mut self, field: Field, place: &mut dyn Fill) -> Result<(), DecodeError> {
+        let offset = self.at();
+        self.rest =
+            place::fill(place, self.rest).map_err(|_| DecodeError::Malformed { field, offset })?;
+        Ok(())
+    }
+
     pub(super) fn version(&mut self) -> Result<(), DecodeError> {
-        match self.take(Field::Version)? {
+        match self.read(Field::Version, 0)? {
             VERSION_BYTE => Ok(()),
             byte @ 0x80.. => Err(DecodeError::Version { found: byte & 0x7F }),
             0..0x80 => Err(DecodeError::Version { found: 1 }),
@@ -399,7 +401,7 @@ impl<'a> Reader<'a> {
 
     fn epoch(&mut self) -> Result<u32, DecodeError> {
         let offset = self.at();
-        let epoch = self.take(Field::Epoch)?;
+        let epoch = self.read(Field::Epoch, 0)?;
         if epoch == 0 {
             return Err(DecodeError::Value {
                 field: Field::Epoch,
@@ -415,7 +417,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn name(&mut self, field: Field) -> Result<Id, DecodeError> {
         let offset = self.at();
-        let name: Id = self.take(field)?;
+        let name = self.read(field, Id::new())?;
         if !is_name(&name) {
             return Err(DecodeError::Value { field, offset });
         }

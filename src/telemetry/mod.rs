@@ -7,10 +7,10 @@ pub mod latency;
 pub mod merge;
 pub mod outbox;
 pub mod pull;
+mod wire;
 
 use crate::bundle::BoardClass;
 use crate::contract::ViolationKind;
-use crate::place::{self, Blank};
 use crate::profile::BINS;
 use crate::trust::Digest32;
 use heapless::{String, Vec};
@@ -61,8 +61,8 @@ pub enum Body<const F: usize, const C: usize> {
     Event(Event),
 }
 
-/// What a frame reports, wherever it is: written as the [`Body`] would be.
-#[derive(Debug, Clone, Copy, Serialize)]
+/// What a frame reports, wherever it is.
+#[derive(Debug, Clone, Copy)]
 pub enum BodyRef<'a, const F: usize, const C: usize> {
     /// The board came up, or its slots changed.
     Birth(&'a Birth),
@@ -438,59 +438,6 @@ pub struct Ack {
     pub epoch: u32,
     /// Every frame up to and with this sequence number is stored.
     pub through: u64,
-}
-
-place::values!(
-    BoardClass,
-    SlotState,
-    Reason,
-    Option<u8>,
-    Option<(ReleaseId, Reason)>
-);
-
-place::records! {
-    SlotReport { state, release, counter, version }
-    Birth {
-        class, firmware, slots, running, floor, root_version, desired, tags, last_failure,
-    }
-    FeatureSummary { bins, n, mean, m2, min, max, violations }
-    OutputSummary<const C> {
-        n, classes, score_mean, score_m2, entropy_sum, expected_right, z_outliers, below_p01, above_p99,
-    }
-    Summary<const F, const C> {
-        release, windows, from_ms, to_ms, samples, rejected, inferences, errors, fallbacks, violations,
-        alarms, dropped_events, latency, features, output,
-    }
-}
-
-place::values!(Event);
-
-impl Blank for Birth {
-    fn blank() -> Self {
-        let slot = SlotReport {
-            state: SlotState::Empty,
-            release: [0; 8],
-            counter: 0,
-            version: Text::new(),
-        };
-        Self {
-            class: BoardClass::Linux,
-            firmware: Text::new(),
-            slots: [slot.clone(), slot],
-            running: None,
-            floor: 0,
-            root_version: 0,
-            desired: 0,
-            tags: Vec::new(),
-            last_failure: None,
-        }
-    }
-}
-
-impl Blank for FeatureSummary {
-    fn blank() -> Self {
-        Self::empty()
-    }
 }
 
 /// Full digest and its short form.

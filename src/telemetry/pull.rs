@@ -7,6 +7,7 @@
 
 use super::codec::{DecodeError, Field, MAX_FRAME_BYTES, NoSpace, Reader, VERSION_BYTE};
 use super::{ID_BYTES, Id};
+use crate::place::{self, Put};
 use crate::recorder::{MAX_BYTES, Snapshot};
 use crate::trust::cose::{self, ContentType};
 use crate::trust::{PublicKey, Signer, Verifier};
@@ -55,6 +56,12 @@ pub enum Order {
     },
 }
 
+place::choices! {
+    Order {
+        0 PullRecord { pull: PullId }
+    }
+}
+
 /// One part of a flight record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part<'a> {
@@ -78,21 +85,6 @@ pub struct Part<'a> {
     pub bytes: &'a [u8],
 }
 
-/// A part's payload before the bytes.
-#[derive(Serialize)]
-struct PartHead<'a> {
-    version: u8,
-    device: &'a str,
-    boot: u32,
-    pull: PullId,
-    time_ms: u64,
-    capacity: u32,
-    total: u32,
-    part: u16,
-    parts: u16,
-    bytes: u32,
-}
-
 /// Writes the payload of a command to `space`, for the collector's keys to sign.
 ///
 /// # Errors
@@ -109,13 +101,15 @@ pub fn encode_command<'a>(command: &Command, space: &'a mut [u8]) -> Result<&'a 
 pub fn decode_command(payload: &[u8]) -> Result<Command, DecodeError> {
     let mut reader = Reader::new(payload);
     reader.version()?;
+    let pull = PullId::default();
+    let nothing = Order::PullRecord { pull };
     let command = Command {
         fleet: reader.name(Field::Fleet)?,
         device: reader.device()?,
-        boot: reader.take(Field::Boot)?,
-        sequence: reader.take(Field::Sequence)?,
-        expires_s: reader.take(Field::Expiry)?,
-        order: reader.take(Field::Order)?,
+        boot: reader.read(Field::Boot, 0)?,
+        sequence: reader.read(Field::Sequence, 0)?,
+        expires_s: reader.read(Field::Expiry, 0)?,
+        order: reader.read(Field::Order, nothing)?,
     };
     reader.end()?;
     Ok(command)
@@ -279,21 +273,20 @@ impl Pull {
     ) -> Result<usize, NoSpace> {
         let from = (u32::from(self.next) * self.step).min(self.total);
         let len = self.step.min(self.total - from);
-        let head = PartHead {
-            version: VERSION_BYTE,
+        // A part's payload before the bytes.
+        let head: [&dyn Put; 10] = [
+            &VERSION_BYTE,
             device,
-            boot: self.boot,
-            pull: self.id,
-            time_ms: self.time_ms,
-            capacity: self.capacity,
-            total: self.total,
-            part: self.next,
-            parts: self.parts,
-            bytes: len,
-        };
-        let at = postcard::to_slice(&head, payload)
-            .map_err(|_| NoSpace)?
-            .len();
+            &self.boot,
+            &self.id,
+            &self.time_ms,
+            &self.capacity,
+            &self.total,
+            &self.next,
+            &self.parts,
+            &len,
+        ];
+        let at = place::put(&head, payload).map_err(|_| NoSpace)?;
         let end = at + len as usize;
         snapshot.read(from as usize, payload.get_mut(at..end).ok_or(NoSpace)?);
         let payload = payload.get(..end).ok_or(NoSpace)?;

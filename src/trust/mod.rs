@@ -12,7 +12,7 @@ pub mod strict;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use crate::place::{Blank, Decoder, Fill};
+use crate::place::{Blank, Decoder, Encoder, Fill, Put};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -22,7 +22,37 @@ pub type Digest32 = [u8; 32];
 /// SHA-256 of `bytes`.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> Digest32 {
-    Sha256::digest(bytes).into()
+    sha256_of(&[bytes])
+}
+
+/// SHA-256 of parts, one after the other.
+pub(crate) fn sha256_of(parts: &[&[u8]]) -> Digest32 {
+    let mut hasher = Hasher::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    hasher.finish()
+}
+
+/// SHA-256 of what comes piece by piece. Two functions, where each caller would have its own copy of what
+/// they do.
+#[derive(Clone)]
+pub(crate) struct Hasher(Sha256);
+
+impl Hasher {
+    pub(crate) fn new() -> Self {
+        Self(Sha256::new())
+    }
+
+    #[inline(never)]
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    #[inline(never)]
+    pub(crate) fn finish(self) -> Digest32 {
+        self.0.finalize().into()
+    }
 }
 
 /// An Ed25519 public key.
@@ -30,8 +60,14 @@ pub fn sha256(bytes: &[u8]) -> Digest32 {
 pub struct PublicKey(pub [u8; 32]);
 
 impl Fill for PublicKey {
-    fn fill_from(&mut self, from: &mut Decoder<'_>) -> postcard::Result<()> {
-        self.0.fill_from(from)
+    fn fill_from(&mut self, from: &mut Decoder<'_>) {
+        self.0.fill_from(from);
+    }
+}
+
+impl Put for PublicKey {
+    fn put_to(&self, to: &mut Encoder<'_>) {
+        self.0.put_to(to);
     }
 }
 

@@ -292,7 +292,7 @@ proptest! {
 }
 
 #[test]
-fn parts_of_a_state_are_read_in_place_as_they_are_by_serde() {
+fn parts_of_a_state_are_read_and_written_in_place_as_they_are_by_serde() {
     let state = largest();
     let blank = JournalState::blank();
     place::check(&state.slots[0], &blank.slots[0]);
@@ -300,4 +300,5 @@ fn parts_of_a_state_are_read_in_place_as_they_are_by_serde() {
     place::check(&state.last_failure, &blank.last_failure);
     place::check(&state.confirmed, &blank.confirmed);
     place::check(&root(7, 2), &blank.root);
+    place::check(&state, &blank);
 }

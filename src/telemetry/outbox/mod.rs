@@ -545,13 +545,11 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
     fn encode_body(&mut self, body: BodyRef<'_, F, C>) -> Result<usize, OutboxError> {
         let most = B as u32;
         let space = self.buffer.get_mut(RECORD_HEADER..).unwrap_or_default();
-        match postcard::to_slice(&body, space) {
-            Ok(bytes) => Ok(bytes.len()),
-            Err(_) => Err(OutboxError::TooLarge {
-                bytes: max_record_bytes(F, C) as u32,
-                most,
-            }),
-        }
+        let (kind, part) = body.parts();
+        place::put(&[&kind, part], space).map_err(|_| OutboxError::TooLarge {
+            bytes: max_record_bytes(F, C) as u32,
+            most,
+        })
     }
 
     fn fits(&self, offset: u32, bytes: usize) -> bool {

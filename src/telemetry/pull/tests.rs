@@ -158,18 +158,9 @@ fn each_change_of_a_byte_is_noticed() {
 
 /// A payload of a part with these figures.
 fn payload(capacity: u32, total: u32, part: u16, parts: u16, bytes: usize) -> Vec<u8> {
-    let head = PartHead {
-        version: VERSION_BYTE,
-        device: "d",
-        boot: 1,
-        pull: PULL,
-        time_ms: 2,
-        capacity,
-        total,
-        part,
-        parts,
-        bytes: bytes as u32,
-    };
+    let bytes_of = bytes as u32;
+    let of_record = (capacity, total, part, parts, bytes_of);
+    let head = (VERSION_BYTE, "d", 1_u32, PULL, 2_u64, of_record);
     let mut payload = postcard::to_extend(&head, Vec::new()).expect("a vector takes all");
     payload.resize(payload.len() + bytes, 9);
     payload
@@ -268,4 +259,10 @@ proptest! {
             prop_assert!(crate::topic::is_name(&command.device));
         }
     }
+}
+
+#[test]
+fn orders_are_read_and_written_in_place_as_they_are_by_serde() {
+    let order = |pull| Order::PullRecord { pull };
+    place::check(&order(PULL), &order([0; 16]));
 }
