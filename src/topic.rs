@@ -154,14 +154,14 @@ pub enum Parsed<'a> {
 #[must_use]
 pub fn parse(topic: &str) -> Option<Parsed<'_>> {
     let rest = topic.strip_prefix(PREFIX)?.strip_prefix('/')?;
-    let (first, rest) = rest.split_once('/')?;
+    let (first, rest) = split(rest)?;
     if !is_name(first) {
         return None;
     }
     if rest == "desired" {
         return Some(Parsed::Desired { fleet: first });
     }
-    let (second, ending) = rest.split_once('/')?;
+    let (second, ending) = split(rest)?;
     // A fleet may be called so, too: no device has a name as long as a digest.
     if let ("blob", Some(digest)) = (first, parse_digest(second)) {
         let chunk = number(ending)?;
@@ -183,9 +183,16 @@ pub fn parse(topic: &str) -> Option<Parsed<'_>> {
     })
 }
 
+/// What stands before the first slash, and behind it.
+#[inline(never)]
+fn split(text: &str) -> Option<(&str, &str)> {
+    let at = text.bytes().position(|byte| byte == b'/')?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
+}
+
 /// A decimal number without sign or leading zeros, so that each topic has one spelling.
 fn number(text: &str) -> Option<u32> {
-    let canonical = text == "0" || !text.starts_with(['0', '+']);
+    let canonical = text == "0" || !matches!(text.as_bytes(), [b'0' | b'+', ..]);
     text.parse().ok().filter(|_| canonical)
 }
 

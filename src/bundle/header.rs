@@ -208,7 +208,14 @@ pub(super) fn manifest<'a>(
     let mut cursor = Cursor {
         bytes: head.get(..range.end).unwrap_or(head),
         at: range.start,
+        error: BundleError::at(Field::ManifestEnd, range.start, Kind::Truncated),
     };
+    let manifest = fields(&mut cursor, header);
+    manifest.ok_or(cursor.error)
+}
+
+/// Reads the fields; where one is wrong, the cursor says why.
+fn fields<'a>(cursor: &mut Cursor<'a>, header: &FileHeader) -> Option<Manifest<'a>> {
     let name = cursor.text(Field::Name)?;
     let version = cursor.text(Field::Version)?;
     let counter = cursor.u32(Field::Counter)?;
@@ -216,28 +223,19 @@ pub(super) fn manifest<'a>(
     let class = match cursor.u32(Field::Class)? {
         0 => BoardClass::Linux,
         1 => BoardClass::Mcu,
-        code => {
-            return Err(BundleError::at(
-                Field::Class,
-                at,
-                Kind::UnknownVariant(code),
-            ));
-        }
+        code => return cursor.fail(Field::Class, at, Kind::UnknownVariant(code)),
     };
     let kernels = cursor.text(Field::Kernels)?;
     let arena_bytes = cursor.u32(Field::ArenaBytes)?;
     let at = cursor.at;
-    let min_runtime = u16::try_from(cursor.u32(Field::MinRuntime)?)
-        .map_err(|_| BundleError::at(Field::MinRuntime, at, Kind::NotCanonical))?;
-    let sections = sections(&mut cursor, header)?;
-    if cursor.at != range.end {
-        return Err(BundleError::at(
-            Field::ManifestEnd,
-            cursor.at,
-            Kind::Trailing,
-        ));
+    let Ok(min_runtime) = u16::try_from(cursor.u32(Field::MinRuntime)?) else {
+        return cursor.fail(Field::MinRuntime, at, Kind::NotCanonical);
+    };
+    let sections = sections(cursor, header)?;
+    if cursor.at != header.manifest_range().end {
+        return cursor.fail(Field::ManifestEnd, cursor.at, Kind::Trailing);
     }
-    Ok(Manifest {
+    Some(Manifest {
         name,
         version,
         counter,
@@ -250,32 +248,31 @@ pub(super) fn manifest<'a>(
 }
 
 /// Reads the sections and checks that they lie in the data part, one after the other.
-fn sections(
-    cursor: &mut Cursor<'_>,
-    header: &FileHeader,
-) -> Result<Vec<Section, MAX_SECTIONS>, BundleError> {
+fn sections(cursor: &mut Cursor<'_>, header: &FileHeader) -> Option<Vec<Section, MAX_SECTIONS>> {
     let at = cursor.at;
     let count = cursor.u32(Field::Sections)? as usize;
     if count == 0 {
-        return Err(BundleError::at(Field::Sections, at, Kind::Empty));
+        return cursor.fail(Field::Sections, at, Kind::Empty);
     }
     let mut sections = Vec::new();
     let mut end = header.head_bytes;
     for index in 0..count.min(MAX_SECTIONS + 1) {
-        let section = section(cursor, header, end, &sections).map_err(|e| e.index(index))?;
+        let Some(section) = section(cursor, header, end, &sections) else {
+            cursor.error = cursor.error.index(index);
+            return None;
+        };
         // The end is within `total_bytes`, so this is at most the next multiple of 16 of that.
         end = section.offset + section.len;
         if sections.push(section).is_err() {
-            return Err(BundleError::at(Field::Sections, at, Kind::TooMany));
+            return cursor.fail(Field::Sections, at, Kind::TooMany);
         }
     }
-    same(
-        Field::TotalBytes,
-        28,
-        header.total_bytes,
-        end.next_multiple_of(SECTION_ALIGN as u32),
-    )?;
-    Ok(sections)
+    let expected = end.next_multiple_of(SECTION_ALIGN as u32);
+    if let Err(error) = same(Field::TotalBytes, 28, header.total_bytes, expected) {
+        cursor.error = error;
+        return None;
+    }
+    Some(sections)
 }
 
 /// Reads one section that must begin at or after `end`, the end of the one before it.
@@ -284,40 +281,40 @@ fn section(
     header: &FileHeader,
     end: u32,
     before: &[Section],
-) -> Result<Section, BundleError> {
+) -> Option<Section> {
     let at = cursor.at;
     let code = cursor.u32(Field::SectionKind)?;
-    let kind = SectionKind::from_code(code).ok_or(BundleError::at(
-        Field::SectionKind,
-        at,
-        Kind::UnknownVariant(code),
-    ))?;
+    let Some(kind) = SectionKind::from_code(code) else {
+        return cursor.fail(Field::SectionKind, at, Kind::UnknownVariant(code));
+    };
     if before.iter().any(|section| section.kind == kind) {
-        return Err(BundleError::at(Field::SectionKind, at, Kind::Duplicate));
+        return cursor.fail(Field::SectionKind, at, Kind::Duplicate);
     }
     let at = cursor.at;
     let offset = cursor.u32(Field::SectionOffset)?;
     if !(offset as usize).is_multiple_of(SECTION_ALIGN) {
         let kind = Kind::Misaligned(SECTION_ALIGN as u16);
-        return Err(BundleError::at(Field::SectionOffset, at, kind));
+        return cursor.fail(Field::SectionOffset, at, kind);
     }
     if offset < end {
-        return Err(BundleError::at(Field::SectionOffset, at, Kind::Overlap));
+        return cursor.fail(Field::SectionOffset, at, Kind::Overlap);
     }
     let gap_max = if before.is_empty() { 0 } else { CHUNK_BYTES };
     if offset >= header.total_bytes || (offset - end) as usize > gap_max {
-        return Err(BundleError::at(Field::SectionOffset, at, Kind::OutOfRange));
+        return cursor.fail(Field::SectionOffset, at, Kind::OutOfRange);
     }
     let at = cursor.at;
     let len = cursor.u32(Field::SectionLen)?;
     if len == 0 {
-        return Err(BundleError::at(Field::SectionLen, at, Kind::Empty));
+        return cursor.fail(Field::SectionLen, at, Kind::Empty);
     }
     if len > header.total_bytes - offset {
-        return Err(BundleError::at(Field::SectionLen, at, Kind::OutOfRange));
+        return cursor.fail(Field::SectionLen, at, Kind::OutOfRange);
     }
-    let sha256 = *cursor.array::<HASH_BYTES>(Field::SectionHash)?;
-    Ok(Section {
+    let sha256 = *cursor
+        .slice(Field::SectionHash, HASH_BYTES)?
+        .first_chunk()?;
+    Some(Section {
         kind,
         offset,
         len,
@@ -325,59 +322,66 @@ fn section(
     })
 }
 
-/// Reads postcard's encoding.
+/// Reads postcard's encoding. What is wrong stays here, so that only its absence is handed on.
 struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
+    error: BundleError,
 }
 
 impl<'a> Cursor<'a> {
-    fn slice(&mut self, field: Field, len: usize) -> Result<&'a [u8], BundleError> {
-        let slice = self
-            .bytes
-            .get(self.at..self.at.saturating_add(len))
-            .ok_or(BundleError::at(field, self.bytes.len(), Kind::Truncated))?;
-        self.at += len;
-        Ok(slice)
+    #[inline(never)]
+    fn wrong(&mut self, field: Field, at: usize, kind: Kind) {
+        self.error = BundleError::at(field, at, kind);
     }
 
-    fn array<const N: usize>(&mut self, field: Field) -> Result<&'a [u8; N], BundleError> {
-        let at = self.at;
-        self.slice(field, N)?
-            .first_chunk()
-            .ok_or(BundleError::at(field, at, Kind::Truncated))
+    fn fail<T>(&mut self, field: Field, at: usize, kind: Kind) -> Option<T> {
+        self.wrong(field, at, kind);
+        None
+    }
+
+    #[inline(never)]
+    fn slice(&mut self, field: Field, len: usize) -> Option<&'a [u8]> {
+        let slice = self.bytes.get(self.at..self.at.saturating_add(len));
+        if slice.is_none() {
+            return self.fail(field, self.bytes.len(), Kind::Truncated);
+        }
+        self.at += len;
+        slice
     }
 
     /// A number in groups of seven bits, least first, in as few bytes as it needs.
-    fn u32(&mut self, field: Field) -> Result<u32, BundleError> {
+    #[inline(never)]
+    fn u32(&mut self, field: Field) -> Option<u32> {
         let start = self.at;
         let mut value = 0_u64;
         for index in 0..5 {
-            let [byte] = *self.array::<1>(field)?;
+            let &byte = self.slice(field, 1)?.first()?;
             value |= u64::from(byte & 0x7f) << (7 * index);
             if byte & 0x80 == 0 {
                 if byte == 0 && index > 0 {
                     break;
                 }
-                return u32::try_from(value)
-                    .map_err(|_| BundleError::at(field, start, Kind::NotCanonical));
+                if let Ok(value) = u32::try_from(value) {
+                    return Some(value);
+                }
+                break;
             }
         }
-        Err(BundleError::at(field, start, Kind::NotCanonical))
+        self.fail(field, start, Kind::NotCanonical)
     }
 
-    fn text(&mut self, field: Field) -> Result<&'a str, BundleError> {
+    #[inline(never)]
+    fn text(&mut self, field: Field) -> Option<&'a str> {
         let start = self.at;
-        let bad = BundleError::at(field, start, Kind::BadText);
         let len = self.u32(field)? as usize;
-        if len == 0 || len > MAX_TEXT_BYTES {
-            return Err(bad);
+        if len > 0 && len <= MAX_TEXT_BYTES {
+            let text = core::str::from_utf8(self.slice(field, len)?);
+            if let Some(text) = text.ok().filter(|text| text_is_plain(text)) {
+                return Some(text);
+            }
         }
-        let text = core::str::from_utf8(self.slice(field, len)?).map_err(|_| bad)?;
-        if !text_is_plain(text) {
-            return Err(bad);
-        }
-        Ok(text)
+        self.fail(field, start, Kind::BadText)
     }
 }
 

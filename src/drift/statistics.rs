@@ -111,13 +111,18 @@ pub fn drifted(
         .filter(|limit| limit.is_finite())
         .count()
         .min(QUORUM);
-    if exceeded(found, limits, n, full).count() < quorum {
-        return None;
+    let mut count = 0;
+    let mut furthest: Option<(Excess, f32)> = None;
+    for excess in exceeded(found, limits, n, full) {
+        count += 1;
+        let beyond = excess.value / excess.limit;
+        if furthest.is_none_or(|(_, most)| beyond.total_cmp(&most).is_ge()) {
+            furthest = Some((excess, beyond));
+        }
     }
-    exceeded(found, limits, n, full).max_by(|a, b| {
-        let (a, b) = (a.value / a.limit, b.value / b.limit);
-        a.total_cmp(&b)
-    })
+    furthest
+        .filter(|_| count >= quorum)
+        .map(|(excess, _)| excess)
 }
 
 /// Population stability index with one half added to every count, so that empty bins stay finite:
@@ -158,7 +163,7 @@ pub fn psi_p_value(psi: f32, reference: &[u32], window: &[u32]) -> f64 {
 #[must_use]
 pub fn ks(reference: &[u32], window: &[u32]) -> f32 {
     let mut largest = 0.0f32;
-    cumulated(reference, window, |difference| {
+    cumulated(reference, window, &mut |difference| {
         largest = largest.max(libm::fabsf(difference));
     });
     largest
@@ -209,7 +214,7 @@ fn js_term(u: f32) -> f32 {
 pub fn wasserstein(edges: &[f32; EDGES], reference: &[u32; BINS], window: &[u32; BINS]) -> f32 {
     let mut differences = [0.0f32; BINS];
     let mut slots = differences.iter_mut();
-    cumulated(reference, window, |difference| {
+    cumulated(reference, window, &mut |difference| {
         if let Some(slot) = slots.next() {
             *slot = difference;
         }
@@ -269,7 +274,7 @@ fn total(counts: &[u32]) -> u64 {
 }
 
 /// Calls `at_edge` with the difference of the cumulated shares after each bin, reference less window.
-fn cumulated(reference: &[u32], window: &[u32], mut at_edge: impl FnMut(f32)) {
+fn cumulated(reference: &[u32], window: &[u32], at_edge: &mut dyn FnMut(f32)) {
     let (n, m) = (total(reference), total(window));
     if n == 0 || m == 0 {
         return;

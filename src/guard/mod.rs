@@ -32,21 +32,23 @@ const MAX_SCORE_SDS: f32 = 1e6;
 
 /// The guard's state: the last prediction and one window's sums.
 #[derive(Debug, Clone)]
+// Small fields first, where an instruction of two bytes reaches them.
+#[repr(C)]
 pub struct Guard<const C: usize> {
-    probabilities: [f32; C],
-    last_good: Option<Prediction>,
     /// Predictions in a row that were answered from `last_good`.
     fallbacks_in_row: u16,
+    last_good: Option<Prediction>,
     window: Sums<C>,
+    probabilities: [f32; C],
 }
 
 /// One window.
 #[derive(Debug, Clone)]
+#[repr(C)]
 struct Sums<const C: usize> {
     inferences: u32,
     errors: u32,
     fallbacks: u32,
-    classes: [u32; C],
     /// Of the scores' deviations from the profile's mean.
     scores: Moments,
     entropy_sum: f32,
@@ -54,9 +56,10 @@ struct Sums<const C: usize> {
     z_outliers: u32,
     below_p01: u32,
     above_p99: u32,
-    latency: LatencyHistogram,
     /// Predictions that took longer than the budget.
     slow: u32,
+    classes: [u32; C],
+    latency: LatencyHistogram,
 }
 
 impl<const C: usize> Sums<C> {

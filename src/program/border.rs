@@ -92,25 +92,35 @@ impl Places {
 
     /// Puts further values into their places; what has none goes nowhere.
     fn put(&mut self, values: &[f32], elements: &mut [i8], of: impl Fn(f32) -> i8) {
-        if self.step == 1 {
-            let place = elements.iter_mut().skip(self.next).zip(values);
-            place.for_each(|(element, &value)| *element = of(value));
-            self.next = self.next.saturating_add(values.len());
-            return;
-        }
-        for values in values.chunks(BLOCK) {
+        let side_by_side = self.step == 1;
+        let most = if side_by_side { usize::MAX } else { BLOCK };
+        for values in values.chunks(most) {
             let mut block = [0; BLOCK];
-            let pairs = block.iter_mut().zip(values);
+            let place = if side_by_side {
+                elements.get_mut(self.next..).unwrap_or_default()
+            } else {
+                block.as_mut_slice()
+            };
+            let pairs = place.iter_mut().zip(values);
             pairs.for_each(|(element, &value)| *element = of(value));
-            for &quantized in block.iter().take(values.len()) {
-                if let Some(element) = elements.get_mut(self.next) {
-                    *element = quantized;
-                }
-                self.next = self.next.saturating_add(self.step);
-                if self.next >= self.len {
-                    // The next plane begins an element after this one did.
-                    self.next = (self.next - self.len).saturating_add(1);
-                }
+            if side_by_side {
+                self.next = self.next.saturating_add(values.len());
+            } else {
+                self.scatter(&block, values.len(), elements);
+            }
+        }
+    }
+
+    /// Puts the first `count` of quantized elements into their places.
+    fn scatter(&mut self, block: &[i8; BLOCK], count: usize, elements: &mut [i8]) {
+        for &quantized in block.iter().take(count) {
+            if let Some(element) = elements.get_mut(self.next) {
+                *element = quantized;
+            }
+            self.next = self.next.saturating_add(self.step);
+            if self.next >= self.len {
+                // The next plane begins an element after this one did.
+                self.next = (self.next - self.len).saturating_add(1);
             }
         }
     }

@@ -18,6 +18,7 @@ use super::overlap::least_distance;
 use super::proof;
 use super::work::{taps, work};
 use super::{ALIGNMENT, HEADER_BYTES, Header, Layout, MAGIC, Program, VERSION};
+use core::cell::Cell;
 
 /// Greatest number of operators.
 pub const MAX_OPS: u32 = 4096;
@@ -172,12 +173,18 @@ impl<'a> Program<'a> {
                 constants: (HEADER_BYTES + op_bytes.len()) as u64,
                 arena: u64::from(header.arena_bytes),
                 disjoint: header.flags & Header::DISJOINT != 0,
-                index,
+                fault: Cell::new((Field::Shape, 0)),
             };
-            check.op(&op)?;
-            program.work += work(&op).min(MAX_WORK + 1);
-            check.require(program.work <= MAX_WORK, Field::Work, program.work)?;
-            check.flags(&op)?;
+            let holds = check.op(&op).and_then(|()| {
+                program.work += work(&op).min(MAX_WORK + 1);
+                check.require(program.work <= MAX_WORK, Field::Work, program.work)?;
+                check.flags(&op)
+            });
+            if holds.is_none() {
+                let (field, value) = check.fault.get();
+                let op = index;
+                return Err(ProgramError::Op { op, field, value });
+            }
         }
         if ops.at() != op_bytes.len() {
             return Err(ProgramError::Head {
@@ -292,21 +299,27 @@ struct Check<'a> {
     constants: u64,
     arena: u64,
     disjoint: bool,
-    index: u32,
+    /// What does not hold, and what it is. It stays here, and checks only say that there is something: there
+    /// are many, and an error that each hands on takes flash.
+    fault: Cell<(Field, i64)>,
 }
 
-type Checked<T = ()> = Result<T, ProgramError>;
+/// None where something does not hold.
+type Checked<T = ()> = Option<T>;
 
 impl Check<'_> {
     fn require(&self, holds: bool, field: Field, value: impl TryInto<i64>) -> Checked {
         if holds {
-            return Ok(());
+            return Some(());
         }
-        Err(ProgramError::Op {
-            op: self.index,
-            field,
-            value: value.try_into().unwrap_or(i64::MAX),
-        })
+        self.refuse(field, value.try_into().unwrap_or(i64::MAX))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refuse(&self, field: Field, value: i64) -> Checked {
+        self.fault.set((field, value));
+        None
     }
 
     fn op(&self, op: &Op) -> Checked {
@@ -332,7 +345,7 @@ impl Check<'_> {
         let start = u64::from(offset);
         let end = start.saturating_add(bytes);
         self.require(end <= self.arena, field, end)?;
-        Ok(Span { start, end })
+        Some(Span { start, end })
     }
 
     fn plane(&self, plane: &Plane, field: Field) -> Checked<Span> {
@@ -353,11 +366,9 @@ impl Check<'_> {
         self.stored(offset, bytes, 4, Field::Channels)?;
         for index in 0..count as usize {
             let channel = layout::channel(self.layout, self.bytes, offset, index);
-            let channel = channel.ok_or(ProgramError::Op {
-                op: self.index,
-                field: Field::Channels,
-                value: i64::from(offset),
-            })?;
+            let Some(channel) = channel else {
+                return self.refuse(Field::Channels, i64::from(offset));
+            };
             self.multiplier(channel.multiplier)?;
             self.require(
                 (-31..=30).contains(&channel.shift),
@@ -365,7 +376,7 @@ impl Check<'_> {
                 channel.shift,
             )?;
         }
-        Ok(())
+        Some(())
     }
 
     /// Nothing is claimed of a layer's sums that its weights do not keep.
@@ -377,7 +388,10 @@ impl Check<'_> {
             (Layout::CortexM, Op::Dense(it)) => proof::dense(self.bytes, it),
             _ => Ok(()),
         };
-        claim.or_else(|channel| self.require(false, Field::Flags, channel))
+        match claim {
+            Ok(()) => Some(()),
+            Err(channel) => self.require(false, Field::Flags, channel),
+        }
     }
 
     /// A significand of 31 bits, or none.
@@ -433,7 +447,7 @@ impl Check<'_> {
                 last,
             )?;
         }
-        Ok(())
+        Some(())
     }
 
     /// The overlap rule for the main input and the output.
@@ -470,7 +484,7 @@ impl Check<'_> {
         self.quantizer(&it.quantizer)?;
         self.overlap(op, input, output)?;
         self.scratch(op, it.scratch, &[input, output])?;
-        Ok(output)
+        Some(output)
     }
 
     fn conv_add(&self, op: &Op, it: &ConvAdd) -> Checked {
@@ -615,6 +629,6 @@ impl Check<'_> {
 
     fn fill(&self, it: &Fill) -> Checked {
         self.span(it.output, u64::from(it.len), Field::Output)?;
-        Ok(())
+        Some(())
     }
 }

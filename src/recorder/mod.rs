@@ -20,6 +20,7 @@ pub use record::{Inference, Outcome, Record, RecordError, RecordField, Records, 
 
 use crate::engine::{Elements, Tape};
 use crate::guard::{InferenceError, Prediction};
+use crate::place;
 use crate::telemetry::{Event, ReleaseId};
 
 /// Most bytes of a recorder: what one pull may carry.
@@ -94,7 +95,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Recorder<B> {
     pub fn event(&mut self, time_ms: u64, release: ReleaseId, event: &Event) {
         self.written += 1;
         let mut space = [0; EVENT_MAX];
-        let Ok(body) = postcard::to_slice(event, &mut space) else {
+        let body = place::put(&[event], &mut space);
+        let Some(body) = body.ok().and_then(|len| space.get(..len)) else {
             return;
         };
         let bytes = EVENT_BYTES + padded(body.len());

@@ -51,31 +51,33 @@ struct Aligned<const F: usize>([f32; F]);
 /// moved once by the hop, so that nothing else is copied, and the tensor of the last inference stays
 /// readable until then ([`last_input`](Self::last_input)).
 #[derive(Debug)]
+// Small fields first, where an instruction of two bytes reaches them; compilers put large ones there.
+#[repr(C)]
 pub struct Runtime<E, S, const F: usize, const C: usize> {
-    engine: E,
-    release: ReleaseId,
-    profile: Profile<F, C>,
-    policy: Policy,
-    contract: Contract<F>,
-    drift: Windows<F>,
-    guard: Guard<C>,
-    alarms: Alarms,
-    tensor: S,
+    samples: u32,
+    rejected: u32,
     /// Samples in the tensor; a full one has been inferred.
     filled: usize,
-    /// The sample at hand, as the model shall see it.
-    values: Aligned<F>,
-    output: [f32; C],
     /// Samples offered since an answer was last due.
     since_answer: u32,
     /// How many more samples push the last flagged one out of the tensor.
     flagged_for: u32,
+    tensor: S,
     /// The strongest action against the source as a whole.
     source_action: Action,
-    samples: u32,
-    rejected: u32,
-    from_ms: Option<u64>,
     closed: bool,
+    from_ms: Option<u64>,
+    release: ReleaseId,
+    policy: Policy,
+    engine: E,
+    output: [f32; C],
+    /// The sample at hand, as the model shall see it.
+    values: Aligned<F>,
+    guard: Guard<C>,
+    contract: Contract<F>,
+    drift: Windows<F>,
+    profile: Profile<F, C>,
+    alarms: Alarms,
 }
 
 impl<E, S, const F: usize, const C: usize> Runtime<E, S, F, C>

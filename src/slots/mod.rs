@@ -167,17 +167,19 @@ pub fn rollout_tag(rollout: &str) -> RolloutTag {
 /// [`SlotState::Receiving`] is ever written or erased, and the slot that [`Slots::confirmed`] names
 /// is never in that state; the floor, the root's version and the desired sequence never fall.
 #[derive(Debug)]
+// Small fields first, where an instruction of two bytes reaches them; compilers put large ones there.
+#[repr(C)]
 pub struct Slots<S> {
     flash: S,
     layout: Layout,
     journal: Journal,
-    state: JournalState,
     /// Whether a slot was being received when the board came up: a cut may have left one chunk of
     /// it with cells that read right only now and then.
     interrupted: bool,
     /// Whether this boot counts against the release in the idle slot, which is not on trial; never
     /// while no boot does.
     counted: bool,
+    state: JournalState,
 }
 
 impl<S: NorFlash> Slots<S> {

@@ -120,36 +120,38 @@ pub(super) enum Step {
 /// Nothing that the network does or fails to do ends a trial, except a signed abort of the rollout,
 /// and a signed root that revokes the keys of the release.
 #[derive(Debug)]
+// Small fields first, where an instruction of two bytes reaches them; compilers put large ones there.
+#[repr(C)]
 pub struct UpdateClient<'a, V, const W: usize> {
-    pub(super) config: Config<'a>,
-    pub(super) verifier: V,
+    pub(super) phase: Phase,
     pub(super) head: &'a mut [u8],
-    pub(super) job: Option<Job>,
     pub(super) paused: bool,
     pub(super) connected: bool,
-    pub(super) phase: Phase,
-    pub(super) window: Window<W>,
-    /// The blob that the window's chunks are of.
-    pub(super) blob: Digest32,
-    /// Reports that wait.
-    pub(super) reports: Deque<Event, REPORTS>,
-    /// Slots that are to be stopped; not queued, so that nothing can crowd it out.
-    pub(super) stop: [bool; 2],
-    /// The desired state is to be asked for again; not queued either.
+    /// The desired state is to be asked for again; not queued, so that nothing can crowd it out.
     pub(super) ask_desired: bool,
-    /// A desired state, and a root, that held and could not be stored.
-    pub(super) desired_again: Again,
-    pub(super) root_again: Again,
     /// The releases in the slots were not looked at since the start, or since the root changed.
     /// Nothing uses `head` while this is so.
     pub(super) review_due: bool,
+    /// Slots that are to be stopped; not queued either.
+    pub(super) stop: [bool; 2],
     /// Slots that were looked at since then: another one's head, which can't be read, has none of them
     /// read and verified again.
     pub(super) reviewed: [bool; 2],
-    /// Whether the head in each slot could not be read, and when it is tried again.
-    pub(super) unread: [Unread; 2],
     /// Slots that were confirmed and whose release the root no longer trusts.
     pub(super) revoked: [bool; 2],
+    /// A desired state, and a root, that held and could not be stored.
+    pub(super) desired_again: Again,
+    pub(super) root_again: Again,
+    /// Whether the head in each slot could not be read, and when it is tried again.
+    pub(super) unread: [Unread; 2],
+    /// The blob that the window's chunks are of.
+    pub(super) blob: Digest32,
+    pub(super) job: Option<Job>,
+    pub(super) config: Config<'a>,
+    pub(super) verifier: V,
+    pub(super) window: Window<W>,
+    /// Reports that wait.
+    pub(super) reports: Deque<Event, REPORTS>,
 }
 
 impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {

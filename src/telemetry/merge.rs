@@ -72,13 +72,50 @@ impl<const F: usize, const C: usize> Summary<F, C> {
         let dropped = self.dropped_events.saturating_add(other.dropped_events);
         if !other.is_empty() {
             if self.is_empty() {
-                self.clone_from(other);
+                self.assign(other);
             } else {
                 self.merge_windows(other)?;
             }
         }
         self.dropped_events = dropped;
         Ok(())
+    }
+
+    /// Becomes a copy of `other`, field by field: as a whole, it would be made on the stack first.
+    fn assign(&mut self, other: &Self) {
+        let Self {
+            release,
+            windows,
+            from_ms,
+            to_ms,
+            samples,
+            rejected,
+            inferences,
+            errors,
+            fallbacks,
+            violations,
+            alarms,
+            dropped_events,
+            latency,
+            features,
+            output,
+        } = other;
+        self.release = *release;
+        self.windows = *windows;
+        self.from_ms = *from_ms;
+        self.to_ms = *to_ms;
+        self.samples = *samples;
+        self.rejected = *rejected;
+        self.inferences = *inferences;
+        self.errors = *errors;
+        self.fallbacks = *fallbacks;
+        self.violations = *violations;
+        self.alarms = *alarms;
+        self.dropped_events = *dropped_events;
+        self.latency.clone_from(latency);
+        self.features.clear();
+        self.features.extend(features.iter().cloned());
+        self.output.clone_from(output);
     }
 
     fn merge_windows(&mut self, other: &Self) -> Result<(), MergeError> {

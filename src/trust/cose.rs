@@ -232,19 +232,21 @@ fn sign<S: Signer + ?Sized>(
         CoseErrorKind::NoSpace,
     ))?;
     let signature = signer.sign(&[&CONTEXT, protected, &EXTERNAL, length, payload]);
-    let mut writer = Writer { out, at: 0 };
-    writer.put(&PREFIX)?;
-    writer.put(protected)?;
-    writer.put(&UNPROTECTED)?;
-    if embed {
-        writer.put(length)?;
-        writer.put(payload)?;
+    let (length, payload): (&[u8], &[u8]) = if embed {
+        (length, payload)
     } else {
-        writer.put(&[NIL])?;
-    }
-    writer.put(&SIGNATURE_START)?;
-    writer.put(&signature)?;
-    Ok(writer.at)
+        (&[NIL], &[])
+    };
+    let parts = [
+        &PREFIX,
+        protected,
+        &UNPROTECTED,
+        length,
+        payload,
+        &SIGNATURE_START,
+        &signature,
+    ];
+    put(&parts, out)
 }
 
 /// A message whose shape holds. Nothing is known of its signature yet.
@@ -399,15 +401,16 @@ fn write_protected(
 ) -> Result<&[u8], CoseError> {
     let text = content.text().as_bytes();
     let inner = PROTECTED_FIXED - 2 + text.len();
-    let mut writer = Writer { out, at: 0 };
     // Both lengths are below 256, which a test checks for every content type.
-    writer.put(&[0x58, inner as u8])?;
-    writer.put(&PROTECTED_START)?;
-    writer.put(&[text.len() as u8])?;
-    writer.put(text)?;
-    writer.put(&KEY_LABEL)?;
-    writer.put(&key.0)?;
-    let len = writer.at;
+    let parts: [&[u8]; 6] = [
+        &[0x58, inner as u8],
+        &PROTECTED_START,
+        &[text.len() as u8],
+        text,
+        &KEY_LABEL,
+        &key.0,
+    ];
+    let len = put(&parts, out)?;
     Ok(&out[..len])
 }
 
@@ -434,25 +437,22 @@ fn write_length(len: usize, out: &mut [u8; 5]) -> Option<&[u8]> {
     Some(&out[..size])
 }
 
-struct Writer<'a> {
-    out: &'a mut [u8],
-    at: usize,
-}
-
-impl Writer<'_> {
-    fn put(&mut self, bytes: &[u8]) -> Result<(), CoseError> {
-        let end = self.at.saturating_add(bytes.len());
-        let Some(place) = self.out.get_mut(self.at..end) else {
+/// Writes parts one after the other, and returns how many bytes they take.
+fn put(parts: &[&[u8]], out: &mut [u8]) -> Result<usize, CoseError> {
+    let mut at = 0_usize;
+    for part in parts {
+        let end = at.saturating_add(part.len());
+        let Some(place) = out.get_mut(at..end) else {
             return Err(CoseError::new(
                 CoseField::Output,
-                self.at,
+                at,
                 CoseErrorKind::NoSpace,
             ));
         };
-        place.copy_from_slice(bytes);
-        self.at = end;
-        Ok(())
+        place.copy_from_slice(part);
+        at = end;
     }
+    Ok(at)
 }
 
 struct Reader<'a> {
@@ -481,11 +481,7 @@ impl<'a> Reader<'a> {
         ))
     }
 
-    fn expect<const N: usize>(
-        &mut self,
-        field: CoseField,
-        expected: &[u8; N],
-    ) -> Result<(), CoseError> {
+    fn expect(&mut self, field: CoseField, expected: &[u8]) -> Result<(), CoseError> {
         let at = self.at;
         // Compared before the length, so that wrong bytes are not called truncated.
         let rest = self.bytes.get(at..).unwrap_or_default();
@@ -493,7 +489,7 @@ impl<'a> Reader<'a> {
         if let Some(index) = differs {
             return Err(CoseError::new(field, at + index, CoseErrorKind::Malformed));
         }
-        self.take::<N>(field).map(|_| ())
+        self.slice(field, expected.len()).map(|_| ())
     }
 
     /// Reads the head of a byte string and returns its length.

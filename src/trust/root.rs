@@ -283,10 +283,23 @@ impl Root {
         payload: &[u8],
         verifier: &V,
     ) -> Result<(), TrustError> {
+        let mut signatures = signatures.into_iter();
+        self.verify_each(role, content, &mut signatures, payload, verifier)
+    }
+
+    /// [`Root::verify_detached_threshold`], once for all that signatures come from.
+    fn verify_each<V: Verifier + ?Sized>(
+        &self,
+        role: Role,
+        content: ContentType,
+        signatures: &mut dyn Iterator<Item = &[u8]>,
+        payload: &[u8],
+        verifier: &V,
+    ) -> Result<(), TrustError> {
         let RoleKeys { threshold, keys } = self.role(role);
         // One bit a key; MAX_KEYS is 8.
         let mut signed = 0_u8;
-        for (index, bytes) in signatures.into_iter().enumerate() {
+        for (index, bytes) in signatures.enumerate() {
             if index >= MAX_SIGNATURES {
                 return Err(TrustError::TooManySignatures);
             }

@@ -99,7 +99,7 @@ impl<const R: usize> Index<R> {
     /// Forgets the records whose frames are all acknowledged.
     pub(super) fn acknowledge(&mut self, through: u64) {
         let keep = self.entries.partition_point(|e| e.sequence <= through);
-        self.entries.rotate_left(keep);
+        self.entries.copy_within(keep.., 0);
         self.entries.truncate(self.entries.len() - keep);
     }
 

@@ -257,19 +257,21 @@ struct Sector {
 /// acknowledged and the next exactly once; the sector with the highest generation is the active one
 /// and is never erased, so that the next number survives any cut.
 #[derive(Debug)]
+// Small fields first, where an instruction of two bytes reaches them; compilers put large ones there.
+#[repr(C)]
 pub struct Outbox<S, const F: usize, const C: usize, const R: usize, const B: usize> {
-    flash: S,
+    next_sequence: u64,
+    acknowledged: u64,
     region: Region,
-    sectors: Vec<Sector, MAX_SECTORS>,
-    index: Index<R>,
     /// The sector that records are appended to, and where the next one goes.
     active: Option<(u16, u32)>,
     generation: u32,
     epoch: NonZeroU32,
     boot: u32,
-    next_sequence: u64,
-    acknowledged: u64,
     lost_births: bool,
+    flash: S,
+    index: Index<R>,
+    sectors: Vec<Sector, MAX_SECTORS>,
     buffer: [u8; B],
 }
 

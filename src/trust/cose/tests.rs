@@ -136,20 +136,23 @@ proptest::proptest! {
             let mut printed = vec![0; bytes.len()];
             let mut protected = [0; PROTECTED_MAX];
             let mut length = [0; 5];
-            let mut writer = Writer { out: &mut printed, at: 0 };
-            writer.put(&PREFIX).unwrap();
-            writer.put(write_protected(message.content, message.key, &mut protected).unwrap()).unwrap();
-            writer.put(&UNPROTECTED).unwrap();
-            match message.payload {
-                Some(payload) => {
-                    writer.put(write_length(payload.len(), &mut length).unwrap()).unwrap();
-                    writer.put(payload).unwrap();
-                }
-                None => writer.put(&[NIL]).unwrap(),
-            }
-            writer.put(&SIGNATURE_START).unwrap();
-            writer.put(message.signature).unwrap();
-            proptest::prop_assert_eq!(&writer.out[..writer.at], &bytes[..message.len]);
+            let protected = write_protected(message.content, message.key, &mut protected);
+            let payload = message.payload.unwrap_or_default();
+            let length: &[u8] = match message.payload {
+                Some(payload) => write_length(payload.len(), &mut length).unwrap(),
+                None => &[NIL],
+            };
+            let parts = [
+                &PREFIX,
+                protected.unwrap(),
+                &UNPROTECTED,
+                length,
+                payload,
+                &SIGNATURE_START,
+                message.signature,
+            ];
+            let len = put(&parts, &mut printed).unwrap();
+            proptest::prop_assert_eq!(&printed[..len], &bytes[..message.len]);
         }
     }
 }
