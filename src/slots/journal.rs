@@ -290,8 +290,11 @@ fn decode_state(state: &mut JournalState, bytes: &[u8], total: usize) -> Result<
     let mut fields = Fields {
         record: bytes.get(..total - CRC_BYTES).unwrap_or_default(),
         at: HEADER_BYTES,
+        error: RecordError::Full,
     };
-    fields.state(state)?;
+    if fields.state(state).is_none() {
+        return Err(fields.error);
+    }
     let rest = fields.record.get(fields.at..).unwrap_or_default();
     if fields.at != HEADER_BYTES + length || rest.iter().any(|&byte| byte != 0) {
         return Err(fault(StateField::End, fields.at));
@@ -310,19 +313,30 @@ struct Fields<'a> {
     record: &'a [u8],
     /// Where the next field begins.
     at: usize,
+    /// What is wrong, where something is.
+    error: RecordError,
 }
 
 impl Fields<'_> {
     /// Reads the next field to its place, and says where it began.
-    fn take(&mut self, field: StateField, place: &mut dyn Fill) -> Result<usize, RecordError> {
+    #[inline(never)]
+    fn take(&mut self, field: StateField, place: &mut dyn Fill) -> Option<usize> {
         let at = self.at;
         let rest = self.record.get(at..).unwrap_or_default();
-        let left = place::fill(place, rest).map_err(|_| fault(field, at))?;
-        self.at += rest.len() - left.len();
-        Ok(at)
+        match place::fill(place, rest) {
+            Ok(left) => self.at += rest.len() - left.len(),
+            Err(_) => return self.refuse(field, at),
+        }
+        Some(at)
     }
 
-    fn state(&mut self, state: &mut JournalState) -> Result<(), RecordError> {
+    fn refuse<T>(&mut self, field: StateField, at: usize) -> Option<T> {
+        self.error = fault(field, at);
+        None
+    }
+
+    /// Reads all fields; nothing when one is wrong.
+    fn state(&mut self, state: &mut JournalState) -> Option<()> {
         let JournalState {
             boot,
             root,
@@ -344,16 +358,16 @@ impl Fields<'_> {
             let at = self.take(field, record)?;
             // Nothing that is stored.
             if record.state == SlotState::Revoked {
-                return Err(fault(field, at));
+                return self.refuse(field, at);
             }
         }
         let at = self.take(StateField::Confirmed, confirmed)?;
         if confirmed.is_some_and(|index| index >= 2) {
-            return Err(fault(StateField::Confirmed, at));
+            return self.refuse(StateField::Confirmed, at);
         }
         self.take(StateField::Rejected, rejected)?;
         self.take(StateField::LastFailure, last_failure)?;
-        Ok(())
+        Some(())
     }
 }
 

@@ -296,7 +296,16 @@ impl Message<'_> {
 /// # Errors
 /// Names the first field that is not of the one shape, and its offset.
 pub fn parse(bytes: &[u8]) -> Result<Message<'_>, CoseError> {
-    let mut reader = Reader { bytes, at: 0 };
+    let mut reader = Reader {
+        bytes,
+        at: 0,
+        error: CoseError::new(CoseField::Tag, 0, CoseErrorKind::Truncated),
+    };
+    message(&mut reader).ok_or(reader.error)
+}
+
+/// Reads a message; where it is not of the one shape, the reader says why.
+fn message<'a>(reader: &mut Reader<'a>) -> Option<Message<'a>> {
     reader.expect(CoseField::Tag, &PREFIX)?;
     let start = reader.at;
     let inner = reader.bytes_start(CoseField::Protected)?;
@@ -307,22 +316,16 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, CoseError> {
     let text = reader.slice(CoseField::ContentType, usize::from(text_len[0]))?;
     let content = ContentType::ALL
         .into_iter()
-        .find(|content| content.text().as_bytes() == text)
-        .ok_or(CoseError::new(
-            CoseField::ContentType,
-            text_at,
-            CoseErrorKind::WrongContent,
-        ))?;
+        .find(|content| content.text().as_bytes() == text);
+    let Some(content) = content else {
+        return reader.fail(CoseField::ContentType, text_at, CoseErrorKind::WrongContent);
+    };
     reader.expect(CoseField::KeyId, &KEY_LABEL)?;
     let key = KeyId(*reader.take::<8>(CoseField::KeyId)?);
     if reader.at - header != inner {
-        return Err(CoseError::new(
-            CoseField::Protected,
-            start,
-            CoseErrorKind::Malformed,
-        ));
+        return reader.fail(CoseField::Protected, start, CoseErrorKind::Malformed);
     }
-    let protected = bytes.get(start..reader.at).unwrap_or_default();
+    let protected = reader.bytes.get(start..reader.at).unwrap_or_default();
     reader.expect(CoseField::Unprotected, &UNPROTECTED)?;
     let payload = if reader.bytes.get(reader.at) == Some(&NIL) {
         reader.at += 1;
@@ -333,7 +336,7 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, CoseError> {
     };
     reader.expect(CoseField::Signature, &SIGNATURE_START)?;
     let signature = reader.take::<SIGNATURE_BYTES>(CoseField::Signature)?;
-    Ok(Message {
+    Some(Message {
         key,
         content,
         payload,
@@ -455,59 +458,71 @@ fn put(parts: &[&[u8]], out: &mut [u8]) -> Result<usize, CoseError> {
     Ok(at)
 }
 
+/// Reads a message. What is wrong stays here, so that only its absence is handed on.
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    error: CoseError,
 }
 
 impl<'a> Reader<'a> {
-    fn slice(&mut self, field: CoseField, len: usize) -> Result<&'a [u8], CoseError> {
+    fn fail<T>(&mut self, field: CoseField, offset: usize, kind: CoseErrorKind) -> Option<T> {
+        self.error = CoseError::new(field, offset, kind);
+        None
+    }
+
+    #[inline(never)]
+    fn slice(&mut self, field: CoseField, len: usize) -> Option<&'a [u8]> {
         let end = self.at.saturating_add(len);
-        let slice = self.bytes.get(self.at..end).ok_or(CoseError::new(
-            field,
-            self.bytes.len(),
-            CoseErrorKind::Truncated,
-        ))?;
+        let slice = self.bytes.get(self.at..end);
+        if slice.is_none() {
+            return self.fail(field, self.bytes.len(), CoseErrorKind::Truncated);
+        }
         self.at = end;
-        Ok(slice)
+        slice
     }
 
-    fn take<const N: usize>(&mut self, field: CoseField) -> Result<&'a [u8; N], CoseError> {
-        let at = self.at;
-        self.slice(field, N)?.first_chunk().ok_or(CoseError::new(
-            field,
-            at,
-            CoseErrorKind::Truncated,
-        ))
+    fn take<const N: usize>(&mut self, field: CoseField) -> Option<&'a [u8; N]> {
+        self.slice(field, N)?.first_chunk()
     }
 
-    fn expect(&mut self, field: CoseField, expected: &[u8]) -> Result<(), CoseError> {
+    #[inline(never)]
+    fn expect(&mut self, field: CoseField, expected: &[u8]) -> Option<()> {
         let at = self.at;
         // Compared before the length, so that wrong bytes are not called truncated.
         let rest = self.bytes.get(at..).unwrap_or_default();
         let differs = rest.iter().zip(expected).position(|(a, b)| a != b);
         if let Some(index) = differs {
-            return Err(CoseError::new(field, at + index, CoseErrorKind::Malformed));
+            return self.fail(field, at + index, CoseErrorKind::Malformed);
         }
         self.slice(field, expected.len()).map(|_| ())
     }
 
     /// Reads the head of a byte string and returns its length.
-    fn bytes_start(&mut self, field: CoseField) -> Result<usize, CoseError> {
+    #[inline(never)]
+    fn bytes_start(&mut self, field: CoseField) -> Option<usize> {
         let at = self.at;
         let [first] = *self.take::<1>(field)?;
-        let len = match first {
-            0x40..=0x57 => usize::from(first - 0x40),
-            0x58 => usize::from(self.take::<1>(field)?[0]),
-            0x59 => usize::from(u16::from_be_bytes(*self.take(field)?)),
-            // Where `usize` is smaller than the length, the length is beyond any slice.
-            0x5a => usize::try_from(u32::from_be_bytes(*self.take(field)?)).unwrap_or(usize::MAX),
-            _ => return Err(CoseError::new(field, at, CoseErrorKind::Malformed)),
+        let more = match first {
+            0x40..=0x57 => 0,
+            0x58 => 1,
+            0x59 => 2,
+            0x5a => 4,
+            _ => return self.fail(field, at, CoseErrorKind::Malformed),
         };
-        if self.at - at != length_bytes(len) {
-            return Err(CoseError::new(field, at, CoseErrorKind::NotCanonical));
+        let mut len = u32::from(first & 0x1f);
+        if more > 0 {
+            let bytes = self.slice(field, more)?;
+            len = bytes
+                .iter()
+                .fold(0, |len, &byte| len << 8 | u32::from(byte));
         }
-        Ok(len)
+        // Where `usize` is smaller than the length, the length is beyond any slice.
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        if self.at - at != length_bytes(len) {
+            return self.fail(field, at, CoseErrorKind::NotCanonical);
+        }
+        Some(len)
     }
 }
 
