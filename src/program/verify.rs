@@ -7,7 +7,8 @@
 //! The check takes time in the order of the program's bytes and the weights and output channels of its
 //! operators together, which is at most in the order of a run, and no memory.
 
-use super::border::Feature;
+mod head;
+
 use super::codec::{Field as _, Reader};
 use super::layout;
 use super::op::{
@@ -17,7 +18,7 @@ use super::op::{
 use super::overlap::least_distance;
 use super::proof;
 use super::work::{taps, work};
-use super::{ALIGNMENT, HEADER_BYTES, Header, Layout, MAGIC, Program, VERSION};
+use super::{ALIGNMENT, HEADER_BYTES, Header, Layout, Program};
 use core::cell::Cell;
 
 /// Greatest number of operators.
@@ -155,7 +156,7 @@ impl<'a> Program<'a> {
             return Err(ProgramError::Misaligned);
         }
         let header = Header::read(&mut Reader::new(bytes)).ok_or(ProgramError::Truncated)?;
-        let layout = head(&header, bytes.len())?;
+        let layout = head::check(&header, bytes.len())?;
         let mut program = Self {
             bytes,
             header,
@@ -194,88 +195,6 @@ impl<'a> Program<'a> {
         }
         Ok(program)
     }
-}
-
-/// Checks the head of a program of `len` bytes.
-fn head(header: &Header, len: usize) -> Result<Layout, ProgramError> {
-    let require = |holds: bool, field: HeadField, value: u32| {
-        if holds {
-            Ok(())
-        } else {
-            Err(ProgramError::Head { field, value })
-        }
-    };
-    let inside =
-        |offset: u32, len: u32, end: u64| len > 0 && u64::from(offset) + u64::from(len) <= end;
-    require(header.magic == MAGIC, HeadField::Magic, header.magic)?;
-    let version = u32::from(header.version);
-    require(header.version == VERSION, HeadField::Version, version)?;
-    let layout = Layout::from_code(header.layout).ok_or(ProgramError::Head {
-        field: HeadField::Layout,
-        value: u32::from(header.layout),
-    })?;
-    let flags = header.flags;
-    require(
-        flags & !(Header::DISJOINT | Header::HALF_TO_EVEN) == 0,
-        HeadField::Flags,
-        u32::from(flags),
-    )?;
-    require(header.bytes as usize == len, HeadField::Bytes, header.bytes)?;
-    let room = len.saturating_sub(HEADER_BYTES);
-    require(
-        header.op_bytes as usize <= room,
-        HeadField::OpBytes,
-        header.op_bytes,
-    )?;
-    require(
-        header.op_count <= MAX_OPS,
-        HeadField::OpCount,
-        header.op_count,
-    )?;
-    let bytes = header.arena_bytes;
-    require(bytes <= MAX_ARENA, HeadField::Arena, bytes)?;
-    let arena = u64::from(bytes);
-    let (input, output) = (header.input, header.output);
-    require(
-        inside(input, header.input_len, arena),
-        HeadField::Input,
-        input,
-    )?;
-    require(
-        inside(output, header.output_len, arena),
-        HeadField::Output,
-        output,
-    )?;
-    for scale in [header.input_scale, header.output_scale] {
-        require(
-            scale.is_normal() && scale > 0.0,
-            HeadField::Scale,
-            scale.to_bits(),
-        )?;
-    }
-    let features = HeadField::Features;
-    require(features_hold(header, len), features, header.features)?;
-    let planes = u32::from(header.input_planes);
-    require(
-        planes == 0 || header.input_len.is_multiple_of(planes),
-        HeadField::InputPlanes,
-        planes,
-    )?;
-    let reserved = header.reserved.iter().copied().max().unwrap_or(0);
-    require(reserved == 0, HeadField::Reserved, u32::from(reserved))?;
-    Ok(layout)
-}
-
-/// Whether the input's features lie among the constants, or are nowhere when there are none.
-fn features_hold(header: &Header, len: usize) -> bool {
-    let start = u64::from(header.features);
-    let bytes = u64::from(header.feature_count) * Feature::BYTES as u64;
-    let constants = HEADER_BYTES as u64 + u64::from(header.op_bytes);
-    if bytes == 0 {
-        return start == 0 && header.feature_inner == 0;
-    }
-    let inside = start >= constants && start + bytes <= len as u64;
-    inside && start.is_multiple_of(4) && header.feature_inner > 0
 }
 
 /// Bytes of the arena.

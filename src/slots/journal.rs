@@ -5,8 +5,10 @@
 //! snapshot or no snapshot. A sector is erased only while the other one holds the newest snapshot.
 //! Byte by byte in `docs/SLOTS.md`.
 
+mod fields;
+
 use super::{Error, Slot, flash};
-use crate::place::{self, Blank, Fill};
+use crate::place;
 use crate::telemetry::{Reason, ReleaseId, SlotState, Text};
 use crate::trust::Digest32;
 use crate::trust::root::Root;
@@ -135,26 +137,6 @@ impl JournalState {
     /// A place for a state.
     pub(super) fn blank() -> Self {
         Self::new(Root::empty())
-    }
-}
-
-place::records! {
-    SlotRecord {
-        state, digest, content, counter, version, head_bytes, total_bytes, rollout, attempts, max_boots,
-    }
-    Rejection { release, rollout, reason }
-    JournalState {
-        boot, root, floor, desired_sequence, desired_digest, slots, confirmed, rejected, last_failure,
-    }
-}
-
-impl Blank for Rejection {
-    fn blank() -> Self {
-        Self {
-            release: [0; 8],
-            rollout: [0; 8],
-            reason: Reason::Signature,
-        }
     }
 }
 
@@ -287,88 +269,13 @@ fn decode_state(state: &mut JournalState, bytes: &[u8], total: usize) -> Result<
         return Err(RecordError::Version(bytes[6]));
     }
     let length = usize::from(u16::from_le_bytes([bytes[4], bytes[5]]));
-    let mut fields = Fields {
-        record: bytes.get(..total - CRC_BYTES).unwrap_or_default(),
-        at: HEADER_BYTES,
-        error: RecordError::Full,
-    };
-    if fields.state(state).is_none() {
-        return Err(fields.error);
-    }
-    let rest = fields.record.get(fields.at..).unwrap_or_default();
-    if fields.at != HEADER_BYTES + length || rest.iter().any(|&byte| byte != 0) {
-        return Err(fault(StateField::End, fields.at));
+    let record = bytes.get(..total - CRC_BYTES).unwrap_or_default();
+    let at = fields::read(state, record, HEADER_BYTES)?;
+    let rest = record.get(at..).unwrap_or_default();
+    if at != HEADER_BYTES + length || rest.iter().any(|&byte| byte != 0) {
+        return Err(fields::fault(StateField::End, at));
     }
     Ok(())
-}
-
-fn fault(field: StateField, at: usize) -> RecordError {
-    let offset = at as u32;
-    RecordError::Payload { field, offset }
-}
-
-/// A record's payload, field by field, so that what is wrong with it can be named.
-struct Fields<'a> {
-    /// All of the record before its CRC.
-    record: &'a [u8],
-    /// Where the next field begins.
-    at: usize,
-    /// What is wrong, where something is.
-    error: RecordError,
-}
-
-impl Fields<'_> {
-    /// Reads the next field to its place, and says where it began.
-    #[inline(never)]
-    fn take(&mut self, field: StateField, place: &mut dyn Fill) -> Option<usize> {
-        let at = self.at;
-        let rest = self.record.get(at..).unwrap_or_default();
-        match place::fill(place, rest) {
-            Ok(left) => self.at += rest.len() - left.len(),
-            Err(_) => return self.refuse(field, at),
-        }
-        Some(at)
-    }
-
-    fn refuse<T>(&mut self, field: StateField, at: usize) -> Option<T> {
-        self.error = fault(field, at);
-        None
-    }
-
-    /// Reads all fields; nothing when one is wrong.
-    fn state(&mut self, state: &mut JournalState) -> Option<()> {
-        let JournalState {
-            boot,
-            root,
-            floor,
-            desired_sequence,
-            desired_digest,
-            slots,
-            confirmed,
-            rejected,
-            last_failure,
-        } = state;
-        self.take(StateField::Boot, boot)?;
-        self.take(StateField::Root, root)?;
-        self.take(StateField::Floor, floor)?;
-        self.take(StateField::DesiredSequence, desired_sequence)?;
-        self.take(StateField::DesiredDigest, desired_digest)?;
-        for (slot, record) in Slot::ALL.into_iter().zip(slots) {
-            let field = StateField::Slot(slot);
-            let at = self.take(field, record)?;
-            // Nothing that is stored.
-            if record.state == SlotState::Revoked {
-                return self.refuse(field, at);
-            }
-        }
-        let at = self.take(StateField::Confirmed, confirmed)?;
-        if confirmed.is_some_and(|index| index >= 2) {
-            return self.refuse(StateField::Confirmed, at);
-        }
-        self.take(StateField::Rejected, rejected)?;
-        self.take(StateField::LastFailure, last_failure)?;
-        Some(())
-    }
 }
 
 /// Where the next record goes.
