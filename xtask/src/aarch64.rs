@@ -1,4 +1,4 @@
-//! The program engine on AArch64: tests and exact counts of instructions under qemu-user.
+//! The core on AArch64: tests, and of the program engine exact counts of instructions under qemu-user.
 
 use crate::bare_metal::Toolchain;
 use crate::engines::ENGINES;
@@ -48,7 +48,7 @@ impl Options {
     }
 }
 
-/// The tests of programs on both processors, then the counts; skipped, and said so, where the tools
+/// The tests of programs on both processors and of what looks at samples, then the counts; skipped, and said so, where the tools
 /// can't be installed.
 pub fn test(root: &Path, tally: &mut Tally) -> Result<()> {
     let toolchain = match tools() {
@@ -70,7 +70,21 @@ pub fn test(root: &Path, tally: &mut Tally) -> Result<()> {
             &root.join(format!("target/test-{cpu}.log")),
         )?);
     }
+    let title = format!("contract and drift on AArch64, {CPU}");
+    tally.add(tally::run(
+        &title,
+        sample_tests(root, &toolchain),
+        &root.join("target/test-samples.log"),
+    )?);
     bench(root, &Options::check())
+}
+
+/// The tests of contract and drift: away from x86-64 they look at each feature alone.
+fn sample_tests(root: &Path, toolchain: &Toolchain) -> Command {
+    let mut command = cargo(root, toolchain, "test", CPU);
+    command.args(["-p", "edgeward", "--features", "edgeward/std", "--lib"]);
+    command.args(["--", "contract::", "drift::"]);
+    command
 }
 
 /// The tests of programs on `cpu`.
@@ -90,9 +104,18 @@ pub fn builds(root: &Path) -> Vec<Command> {
     };
     let mut tests = tests(root, &toolchain, CPU);
     tests.arg("--no-run");
+    let mut samples = cargo(root, &toolchain, "test", CPU);
+    samples.args([
+        "-p",
+        "edgeward",
+        "--features",
+        "edgeward/std",
+        "--lib",
+        "--no-run",
+    ]);
     let mut counts = cargo(root, &toolchain, "build", CPU);
     counts.args(["--example", "count_instructions"]);
-    vec![tests, counts]
+    vec![tests, samples, counts]
 }
 
 /// Installs emulator and toolchain; an error says what is missing.

@@ -170,7 +170,8 @@ fn corpus(root: &Path) -> PathBuf {
     }
 }
 
-fn target(root: &Path) -> PathBuf {
+/// Where cargo builds what is for this machine.
+pub fn target(root: &Path) -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(path) => path.into(),
         None => root.join("target"),

@@ -12,6 +12,7 @@ mod elf;
 #[allow(dead_code, reason = "the suite needs more of it")]
 mod engines;
 mod fuzz;
+mod own_boards;
 mod setup;
 mod size;
 mod stacks;

@@ -4,8 +4,8 @@ use crate::ahead::Ahead;
 use crate::boards::Build;
 use crate::tally::{self, Tally};
 use crate::{
-    aarch64, bare_metal, bench_mcu, boards, cargo, fuzz, print_stages, setup, size, stacks, step,
-    tidy,
+    aarch64, bare_metal, bench_mcu, boards, cargo, fuzz, own_boards, print_stages, setup, size,
+    stacks, step, tidy,
 };
 use anyhow::Result;
 use clap::Args;
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Features of all that is built for this machine: other ones build tract anew.
-pub const FEATURES: &str = "edgeward/std,edgeward/ring,edgeward/tract";
+pub const FEATURES: &str = "edgeward/std,edgeward/ring,edgeward/tract,edgeward-mcu/tls";
 
 /// What to leave out when in a hurry; nothing is left out by default.
 #[derive(Args)]
@@ -96,6 +96,7 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
     )?;
     if options.all {
         size::every_board(root)?;
+        own_boards::check(root)?;
     }
     if options.quick {
         // They are a workspace of their own, which the lints above do not see.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::contract::MISSING;
-use crate::profile::{FeatureProfile, MissingPolicy};
+use crate::profile::MissingPolicy;
 use crate::testing::profile;
 use proptest::prelude::*;
 use std::collections::HashSet;
@@ -616,7 +616,7 @@ fn a_contract_is_for_the_profile_and_policy_that_it_was_made_for() {
     }
     assert!(!is_for(&five, &eight, policy.z_limit));
     assert!(!is_for(&eight, &five, policy.z_limit));
-    let changes: [fn(&mut FeatureProfile); 6] = [
+    let changes: [fn(&mut crate::profile::FeatureProfile); 6] = [
         |feature| feature.min -= 1.0,
         |feature| feature.max += 1.0,
         |feature| feature.mean += 1.0,
