@@ -17,6 +17,27 @@ pub struct Line {
     pub text: String,
 }
 
+impl Line {
+    /// What it says, for a terminal: whatever would move its cursor, change its colours, look like the end of the
+    /// line or turn its direction round is written out, as Rust escapes it. A board's texts may be of others' making.
+    #[must_use]
+    pub fn visible(&self) -> String {
+        let mut shown = String::with_capacity(self.text.len());
+        for letter in self.text.chars() {
+            match letter.is_control() || is_invisible(letter) {
+                true => shown.extend(letter.escape_default()),
+                false => shown.push(letter),
+            }
+        }
+        shown
+    }
+}
+
+/// Whether a letter has no shape, but changes how those around it stand.
+fn is_invisible(letter: char) -> bool {
+    matches!(letter, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
+}
+
 /// What comes out of a stream.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {

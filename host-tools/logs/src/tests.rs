@@ -221,3 +221,21 @@ fn a_cut_image_is_no_image_and_no_panic() {
         let _ = Image::parse(&whole[..len]);
     }
 }
+
+#[test]
+fn what_would_steer_a_terminal_is_written_out() {
+    let sent = "\x1b[2Ja\r\u{9b}31m\u{202e}b\n    0.001 info  boot 1 \u{e9}\u{1f600}\\";
+    let mut said = (sent.len() as u32).to_le_bytes().to_vec();
+    said.extend(sent.as_bytes());
+    said.extend([1, 0xFE]);
+    let image = image();
+    let items = Reader::new(&image).feed(&frame(8, 27_123, &said));
+    let [Item::Line(line)] = &items[..] else {
+        panic!("{items:?}");
+    };
+    assert!(line.text.starts_with(sent), "{line:?}");
+    assert_eq!(
+        line.visible(),
+        "\\u{1b}[2Ja\\r\\u{9b}31m\\u{202e}b\\n    0.001 info  boot 1 \u{e9}\u{1f600}\\ and true -2"
+    );
+}

@@ -159,8 +159,8 @@ fn new(args: &NewArgs, context: &Context) -> Result<Exit> {
         )?;
         writeln!(
             w,
-            "build and start it: edgeward flash --board ./{} NAME",
-            folder.display()
+            "build and start it: edgeward flash --board {} NAME",
+            Path::new(".").join(&folder).display()
         )
     })?;
     Ok(Exit::Ok)

@@ -1,5 +1,6 @@
 //! `edgeward flash`: a microcontroller board with its firmware, its name and whom it trusts.
 
+mod build;
 mod probe;
 mod qemu;
 
@@ -9,6 +10,7 @@ use crate::boards::{self, Board};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use anyhow::{Context as _, Result};
+pub use build::build;
 use edgeward::telemetry::{Id, Text};
 use edgeward_firmware::provisioning::{AUTHORITIES, PROVISIONING_BYTES, Provisioning, Secure};
 use edgeward_host::collector::now_ms;
@@ -17,8 +19,7 @@ use heapless::Vec as Bounded;
 pub use qemu::check as check_qemu;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
 const HELP: &str = "\
 Examples:
@@ -246,79 +247,4 @@ fn provision(args: &Args, broker: &Broker, context: &Context) -> Result<Vec<u8>>
     let encoded = provisioning.encode(&mut bytes);
     encoded.map_err(|error| usage(error.to_string()))?;
     Ok(bytes)
-}
-
-/// Has the repository's automation build the firmware.
-///
-/// # Errors
-/// Where there is no checkout, no cargo or no compiler for the board: what to do about it.
-pub fn build(board: &Board, lean: bool, context: &Context) -> Result<PathBuf> {
-    if let Some(folder) = &board.folder {
-        if lean {
-            let what = "--lean builds a board of the repository, and this is your own";
-            return Err(Failure::new(Exit::Usage, what)
-                .next("build it as `cargo xtask board-image` does, and give --image")
-                .into());
-        }
-        return build_own(board, folder, context);
-    }
-    let here = std::env::current_dir()?;
-    let root = boards::checkout(&here, &board.name).ok_or_else(|| {
-        let what = format!(
-            "there is no boards/{} here to build the firmware from",
-            board.name
-        );
-        Failure::new(Exit::Error, what)
-            .next("run this in a checkout of the repository, or give --image")
-    })?;
-    context
-        .out
-        .say(format!("building the firmware of {}", board.name));
-    let output = Command::new("cargo")
-        .current_dir(root)
-        .args(["xtask", "board-image", &board.name])
-        .args(lean.then_some("--lean"))
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| no_cargo(&error))?;
-    let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if !output.status.success() || path.is_empty() {
-        let what = format!("`cargo xtask board-image {}` failed", board.name);
-        let next = format!(
-            "it says why above; where it lacks the target, `rustup target add {}`",
-            board.target
-        );
-        return Err(Failure::new(Exit::Error, what).next(next).into());
-    }
-    Ok(PathBuf::from(path))
-}
-
-fn no_cargo(error: &io::Error) -> anyhow::Error {
-    let what = format!("cargo, which builds the firmware, does not start: {error}");
-    Failure::new(Exit::Error, what)
-        .next("install Rust: https://rustup.rs, or on Debian `apt-get install cargo-web`")
-        .into()
-}
-
-/// Builds a crate of the user's own.
-fn build_own(board: &Board, folder: &Path, context: &Context) -> Result<PathBuf> {
-    let say = format!("building the firmware in {}", folder.display());
-    context.out.say(say);
-    let output = Command::new("cargo")
-        .current_dir(folder)
-        .args(["build", "--release", "--target", &board.target])
-        .arg("--message-format=json-render-diagnostics")
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| no_cargo(&error))?;
-    if !output.status.success() {
-        let what = format!("the firmware in {} does not build", folder.display());
-        return Err(Failure::new(Exit::Error, what).into());
-    }
-    let messages = String::from_utf8_lossy(&output.stdout);
-    let built = messages.lines().rev().find_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        message["executable"].as_str().map(PathBuf::from)
-    });
-    built.with_context(|| format!("{} builds no program", folder.display()))
 }

@@ -239,5 +239,6 @@ fn write_line(line: &Line, w: &mut dyn Write) -> io::Result<()> {
         Some(Level::Warn) if bright => ("\x1b[33m", "\x1b[0m"),
         _ => ("", ""),
     };
-    writeln!(w, "{time:>10} {on}{level:<5}{off} {}", line.text)
+    let text = line.visible();
+    writeln!(w, "{time:>10} {on}{level:<5}{off} {text}")
 }

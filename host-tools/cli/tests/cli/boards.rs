@@ -151,4 +151,6 @@ fn what_does_not_work_with_a_board_of_silicon_is_said() {
     std::fs::remove_file(place.path("bin/probe-rs")).expect("removed");
     let absent = flash(&place, &broker, 1);
     assert!(text(&absent.stderr).contains("cargo install probe-rs-tools"));
+    // What only says what it would do needs none.
+    flash(&place, &[&broker[..], &["--dry-run"]].concat(), 0);
 }

@@ -150,23 +150,8 @@ pub fn said(site: &Site) -> String {
     words(&image, &log)
 }
 
-/// Has a command that builds firmware do so from what is here already, by the toolchain that `cargo xtask`
-/// would take.
+/// Has a command that builds firmware do so from what is here already.
 fn building(command: &mut Command) -> &mut Command {
-    const PROCESSOR: &str = "thumbv7em-none-eabihf";
-    let rustup = Command::new("rustc")
-        .args(["--print", "target-libdir", "--target", PROCESSOR])
-        .output()
-        .expect("a compiler");
-    let library = String::from_utf8_lossy(&rustup.stdout).trim().to_owned();
-    if !std::path::Path::new(&library).is_dir() {
-        command
-            .env_remove("RUSTUP_TOOLCHAIN")
-            .env("PATH", "/usr/bin:/bin")
-            .env("RUSTC_BOOTSTRAP", "1")
-            .env("CARGO_UNSTABLE_BUILD_STD", "core,alloc")
-            .env("CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER", "ld.lld-19");
-    }
     // What it leans on is compiled there.
     let image = std::env::var("EDGEWARD_MCU_IMAGE").expect("a test asks for it first");
     let target = std::path::Path::new(&image).ancestors().nth(3);

@@ -32,7 +32,9 @@ pub fn run(
     let origin = board.storage.origin;
     let origin =
         origin.with_context(|| format!("board.toml of {}: no origin in [storage]", board.name))?;
-    find_program()?;
+    if !changes.are_only_said() {
+        find_program()?;
+    }
     let image = super::image(args, board, &changes, context)?;
     let chip = ["--chip", probe.chip.as_str()];
     if args.erase {
