@@ -15,7 +15,7 @@ use edgeward::profile::{
 use edgeward::recorder::{Recorder, Snapshot, Stamp};
 use edgeward::telemetry::codec::encode_frame;
 use edgeward::telemetry::pull::{Command, Order, Pull, encode_command};
-use edgeward::telemetry::{Alarm, Body, Event, Frame};
+use edgeward::telemetry::{Alarm, Body, Event, FeatureSummary, Frame, Summary};
 use edgeward::trust::Signer;
 use edgeward::trust::cose::{self, ContentType};
 use edgeward::trust::ring::RingSigner;
@@ -132,7 +132,7 @@ fn the_signature_example_is_what_we_sign() {
 }
 
 #[test]
-fn the_frame_example_is_what_a_board_writes() {
+fn the_examples_of_frames_are_what_a_board_writes() {
     let event = Event::Alarm {
         release: [2; 8],
         alarm: Alarm::Violation {
@@ -142,19 +142,40 @@ fn the_frame_example_is_what_a_board_writes() {
             sample: 99,
         },
     };
-    let frame: Frame<4, 3> = Frame {
+    check_frame("frame-event", 9, Body::Event(event));
+    let mut summary = Summary::empty();
+    summary.release = [2; 8];
+    summary.windows = 1;
+    (summary.from_ms, summary.to_ms) = (1_699_999_970_000, 1_700_000_000_000);
+    (summary.samples, summary.inferences) = (100, 1);
+    summary.latency.record(128_000);
+    let mut feature = FeatureSummary::empty();
+    (feature.bins[7], feature.n) = (100, 100);
+    (feature.mean, feature.m2, feature.min, feature.max) = (0.5, 2.0, 0.25, 0.75);
+    summary.features.push(feature).expect("room");
+    summary.output.n = 1;
+    summary.output.classes = [0, 1, 0].into_iter().collect();
+    (summary.output.score_mean, summary.output.expected_right) = (0.75, 0.75);
+    summary.output.entropy_sum = 0.5;
+    summary.core_khz = 25_000;
+    assert_eq!(summary.latency_p99_cycles(), Some(3_200_000));
+    check_frame("frame-summary", 8, Body::Summary(summary));
+}
+
+fn check_frame(name: &str, sequence: u64, body: Body<4, 3>) {
+    let frame = Frame {
         device: "board-1".try_into().expect("short"),
         epoch: 0x5eed,
         acknowledged: 6,
         boot: 3,
-        first_sequence: 9,
-        sequence: 9,
+        first_sequence: sequence,
+        sequence,
         time_ms: 1_700_000_000_000,
-        body: Body::Event(event),
+        body,
     };
-    let mut bytes = [0; 64];
+    let mut bytes = [0; 256];
     let bytes = encode_frame(&frame, &mut bytes).expect("it fits");
-    check(WIRE, "frame-event", bytes);
+    check(WIRE, name, bytes);
 }
 
 #[test]

@@ -55,6 +55,7 @@ pub fn bodies() -> [Body<8, 4>; 3] {
         );
     }
     summary.output.classes = [1, 200, 3].into_iter().collect();
+    summary.core_khz = 100;
     let event = Event::Alarm {
         release: [2; 8],
         alarm: Alarm::Violation {
@@ -108,9 +109,13 @@ fn in_each_mode(content: ContentType, payload: &[u8]) -> [Vec<u8>; 3] {
     ]
 }
 
-/// Frames.
+/// Frames, of this version and of the one before, whose summaries lack the last field: a byte, as it is here.
 pub fn frames() -> Vec<Vec<u8>> {
-    let payloads = payloads();
+    let mut payloads = payloads();
+    let mut before = payloads.clone();
+    before.iter_mut().for_each(|payload| payload[0] = 0x82);
+    before[1].pop();
+    payloads.extend(before);
     let seeds = payloads
         .iter()
         .flat_map(|p| in_each_mode(ContentType::Frame, p));

@@ -240,7 +240,8 @@ where
     /// The window's report, and a new window. `now_ms` is its end.
     ///
     /// Due when a step says [`Step::window_closed`]; before that (on the way down, say) it reports a
-    /// shorter window. [`Summary::dropped_events`] counts alarms that found the queue full.
+    /// shorter window. [`Summary::dropped_events`] counts alarms that found the queue full;
+    /// [`Summary::core_khz`] is 0, for whoever knows the core's clock to say.
     pub fn take_summary(&mut self, now_ms: u64) -> Summary<F, C> {
         let features = self.profile.features.iter().enumerate();
         let summary = Summary {
@@ -264,6 +265,7 @@ where
                 })
                 .collect(),
             output: self.guard.summary(&self.profile.output),
+            core_khz: 0,
         };
         self.start_window();
         summary

@@ -4,21 +4,26 @@
 //! only serves to say who seems to have sent a refused frame.
 
 use super::outbox::{Record, RecordKind, max_body_bytes};
-use super::{Ack, Body, Frame, ID_BYTES, Id};
+use super::{Ack, Body, Frame, ID_BYTES, Id, before};
 use crate::place::{self, Fill, Put};
 use crate::topic::is_name;
 use crate::trust::cose::{self, ContentType, CoseError};
 use crate::trust::{PublicKey, Signer, Verifier};
+use core::ops::RangeInclusive;
 use serde::Deserialize;
 
 /// Bytes of the longest frame that any receiver takes, signature included: enough for 128 features
 /// and 32 outputs at worst.
 pub const MAX_FRAME_BYTES: usize = 20 * 1024;
-/// Version of the payload of frames, acknowledgements, commands and parts of flight records.
+/// Version of the payload of acknowledgements, commands and parts of flight records.
 pub const VERSION: u8 = 2;
+/// Version of the payload of frames. Those of version 2 are read, too, so that a host can be updated before its
+/// boards.
+pub const FRAME_VERSION: u8 = 3;
 /// First byte of a payload: the version with the top bit set. Payloads of version 1 had none; they
 /// began with the length of a name, which is less.
-pub(super) const VERSION_BYTE: u8 = 0x80 | VERSION;
+pub(super) const VERSION_BYTE: u8 = version_byte(VERSION);
+const FRAME_VERSION_BYTE: u8 = version_byte(FRAME_VERSION);
 /// Bytes of the longest payload of an acknowledgement: version, device, epoch and number.
 pub const MAX_ACK_PAYLOAD_BYTES: usize = 1 + 1 + ID_BYTES + 5 + 10;
 /// Bytes of the longest acknowledgement, signature included.
@@ -26,6 +31,10 @@ pub const MAX_ACK_BYTES: usize = ContentType::Ack.embedded_bytes(MAX_ACK_PAYLOAD
 /// Bytes that a payload's fields before the body take at most: version, device, epoch, the
 /// acknowledged number, boot, two sequence numbers and the time.
 const HEAD_BYTES: usize = 1 + 1 + ID_BYTES + 5 + 10 + 5 + 10 + 10 + 10;
+
+const fn version_byte(version: u8) -> u8 {
+    0x80 | version
+}
 
 /// Bytes that the payload of a frame may take at worst.
 #[must_use]
@@ -96,10 +105,12 @@ pub enum DecodeError {
     },
     /// The envelope or its signature.
     Cose(CoseError),
-    /// Written in another version of the format than [`VERSION`].
+    /// Written in another version of the format.
     Version {
         /// The version that it says.
         found: u8,
+        /// The newest that is read.
+        reads: u8,
     },
     /// A field of the payload that is cut off, of another version, or too long.
     Malformed {
@@ -129,9 +140,9 @@ impl core::fmt::Display for DecodeError {
                 kind,
                 ..
             }) => write!(f, "envelope: {field:?} at offset {offset}: {kind:?}"),
-            Self::Version { found } => write!(
+            Self::Version { found, reads } => write!(
                 f,
-                "written in version {found} of the format, this program reads version {VERSION}: \
+                "written in version {found} of the format, this program reads version {reads}: \
                  update the older of the two"
             ),
             Self::Malformed { field, offset } => {
@@ -176,7 +187,7 @@ pub fn sign_record<S: Signer + ?Sized>(
 ) -> Result<usize, NoSpace> {
     // A payload's fields before the body.
     let head: [&dyn Put; 8] = [
-        &VERSION_BYTE,
+        &FRAME_VERSION_BYTE,
         device,
         &record.epoch,
         &record.acknowledged,
@@ -215,7 +226,7 @@ pub fn encode_frame<'a, const F: usize, const C: usize>(
     frame: &Frame<F, C>,
     space: &'a mut [u8],
 ) -> Result<&'a [u8], NoSpace> {
-    let payload = postcard::to_slice(&(VERSION_BYTE, frame), space).map_err(|_| NoSpace)?;
+    let payload = postcard::to_slice(&(FRAME_VERSION_BYTE, frame), space).map_err(|_| NoSpace)?;
     Ok(payload)
 }
 
@@ -242,7 +253,7 @@ pub fn claimed_device(bytes: &[u8]) -> Option<Id> {
     bound(bytes).ok()?;
     let payload = cose::parse(bytes).ok()?.payload?;
     let mut reader = Reader::new(payload);
-    reader.version().ok()?;
+    reader.frame_version().ok()?;
     reader.device().ok()
 }
 
@@ -293,7 +304,7 @@ pub fn decode_frame<const F: usize, const C: usize>(
     payload: &[u8],
 ) -> Result<Frame<F, C>, DecodeError> {
     let mut reader = Reader::new(payload);
-    reader.version()?;
+    let version = reader.frame_version()?;
     let device = reader.device()?;
     let epoch = reader.epoch()?;
     let acknowledged_at = reader.at();
@@ -304,7 +315,7 @@ pub fn decode_frame<const F: usize, const C: usize>(
     let sequence_at = reader.at();
     let sequence = reader.read(Field::Sequence, 0)?;
     let time_ms = reader.read(Field::Time, 0)?;
-    let body: Body<F, C> = reader.take(Field::Body)?;
+    let body = reader.body(version)?;
     reader.end()?;
     // Numbers count from 1, and only a summary can stand for more than one frame.
     let merged = first_sequence < sequence;
@@ -391,12 +402,46 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// The version of what is no frame.
     pub(super) fn version(&mut self) -> Result<(), DecodeError> {
-        match self.read(Field::Version, 0)? {
-            VERSION_BYTE => Ok(()),
-            byte @ 0x80.. => Err(DecodeError::Version { found: byte & 0x7F }),
-            0..0x80 => Err(DecodeError::Version { found: 1 }),
+        self.one_of(VERSION..=VERSION).map(|_| ())
+    }
+
+    fn frame_version(&mut self) -> Result<u8, DecodeError> {
+        self.one_of(before::VERSION..=FRAME_VERSION)
+    }
+
+    fn one_of(&mut self, versions: RangeInclusive<u8>) -> Result<u8, DecodeError> {
+        let byte = self.read(Field::Version, 0u8)?;
+        // The first had no such byte.
+        let found = byte.checked_sub(0x80).unwrap_or(1);
+        match versions.contains(&found) {
+            true => Ok(found),
+            false => Err(DecodeError::Version {
+                found,
+                reads: *versions.end(),
+            }),
         }
+    }
+
+    /// The body, of a frame of this version.
+    fn body<const F: usize, const C: usize>(
+        &mut self,
+        version: u8,
+    ) -> Result<Body<F, C>, DecodeError> {
+        if version == FRAME_VERSION {
+            return self.take(Field::Body);
+        }
+        let mut space = [0; MAX_FRAME_BYTES];
+        let mut whole = Reader::new(before::complete(self.rest, &mut space));
+        let body = whole.take(Field::Body);
+        let body = body.map_err(|_| DecodeError::Malformed {
+            field: Field::Body,
+            offset: self.at(),
+        })?;
+        let left = self.rest.len().saturating_sub(whole.rest.len());
+        self.rest = self.rest.get(left..).unwrap_or_default();
+        Ok(body)
     }
 
     fn epoch(&mut self) -> Result<u32, DecodeError> {

@@ -55,6 +55,7 @@ impl<const F: usize, const C: usize> Summary<F, C> {
             latency: Default::default(),
             features: Vec::new(),
             output: OutputSummary::empty(),
+            core_khz: 0,
         }
     }
 
@@ -99,6 +100,7 @@ impl<const F: usize, const C: usize> Summary<F, C> {
             latency,
             features,
             output,
+            core_khz,
         } = other;
         self.release = *release;
         self.windows = *windows;
@@ -116,6 +118,7 @@ impl<const F: usize, const C: usize> Summary<F, C> {
         self.features.clear();
         self.features.extend(features.iter().cloned());
         self.output.clone_from(output);
+        self.core_khz = *core_khz;
     }
 
     fn merge_windows(&mut self, other: &Self) -> Result<(), MergeError> {
@@ -143,7 +146,22 @@ impl<const F: usize, const C: usize> Summary<F, C> {
             mine.merge(theirs);
         }
         self.output.merge(&other.output);
+        if self.core_khz != other.core_khz {
+            self.core_khz = 0;
+        }
         Ok(())
+    }
+
+    /// The 99th percentile of the latency in cycles of the core that ran the inferences, rounded down;
+    /// `None` where its clock is not known or nothing was answered.
+    ///
+    /// It is [`LatencyHistogram::quantile_us`](super::latency::LatencyHistogram::quantile_us) times
+    /// [`core_khz`](Self::core_khz) / 1000. The histogram has four buckets a power of two, so that the
+    /// percentile may be 25 % too high: what microseconds round away of a latency in cycles is less.
+    #[must_use]
+    pub fn latency_p99_cycles(&self) -> Option<u64> {
+        let p99_us = self.latency.quantile_us(990)?;
+        (self.core_khz > 0).then(|| u64::from(p99_us) * u64::from(self.core_khz) / 1000)
     }
 }
 

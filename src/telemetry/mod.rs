@@ -2,6 +2,7 @@
 //!
 //! Byte by byte in `docs/WIRE.md`.
 
+mod before;
 pub mod codec;
 pub mod latency;
 pub mod merge;
@@ -272,6 +273,10 @@ pub struct Summary<const F: usize, const C: usize> {
     pub features: Vec<FeatureSummary, F>,
     /// The predictions.
     pub output: OutputSummary<C>,
+    /// The clock of the core that ran the inferences, in kHz, which makes processor cycles of the
+    /// latencies ([`latency_p99_cycles`](Self::latency_p99_cycles)); 0 where it is not known: on boards
+    /// whose clock changes, in what version 2 of the format carried, and after a merge of different ones.
+    pub core_khz: u32,
 }
 
 /// A statistic of a window against the profile.

@@ -32,7 +32,7 @@ place::records! {
     }
     Summary<const F, const C> {
         release, windows, from_ms, to_ms, samples, rejected, inferences, errors, fallbacks, violations,
-        alarms, dropped_events, latency, features, output,
+        alarms, dropped_events, latency, features, output, core_khz,
     }
 }
 

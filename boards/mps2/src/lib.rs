@@ -79,6 +79,7 @@ async fn infer(
 ) {
     let inference = inference();
     inference.equip(arena, tensors);
+    inference.clock(time::CORE_KHZ);
     inference.record(recorder);
     let sensor = Recording::open();
     inference::run(inference, sensor, watchdog::start()).await;

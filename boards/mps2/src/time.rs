@@ -15,6 +15,9 @@ pub const CLOCK_IRQ: i16 = 9;
 
 /// Ticks of the timers in a microsecond: 25 MHz.
 const TICKS: u64 = 25;
+/// The core's clock in kHz, which is the timers', too. QEMU counts no cycles: what took so long would have taken so
+/// many.
+pub const CORE_KHZ: u32 = TICKS as u32 * 1000;
 /// Longest alarm; a later one rings once in between.
 const LONGEST_US: u64 = 60_000_000;
 

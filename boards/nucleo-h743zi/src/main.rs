@@ -29,6 +29,7 @@ use embassy_stm32::i2c::{self, I2c, Master};
 use embassy_stm32::interrupt::{self, InterruptExt, Priority};
 use embassy_stm32::mode::Blocking;
 use embassy_stm32::peripherals::{IWDG1, RNG};
+use embassy_stm32::rcc;
 use embassy_stm32::rng::{self, Rng};
 use embassy_stm32::time::Hertz;
 use embassy_stm32::wdg::IndependentWatchdog;
@@ -116,11 +117,13 @@ fn inference() -> &'static mut Inference<CortexM> {
 async fn infer(
     arena: &'static mut RefCell<&'static mut [i8]>,
     tensors: &'static mut Tensors,
+    core_khz: u32,
     sensor: Imu,
     watchdog: Iwdg,
 ) {
     let inference = inference();
     inference.equip(arena, tensors);
+    inference.clock(core_khz);
     inference.record(RECORDER.take());
     inference::run(inference, sensor, watchdog).await;
 }
@@ -204,7 +207,10 @@ fn main() -> ! {
     let arena = SHARED_ARENA.init(RefCell::new(&mut ARENA.take().0));
     interrupt::UART4.set_priority(Priority::P12);
     let spawner = INFERENCE.start(interrupt::UART4);
-    if let Ok(task) = infer(arena, TENSORS.take(), sensor, watchdog) {
+    // The core runs at the system's clock.
+    let core = rcc::clocks(&p.RCC).sys.to_hertz();
+    let core_khz = core.map_or(0, |core| core.0 / 1000);
+    if let Ok(task) = infer(arena, TENSORS.take(), core_khz, sensor, watchdog) {
         spawner.spawn(task);
     }
     let devices = network::Devices {

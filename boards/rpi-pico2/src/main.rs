@@ -24,6 +24,7 @@ use edgeward_mcu::board::{Power as _, Watchdog};
 use edgeward_mcu::inference::{self, Inference, Tensors};
 use edgeward_mcu::{CrashRecord, Link, MAX_INPUT, Map, Memory, Parts, Space, StartError, Store};
 use embassy_executor::{Executor, InterruptExecutor, Spawner};
+use embassy_rp::clocks::clk_sys_freq;
 use embassy_rp::i2c::{self, Blocking, I2c};
 use embassy_rp::interrupt::{self, InterruptExt, Priority};
 use embassy_rp::peripherals::{DMA_CH0, DMA_CH1, FLASH, I2C0};
@@ -110,6 +111,8 @@ async fn infer(
 ) {
     let inference = inference();
     inference.equip(arena, tensors);
+    // The core runs at the system's clock.
+    inference.clock(clk_sys_freq() / 1000);
     inference.record(RECORDER.take());
     inference::run(inference, sensor, watchdog).await;
 }

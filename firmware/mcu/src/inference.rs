@@ -69,6 +69,8 @@ struct Teller {
     held: Held<F, C, HELD>,
     /// Reports that must not be lost and found their way full.
     late: Late<Report, LATE>,
+    /// The core's clock in kHz, which every window carries; 0 where it is not known.
+    core_khz: u32,
 }
 
 /// Runs the inference task: commands of the application and samples of the sensor, for ever. The
@@ -114,6 +116,7 @@ impl<K: Kernels + Default> Inference<K> {
                 tensors: [const { None }; 2],
                 held: Held::new(),
                 late: Late::new(),
+                core_khz: 0,
             },
             candidates: [None, None],
             recorder: None,
@@ -125,6 +128,12 @@ impl<K: Kernels + Default> Inference<K> {
     pub fn equip(&mut self, arena: &'static Arena, tensors: &'static mut Tensors) {
         self.arena = Some(arena);
         self.told.tensors = tensors.each_mut().map(|tensor| Some(&mut tensor[..]));
+    }
+
+    /// Has summaries carry the clock of the core that runs the task, in kHz, so that their latencies can be told in
+    /// cycles. The clock must be the same for as long as it runs.
+    pub fn clock(&mut self, core_khz: u32) {
+        self.told.core_khz = core_khz;
     }
 
     /// Keeps the last inputs, outputs and alarms in this memory.
@@ -293,7 +302,8 @@ impl<K> Stage<PlaceRuntime<K>, PlaceEngine<K>, Tensor, F, C> for Teller
 where
     K: Kernels + Default,
 {
-    fn summary(&mut self, summary: Summary<F, C>) {
+    fn summary(&mut self, mut summary: Summary<F, C>) {
+        summary.core_khz = self.core_khz;
         self.pass_on();
         if !self.held.keep(summary) {
             // The flash fails since several releases: nothing helps there.

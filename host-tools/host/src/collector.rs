@@ -10,7 +10,7 @@ use crate::mqtt::{Event, Failure, Message, Mqtt, Options};
 use crate::store::{Begun, Device, Kind, LeftOut, Store, StoreError, StoredFrame, Why};
 use crate::{MAX_FEATURES, MAX_OUTPUTS};
 use edgeward::telemetry::codec::{DecodeError, MAX_ACK_PAYLOAD_BYTES, encode_ack, verify_frame};
-use edgeward::telemetry::{Ack, Body, Frame, Id};
+use edgeward::telemetry::{Ack, Body, Frame, Id, Summary};
 use edgeward::topic::{self, Channel, Parsed};
 use edgeward::trust::Role;
 use edgeward::trust::cose::{self, ContentType};
@@ -433,8 +433,11 @@ fn begun(all: &[Begun]) {
 }
 
 /// The report as JSON: what the store can be asked for without this program.
+///
+/// A clock that is not known is left out, so that a summary of version 2 is the same report when its board sends it
+/// again as one of version 3.
 fn json_body(frame: &Frame<MAX_FEATURES, MAX_OUTPUTS>) -> Result<serde_json::Value, Refused> {
-    let value = match &frame.body {
+    let mut value = match &frame.body {
         Body::Birth(birth) => serde_json::to_value(birth),
         Body::Summary(summary) => serde_json::to_value(summary),
         Body::Event(event) => serde_json::to_value(event),
@@ -445,5 +448,10 @@ fn json_body(frame: &Frame<MAX_FEATURES, MAX_OUTPUTS>) -> Result<serde_json::Val
             ));
         }
     };
+    if let (Body::Summary(Summary { core_khz: 0, .. }), Ok(value)) = (&frame.body, &mut value)
+        && let Some(fields) = value.as_object_mut()
+    {
+        fields.remove("core_khz");
+    }
     value.map_err(|error| Refused("malformed", error.to_string()))
 }

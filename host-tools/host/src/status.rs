@@ -1,5 +1,7 @@
 //! What a board runs and how it fares, put together from its newest reports.
 
+mod latency;
+
 use crate::catalog::{Catalog, Explained};
 use crate::controller::in_cohort;
 use crate::keys::hex;
@@ -146,6 +148,10 @@ pub struct WindowStatus {
     pub latency_p50_us: Option<u32>,
     /// 99th percentile of it.
     pub latency_p99_us: Option<u32>,
+    /// The same in cycles of the core that ran the inferences; none where its clock is not known.
+    pub latency_p99_cycles: Option<u64>,
+    /// The clock of that core, in kHz.
+    pub core_khz: Option<u32>,
     /// Accuracy estimated from calibrated confidence.
     pub estimated_accuracy: Option<f64>,
     /// Predictions per class, by name where the names are known.
@@ -426,6 +432,8 @@ pub fn window(received_ms: u64, summary: &Summary, catalog: &Catalog) -> WindowS
         alarms: summary.alarms,
         latency_p50_us: summary.latency.quantile_us(500),
         latency_p99_us: summary.latency.quantile_us(990),
+        latency_p99_cycles: summary.latency_p99_cycles(),
+        core_khz: (summary.core_khz > 0).then_some(summary.core_khz),
         estimated_accuracy: estimated_accuracy(summary),
         classes: summary
             .output

@@ -7,7 +7,7 @@ use crate::collector::now_ms;
 use crate::controller::{boards, in_cohort};
 use crate::keys::unhex;
 use crate::names::{ALARM_NAMES, severity_name, severity_of_name};
-use crate::status::{self, BoardStatus, alarm_of};
+use crate::status::{self, BoardStatus, WindowStatus, alarm_of};
 use crate::store::{AlarmTotal, Device, FrameQuery, Kind, Store, StoreError, StoredFrame, Unknown};
 use edgeward::policy::Policy;
 use edgeward::telemetry::{Birth, SlotState};
@@ -316,6 +316,7 @@ fn board_row(board: &BoardOverview, now_ms: u64) -> String {
             .as_ref()
             .map_or_else(dash, |s| s[key].to_string())
     };
+    let newest = board.status.windows.first();
     row(&[
         board.device.name.clone(),
         if board.device.online {
@@ -329,7 +330,9 @@ fn board_row(board: &BoardOverview, now_ms: u64) -> String {
         of("inferences"),
         of("errors"),
         of("alarms"),
-        board.latency_p99_us.map_or_else(dash, |us| us.to_string()),
+        newest
+            .and_then(WindowStatus::p99_words)
+            .unwrap_or_else(dash),
         board
             .estimated_accuracy
             .map_or_else(dash, |share| format!("{:.1} %", share * 100.0)),
@@ -384,7 +387,7 @@ fn page(view: &Overview, catalog: &Catalog) -> String {
          th,td{{text-align:left;padding:.2rem .8rem;border-bottom:1px solid #d8dee4;vertical-align:top}}\
          td:last-child{{overflow-wrap:anywhere}}h1{{font-size:1.3rem}}h2{{font-size:1rem}}</style>\n\
          <h1>Fleet {fleet}</h1>\n<table><tr><th>board<th>state<th>heard<th>slots<th>inferences\
-         <th>errors<th>alarms<th>p99 us<th>est. accuracy</tr>\n{body}</table>\n\
+         <th>errors<th>alarms<th>p99<th>est. accuracy</tr>\n{body}</table>\n\
          {unknown}<h2>Rollout</h2><p>{rollout}</p>\n<h2>Events</h2>\n\
          <table><tr><th>board<th>frame<th>event</tr>\n{events}</table></html>\n",
         fleet = escape(&view.fleet),

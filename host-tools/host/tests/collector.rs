@@ -3,12 +3,12 @@
 use edgeward::bundle::BoardClass;
 use edgeward::slots::ram::RamFlash;
 use edgeward::telemetry::codec::{
-    decode_ack, max_frame_bytes, max_payload_bytes, sign_frame, sign_record,
+    decode_ack, encode_frame, max_frame_bytes, max_payload_bytes, sign_frame, sign_record,
 };
 use edgeward::telemetry::outbox::{Outbox, RecordKind, Region, max_record_bytes};
 use edgeward::telemetry::{Body, Event as BoardEvent, Frame, Id, Refused, Summary};
 use edgeward::topic::{self, Channel};
-use edgeward::trust::cose::ContentType;
+use edgeward::trust::cose::{self, ContentType};
 use edgeward::trust::ring::{RingSigner, RingVerifier};
 use edgeward::trust::root::Root;
 use edgeward::trust::{Role, Signer};
@@ -16,6 +16,7 @@ use edgeward_host::broker::{Broker, Options as BrokerOptions};
 use edgeward_host::collector::{Collector, now_ms};
 use edgeward_host::keys::{KeyStore, Quorum};
 use edgeward_host::mqtt::{Event, Mqtt, Options};
+use edgeward_host::status::summary_of;
 use edgeward_host::store::sqlite::Sqlite;
 use edgeward_host::store::{Device, FrameQuery, Kind, Store};
 use std::num::NonZeroU32;
@@ -524,6 +525,43 @@ fn a_board_that_lost_its_outbox_goes_on_and_the_old_one_is_closed() {
     assert_eq!(world.frames("a").len(), 9);
     assert_eq!(world.store.epochs("a").expect("read").len(), 2);
     assert!(board.foreign > 0, "the old acknowledgement came");
+}
+
+#[test]
+fn a_report_of_version_2_is_the_same_when_its_updated_board_sends_it_again() {
+    let world = world();
+    let broker = broker(0);
+    let port = broker.listening().v4.port();
+    let mut board = Board::new("a", 1, &world.root, port);
+    enroll(world.store.as_ref(), "a", &board.key);
+    let _collector = world.collector(port);
+    board.work(1);
+    // Sent before the update, whose acknowledgement the board never got.
+    let record = board.outbox.peek_after(0).expect("reads").expect("waits");
+    let frame: Frame<2, 2> = record.frame(&board.name).expect("readable");
+    let (mut payload, mut old) = ([0; max_payload_bytes(2, 2)], [0; max_frame_bytes(2, 2)]);
+    let payload = encode_frame(&frame, &mut payload).expect("fits");
+    let payload = [&[0x82], &payload[1..payload.len() - 1]].concat();
+    let len = cose::sign_embedded(&board.key, ContentType::Frame, &payload, &mut old);
+    let old = &old[..len.expect("fits")];
+    let courier = Mqtt::connect(&options("before", port));
+    let summary = topic::device(FLEET, "a", Channel::Summary);
+    until("the report of version 2", || {
+        courier.publish(&summary, old, false);
+        world.through("a") == 1
+    });
+    board.work(2);
+    until("the acknowledgement of both", || {
+        board.step();
+        board.outbox.is_empty()
+    });
+    let frames = world.frames("a");
+    assert_eq!((frames.len(), &frames[0].raw[..]), (2, old));
+    assert_eq!(world.store.refusal_counts().expect("read"), []);
+    for frame in frames {
+        assert_eq!(frame.body.get("core_khz"), None, "not known");
+        assert_eq!(summary_of(&frame.raw).expect("readable").core_khz, 0);
+    }
 }
 
 #[test]

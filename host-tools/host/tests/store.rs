@@ -2,11 +2,16 @@
 //! more call.
 
 use edgeward::bundle::BoardClass;
+use edgeward::telemetry::Frame;
+use edgeward::telemetry::codec::verify_frame;
 use edgeward::trust::PublicKey;
+use edgeward::trust::ring::RingVerifier;
+use edgeward_host::catalog::Catalog;
+use edgeward_host::status::{summary_of, window};
 use edgeward_host::store::sqlite::Sqlite;
 use edgeward_host::store::{
     AlarmTotal, Device, FrameQuery, Kind, MAX_EPOCHS, Refusal, Seen, Store, StoreError,
-    StoredFrame, Unknown, Why,
+    StoredFrame, Unknown, Why, look,
 };
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -425,6 +430,44 @@ fn what_was_stored_is_there_after_opening_again() {
         store.frames(&FrameQuery::default()).expect("read")[0].raw,
         [1; 3]
     );
+}
+
+#[test]
+fn a_store_of_frames_of_version_2_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.db");
+    rusqlite::Connection::open(&path)
+        .and_then(|old| old.execute_batch(include_str!("store-2.sql")))
+        .expect("made");
+    let store = Sqlite::open(&path).expect("opened");
+    let device = store.device("board-1").expect("read").expect("there");
+    assert_eq!((device.epoch, device.through), (Some(1), 3));
+    let all = FrameQuery::default();
+    let frames = store.frames(&all).expect("read");
+    assert_eq!(frames.len(), 3);
+    for frame in &frames {
+        let read: Frame<4, 3> =
+            verify_frame(&frame.raw, &device.key, &RingVerifier).expect("signed and readable");
+        assert_eq!(read.sequence, frame.sequence);
+    }
+    // What is shown comes from the signed bytes; the clock is not known.
+    let summary = frames.iter().find(|it| it.kind == Kind::Summary);
+    let summary = summary.expect("there");
+    let read = summary_of(&summary.raw).expect("readable");
+    assert_eq!((read.samples, read.latency_p99_cycles()), (300, None));
+    let shown = window(0, &read, &Catalog::at(folder.path()));
+    assert_eq!((shown.latency_p99_us, shown.core_khz), (Some(70), None));
+    // The same reports again are known, and what follows is stored beside them.
+    let counts = store.ingest(&frames).expect("known");
+    assert_eq!((counts.new, counts.known), (0, 3));
+    let mut next = summary.clone();
+    (next.first_sequence, next.sequence) = (4, 4);
+    next.body["core_khz"] = 25_000.into();
+    let counts = store.ingest(&[next]).expect("stored");
+    assert_eq!(counts.new, 1);
+    assert_eq!(store.frames(&all).expect("read").len(), 4);
+    let found = look(&path, |store| store.devices()).expect("read only");
+    assert_eq!(found.expect("a store")[0].through, 4);
 }
 
 #[test]

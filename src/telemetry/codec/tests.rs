@@ -58,6 +58,7 @@ fn one_of_each() -> [F4; 3] {
         assert!(summary.features.push(feature).is_ok());
     }
     summary.output.classes = Vec::from_array([1, 200, 3]);
+    summary.core_khz = 400_000;
     let event = Event::Alarm {
         release: [2; 8],
         alarm: Alarm::Violation {
@@ -232,21 +233,59 @@ fn another_version_is_an_error_that_says_so() {
     let mut space = [0; MAX_ACK_PAYLOAD_BYTES];
     let acknowledgement = encode_ack(&ack, &mut space).expect("fits").to_vec();
     assert_eq!(decode_ack(&acknowledgement), Ok(ack));
-    for (byte, found) in [(0x81, 1), (0x83, 3), (0xFF, 127)] {
+    let version = |found, reads| DecodeError::Version { found, reads };
+    for (byte, found) in [(0x81, 1), (0x84, 4), (0xFF, 127)] {
         let newer = |payload: &[u8]| [&[byte], &payload[1..]].concat();
-        let version = DecodeError::Version { found };
-        assert_eq!(decode_frame::<4, 3>(&newer(&payload)), Err(version));
-        assert_eq!(decode_ack(&newer(&acknowledgement)), Err(version));
+        let (frame, ack) = (newer(&payload), newer(&acknowledgement));
+        assert_eq!(decode_frame::<4, 3>(&frame), Err(version(found, 3)));
+        assert_eq!(decode_ack(&ack), Err(version(found, 2)));
     }
     // Version 1 began with the device's name.
-    let version = DecodeError::Version { found: 1 };
-    assert_eq!(decode_frame::<4, 3>(&payload[1..]), Err(version));
-    assert_eq!(decode_ack(&acknowledgement[1..]), Err(version));
-    let words = version.to_string();
+    assert_eq!(decode_frame::<4, 3>(&payload[1..]), Err(version(1, 3)));
+    assert_eq!(decode_ack(&acknowledgement[1..]), Err(version(1, 2)));
+    let words = version(1, 3).to_string();
     assert!(
-        words.contains("version 1") && words.contains("version 2"),
+        words.contains("version 1") && words.contains("version 3"),
         "{words}"
     );
+}
+
+/// A payload as version 2 wrote it.
+fn before(frame: &F4) -> std::vec::Vec<u8> {
+    let mut frame = frame.clone();
+    let mut clockless = 0;
+    if let Body::Summary(summary) = &mut frame.body {
+        summary.core_khz = 0;
+        clockless = 1;
+    }
+    let mut space = [0; 1024];
+    let payload = encode_frame(&frame, &mut space).expect("fits");
+    [&[0x82], &payload[1..payload.len() - clockless]].concat()
+}
+
+#[test]
+fn a_frame_of_version_2_is_read_and_its_clock_is_not_known() {
+    for frame in one_of_each() {
+        let payload = before(&frame);
+        let read = decode_frame::<4, 3>(&payload).expect("readable");
+        let mut expected = frame;
+        if let Body::Summary(summary) = &mut expected.body {
+            assert_eq!(summary.latency_p99_cycles(), Some(70 * 400));
+            summary.core_khz = 0;
+            assert_eq!(summary.latency_p99_cycles(), None);
+        }
+        assert_eq!(read, expected);
+        for len in 0..payload.len() {
+            let cut = decode_frame::<4, 3>(&payload[..len]);
+            assert!(matches!(cut, Err(DecodeError::Malformed { .. })), "{len}");
+        }
+        // No byte more is taken for the clock that it does not have.
+        for byte in 0..=255 {
+            let longer = decode_frame::<4, 3>(&[&payload[..], &[byte]].concat());
+            let malformed = matches!(longer, Err(DecodeError::Malformed { .. }));
+            assert!(malformed, "{byte:02x} more: {longer:?}");
+        }
+    }
 }
 
 #[test]
@@ -273,6 +312,7 @@ fn the_largest_frame_fits_its_bound() {
         &mut summary.output.z_outliers,
         &mut summary.output.below_p01,
         &mut summary.output.above_p99,
+        &mut summary.core_khz,
     ] {
         *count = u32::MAX;
     }
@@ -309,11 +349,16 @@ proptest! {
     /// A valid start leads the parser into the body.
     #[test]
     fn any_damaged_payload_is_read_without_a_panic(
-        which in 0usize..3, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
+        which in 0usize..3, of_before in any::<bool>(),
+        at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
     ) {
+        let frame = &one_of_each()[which];
         let mut payload = [0; 1024];
-        let len = encode_frame(&one_of_each()[which], &mut payload).expect("fits").len();
-        let payload = &mut payload[..len];
+        let mut payload = match of_before {
+            true => before(frame),
+            false => encode_frame(frame, &mut payload).expect("fits").to_vec(),
+        };
+        let payload = &mut payload[..];
         prop_assert!(decode_frame::<4, 3>(payload).is_ok(), "whole before it is damaged");
         payload[at.index(payload.len())] = byte;
         let _ = decode_frame::<4, 3>(payload);

@@ -38,6 +38,7 @@ prop_compose! {
         violations in prop::array::uniform17(0u32..9),
         latencies in prop::collection::vec(1u32..100_000, 0..30),
         score in (0f32..1.0, 0f32..5.0, 0f32..50.0, 0f32..50.0),
+        core_khz in prop::sample::select(vec![0, 25_000, 25_000, 400_000]),
     ) -> S {
         let mut latency = LatencyHistogram::default();
         latencies.iter().for_each(|&us| latency.record(us));
@@ -68,6 +69,7 @@ prop_compose! {
                 below_p01: counts[1] % 7,
                 above_p99: counts[2] % 7,
             },
+            core_khz,
         }
     }
 }
@@ -133,6 +135,47 @@ proptest! {
         prop_assert!(close(mean, whole.1, 1e3));
         prop_assert!(close(m2, whole.2, whole.2));
     }
+}
+
+#[test]
+fn a_merge_knows_the_clock_that_all_its_windows_had() {
+    let window = |core_khz| {
+        let mut window = Summary {
+            windows: 1,
+            core_khz,
+            ..S::empty()
+        };
+        window.latency.record(128_000);
+        window
+    };
+    let merge = |clocks: &[u32]| {
+        let mut whole = S::empty();
+        for &khz in clocks {
+            whole.merge(&window(khz)).expect("same shape");
+        }
+        (whole.core_khz, whole.latency_p99_cycles())
+    };
+    assert_eq!(merge(&[25_000, 25_000]), (25_000, Some(3_200_000)));
+    for unlike in [
+        [25_000, 400_000, 25_000],
+        [25_000, 25_000, 0],
+        [0, 25_000, 25_000],
+    ] {
+        assert_eq!(merge(&unlike), (0, None));
+    }
+    // The longest and the fastest do not overflow.
+    let mut most = window(u32::MAX);
+    most.latency.record(u32::MAX);
+    let cycles = u64::from(u32::MAX) * u64::from(u32::MAX) / 1000;
+    assert_eq!(most.latency_p99_cycles(), Some(cycles));
+    assert_eq!(
+        Summary {
+            core_khz: 1,
+            ..S::empty()
+        }
+        .latency_p99_cycles(),
+        None
+    );
 }
 
 #[test]

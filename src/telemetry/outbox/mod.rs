@@ -58,7 +58,7 @@ const MAX_WORD: usize = 64;
 #[must_use]
 pub const fn max_body_bytes(features: usize, outputs: usize) -> usize {
     // A summary is the largest body: its head, 136 bytes a feature and 5 a class.
-    521 + 136 * features + 5 * outputs
+    526 + 136 * features + 5 * outputs
 }
 
 /// Bytes of the outbox's buffer that are enough for any body and any flash, and the least size of a
@@ -589,14 +589,14 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         written.map(|()| padded as u32)
     }
 
-    /// Reads a record into the buffer; `None` when it is not what the index says.
+    /// Reads a record into the buffer, as one of this version; `None` when it is not what the index says.
     fn load(&mut self, entry: &Entry) -> Result<Option<RecordHeader>, OutboxError> {
         Ok(match self.read_record(entry.sector, entry.offset)? {
             Found::Intact(header)
                 if header.first_sequence == entry.first_sequence
                     && header.sequence == entry.sequence =>
             {
-                Some(header)
+                header.complete(&mut self.buffer)
             }
             _ => None,
         })

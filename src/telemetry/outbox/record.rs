@@ -5,7 +5,7 @@
 
 use super::OutboxError;
 use super::index::Entry;
-use crate::telemetry::BodyRef;
+use crate::telemetry::{BodyRef, before};
 use core::num::NonZeroU32;
 use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 
@@ -13,8 +13,10 @@ use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 static CRC: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC);
 /// First bytes of a sector in use.
 const MAGIC: [u8; 4] = *b"EWOB";
-/// Version of the layout of headers and records.
+/// Version of sector headers.
 pub(super) const FORMAT: u8 = 2;
+/// Version of records; those of the version [before] are read, too.
+const RECORD_FORMAT: u8 = 3;
 /// Bytes of a sector's header before its padding.
 pub(super) const SECTOR_HEADER: usize = 44;
 /// Bytes of a record's header.
@@ -158,7 +160,7 @@ impl RecordHeader {
             most,
         })?;
         record[0] = self.kind as u8;
-        record[1] = FORMAT;
+        record[1] = RECORD_FORMAT;
         record[2..4].fill(0);
         record[4..8].copy_from_slice(&self.len.to_le_bytes());
         record[8..16].copy_from_slice(&self.first_sequence.to_le_bytes());
@@ -181,13 +183,27 @@ impl RecordHeader {
             time_ms: u64_at(bytes, 24)?,
             boot: u32_at(bytes, 32)?,
         };
-        let plausible = bytes[1..4] == [FORMAT, 0, 0]
+        let plausible = matches!(bytes[1..4], [RECORD_FORMAT | before::VERSION, 0, 0])
             && header.first_sequence <= header.sequence
             // Frames count from 1; a host refuses number 0, and would be sent it for ever.
             && (header.kind == RecordKind::Acknowledged || header.first_sequence > 0)
             // The host counts no further, and no board gets there.
             && header.sequence < i64::MAX as u64;
         plausible.then_some(header)
+    }
+
+    /// Makes a record of the version before, which `buffer` begins with, one of this version; leaves another
+    /// as it is. Nothing when it then has no room, which no record has that this program may have written.
+    pub(super) fn complete(mut self, buffer: &mut [u8]) -> Option<Self> {
+        if buffer.get(1) == Some(&before::VERSION) {
+            let end = RECORD_HEADER + self.len as usize;
+            let missing = before::missing(buffer.get(RECORD_HEADER..end)?);
+            let place = buffer.get_mut(end..end + missing.len())?;
+            place.copy_from_slice(missing);
+            self.len += missing.len() as u32;
+            self.seal(buffer).ok()?;
+        }
+        Some(self)
     }
 
     /// Whether the checksum of the whole record holds.

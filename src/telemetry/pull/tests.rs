@@ -204,7 +204,10 @@ fn figures_that_contradict_each_other_are_named() {
     let end = DecodeError::Malformed { field, offset };
     assert_eq!(decode_part(&longer), Err(end));
     let older = [&[0x81], &sound[1..]].concat();
-    assert_eq!(decode_part(&older), Err(DecodeError::Version { found: 1 }));
+    assert_eq!(
+        decode_part(&older),
+        Err(DecodeError::Version { found: 1, reads: 2 })
+    );
 }
 
 #[test]
@@ -221,7 +224,7 @@ fn a_command_is_read_as_it_was_written_and_names_its_faults() {
     let longer = decode_command(&[&payload[..], &[0]].concat());
     assert!(matches!(longer, Err(DecodeError::Malformed { .. })));
     let version = decode_command(&[&[0x83], &payload[1..]].concat());
-    assert_eq!(version, Err(DecodeError::Version { found: 3 }));
+    assert_eq!(version, Err(DecodeError::Version { found: 3, reads: 2 }));
     let mut bad = command();
     bad.fleet = id("a/b");
     let payload = encode_command(&bad, &mut space).expect("it fits");

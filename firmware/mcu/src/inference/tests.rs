@@ -298,6 +298,27 @@ fn a_slot_that_is_left_is_tested_no_more() {
     assert_eq!(bench.answered(), 2);
 }
 
+#[test]
+fn windows_carry_the_clock_of_the_core() {
+    let mut bench = Bench::answering();
+    // Windows are closed when the release that answered is left.
+    bench.command(Command::Stop(Slot::A));
+    let unknown = bench.link.summaries.try_receive().unwrap();
+    assert_eq!((unknown.inferences, unknown.core_khz), (1, 0));
+    assert_eq!(unknown.latency_p99_cycles(), None);
+
+    let mut bench = Bench::answering();
+    bench.task.clock(400_000);
+    bench.command(Command::Stop(Slot::A));
+    let window = bench.link.summaries.try_receive().unwrap();
+    let p99_us = window.latency.quantile_us(990).unwrap();
+    let cycles = Some(u64::from(p99_us) * 400);
+    assert_eq!(
+        (window.core_khz, window.latency_p99_cycles()),
+        (400_000, cycles)
+    );
+}
+
 fn numbers(recorder: &FlightRecorder) -> Vec<u64> {
     let mut bytes = vec![0; recorder.len()];
     recorder.read(0, &mut bytes);

@@ -186,8 +186,8 @@ impl Lines {
                     window.inferences,
                     window.errors
                 );
-                if let Some(p99) = window.latency_p99_us {
-                    words.push_str(&format!(", p99 {p99} us"));
+                if let Some(p99) = window.p99_words() {
+                    words.push_str(&format!(", p99 {p99}"));
                 }
                 if let Some(accuracy) = window.estimated_accuracy {
                     words.push_str(&format!(", est. accuracy {:.1} %", accuracy * 100.0));

@@ -256,7 +256,10 @@ fn an_operator_reads_names_and_finds_boards_that_nobody_enrolled() {
         (&shown["alarms"][0]["feature"], &shown["alarms"][0]["count"]),
         (&"az".into(), &2.into())
     );
-    assert_eq!(shown["windows"][0]["latency_p99_us"], 250);
+    let window = &shown["windows"][0];
+    assert_eq!(window["latency_p99_us"], 250);
+    let clock = (&window["core_khz"], &window["latency_p99_cycles"]);
+    assert_eq!(clock, (&Value::Null, &Value::Null), "a Linux board");
     let listed = place.json(&["device", "list"], 0);
     assert_eq!(listed[0]["running"]["version"], "1.0.0");
     let metrics = get(http, "/metrics").1;
@@ -269,6 +272,25 @@ fn an_operator_reads_names_and_finds_boards_that_nobody_enrolled() {
     ] {
         assert!(metrics.contains(line), "no {line} in {metrics}");
     }
+
+    // A board that tells the clock of its core is shown in cycles, too.
+    let mut summary = Summary::empty();
+    (summary.release, summary.windows, summary.inferences) = (release, 1, 1);
+    summary.latency.record(128_000);
+    summary.core_khz = 25_000;
+    board.send(Channel::Summary, Body::Summary(summary));
+    board.acknowledged(&place.root());
+    let shown = place.json(&["device", "show", Board::NAME], 0);
+    let window = &shown["windows"][0];
+    let clock = (&window["core_khz"], &window["latency_p99_cycles"]);
+    assert_eq!(clock, (&25_000.into(), &3_200_000.into()));
+    let table = place.run(&["device", "show", Board::NAME], 0).stdout;
+    let table = String::from_utf8(table).expect("UTF-8");
+    assert!(table.contains("P99 CYCLES"), "{table}");
+    assert!(table.contains("128000  3.2 M"), "{table}");
+    let cycles = "edgeward_latency_p99_cycles{device=\"board-1\"} 3200000\n";
+    page_with(http, "/metrics", cycles);
+    page_with(http, "/", "3.2 M cycles (128 ms at 25 MHz)");
 
     // A board that nobody enrolled is refused, and can be found by the id of its key.
     assert_eq!(

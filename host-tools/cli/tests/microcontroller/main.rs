@@ -33,6 +33,7 @@ fn a_life(site: &Site, image: &str, name: &str) {
         inferences.is_some_and(|inferences| inferences > 0)
     });
     assert_eq!(shown["windows"][0]["samples"], 1000, "{shown}");
+    its_latency_is_told_in_cycles(&shown);
     assert!(
         shown["agent"]
             .as_str()
@@ -259,10 +260,20 @@ fn reports(site: &Site, board: &Board<'_>, name: &str) {
         agent.is_some_and(|agent| agent.starts_with(name)),
         "{shown}"
     );
-    site.until("windows", |shown| {
+    let shown = site.until("windows", |shown| {
         let inferences = shown["windows"][0]["inferences"].as_u64();
         inferences.is_some_and(|inferences| inferences > 0)
     });
+    its_latency_is_told_in_cycles(&shown);
+}
+
+/// Its summaries carry the clock of its core, 25 MHz, and the latency's 99th percentile is shown in its cycles.
+fn its_latency_is_told_in_cycles(shown: &Value) {
+    let window = &shown["windows"][0];
+    assert_eq!(window["core_khz"], 25_000, "{shown}");
+    let p99_us = window["latency_p99_us"].as_u64().expect("it answered");
+    assert!(p99_us > 0, "{shown}");
+    assert_eq!(window["latency_p99_cycles"], 25 * p99_us, "{shown}");
 }
 
 /// What a board refuses, what its sensor may do to it, and a release that its board dies of in the trial.

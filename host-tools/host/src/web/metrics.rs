@@ -93,6 +93,15 @@ const METRICS: &[Metric] = &[
         |board| board.latency_p99_us.map(f64::from),
     ),
     (
+        "latency_p99_cycles",
+        "gauge",
+        "99th percentile of the latency in cycles of the core, where its clock is known.",
+        |board| {
+            let window = board.status.windows.first()?;
+            window.latency_p99_cycles.map(|cycles| cycles as f64)
+        },
+    ),
+    (
         "estimated_accuracy",
         "gauge",
         "Accuracy estimated without labels (CBPE).",
