@@ -44,6 +44,7 @@ pub fn board_cargo(folder: &Path, processor: &str, std: Std) -> Result<Command> 
         // Debian's compiler has no linker of its own for the target.
         command.args(["--config", &linker(processor)]);
     }
+    let mut flags = short_paths(folder, toolchain)?;
     if std == Std::Lean {
         toolchain.have_sources()?;
         toolchain.have_silent_panics()?;
@@ -52,13 +53,32 @@ pub fn board_cargo(folder: &Path, processor: &str, std: Std) -> Result<Command> 
             command.arg(format!("-Zbuild-std={STD}"));
         }
         command.arg("-Zbuild-std-features=optimize_for_size");
-        let flags = SILENT.map(|flag| format!("\"{flag}\"")).join(", ");
-        let flags = format!("target.\"{processor}\".rustflags=[{flags}]");
-        command.args(["--config", &flags]);
+        flags.extend(SILENT.map(str::to_owned));
         // By which an address is found again: https://docs.rs/addr2line. Flash has nothing of it.
         command.args(["--config", "profile.release.debug=\"line-tables-only\""]);
     }
+    // They come on top of those in the folder's own configuration.
+    let flags = format!("target.\"{processor}\".rustflags={flags:?}");
+    command.args(["--config", &flags]);
     Ok(command)
+}
+
+/// What has an image tell files by their names in the checkout, in a package or in the standard library: the same
+/// sources make the same image wherever they lie, and what panics say takes less room.
+fn short_paths(folder: &Path, toolchain: Toolchain) -> Result<Vec<String>> {
+    let mut long = Vec::new();
+    // The checkout stands around the folder of the boards.
+    long.extend(folder.parent().map(Path::to_owned));
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
+    // A folder each registry; none before the first build, which names files by their whole paths then.
+    let registries = home.and_then(|home| std::fs::read_dir(home.join("registry/src")).ok());
+    for registry in registries.into_iter().flatten() {
+        long.push(registry?.path());
+    }
+    long.push(toolchain.sysroot()?.join("lib/rustlib/src/rust"));
+    let flag = |path: PathBuf| format!("--remap-path-prefix={}/=", path.display());
+    Ok(long.into_iter().map(flag).collect())
 }
 
 /// Why no lean image can be built here, where that is so.
@@ -125,13 +145,17 @@ impl Toolchain {
         command
     }
 
+    /// Where the compiler and its libraries are.
+    fn sysroot(self) -> Result<PathBuf> {
+        let output = self.rustc().args(["--print", "sysroot"]).output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().into())
+    }
+
     /// Sees to the sources of the standard library: Debian's are a package that [`Toolchain::find`] asked for.
     fn have_sources(self) -> Result<()> {
         let there = || -> Result<bool> {
-            let output = self.rustc().args(["--print", "sysroot"]).output()?;
-            let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
             let core = "lib/rustlib/src/rust/library/core/Cargo.toml";
-            Ok(Path::new(&sysroot).join(core).exists())
+            Ok(self.sysroot()?.join(core).exists())
         };
         if !there()? && self == Self::Rustup {
             let mut add = Command::new("rustup");
@@ -228,4 +252,24 @@ fn rustup_has_target(target: &str) -> bool {
 fn names(packages: &[(&str, &str)]) -> String {
     let names: Vec<&str> = packages.iter().map(|(package, _)| *package).collect();
     names.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_names_no_folder_of_the_machine() {
+        let toolchain = Toolchain::Rustup;
+        let flags = short_paths(Path::new("/home/me/edgeward/boards"), toolchain).unwrap();
+        let checkout = "--remap-path-prefix=/home/me/edgeward/=";
+        assert_eq!(flags.first().map(String::as_str), Some(checkout));
+        let sources = "lib/rustlib/src/rust/=";
+        assert!(flags.last().is_some_and(|last| last.ends_with(sources)));
+        // This was built of packages, so that there is a registry.
+        assert!(
+            flags.iter().any(|flag| flag.contains("/registry/src/")),
+            "{flags:?}"
+        );
+    }
 }

@@ -71,7 +71,19 @@ pub fn image(root: &Path, name: &str, build: Build) -> Result<PathBuf> {
     step(&title, &mut command)?;
     let image = target.join(processor).join("release").join(package);
     check_no_allocator(&image)?;
+    check_no_folder(&image, root)?;
     Ok(image)
+}
+
+/// Fails when an image names the folder of the checkout: in another one it would be another image.
+fn check_no_folder(image: &Path, root: &Path) -> Result<()> {
+    let bytes = std::fs::read(image).with_context(|| image.display().to_string())?;
+    let folder = format!("{}/", root.display());
+    let named = bytes
+        .windows(folder.len())
+        .any(|it| it == folder.as_bytes());
+    ensure!(!named, "{} names {folder}", image.display());
+    Ok(())
 }
 
 /// The tested board's firmware, built lean; none, and said so, where that can't be.
