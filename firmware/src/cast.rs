@@ -34,7 +34,7 @@ pub enum Told {
 /// What the caller does with what happens, and the time as it knows it.
 pub trait Stage<R, E, S, const F: usize, const C: usize> {
     /// A window of the release that answers ended.
-    fn summary(&mut self, summary: Summary<F, C>);
+    fn summary(&mut self, summary: &Summary<F, C>);
 
     /// A trial or a shadow is decided. It is said once, and must arrive.
     fn told(&mut self, told: Told);
@@ -195,7 +195,7 @@ where
                 if [self.live, self.standby].contains(&Some(slot)) {
                     return false;
                 }
-                self.prepare(slot, source, stage);
+                self.prepare(slot, source);
                 self.shadow = self.shadow_of(slot);
             }
             Mode::Confirmed if self.trial.is_some() && self.live == Some(other) => {
@@ -219,7 +219,7 @@ where
         stage: &mut impl Stage<R, E, S, F, C>,
     ) {
         self.flush(stage);
-        self.prepare(slot, source, stage);
+        self.prepare(slot, source);
         self.shadow.take_if(|shadow| shadow.slot == slot);
         self.standby.take_if(|standby| *standby == slot);
         let before = self.live.replace(slot).filter(|before| *before != slot);
@@ -250,18 +250,13 @@ where
     }
 
     /// Makes a release ready for a role: what it counted before is not part of any report.
-    fn prepare(
-        &mut self,
-        slot: Slot,
-        source: Option<&SourceInfo<'_>>,
-        stage: &impl Stage<R, E, S, F, C>,
-    ) {
+    fn prepare(&mut self, slot: Slot, source: Option<&SourceInfo<'_>>) {
         let Some(place) = &mut self.places[slot as usize] else {
             return;
         };
         let runtime: &mut Runtime<E, S, F, C> = place.runtime.borrow_mut();
         runtime.reset_window();
-        let _ = runtime.take_summary(stage.now_ms());
+        runtime.start_window();
         while runtime.pop_alarm().is_some() {}
         place.columns = [None; F];
         if let Some(source) = source {
@@ -301,7 +296,7 @@ where
         self.trial = None;
         let before = core::mem::replace(&mut self.live, self.standby.take());
         if let Some(live) = self.live {
-            self.prepare(live, source, stage);
+            self.prepare(live, source);
         }
         if let Some(before) = before {
             self.spend(before, stage);
@@ -393,11 +388,7 @@ where
             stage.alarm(runtime, alarm);
         }
         if step.window_closed {
-            let summary = runtime.take_summary(now_ms);
-            if let Some(trial) = &mut self.trial {
-                trial.monitor.on_window(runtime.profile(), &summary);
-            }
-            stage.summary(summary);
+            end_window(runtime, now_ms, self.trial.as_mut(), stage);
         }
         self.shadow_sample(given, &step, now_ms, stage);
         Some(step)
@@ -446,8 +437,28 @@ where
         let Some(place) = place else { return };
         let runtime: &mut Runtime<E, S, F, C> = place.runtime.borrow_mut();
         if runtime.samples() > 0 {
-            let summary = runtime.take_summary(stage.now_ms());
-            stage.summary(summary);
+            let now_ms = stage.now_ms();
+            end_window(runtime, now_ms, None, stage);
         }
     }
+}
+
+/// Tells what a window counted. Apart from what each sample runs through, which would take a report's room on
+/// the stack, too.
+#[inline(never)]
+fn end_window<R, E, S, const F: usize, const C: usize>(
+    runtime: &mut Runtime<E, S, F, C>,
+    now_ms: u64,
+    trial: Option<&mut Trial>,
+    stage: &mut impl Stage<R, E, S, F, C>,
+) where
+    E: Engine,
+    S: AsRef<[f32]> + AsMut<[f32]>,
+{
+    let mut summary = Summary::empty();
+    runtime.take_summary_into(&mut summary, now_ms);
+    if let Some(trial) = trial {
+        trial.monitor.on_window(runtime.profile(), &summary);
+    }
+    stage.summary(&summary);
 }

@@ -62,10 +62,10 @@ impl<const F: usize, const C: usize, const N: usize> Held<F, C, N> {
     /// Keeps a window; false when it is lost, because those of `N` other releases wait. That is for the
     /// caller to count.
     #[must_use]
-    pub fn keep(&mut self, summary: Summary<F, C>) -> bool {
+    pub fn keep(&mut self, summary: &Summary<F, C>) -> bool {
         let last = self.0.0.back_mut();
-        let merged = last.is_some_and(|last| last.merge(&summary).is_ok());
-        merged || self.0.tell(summary).is_ok()
+        let merged = last.is_some_and(|last| last.merge(summary).is_ok());
+        merged || self.0.tell(summary.clone()).is_ok()
     }
 
     /// Passes windows on, the oldest first, until `send` gives one back because its way is full.
@@ -115,7 +115,7 @@ mod tests {
     fn windows_of_two_releases_are_held_and_those_of_one_become_one() {
         let mut held = Held::<2, 2, 2>::new();
         for (release, samples) in [(2, 10), (2, 10), (2, 3), (1, 10), (1, 10)] {
-            assert!(held.keep(window(release, samples)));
+            assert!(held.keep(&window(release, samples)));
             // Nobody takes them.
             held.pass(Err);
         }
@@ -125,10 +125,10 @@ mod tests {
     #[test]
     fn a_window_of_one_release_too_many_is_told_to_be_lost_and_spoils_no_other() {
         let mut held = Held::<2, 2, 2>::new();
-        assert!(held.keep(window(1, 1)));
-        assert!(held.keep(window(2, 2)));
-        assert!(!held.keep(window(1, 4)));
-        assert!(held.keep(window(2, 8)));
+        assert!(held.keep(&window(1, 1)));
+        assert!(held.keep(&window(2, 2)));
+        assert!(!held.keep(&window(1, 4)));
+        assert!(held.keep(&window(2, 8)));
         assert_eq!(taken(&mut held), [(1, 1, 1), (2, 2, 10)]);
     }
 

@@ -120,6 +120,66 @@ where
         })
     }
 
+    /// A runtime of nothing, where one is to be: [`begin`](Self::begin) makes one of it without moving it, and so
+    /// without as much of the stack. Before that no sample may be given to it.
+    #[must_use]
+    pub fn blank(engine: E, tensor: S) -> Self {
+        Self {
+            engine,
+            release: ReleaseId::default(),
+            contract: Contract::default(),
+            drift: Windows::new(&[]),
+            profile: Profile::empty(),
+            policy: Policy::standard(),
+            guard: Guard::default(),
+            alarms: Alarms::default(),
+            tensor,
+            filled: 0,
+            values: Aligned([0.0; F]),
+            output: [0.0; C],
+            since_answer: 0,
+            flagged_for: 0,
+            source_action: Action::Count,
+            samples: 0,
+            rejected: 0,
+            from_ms: None,
+            closed: false,
+        }
+    }
+
+    /// Profile and policy, to write those of another release in place; [`begin`](Self::begin) comes next, and
+    /// no sample before it.
+    pub fn settings_mut(&mut self) -> (&mut Profile<F, C>, &mut Policy) {
+        (&mut self.profile, &mut self.policy)
+    }
+
+    /// Begins with another release: what was known of the one before is gone. Profile and policy are those that
+    /// were [written](Self::settings_mut), the memory is the same.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new); the engine of before is there still then.
+    #[inline(never)]
+    pub fn begin(&mut self, engine: E, release: ReleaseId) -> Result<(), ConfigError> {
+        config::validate_runtime(&self.profile, &engine, self.tensor.as_ref().len())?;
+        self.engine = engine;
+        self.release = release;
+        self.contract = Contract::new(&self.profile, &self.policy);
+        self.drift = Windows::new(&self.profile.features);
+        self.guard = Guard::default();
+        self.alarms = Alarms::default();
+        self.filled = 0;
+        self.values = Aligned([0.0; F]);
+        self.output = [0.0; C];
+        self.since_answer = 0;
+        self.flagged_for = 0;
+        self.source_action = Action::Count;
+        self.samples = 0;
+        self.rejected = 0;
+        self.from_ms = None;
+        self.closed = false;
+        Ok(())
+    }
+
     /// Takes in one sample, and runs an inference when one is due.
     ///
     /// `clock_us` is read twice when an inference runs, around all that makes an answer of the
@@ -243,32 +303,38 @@ where
     /// shorter window. [`Summary::dropped_events`] counts alarms that found the queue full;
     /// [`Summary::core_khz`] is 0, for whoever knows the core's clock to say.
     pub fn take_summary(&mut self, now_ms: u64) -> Summary<F, C> {
-        let features = self.profile.features.iter().enumerate();
-        let summary = Summary {
-            release: self.release,
-            windows: 1,
-            from_ms: self.from_ms.unwrap_or(now_ms),
-            to_ms: now_ms,
-            samples: self.samples,
-            rejected: self.rejected,
-            inferences: self.guard.inferences(),
-            errors: self.guard.errors(),
-            fallbacks: self.guard.fallbacks(),
-            violations: *self.contract.stream().counts(),
-            alarms: self.alarms.raised(),
-            dropped_events: self.alarms.dropped(),
-            latency: self.guard.latency().clone(),
-            features: features
-                .filter_map(|(index, feature)| {
-                    let window = self.drift.get(index)?;
-                    Some(window.summary(feature, &self.contract.feature(index)?))
-                })
-                .collect(),
-            output: self.guard.summary(&self.profile.output),
-            core_khz: 0,
-        };
-        self.start_window();
+        let mut summary = Summary::empty();
+        self.take_summary_into(&mut summary, now_ms);
         summary
+    }
+
+    /// As [`take_summary`](Self::take_summary), to where the report is to be.
+    pub fn take_summary_into(&mut self, summary: &mut Summary<F, C>, now_ms: u64) {
+        summary.release = self.release;
+        summary.windows = 1;
+        summary.from_ms = self.from_ms.unwrap_or(now_ms);
+        summary.to_ms = now_ms;
+        summary.samples = self.samples;
+        summary.rejected = self.rejected;
+        summary.inferences = self.guard.inferences();
+        summary.errors = self.guard.errors();
+        summary.fallbacks = self.guard.fallbacks();
+        summary.violations = *self.contract.stream().counts();
+        summary.alarms = self.alarms.raised();
+        summary.dropped_events = self.alarms.dropped();
+        summary.latency.clone_from(self.guard.latency());
+        summary.features.clear();
+        for (index, feature) in self.profile.features.iter().enumerate() {
+            if let (Some(window), Some(state)) =
+                (self.drift.get(index), self.contract.feature(index))
+            {
+                // As many as the profile has, for which there is the same room.
+                let _ = summary.features.push(window.summary(feature, &state));
+            }
+        }
+        summary.output = self.guard.summary(&self.profile.output);
+        summary.core_khz = 0;
+        self.start_window();
     }
 
     /// The oldest alarm that was not taken yet.
@@ -332,6 +398,16 @@ where
     #[must_use]
     pub fn guard(&self) -> &Guard<C> {
         &self.guard
+    }
+
+    /// The engine: another one in its place makes no other release of this runtime.
+    pub fn engine_mut(&mut self) -> &mut E {
+        &mut self.engine
+    }
+
+    /// All of the tensor's memory; what is written there is lost with the next release that [begins](Self::begin).
+    pub fn tensor_mut(&mut self) -> &mut [f32] {
+        self.tensor.as_mut()
     }
 
     /// Gives the engine and the tensor's memory back.
@@ -502,7 +578,8 @@ where
     /// All counts at zero.
     #[cold]
     #[inline(never)]
-    fn start_window(&mut self) {
+    /// Begins a new window; what the open one counted is gone.
+    pub fn start_window(&mut self) {
         self.contract.start_window();
         self.drift.clear();
         self.guard.start_window();

@@ -73,7 +73,7 @@ impl<const F: usize, const C: usize> Summary<F, C> {
         let dropped = self.dropped_events.saturating_add(other.dropped_events);
         if !other.is_empty() {
             if self.is_empty() {
-                self.assign(other);
+                self.copy_from(other);
             } else {
                 self.merge_windows(other)?;
             }
@@ -83,7 +83,7 @@ impl<const F: usize, const C: usize> Summary<F, C> {
     }
 
     /// Becomes a copy of `other`, field by field: as a whole, it would be made on the stack first.
-    fn assign(&mut self, other: &Self) {
+    pub fn copy_from(&mut self, other: &Self) {
         let Self {
             release,
             windows,
@@ -116,7 +116,10 @@ impl<const F: usize, const C: usize> Summary<F, C> {
         self.dropped_events = *dropped_events;
         self.latency.clone_from(latency);
         self.features.clear();
-        self.features.extend(features.iter().cloned());
+        for feature in features {
+            // There is room for as many.
+            let _ = self.features.push(feature.clone());
+        }
         self.output.clone_from(output);
         self.core_khz = *core_khz;
     }

@@ -13,8 +13,10 @@ const CONNECT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(20);
 const ASK: Duration = Duration::from_secs(5);
 
-const RECEIVE_BYTES: usize = 4096;
-const SEND_BYTES: usize = 2048;
+/// A chunk of a release comes in three parts, a frame goes in as many: what is on its way beyond that waits at the
+/// other end.
+const RECEIVE_BYTES: usize = 2048;
+const SEND_BYTES: usize = 1024;
 
 static RECEIVE: ConstStaticCell<[u8; RECEIVE_BYTES]> = ConstStaticCell::new([0; RECEIVE_BYTES]);
 static SEND: ConstStaticCell<[u8; SEND_BYTES]> = ConstStaticCell::new([0; SEND_BYTES]);

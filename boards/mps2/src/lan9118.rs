@@ -8,7 +8,7 @@ use embassy_net_driver_channel::driver::{HardwareAddress, LinkState};
 use embassy_net_driver_channel::{Runner, State, new};
 use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embassy_sync::signal::Signal;
-use static_cell::StaticCell;
+use static_cell::ConstStaticCell;
 
 /// Its interrupt.
 pub const IRQ: i16 = 13;
@@ -20,7 +20,8 @@ const CHECK_BYTES: usize = 4;
 /// What embassy-net drives.
 pub type Device = embassy_net_driver_channel::Device<'static, MTU>;
 
-static STATE: StaticCell<State<MTU, 4, 2>> = StaticCell::new();
+/// Room for two frames that came and one that goes: what finds none is lost, and TCP sends it again.
+static STATE: ConstStaticCell<State<MTU, 2, 1>> = ConstStaticCell::new(State::new());
 static NEWS: Signal<CriticalSectionRawMutex, ()> = Signal::new();
 
 /// Where the device is; nothing before [`start`].
@@ -130,7 +131,7 @@ fn init() -> [u8; 6] {
 pub fn start(spawner: Spawner, base: u32) -> Device {
     BASE.store(base as usize as *mut u32, Ordering::Relaxed);
     let address = init();
-    let state = STATE.init(State::new());
+    let state = STATE.take();
     let (runner, device) = new(state, HardwareAddress::Ethernet(address));
     if let Ok(task) = run(runner) {
         spawner.spawn(task);

@@ -24,8 +24,8 @@ use edgeward::program::kernels::cortex_m::CortexM;
 use edgeward::telemetry::Crash;
 use edgeward_board::crash::Power;
 use edgeward_board::lan::Lan;
-use edgeward_mcu::inference::{self, Inference, Tensors};
-use edgeward_mcu::{CrashRecord, Link, MAX_INPUT, Map, Memory, Parts, Space, StartError, Store};
+use edgeward_mcu::inference::{self, Inference, Stock};
+use edgeward_mcu::{CrashRecord, Link, Map, Memory, Parts, Space, StartError, Store};
 use embassy_executor::{SendSpawner, Spawner};
 use flash::HostFlash;
 use sensor::Recording;
@@ -55,7 +55,7 @@ pub struct Board {
 
 static ARENA: StaticCell<RefCell<&'static mut [i8]>> = StaticCell::new();
 static INFERENCE: StaticCell<Inference<CortexM>> = StaticCell::new();
-static TENSORS: ConstStaticCell<Tensors> = ConstStaticCell::new([[0.0; MAX_INPUT]; 2]);
+static STOCK: StaticCell<Stock<CortexM>> = StaticCell::new();
 static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
 #[cfg(feature = "tls")]
 static TLS: ConstStaticCell<edgeward_mcu::TlsMemory> =
@@ -64,21 +64,10 @@ static SPACE: StaticCell<Space<HostFlash>> = StaticCell::new();
 static STORE: StaticCell<Store<HostFlash>> = StaticCell::new();
 static LINK: Link = Link::new();
 
-/// The inference task's state in its place. Apart from the task, which would keep for ever what of the stack the
-/// way there takes.
-#[inline(never)]
-fn inference() -> &'static mut Inference<CortexM> {
-    INFERENCE.init_with(|| Inference::new(&LINK))
-}
-
 #[embassy_executor::task]
-async fn infer(
-    arena: &'static mut RefCell<&'static mut [i8]>,
-    tensors: &'static mut Tensors,
-    recorder: &'static mut [u8],
-) {
-    let inference = inference();
-    inference.equip(arena, tensors);
+async fn infer(arena: &'static mut RefCell<&'static mut [i8]>, recorder: &'static mut [u8]) {
+    let inference = INFERENCE.init_with(|| Inference::new(&LINK));
+    inference.equip(arena, STOCK.init_with(Stock::new));
     inference.clock(time::CORE_KHZ);
     inference.record(recorder);
     let sensor = Recording::open();
@@ -172,7 +161,7 @@ pub fn run(board: Board) -> ! {
     time::start();
     executor::start_inference(|spawner: SendSpawner| {
         let arena = ARENA.init(RefCell::new(board.arena));
-        if let Ok(task) = infer(arena, TENSORS.take(), board.recorder) {
+        if let Ok(task) = infer(arena, board.recorder) {
             spawner.spawn(task);
         }
     });

@@ -22,8 +22,8 @@ use edgeward_board::crash::{self, Power};
 use edgeward_board::lan::Lan;
 use edgeward_board::mpu6050::Mpu6050;
 use edgeward_mcu::board::{Entropy, Watchdog};
-use edgeward_mcu::inference::{self, Inference, Tensors};
-use edgeward_mcu::{CrashRecord, Link, MAX_INPUT, Map, Memory, Parts, Space, StartError, Store};
+use edgeward_mcu::inference::{self, Inference, Stock};
+use edgeward_mcu::{CrashRecord, Link, Map, Memory, Parts, Space, StartError, Store};
 use embassy_executor::{Executor, InterruptExecutor, Spawner};
 use embassy_stm32::i2c::{self, I2c, Master};
 use embassy_stm32::interrupt::{self, InterruptExt, Priority};
@@ -63,7 +63,7 @@ static ARENA: ConstStaticCell<ArenaMemory> = ConstStaticCell::new(ArenaMemory([0
 static SHARED_ARENA: StaticCell<RefCell<&'static mut [i8]>> = StaticCell::new();
 static RECORDER: ConstStaticCell<[u8; RECORDER_BYTES]> = ConstStaticCell::new([0; RECORDER_BYTES]);
 static INFERENCE_TASK: StaticCell<Inference<CortexM>> = StaticCell::new();
-static TENSORS: ConstStaticCell<Tensors> = ConstStaticCell::new([[0.0; MAX_INPUT]; 2]);
+static STOCK: StaticCell<Stock<CortexM>> = StaticCell::new();
 static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
 #[cfg(feature = "tls")]
 static TLS: ConstStaticCell<edgeward_mcu::TlsMemory> =
@@ -106,23 +106,15 @@ impl Entropy for Random {
     }
 }
 
-/// The inference task's state in its place. Apart from the task, which would keep for ever what of the stack the
-/// way there takes.
-#[inline(never)]
-fn inference() -> &'static mut Inference<CortexM> {
-    INFERENCE_TASK.init_with(|| Inference::new(&LINK))
-}
-
 #[embassy_executor::task]
 async fn infer(
     arena: &'static mut RefCell<&'static mut [i8]>,
-    tensors: &'static mut Tensors,
     core_khz: u32,
     sensor: Imu,
     watchdog: Iwdg,
 ) {
-    let inference = inference();
-    inference.equip(arena, tensors);
+    let inference = INFERENCE_TASK.init_with(|| Inference::new(&LINK));
+    inference.equip(arena, STOCK.init_with(Stock::new));
     inference.clock(core_khz);
     inference.record(RECORDER.take());
     inference::run(inference, sensor, watchdog).await;
@@ -210,7 +202,7 @@ fn main() -> ! {
     // The core runs at the system's clock.
     let core = rcc::clocks(&p.RCC).sys.to_hertz();
     let core_khz = core.map_or(0, |core| core.0 / 1000);
-    if let Ok(task) = infer(arena, TENSORS.take(), core_khz, sensor, watchdog) {
+    if let Ok(task) = infer(arena, core_khz, sensor, watchdog) {
         spawner.spawn(task);
     }
     let devices = network::Devices {

@@ -21,8 +21,8 @@ use edgeward_board::crash::{self, Power};
 use edgeward_board::lan::Lan;
 use edgeward_board::mpu6050::Mpu6050;
 use edgeward_mcu::board::{Power as _, Watchdog};
-use edgeward_mcu::inference::{self, Inference, Tensors};
-use edgeward_mcu::{CrashRecord, Link, MAX_INPUT, Map, Memory, Parts, Space, StartError, Store};
+use edgeward_mcu::inference::{self, Inference, Stock};
+use edgeward_mcu::{CrashRecord, Link, Map, Memory, Parts, Space, StartError, Store};
 use embassy_executor::{Executor, InterruptExecutor, Spawner};
 use embassy_rp::clocks::clk_sys_freq;
 use embassy_rp::i2c::{self, Blocking, I2c};
@@ -61,7 +61,7 @@ static ARENA: ConstStaticCell<ArenaMemory> = ConstStaticCell::new(ArenaMemory([0
 static SHARED_ARENA: StaticCell<RefCell<&'static mut [i8]>> = StaticCell::new();
 static RECORDER: ConstStaticCell<[u8; RECORDER_BYTES]> = ConstStaticCell::new([0; RECORDER_BYTES]);
 static INFERENCE_TASK: StaticCell<Inference<Portable>> = StaticCell::new();
-static TENSORS: ConstStaticCell<Tensors> = ConstStaticCell::new([[0.0; MAX_INPUT]; 2]);
+static STOCK: StaticCell<Stock<Portable>> = StaticCell::new();
 static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
 #[cfg(feature = "tls")]
 static TLS: ConstStaticCell<edgeward_mcu::TlsMemory> =
@@ -95,22 +95,10 @@ impl Watchdog for Guard {
     }
 }
 
-/// The inference task's state in its place. Apart from the task, which would keep for ever what of the stack the
-/// way there takes.
-#[inline(never)]
-fn inference() -> &'static mut Inference<Portable> {
-    INFERENCE_TASK.init_with(|| Inference::new(&LINK))
-}
-
 #[embassy_executor::task]
-async fn infer(
-    arena: &'static mut RefCell<&'static mut [i8]>,
-    tensors: &'static mut Tensors,
-    sensor: Imu,
-    watchdog: Guard,
-) {
-    let inference = inference();
-    inference.equip(arena, tensors);
+async fn infer(arena: &'static mut RefCell<&'static mut [i8]>, sensor: Imu, watchdog: Guard) {
+    let inference = INFERENCE_TASK.init_with(|| Inference::new(&LINK));
+    inference.equip(arena, STOCK.init_with(Stock::new));
     // The core runs at the system's clock.
     inference.clock(clk_sys_freq() / 1000);
     inference.record(RECORDER.take());
@@ -219,7 +207,7 @@ fn main() -> ! {
     let arena = SHARED_ARENA.init(RefCell::new(&mut ARENA.take().0));
     interrupt::SWI_IRQ_0.set_priority(Priority::P3);
     let spawner = INFERENCE.start(interrupt::SWI_IRQ_0);
-    if let Ok(task) = infer(arena, TENSORS.take(), sensor, guard) {
+    if let Ok(task) = infer(arena, sensor, guard) {
         spawner.spawn(task);
     }
     let devices = network::Devices {

@@ -1,8 +1,9 @@
 //! The application's loop: flash, outbox and update client on one side, the broker on the other.
 
+use crate::apart::Apart;
 use crate::board::{Entropy, Flash, Network};
 use crate::line::{self, Lost, Mqtt, Refused, Subscriptions, Wire};
-use crate::link::{Command, FlightRecorder, Link, Report};
+use crate::link::{Command, FlightRecorder, Link, Report, Window};
 use crate::load;
 use crate::patience::Patience;
 use crate::store::{Store, StoreFlash};
@@ -16,7 +17,7 @@ use core::task::Poll;
 use edgeward::guard::Verdict;
 use edgeward::slots::Slot;
 use edgeward::telemetry::outbox::OutboxError;
-use edgeward::telemetry::{SlotState, Summary, release_id};
+use edgeward::telemetry::{SlotState, release_id};
 use edgeward::trust::dalek::{DalekSigner, DalekVerifier};
 use edgeward_firmware::control::{Action, Control, ControlError, Now, Purpose};
 use edgeward_firmware::transport::{Transport, hand_over};
@@ -59,7 +60,7 @@ pub(crate) struct App<S: Flash + 'static> {
     /// A verdict that could not be written down; tried again.
     pub unwritten: Option<Report>,
     /// A window that could not be stored; tried again.
-    pub unstored: Option<Summary<F, C>>,
+    pub unstored: Option<Window>,
     /// The flight recorder, while it is sent.
     pub recorder: Option<FlightRecorder>,
     /// The flash failed; nothing is tried before this.
@@ -136,8 +137,12 @@ impl<S: Flash> App<S> {
             session,
             subscriptions,
         } = mqtt;
-        let shaken = with_timeout(HANDSHAKE, session.connect(stream));
-        let mut connection = match self.offline(subscriptions, shaken).await {
+        let connected = {
+            let shaken = Apart(pin!(session.connect(stream)));
+            let shaken = with_timeout(HANDSHAKE, shaken);
+            self.offline(subscriptions, shaken).await
+        };
+        let mut connection = match connected {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {
                 say!(warn, "no connection: {}", Refused::of(&error));
@@ -206,7 +211,7 @@ impl<S: Flash> App<S> {
                 return lost;
             }
             let wait = self.wait(busy);
-            let polled = match select(connection.poll(), self.work(wait)).await {
+            let polled = match select(Apart(pin!(connection.poll())), self.work(wait)).await {
                 Either::First(Ok(Some(message))) => {
                     self.message(message.topic(), message.payload());
                     true
@@ -226,6 +231,8 @@ impl<S: Flash> App<S> {
         }
     }
 
+    /// Apart from the task, in which every frame would keep room for a message's signatures.
+    #[inline(never)]
     fn message(&mut self, topic: &str, payload: &[u8]) {
         if let Err(error) = self.control.message(topic, payload, now()) {
             self.trouble(Trouble::Message, error);
@@ -287,9 +294,8 @@ impl<S: Flash> App<S> {
     }
 
     /// Stores a window that closed.
-    fn summary(&mut self, summary: Summary<F, C>) {
-        // One copy stays, should the flash not take the other.
-        match self.control.summary(summary.clone(), now()) {
+    fn summary(&mut self, window: Window) {
+        match self.control.summary(window, now()) {
             Ok(()) => {}
             Err(error @ ControlError::Outbox(OutboxError::TooLarge { .. })) => {
                 // No other try would end otherwise.
@@ -297,9 +303,12 @@ impl<S: Flash> App<S> {
             }
             Err(error) => {
                 self.trouble(Trouble::WindowWaits, error);
-                self.unstored = Some(summary);
+                self.unstored = Some(window);
+                return;
             }
         }
+        // There is room: it was taken from the same few.
+        let _ = self.link.spent.try_send(window);
     }
 
     /// Does what a report of the inference task asks for.
@@ -512,9 +521,8 @@ impl defmt::Format for Trouble {
 }
 
 /// What came while waiting.
-#[allow(clippy::large_enum_variant, reason = "no allocator to box with")]
 enum Work {
     Report(Report),
-    Summary(Summary<F, C>),
+    Summary(Window),
     Nothing,
 }

@@ -10,6 +10,36 @@ use edgeward::program::{Kernels, Program};
 /// Working memory that all models share, since one runs at a time; aligned to 16 bytes.
 pub type Arena = RefCell<&'static mut [i8]>;
 
+/// Room for a verified program in its slot: the engine of a runtime that is there before a release is, and
+/// after it.
+#[derive(Debug)]
+pub(crate) struct Seat<K>(pub Option<PlaceEngine<K>>);
+
+impl<K: Kernels + Default> Engine for Seat<K> {
+    fn input_len(&self) -> usize {
+        self.0.as_ref().map_or(0, Engine::input_len)
+    }
+
+    fn output_len(&self) -> usize {
+        self.0.as_ref().map_or(0, Engine::output_len)
+    }
+
+    fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), EngineError> {
+        let engine = self.0.as_mut().ok_or(EngineError::Run)?;
+        engine.run(input, output)
+    }
+
+    fn run_on_tape(
+        &mut self,
+        input: &[f32],
+        output: &mut [f32],
+        tape: &mut dyn Tape,
+    ) -> Result<(), EngineError> {
+        let engine = self.0.as_mut().ok_or(EngineError::Run)?;
+        engine.run_on_tape(input, output, tape)
+    }
+}
+
 /// A verified program in its slot.
 #[derive(Debug)]
 pub(crate) struct PlaceEngine<K> {

@@ -8,12 +8,13 @@
 //! (alarms) or merged (summaries), never waited for.
 
 use crate::board::{Reading, Sensor, Watchdog};
-use crate::engine::{Arena, PlaceEngine};
-use crate::link::{Command, FlightRecorder, Link, Pulse, Report};
-use crate::load::{Candidate, PlaceRuntime};
+use crate::engine::{Arena, Seat};
+use crate::link::{Command, FlightRecorder, Link, Pulse, Report, WINDOWS, Window};
+use crate::load::{Candidate, Place, PlaceRuntime};
 use crate::store::Held as HeldSlot;
 use crate::{MAX_FEATURES as F, MAX_INPUT, MAX_OUTPUTS as C};
 use core::cell::Cell;
+use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering;
 use edgeward::contract::{Sample, SourceInfo};
 use edgeward::policy::TrialPolicy;
@@ -24,33 +25,57 @@ use edgeward::telemetry::{Alarm, Reason, ReleaseId, Summary, release_id};
 use edgeward::trust::Digest32;
 use edgeward_firmware::cast::{Cast, Stage, Told};
 use edgeward_firmware::control::Purpose;
-use edgeward_firmware::held::{Held, Late};
+use edgeward_firmware::held::Late;
 use embassy_futures::select::{Either3, select3};
 use embassy_sync::channel::TrySendError;
 use embassy_time::{Duration, Instant, Timer};
+use heapless::{Deque, Vec};
 
 /// Longest time between two meals of the watchdog when no sample comes.
 const IDLE: Duration = Duration::from_millis(250);
-/// Releases whose windows may wait at once for an application that is busy: the one on trial, and the
-/// one that is gone back to.
-const HELD: usize = 2;
 /// Reports that may wait at once: more than one release can cause, and the next one waits for the
 /// application anyway.
 const LATE: usize = 8;
 
-/// Memory for the input tensors of both slots.
-pub type Tensors = [[f32; MAX_INPUT]; 2];
+/// What releases live in: a `static` of the board's crate. For each slot a runtime and its input tensor, and
+/// the windows' reports; neither is ever moved.
+pub struct Stock<K: 'static> {
+    tensors: [MaybeUninit<[f32; MAX_INPUT]>; 2],
+    runtimes: [MaybeUninit<PlaceRuntime<K>>; 2],
+    windows: [MaybeUninit<Summary<F, C>>; WINDOWS],
+}
 
-/// A release's input tensor.
-type Tensor = &'static mut [f32];
+impl<K> Stock<K> {
+    /// Room in which nothing is.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            tensors: [const { MaybeUninit::uninit() }; 2],
+            runtimes: [const { MaybeUninit::uninit() }; 2],
+            windows: [const { MaybeUninit::uninit() }; WINDOWS],
+        }
+    }
+}
+
+impl<K> Default for Stock<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K> core::fmt::Debug for Stock<K> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Stock").finish_non_exhaustive()
+    }
+}
 
 /// The inference task's state. A release lives in the place of its slot, in whatever role.
 pub struct Inference<K: 'static> {
     link: &'static Link,
     /// None before the task is [equipped](Self::equip).
     arena: Option<&'static Arena>,
-    cast: Cast<PlaceRuntime<K>, PlaceEngine<K>, Tensor, F, C>,
-    told: Teller,
+    cast: Cast<Place<K>, Seat<K>, &'static mut [f32], F, C>,
+    told: Teller<K>,
     /// Releases whose golden vectors run, each in its slot's place.
     candidates: [Option<Candidate<K>>; 2],
     /// None where the board has none.
@@ -61,16 +86,58 @@ pub struct Inference<K: 'static> {
 }
 
 /// What is told to the application: never waiting, never losing a count.
-struct Teller {
+struct Teller<K: 'static> {
     link: &'static Link,
-    /// Memory of tensors whose place is empty.
-    tensors: [Option<Tensor>; 2],
-    /// Windows that found the way to the application full.
-    held: Held<F, C, HELD>,
+    /// Places in which no release is.
+    places: [Option<Place<K>>; 2],
+    windows: Windows,
     /// Reports that must not be lost and found their way full.
     late: Late<Report, LATE>,
     /// The core's clock in kHz, which every window carries; 0 where it is not known.
     core_khz: u32,
+}
+
+/// The windows' reports. Those that wait and are of one release become one, so that only `HELD` changes of
+/// the release that answers, while the application stores two, can cost a count.
+struct Windows {
+    free: Vec<Window, WINDOWS>,
+    /// The oldest first.
+    held: Deque<Window, WINDOWS>,
+}
+
+impl Windows {
+    /// Keeps a window, which is of a core with this clock in kHz; false when it is lost, because those of `HELD`
+    /// other releases wait.
+    fn keep(&mut self, summary: &Summary<F, C>, core_khz: u32) -> bool {
+        if let Some(last) = self.held.back_mut()
+            && last.merge(summary).is_ok()
+        {
+            last.core_khz = core_khz;
+            return true;
+        }
+        let Some(window) = self.free.pop() else {
+            return false;
+        };
+        window.copy_from(summary);
+        window.core_khz = core_khz;
+        // There is room for all.
+        let _ = self.held.push_back(window);
+        true
+    }
+
+    /// Takes back what is stored, and gives the application the next one if there is room on the way.
+    fn pass_on(&mut self, link: &Link) {
+        while let Ok(window) = link.spent.try_receive() {
+            // There is room for all.
+            let _ = self.free.push(window);
+        }
+        if let Some(window) = self.held.pop_front()
+            && let Err(window) = full(link.summaries.try_send(window))
+        {
+            // It was just taken from there.
+            let _ = self.held.push_front(window);
+        }
+    }
 }
 
 /// Runs the inference task: commands of the application and samples of the sensor, for ever. The
@@ -103,8 +170,7 @@ pub async fn run<K: Kernels + Default>(
 }
 
 impl<K: Kernels + Default> Inference<K> {
-    /// A task's state before the first release. It is for a static ([`Space`](crate::Space) is another): on the
-    /// way into a task's future it would take as much of the stack, several times over.
+    /// A task's state before the first release.
     #[must_use]
     pub const fn new(link: &'static Link) -> Self {
         Self {
@@ -113,8 +179,11 @@ impl<K: Kernels + Default> Inference<K> {
             cast: Cast::new(),
             told: Teller {
                 link,
-                tensors: [const { None }; 2],
-                held: Held::new(),
+                places: [const { None }; 2],
+                windows: Windows {
+                    free: Vec::new(),
+                    held: Deque::new(),
+                },
                 late: Late::new(),
                 core_khz: 0,
             },
@@ -125,9 +194,16 @@ impl<K: Kernels + Default> Inference<K> {
     }
 
     /// Gives it what releases work in; without that, it refuses each.
-    pub fn equip(&mut self, arena: &'static Arena, tensors: &'static mut Tensors) {
+    pub fn equip(&mut self, arena: &'static Arena, stock: &'static mut Stock<K>) {
         self.arena = Some(arena);
-        self.told.tensors = tensors.each_mut().map(|tensor| Some(&mut tensor[..]));
+        let places = self.told.places.iter_mut().zip(&mut stock.runtimes);
+        for ((place, room), tensor) in places.zip(&mut stock.tensors) {
+            *place = Some(blank(room, tensor));
+        }
+        for room in &mut stock.windows {
+            // There is room for all.
+            let _ = self.told.windows.free.push(room.write(Summary::empty()));
+        }
     }
 
     /// Has summaries carry the clock of the core that runs the task, in kHz, so that their latencies can be told in
@@ -215,7 +291,7 @@ impl<K: Kernels + Default> Inference<K> {
             self.loaded(slot, release, purpose, Ok(policy));
             return;
         }
-        // Its tensor is wanted.
+        // Its place is wanted.
         self.cast.stop(slot, Some(source), &mut self.told);
         let arena = self.arena.ok_or(Reason::Unsupported);
         match arena.and_then(|arena| Candidate::new(held, digest, purpose, arena)) {
@@ -234,9 +310,9 @@ impl<K: Kernels + Default> Inference<K> {
         else {
             return false;
         };
-        let memory = &mut self.told.tensors[slot as usize];
-        let step = match (candidate.as_mut(), memory.as_deref_mut()) {
-            (Some(candidate), Some(tensor)) => candidate.step(tensor),
+        let place = &mut self.told.places[slot as usize];
+        let step = match (candidate.as_mut(), place.as_deref_mut()) {
+            (Some(candidate), Some(runtime)) => candidate.step(runtime.tensor_mut()),
             _ => Err(Reason::Unsupported),
         };
         if step == Ok(true) {
@@ -246,7 +322,7 @@ impl<K: Kernels + Default> Inference<K> {
             return false;
         };
         let (release, purpose) = (candidate.release(), candidate.purpose);
-        let made = step.and_then(|_| candidate.finish(memory));
+        let made = step.and_then(|_| candidate.finish(place));
         let outcome = made.map(|runtime| {
             let policy = runtime.policy().trial;
             self.cast.put(slot, runtime, Some(source), &mut self.told);
@@ -272,7 +348,17 @@ impl<K: Kernels + Default> Inference<K> {
     }
 }
 
-impl Teller {
+/// A runtime of nothing in its place. Apart, for the stack's sake.
+#[inline(never)]
+fn blank<K: Kernels + Default>(
+    room: &'static mut MaybeUninit<PlaceRuntime<K>>,
+    tensor: &'static mut MaybeUninit<[f32; MAX_INPUT]>,
+) -> Place<K> {
+    let tensor = tensor.write([0.0; MAX_INPUT]);
+    room.write(PlaceRuntime::blank(Seat(None), tensor))
+}
+
+impl<K> Teller<K> {
     /// A report that must arrive, sooner or later.
     fn report(&mut self, report: Report) {
         // There is room for more than can come.
@@ -281,14 +367,9 @@ impl Teller {
     }
 
     /// Passes on what could not be passed on before.
-    #[allow(
-        clippy::result_large_err,
-        reason = "a full channel gives the window back"
-    )]
     fn pass_on(&mut self) {
         let link = self.link;
-        self.held
-            .pass(|summary| full(link.summaries.try_send(summary)));
+        self.windows.pass_on(link);
         self.late.pass(|report| full(link.reports.try_send(report)));
     }
 }
@@ -298,14 +379,13 @@ fn full<T>(sent: Result<(), TrySendError<T>>) -> Result<(), T> {
     sent.map_err(|TrySendError::Full(item)| item)
 }
 
-impl<K> Stage<PlaceRuntime<K>, PlaceEngine<K>, Tensor, F, C> for Teller
+impl<K> Stage<Place<K>, Seat<K>, &'static mut [f32], F, C> for Teller<K>
 where
     K: Kernels + Default,
 {
-    fn summary(&mut self, mut summary: Summary<F, C>) {
-        summary.core_khz = self.core_khz;
+    fn summary(&mut self, summary: &Summary<F, C>) {
         self.pass_on();
-        if !self.held.keep(summary) {
+        if !self.windows.keep(summary, self.core_khz) {
             // The flash fails since several releases: nothing helps there.
             self.link.windows_lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -319,9 +399,10 @@ where
         });
     }
 
-    fn spent(&mut self, slot: Slot, runtime: PlaceRuntime<K>) {
-        let (_, tensor) = runtime.into_parts();
-        self.tensors[slot as usize] = Some(tensor);
+    fn spent(&mut self, slot: Slot, runtime: Place<K>) {
+        // What it ran is not in use any more.
+        runtime.engine_mut().0 = None;
+        self.places[slot as usize] = Some(runtime);
     }
 
     fn alarm(&mut self, runtime: &PlaceRuntime<K>, alarm: Alarm) {

@@ -26,6 +26,7 @@ macro_rules! say {
     }};
 }
 
+mod apart;
 mod app;
 pub mod board;
 mod crash;

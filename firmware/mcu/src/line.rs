@@ -73,7 +73,7 @@ pub(crate) struct Subscriptions {
 
 /// What MQTT knows of the board's side: it outlives connections.
 pub(crate) struct Mqtt {
-    pub session: Session<'static>,
+    pub session: &'static mut Session<'static>,
     pub subscriptions: Subscriptions,
 }
 

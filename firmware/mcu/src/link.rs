@@ -26,6 +26,17 @@ const STANDSTILL: Duration = Duration::from_secs(120);
 /// of it takes memory.
 pub(crate) type FlightRecorder = Recorder<&'static mut [u8]>;
 
+/// Releases whose windows may wait at once for an application that is busy: the one on trial, and the
+/// one that is gone back to.
+pub(crate) const HELD: usize = 2;
+/// Windows that the application may have at once: the one that it stores, and the next.
+const GIVEN: usize = 2;
+/// Windows that there is memory for.
+pub(crate) const WINDOWS: usize = HELD + GIVEN;
+
+/// A window's report, which goes from task to task and comes back: it is copied nowhere.
+pub(crate) type Window = &'static mut Summary<F, C>;
+
 /// What the application wants of the inference task.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -90,7 +101,10 @@ impl Report {
 pub struct Link {
     pub(crate) commands: Channel<CriticalSectionRawMutex, Command, 4>,
     pub(crate) reports: Channel<CriticalSectionRawMutex, Report, REPORTS>,
-    pub(crate) summaries: Channel<CriticalSectionRawMutex, Summary<F, C>, 1>,
+    /// The window that is to be stored next.
+    pub(crate) summaries: Channel<CriticalSectionRawMutex, Window, 1>,
+    /// The memory of those that are stored.
+    pub(crate) spent: Channel<CriticalSectionRawMutex, Window, GIVEN>,
     /// The slot of the last [`Command::Stop`] holds nothing any more.
     pub(crate) stopped: Signal<CriticalSectionRawMutex, ()>,
     /// The flight recorder that [`Command::Lend`] asked for; none for a board that has none. In a cell, which
@@ -113,6 +127,7 @@ impl Link {
             commands: Channel::new(),
             reports: Channel::new(),
             summaries: Channel::new(),
+            spent: Channel::new(),
             stopped: Signal::new(),
             recorder: Signal::new(),
             turns: AtomicU32::new(0),

@@ -1,9 +1,9 @@
 //! From a release in a slot to a runtime that is proven on its golden vectors.
 
-use crate::engine::{Arena, PlaceEngine};
+use crate::engine::{Arena, PlaceEngine, Seat};
 use crate::store::Held;
 use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
-use edgeward::bundle::decode::{decode_policy, decode_profile};
+use edgeward::bundle::decode::{decode_policy, decode_profile_into};
 use edgeward::bundle::golden::Golden;
 use edgeward::bundle::{Bundle, SectionKind};
 use edgeward::engine::Engine;
@@ -15,7 +15,10 @@ use edgeward::trust::Digest32;
 use edgeward_firmware::control::Purpose;
 
 /// A runtime as microcontrollers have it.
-pub(crate) type PlaceRuntime<K> = Runtime<PlaceEngine<K>, &'static mut [f32], F, C>;
+pub(crate) type PlaceRuntime<K> = Runtime<Seat<K>, &'static mut [f32], F, C>;
+
+/// A slot's runtime: it stays where it is, whatever release it is of.
+pub(crate) type Place<K> = &'static mut PlaceRuntime<K>;
 
 /// Whether what a slot holds is this release, with all its hashes. A pass over all of its bytes: not for
 /// the inference task.
@@ -84,34 +87,21 @@ impl<K: Kernels + Default> Candidate<K> {
             .map_err(|_| Reason::SelfTest)
     }
 
-    /// The runtime of a release whose golden vectors hold. Takes the tensor's memory only when it
-    /// succeeds.
+    /// The runtime of a release whose golden vectors hold. Takes its slot's place only when it succeeds; what
+    /// was in it is gone anyway.
     #[inline(never)]
-    pub fn finish(
-        self,
-        memory: &mut Option<&'static mut [f32]>,
-    ) -> Result<PlaceRuntime<K>, Reason> {
+    pub fn finish(self, place: &mut Option<Place<K>>) -> Result<Place<K>, Reason> {
         self.test.finish().map_err(|_| Reason::SelfTest)?;
-        let profile = decode_profile::<F, C>(section(self.bundle, SectionKind::Profile)?)
+        let runtime = place.as_deref_mut().ok_or(Reason::Unsupported)?;
+        let (profile, policy) = runtime.settings_mut();
+        decode_profile_into(profile, section(self.bundle, SectionKind::Profile)?)
             .map_err(|_| Reason::Unsupported)?;
-        let policy = decode_policy(section(self.bundle, SectionKind::Policy)?)
+        *policy = decode_policy(section(self.bundle, SectionKind::Policy)?)
             .map_err(|_| Reason::Corrupt)?;
-        let needed = usize::from(profile.schema.window) * profile.features.len();
-        let shaped = self.engine.input_len() == needed
-            && self.engine.output_len() == profile.output.names.len();
-        if !shaped {
-            // `Runtime::new` would say no as well, and keep the memory.
-            return Err(Reason::Unsupported);
-        }
-        let tensor = memory.take().ok_or(Reason::Unsupported)?;
-        Runtime::new(
-            self.engine,
-            release_id(&self.digest),
-            profile,
-            policy,
-            tensor,
-        )
-        .map_err(|_| Reason::Unsupported)
+        runtime
+            .begin(Seat(Some(self.engine)), release_id(&self.digest))
+            .map_err(|_| Reason::Unsupported)?;
+        place.take().ok_or(Reason::Unsupported)
     }
 }
 

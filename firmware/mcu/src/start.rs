@@ -15,14 +15,14 @@ use core::num::NonZeroU32;
 use edgeward::RUNTIME_VERSION;
 use edgeward::bundle::{BoardClass, CHUNK_BYTES, Capabilities};
 use edgeward::program::Layout;
-use edgeward::slots::{self, Slots};
+use edgeward::slots::{self, BootDecision, Slots};
 use edgeward::sync::{Board, Config, UpdateClient};
 use edgeward::telemetry::Text;
 use edgeward::telemetry::codec::{max_frame_bytes, max_payload_bytes};
 use edgeward::telemetry::outbox::{Outbox, OutboxError};
 use edgeward::topic::{self, Channel, TOPIC_BYTES};
 use edgeward::trust::Signer;
-use edgeward::trust::dalek::DalekVerifier;
+use edgeward::trust::dalek::{DalekSigner, DalekVerifier};
 use edgeward::trust::root::Root;
 use edgeward_firmware::control::{Control, ControlError, OFFLINE, Parts as HeadParts, Setup};
 use edgeward_firmware::provisioning::{Provisioning, ProvisioningError};
@@ -74,14 +74,28 @@ impl Default for Memory {
     }
 }
 
-/// Where the application lies once it runs: half of its memory, which is not to be moved about.
-pub struct Space<S: Flash + 'static>(MaybeUninit<App<S>>);
+/// Where the application lies once it runs. Each part is made where it stays: on its way there it would take
+/// as much of the stack, several times over.
+pub struct Space<S: Flash + 'static> {
+    slots: MaybeUninit<Slots<StoreFlash<S>>>,
+    outbox: MaybeUninit<Frames<S>>,
+    session: MaybeUninit<Session<'static>>,
+    app: MaybeUninit<App<S>>,
+}
+
+/// The outbox as microcontrollers have it.
+type Frames<S> = Outbox<StoreFlash<S>, F, C, RECORDS, BUFFER>;
 
 impl<S: Flash> Space<S> {
     /// Room for an application.
     #[must_use]
     pub const fn new() -> Self {
-        Self(MaybeUninit::uninit())
+        Self {
+            slots: MaybeUninit::uninit(),
+            outbox: MaybeUninit::uninit(),
+            session: MaybeUninit::uninit(),
+            app: MaybeUninit::uninit(),
+        }
     }
 }
 
@@ -265,11 +279,28 @@ async fn run_over<S: Flash, N: Network, E: Entropy, W: Way>(
 struct Started<S: Flash + 'static, N, E, W> {
     app: &'static mut App<S>,
     line: Line<N, E, W>,
+    /// What its boot is to do.
+    boot: BootDecision,
 }
 
+#[inline(never)]
 fn start<S: Flash, N: Network, E: Entropy, W: Way>(
     parts: Parts<S, N, E>,
     power: &mut impl Power,
+    way: impl FnOnce(&'static Provisioning<'static>) -> Result<W, StartError>,
+) -> Result<Started<S, N, E, W>, StartError> {
+    let started = assemble(parts, way)?;
+    // Everything is where it stays, and what of the stack the way there took is free again.
+    let begun = started.app.control.begin(started.boot, now());
+    begun.map_err(StartError::Control)?;
+    report(started.app, power);
+    Ok(started)
+}
+
+/// Makes the application in its place, and counts the boot.
+#[inline(never)]
+fn assemble<S: Flash, N: Network, E: Entropy, W: Way>(
+    parts: Parts<S, N, E>,
     way: impl FnOnce(&'static Provisioning<'static>) -> Result<W, StartError>,
 ) -> Result<Started<S, N, E, W>, StartError> {
     let Parts {
@@ -290,8 +321,7 @@ fn start<S: Flash, N: Network, E: Entropy, W: Way>(
         send,
         who,
     } = memory;
-    let found = Provisioning::decode(store.provisioning()).map_err(StartError::Provisioning)?;
-    let who: &'static Provisioning<'static> = who.insert(found);
+    let who = decode(store, who)?;
     let signer = key::load_or_create(StoreFlash(store), store.map().key, &mut entropy)?;
     let device = who.device.as_str();
     say!(
@@ -302,31 +332,28 @@ fn start<S: Flash, N: Network, E: Entropy, W: Way>(
     );
     // What will never go well is refused before anything is counted: no release is to blame for it.
     let way = way(who)?;
-    let session = session(who, Buffers::new(receive, send)).ok_or(StartError::Name)?;
-    let mut slots = open_slots(store, who.root)?;
+    let session = session(who, Buffers::new(receive, send), &mut space.session)?;
+    let slots = open_slots(store, who.root, &mut space.slots)?;
     // Before the boot is counted: an outbox that can't be read wears out no journal, and no release is to
     // blame for it.
     let number = slots.state().boot.saturating_add(1);
-    let outbox = open_outbox(store, number, random(&mut entropy))?;
+    let outbox = open_outbox(store, number, random(&mut entropy), &mut space.outbox)?;
     let boot = slots.begin_boot().map_err(StartError::Slots)?;
     say!(info, "boot {} {}", number, boot);
-    let sync = sync_config(who, store.map().slots.slot_bytes, arena_bytes);
-    let parts = HeadParts {
-        setup: setup(who, firmware),
+    let found = Found {
+        store,
+        link,
+        who,
+        firmware,
+        arena_bytes,
         signer,
-        verifier: DalekVerifier,
         slots,
-        boot,
-        client: UpdateClient::new(sync, DalekVerifier, head),
         outbox,
+        memory: (head, payload, frame),
         spare_epoch: random(&mut entropy),
-        payload,
-        frame,
+        jitter: random(&mut entropy),
     };
-    let control = Control::new(parts, now()).map_err(StartError::Control)?;
-    let jitter = random(&mut entropy).get();
-    let app = space.0.write(App::new(control, store, link, jitter));
-    report(app, power);
+    let app = found.put(&mut space.app);
     let line = Line {
         network,
         way,
@@ -337,7 +364,56 @@ fn start<S: Flash, N: Network, E: Entropy, W: Way>(
         },
         broker: SocketAddrV4::new(who.broker.into(), who.port),
     };
-    Ok(Started { app, line })
+    Ok(Started { app, line, boot })
+}
+
+/// What an application is made of, once all is open.
+struct Found<S: Flash + 'static> {
+    store: &'static Store<S>,
+    link: &'static Link,
+    who: &'static Provisioning<'static>,
+    firmware: &'static str,
+    arena_bytes: u32,
+    signer: DalekSigner,
+    slots: &'static mut Slots<StoreFlash<S>>,
+    outbox: &'static mut Frames<S>,
+    /// For a release's head, a frame's payload and a frame.
+    memory: (&'static mut [u8], &'static mut [u8], &'static mut [u8]),
+    spare_epoch: NonZeroU32,
+    jitter: NonZeroU32,
+}
+
+impl<S: Flash> Found<S> {
+    /// Makes the application in its place. Apart from what opens flash, which takes much of the stack as well.
+    #[inline(never)]
+    fn put(self, room: &'static mut MaybeUninit<App<S>>) -> &'static mut App<S> {
+        let (head, payload, frame) = self.memory;
+        let slot_bytes = self.store.map().slots.slot_bytes;
+        let sync = sync_config(self.who, slot_bytes, self.arena_bytes);
+        let parts = HeadParts {
+            setup: setup(self.who, self.firmware),
+            signer: self.signer,
+            verifier: DalekVerifier,
+            slots: self.slots,
+            client: UpdateClient::new(sync, DalekVerifier, head),
+            outbox: self.outbox,
+            spare_epoch: self.spare_epoch,
+            payload,
+            frame,
+        };
+        let control = Control::new(parts, now());
+        room.write(App::new(control, self.store, self.link, self.jitter.get()))
+    }
+}
+
+/// What the host wrote, in its place.
+#[inline(never)]
+fn decode<S: Flash>(
+    store: &'static Store<S>,
+    who: &'static mut Option<Provisioning<'static>>,
+) -> Result<&'static Provisioning<'static>, StartError> {
+    let found = Provisioning::decode(store.provisioning()).map_err(StartError::Provisioning)?;
+    Ok(who.insert(found))
 }
 
 /// Reports how the boot before this one ended. Nothing hangs on it: a board that can't say so runs, and
@@ -368,23 +444,66 @@ fn open_outbox<S: Flash>(
     store: &'static Store<S>,
     boot: u32,
     fresh: NonZeroU32,
-) -> Result<Outbox<StoreFlash<S>, F, C, RECORDS, BUFFER>, StartError> {
-    let opened = Outbox::open(StoreFlash(store), store.map().outbox, boot, fresh);
+    room: &'static mut MaybeUninit<Frames<S>>,
+) -> Result<&'static mut Frames<S>, StartError> {
+    let opened = Outbox::open_in(room, StoreFlash(store), store.map().outbox, boot, fresh);
     opened.map_err(StartError::Outbox)
 }
 
-/// Opens journal and slots; a blank flash is provisioned with the first trust root.
+/// Where journal and slots are to be.
+type SlotsRoom<S> = &'static mut MaybeUninit<Slots<StoreFlash<S>>>;
+
+/// Opens journal and slots; a blank flash is provisioned with the first trust root. Each step is apart, so that
+/// none takes of the stack what another one did.
 fn open_slots<S: Flash>(
     store: &'static Store<S>,
     signed_root: &[u8],
-) -> Result<Slots<StoreFlash<S>>, StartError> {
-    let layout = store.map().slots;
-    match Slots::open(StoreFlash(store), layout) {
-        Err(slots::Error::Unprovisioned) => {}
-        opened => return opened.map_err(StartError::Slots),
+    room: SlotsRoom<S>,
+) -> Result<&'static mut Slots<StoreFlash<S>>, StartError> {
+    match read_slots(store, room) {
+        Ok(slots) => Ok(slots),
+        Err((slots::Error::Unprovisioned, room)) => first_slots(store, signed_root, room),
+        Err((error, _)) => Err(StartError::Slots(error)),
     }
-    let root = Root::accept_first(signed_root, &DalekVerifier).map_err(|_| StartError::Root)?;
-    Slots::provision(StoreFlash(store), layout, root).map_err(StartError::Slots)
+}
+
+/// Opens journal and slots, or gives the room for them back.
+#[inline(never)]
+fn read_slots<S: Flash>(
+    store: &'static Store<S>,
+    room: SlotsRoom<S>,
+) -> Result<&'static mut Slots<StoreFlash<S>>, (slots::Error, SlotsRoom<S>)> {
+    match Slots::open(StoreFlash(store), store.map().slots) {
+        Ok(slots) => Ok(room.write(slots)),
+        Err(error) => Err((error, room)),
+    }
+}
+
+#[inline(never)]
+fn first_slots<S: Flash>(
+    store: &'static Store<S>,
+    signed_root: &[u8],
+    room: SlotsRoom<S>,
+) -> Result<&'static mut Slots<StoreFlash<S>>, StartError> {
+    let root = first_root(signed_root)?;
+    provision(store, root, room)
+}
+
+#[inline(never)]
+fn first_root(signed: &[u8]) -> Result<Root, StartError> {
+    Root::accept_first(signed, &DalekVerifier).map_err(|_| StartError::Root)
+}
+
+#[inline(never)]
+fn provision<S: Flash>(
+    store: &'static Store<S>,
+    root: Root,
+    room: SlotsRoom<S>,
+) -> Result<&'static mut Slots<StoreFlash<S>>, StartError> {
+    match Slots::provision(StoreFlash(store), store.map().slots, root) {
+        Ok(slots) => Ok(room.write(slots)),
+        Err(error) => Err(StartError::Slots(error)),
+    }
 }
 
 fn random(entropy: &mut impl Entropy) -> NonZeroU32 {
@@ -420,10 +539,23 @@ fn sync_config(
 
 /// The session of MQTT. It ends with each connection: the outbox and the update client know better what
 /// was lost than a broker does.
+///
+/// # Errors
+/// [`StartError::Name`] where MQTT has no room for a name or a password.
+#[inline(never)]
 fn session(
     who: &'static Provisioning<'static>,
     buffers: Buffers<'static>,
-) -> Option<Session<'static>> {
+    room: &'static mut MaybeUninit<Session<'static>>,
+) -> Result<&'static mut Session<'static>, StartError> {
+    let config = session_config(who, buffers).ok_or(StartError::Name)?;
+    Ok(room.write(Session::new(config)))
+}
+
+fn session_config(
+    who: &'static Provisioning<'static>,
+    buffers: Buffers<'static>,
+) -> Option<ConfigBuilder<'static>> {
     let state = topic::device(&who.fleet, &who.device, Channel::State);
     let will = Will::new(&state, OFFLINE.as_bytes(), &[]).ok()?;
     let mut name: Vec<u8, 64> = Vec::new();
@@ -441,7 +573,7 @@ fn session(
     if !who.username.is_empty() {
         config = config.auth(&who.username, who.password.as_bytes()).ok()?;
     }
-    Some(Session::new(config))
+    Some(config)
 }
 
 /// A key as digits, without `core::fmt`.

@@ -47,7 +47,9 @@ pub(crate) use secure::Secure;
 #[cfg(feature = "tls")]
 mod secure {
     use super::{App, Entropy, Flash, Mqtt, Read, Talk, Way, Write};
+    use crate::apart::Apart;
     use crate::app::HANDSHAKE;
+    use core::pin::pin;
     use edgeward_firmware::provisioning::{self, Provisioning};
     use edgeward_tls::{Connection, Memory, TlsError, Trust};
     use embassy_time::{Instant, with_timeout};
@@ -94,9 +96,13 @@ mod secure {
             };
             let since_s = since_s.saturating_add(Instant::now().as_secs());
             let random = |bytes: &mut [u8]| entropy.fill(bytes);
-            let opened = Connection::open(stream, self.memory, trust, since_s, random);
-            let opened = with_timeout(HANDSHAKE, opened);
-            let refused = match app.offline(&mut mqtt.subscriptions, opened).await {
+            let opened = {
+                let opened = Connection::open(stream, self.memory, trust, since_s, random);
+                let opened = Apart(pin!(opened));
+                let opened = with_timeout(HANDSHAKE, opened);
+                app.offline(&mut mqtt.subscriptions, opened).await
+            };
+            let refused = match opened {
                 Ok(Ok(stream)) => return app.talk(Stream::Secure(stream), mqtt).await,
                 Ok(Err(error)) => Some(error),
                 Err(_) => None,

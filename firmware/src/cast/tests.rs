@@ -109,7 +109,7 @@ struct Log {
 }
 
 impl Stage<Small, Zero, Vec<f32>, 1, 2> for Log {
-    fn summary(&mut self, summary: Summary<1, 2>) {
+    fn summary(&mut self, summary: &Summary<1, 2>) {
         self.windows.push((summary.release[0], summary.samples));
     }
 

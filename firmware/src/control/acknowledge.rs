@@ -21,6 +21,7 @@ impl<
 > Control<'_, S, O, V, K, F, C, R, B, W>
 {
     /// An acknowledgement came.
+    #[inline(never)]
     pub(super) fn acknowledgement(&mut self, bytes: &[u8], now: Now) -> Result<(), ControlError> {
         let root = &self.slots.state().root;
         let payload =

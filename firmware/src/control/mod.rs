@@ -9,6 +9,7 @@ mod acknowledge;
 mod pull;
 mod release;
 mod send;
+mod subject;
 #[cfg(test)]
 mod tests;
 mod todo;
@@ -22,7 +23,7 @@ use edgeward::slots::{self, BootDecision, Slot, Slots};
 use edgeward::sync::{self, UpdateClient};
 use edgeward::telemetry::codec::sign_record;
 use edgeward::telemetry::outbox::{Outbox, OutboxError, RecordKind};
-use edgeward::telemetry::{Alarm, Body, Crash, Event, Id, Refused, ReleaseId, Summary, Text};
+use edgeward::telemetry::{Alarm, Crash, Event, Id, Refused, ReleaseId, Summary, Text};
 use edgeward::topic::{self, Channel, Parsed, Topic};
 use edgeward::trust::{Digest32, Signer, Verifier};
 use embedded_storage::nor_flash::NorFlash;
@@ -30,6 +31,7 @@ use heapless::Vec;
 use pull::Pulls;
 use release::Waiting;
 use send::Sending;
+use subject::Subject;
 use todo::Todo;
 
 /// Refusals that are reported at once; further ones wait for [`REFUSAL_MS`] each, or are not
@@ -192,9 +194,9 @@ pub struct Control<
     setup: Setup,
     signer: K,
     verifier: V,
-    slots: Slots<S>,
+    slots: &'a mut Slots<S>,
     client: UpdateClient<'a, V, W>,
-    outbox: Outbox<O, F, C, R, B>,
+    outbox: &'a mut Outbox<O, F, C, R, B>,
     /// Working memory for a frame's payload and for the signed frame.
     payload: &'a mut [u8],
     frame: &'a mut [u8],
@@ -256,13 +258,11 @@ pub struct Parts<
     /// Checks signatures.
     pub verifier: V,
     /// The slots, after [`Slots::begin_boot`].
-    pub slots: Slots<S>,
-    /// What the boot decided.
-    pub boot: BootDecision,
+    pub slots: &'a mut Slots<S>,
     /// The update client.
     pub client: UpdateClient<'a, V, W>,
     /// The outbox.
-    pub outbox: Outbox<O, F, C, R, B>,
+    pub outbox: &'a mut Outbox<O, F, C, R, B>,
     /// A random number, drawn anew in each boot: the epoch of the next outbox, should this one turn
     /// out to be an old copy.
     pub spare_epoch: NonZeroU32,
@@ -285,17 +285,10 @@ impl<
     const W: usize,
 > Control<'a, S, O, V, K, F, C, R, B, W>
 {
-    /// The head of a board that just booted.
-    ///
-    /// # Errors
-    /// When the outbox can't take its first birth. The report of a boot that reverted is tried again by
-    /// [`Control::poll`].
-    pub fn new(
-        parts: Parts<'a, S, O, V, K, F, C, R, B, W>,
-        now: Now,
-    ) -> Result<Self, ControlError> {
+    /// The head of a board that just booted; [`begin`](Self::begin) comes next.
+    pub fn new(parts: Parts<'a, S, O, V, K, F, C, R, B, W>, now: Now) -> Self {
         let acknowledged = parts.outbox.acknowledged();
-        let mut control = Self {
+        Self {
             setup: parts.setup,
             signer: parts.signer,
             verifier: parts.verifier,
@@ -322,27 +315,45 @@ impl<
             restarted: false,
             pulls: Pulls::default(),
             reload: None,
-        };
-        let fleet = control.setup.fleet.clone();
-        control.todo.subscribe(topic::desired(&fleet));
-        for channel in [Channel::Ack, Channel::Command] {
-            let topic = topic::device(&fleet, &control.setup.device, channel);
-            control.todo.subscribe(topic);
         }
-        let root = control.next_root();
-        control.todo.subscribe(root);
-        if let Err(error) = control.boot(parts.boot, now) {
-            // No release is to blame for this boot's end. Where the journal can't say so either, it counts.
-            let _ = control.slots.end_boot();
-            return Err(error);
-        }
-        Ok(control)
     }
 
-    /// Topic of the trust root after the one the board has.
-    fn next_root(&self) -> Topic {
-        let version = self.slots.state().root.version.saturating_add(1);
-        topic::root(&self.setup.fleet, version)
+    /// Begins with what [`Slots::begin_boot`] decided: asks for subscriptions and for what this boot runs.
+    ///
+    /// # Errors
+    /// When the outbox can't take its first birth. The report of a boot that reverted is tried again by
+    /// [`Control::poll`].
+    pub fn begin(&mut self, boot: BootDecision, now: Now) -> Result<(), ControlError> {
+        let known = [
+            Subject::Desired,
+            Subject::Acknowledgements,
+            Subject::Commands,
+            self.next_root(),
+        ];
+        for subject in known {
+            self.todo.subscribe(subject);
+        }
+        let begun = self.boot(boot, now);
+        if begun.is_err() {
+            // No release is to blame for this boot's end. Where the journal can't say so either, it counts.
+            let _ = self.slots.end_boot();
+        }
+        begun
+    }
+
+    /// The trust root after the one the board has.
+    fn next_root(&self) -> Subject {
+        Subject::Root(self.slots.state().root.version.saturating_add(1))
+    }
+
+    /// The next subscription to be asked for or ended.
+    fn next_topic(&mut self) -> Option<Action<'static>> {
+        let (subject, wanted) = self.todo.next_subject()?;
+        let topic = subject.topic(&self.setup);
+        Some(match wanted {
+            true => Action::Subscribe(topic),
+            false => Action::Unsubscribe(topic),
+        })
     }
 
     /// The broker took the connection. `session_present` says that it kept the subscriptions.
@@ -364,7 +375,7 @@ impl<
         self.client.disconnected();
         // The client asks for its chunks again by itself.
         while let Some((digest, n)) = self.chunks.pop() {
-            self.todo.unsubscribe(topic::blob(&digest, n));
+            self.todo.unsubscribe(Subject::Chunk(digest, n));
         }
     }
 
@@ -379,7 +390,7 @@ impl<
         match topic::parse(topic) {
             Some(Parsed::Desired { fleet }) if fleet_is_mine(fleet) => {
                 let now_s = now.unix_ms.map(|ms| ms / 1000);
-                self.client.desired(bytes, now_s, &mut self.slots)?;
+                self.client.desired(bytes, now_s, self.slots)?;
             }
             Some(Parsed::Root { fleet, version }) if fleet_is_mine(fleet) => {
                 self.root(version, bytes)?;
@@ -390,7 +401,7 @@ impl<
                 // publish could keep the board busy with that.
                 if self.chunks.contains(&(digest, chunk)) {
                     self.client
-                        .chunk(&digest, chunk, bytes, at_ms, &mut self.slots)?;
+                        .chunk(&digest, chunk, bytes, at_ms, self.slots)?;
                 }
             }
             Some(Parsed::Device {
@@ -407,12 +418,13 @@ impl<
         Ok(())
     }
 
+    #[inline(never)]
     fn root(&mut self, version: u32, bytes: &[u8]) -> Result<(), ControlError> {
         if version <= self.slots.state().root.version {
             return Ok(());
         }
         let before = self.next_root();
-        let result = self.client.root(bytes, &mut self.slots);
+        let result = self.client.root(bytes, self.slots);
         let next = self.next_root();
         if next != before {
             self.todo.unsubscribe(before);
@@ -440,9 +452,9 @@ impl<
     /// A window closed.
     ///
     /// # Errors
-    /// Those of the outbox; the summary is lost then.
-    pub fn summary(&mut self, summary: Summary<F, C>, now: Now) -> Result<(), ControlError> {
-        self.outbox.push(now.stamp_ms(), &Body::Summary(summary))?;
+    /// Those of the outbox; the summary is not stored then.
+    pub fn summary(&mut self, summary: &Summary<F, C>, now: Now) -> Result<(), ControlError> {
+        self.outbox.push(now.stamp_ms(), summary)?;
         Ok(())
     }
 
@@ -531,6 +543,9 @@ impl<
             Some(action) => return Ok(Some(action)),
             None => {}
         }
+        if let Some(action) = self.next_topic() {
+            return Ok(Some(action));
+        }
         self.forget(now)?;
         if self.pulls.begin() {
             return Ok(Some(Action::Pull));
@@ -538,7 +553,7 @@ impl<
         if self.start_waiting(now)? {
             return Ok(Some(Action::More));
         }
-        if let Some(action) = self.client.poll(now.monotonic_ms, &mut self.slots)? {
+        if let Some(action) = self.client.poll(now.monotonic_ms, self.slots)? {
             self.follow(action, now)?;
             return Ok(Some(Action::More));
         }
@@ -554,13 +569,13 @@ impl<
             sync::Action::Subscribe { digest, n } => {
                 // The client keeps to `W` chunks; one beyond would only look unwanted when it comes.
                 let _ = self.chunks.push((digest, n));
-                self.todo.subscribe(topic::blob(&digest, n));
+                self.todo.subscribe(Subject::Chunk(digest, n));
             }
             sync::Action::Unsubscribe { digest, n } => {
                 self.chunks.retain(|chunk| *chunk != (digest, n));
-                self.todo.unsubscribe(topic::blob(&digest, n));
+                self.todo.unsubscribe(Subject::Chunk(digest, n));
             }
-            sync::Action::AskDesired => self.todo.ask(topic::desired(&self.setup.fleet)),
+            sync::Action::AskDesired => self.todo.ask(Subject::Desired),
             sync::Action::AskRoot => self.todo.ask(self.next_root()),
             sync::Action::Event(event) => self.event(&event, now)?,
             sync::Action::SelfTest(slot) => self.todo.load(slot, Purpose::SelfTest),
@@ -635,18 +650,18 @@ impl<
     /// The slots.
     #[must_use]
     pub fn slots(&self) -> &Slots<S> {
-        &self.slots
+        self.slots
     }
 
     /// The slots, to read a release from them.
     pub fn slots_mut(&mut self) -> &mut Slots<S> {
-        &mut self.slots
+        self.slots
     }
 
     /// The outbox.
     #[must_use]
     pub fn outbox(&self) -> &Outbox<O, F, C, R, B> {
-        &self.outbox
+        self.outbox
     }
 
     /// Whether the outbox was an old copy and a new one was begun in this boot; see

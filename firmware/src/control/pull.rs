@@ -118,6 +118,7 @@ impl<
 > Control<'_, S, O, V, K, F, C, R, B, W>
 {
     /// A command came.
+    #[inline(never)]
     pub(super) fn command(&mut self, bytes: &[u8], now: Now) -> Result<(), ControlError> {
         let root = &self.slots.state().root;
         let content = ContentType::Command;

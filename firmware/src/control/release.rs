@@ -129,7 +129,7 @@ impl<
         match purpose {
             Purpose::SelfTest => {
                 let outcome = outcome.map(|_| ());
-                Ok(self.client.self_tested(outcome, &mut self.slots)?)
+                Ok(self.client.self_tested(outcome, self.slots)?)
             }
             Purpose::Confirmed => {
                 if self.slots.confirmed() != Some(slot) {
@@ -194,7 +194,7 @@ impl<
         if self.reload.is_some_and(|reload| reload.at_ms.is_none()) {
             return Ok(false);
         }
-        if !self.client.may_begin(slot, &self.slots) {
+        if !self.client.may_begin(slot, self.slots) {
             // It may wait for weeks, and does not run: no boot that ends meanwhile is its fault.
             return match self.slots.settle(slot) {
                 Ok(()) | Err(slots::Error::State(_)) => Ok(false),
@@ -236,7 +236,7 @@ impl<
     /// Takes back what the root does not trust any more, before anything is loaded or confirmed.
     pub(super) fn review(&mut self, now: Now) -> Result<(), ControlError> {
         let now_ms = now.monotonic_ms;
-        while let Some(slot) = self.client.review(now_ms, &mut self.slots)? {
+        while let Some(slot) = self.client.review(now_ms, self.slots)? {
             self.stop(slot);
         }
         Ok(())

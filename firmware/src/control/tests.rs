@@ -13,6 +13,7 @@ mod world;
 use super::*;
 use edgeward::guard::{ShadowVerdict, Verdict};
 use edgeward::sync::RolloutState;
+use edgeward::telemetry::Body;
 use edgeward::telemetry::{Reason, SlotState};
 use edgeward::trust::Role;
 use edgeward::trust::cose::ContentType;

@@ -1,9 +1,8 @@
 //! What waits for the caller: a place for each thing that must never be lost, and a bounded queue of
 //! subscriptions.
 
-use super::{Action, Mode, Purpose};
+use super::{Action, Mode, Purpose, Subject};
 use edgeward::slots::Slot;
-use edgeward::topic::Topic;
 use heapless::Deque;
 
 /// Subscriptions that may wait to be asked for or ended. Between two polls come at most the four of
@@ -25,7 +24,7 @@ struct Work {
 pub(super) struct Todo {
     slots: [Work; 2],
     /// To subscribe to, or not any more.
-    topics: Deque<(Topic, bool), TOPICS>,
+    topics: Deque<(Subject, bool), TOPICS>,
 }
 
 impl Todo {
@@ -50,20 +49,20 @@ impl Todo {
         };
     }
 
-    pub(super) fn subscribe(&mut self, topic: Topic) {
+    pub(super) fn subscribe(&mut self, subject: Subject) {
         // A full queue would lose a subscription, which the next start repairs.
-        let _ = self.topics.push_back((topic, true));
+        let _ = self.topics.push_back((subject, true));
     }
 
-    pub(super) fn unsubscribe(&mut self, topic: Topic) {
+    pub(super) fn unsubscribe(&mut self, subject: Subject) {
         // What is lost here comes unasked, and is ignored.
-        let _ = self.topics.push_back((topic, false));
+        let _ = self.topics.push_back((subject, false));
     }
 
     /// Has the broker deliver again what it retains.
-    pub(super) fn ask(&mut self, topic: Topic) {
-        self.unsubscribe(topic.clone());
-        self.subscribe(topic);
+    pub(super) fn ask(&mut self, subject: Subject) {
+        self.unsubscribe(subject);
+        self.subscribe(subject);
     }
 
     /// What is to be done whatever else is wrong: what ends, and what the confirmed release needs to
@@ -86,7 +85,7 @@ impl Todo {
         None
     }
 
-    /// The next thing to do: first what ends, then what begins, the confirmed release before the one
+    /// The next thing to do with a slot: first what ends, then what begins, the confirmed release before the one
     /// that may have to go back to it.
     pub(super) fn next(&mut self) -> Option<Action<'static>> {
         for slot in Slot::ALL {
@@ -111,17 +110,12 @@ impl Todo {
             let mode = self.slots[slot as usize].run.take()?;
             return Some(Action::Run { slot, mode });
         }
-        self.next_topic()
+        None
     }
 
-    /// The next subscription to be asked for or ended.
-    pub(super) fn next_topic(&mut self) -> Option<Action<'static>> {
-        let (topic, wanted) = self.topics.pop_front()?;
-        Some(if wanted {
-            Action::Subscribe(topic)
-        } else {
-            Action::Unsubscribe(topic)
-        })
+    /// The next subscription to be asked for (true) or ended.
+    pub(super) fn next_subject(&mut self) -> Option<(Subject, bool)> {
+        self.topics.pop_front()
     }
 }
 
@@ -154,7 +148,7 @@ mod tests {
     fn a_full_queue_of_topics_loses_no_work() {
         let mut todo = Todo::default();
         for _ in 0..2 * TOPICS {
-            todo.unsubscribe(edgeward::topic::desired("f"));
+            todo.unsubscribe(Subject::Desired);
         }
         todo.stop(Slot::B);
         todo.load(Slot::B, Purpose::SelfTest);

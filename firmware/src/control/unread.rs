@@ -23,7 +23,7 @@ impl<
         error: ControlError,
         now: Now,
     ) -> Result<Option<Action<'_>>, ControlError> {
-        if let Some(action) = self.todo.next_topic() {
+        if let Some(action) = self.next_topic() {
             return Ok(Some(action));
         }
         self.forget(now)?;

@@ -78,7 +78,7 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
     let broker = mqtt::options(config)?;
     // What fails up to here, or is ended below, is no death of a release: it had no part in it.
     let number = slots.state().boot.saturating_add(1);
-    let outbox = provision::open_outbox(config, &signer.public_key(), number)?;
+    let mut outbox = provision::open_outbox(config, &signer.public_key(), number)?;
     let boot = slots
         .begin_boot()
         .map_err(|error| anyhow::anyhow!("slots: {error:?}"))?;
@@ -92,15 +92,15 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         setup,
         signer,
         verifier: RingVerifier,
-        slots,
-        boot,
+        slots: &mut slots,
         client: UpdateClient::new(sync, RingVerifier, &mut head),
-        outbox,
+        outbox: &mut outbox,
         spare_epoch: provision::random()?,
         payload: &mut payload,
         frame: &mut frame,
     };
-    let mut control = Box::new(Control::new(parts, now(begun))?);
+    let mut control = Box::new(Control::new(parts, now(begun)));
+    control.begin(boot, now(begun))?;
     let stats = Arc::new(Stats::default());
     {
         let mut status = stats.status();

@@ -57,13 +57,7 @@ fn runtime_with(
     let (mut profile, mut policy) = (profile::<2, 3>(window, hop), Policy::standard());
     change(&mut profile, &mut policy);
     let inputs = usize::from(window) * 2;
-    let engine = Recorder {
-        inputs,
-        seen: Vec::new(),
-        winner: 1,
-        answer: Answer::Logits,
-    };
-    Runtime::new(engine, [7; 8], profile, policy, vec![0.0; inputs]).unwrap()
+    Runtime::new(engine(inputs), [7; 8], profile, policy, vec![0.0; inputs]).unwrap()
 }
 
 fn runtime(window: u16, hop: u16) -> TestRuntime {
@@ -86,6 +80,40 @@ fn push(runtime: &mut TestRuntime, sequence: u32, values: &[f32]) -> Step {
             micros
         },
     )
+}
+
+/// An engine that remembers nothing yet.
+fn engine(inputs: usize) -> Recorder {
+    Recorder {
+        inputs,
+        seen: Vec::new(),
+        winner: 1,
+        answer: Answer::Logits,
+    }
+}
+
+#[test]
+fn a_runtime_begins_in_place_as_a_new_one_does() {
+    let mut used = Runtime::blank(engine(0), vec![0.0; 8]);
+    assert!(used.begin(engine(0), [7; 8]).is_err(), "of no profile");
+    for (window, hop) in [(4, 1), (2, 2)] {
+        let mut new = runtime(window, hop);
+        let (profile, policy) = used.settings_mut();
+        (*profile, *policy) = (new.profile.clone(), new.policy.clone());
+        assert!(used.begin(engine(1), [7; 8]).is_err(), "of another input");
+        used.begin(engine(usize::from(window) * 2), [7; 8]).unwrap();
+        // A sample that breaks the contract, one behind, and a window that is not over.
+        for i in [0, 1, 9, 3, 10, 11, 12] {
+            let values = [if i == 9 { 1e9 } else { i as f32 }, 0.5];
+            assert_eq!(push(&mut used, i, &values), push(&mut new, i, &values));
+        }
+        assert_eq!(used.engine.seen, new.engine.seen);
+        assert_eq!(used.alarms.raised(), new.alarms.raised());
+        assert!(used.alarms.raised() > 0);
+        if hop == 2 {
+            assert_eq!(used.take_summary(99), new.take_summary(99));
+        }
+    }
 }
 
 #[test]

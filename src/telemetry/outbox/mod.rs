@@ -40,6 +40,7 @@ pub use record::RecordKind;
 
 use super::{Birth, Body, BodyRef, Event, Frame, Id, Refused, Summary};
 use crate::place::{self, Blank};
+use core::mem::MaybeUninit;
 use core::num::NonZeroU32;
 use embedded_storage::nor_flash::{NorFlash, NorFlashError, NorFlashErrorKind};
 use heapless::Vec;
@@ -303,8 +304,44 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         boot: u32,
         fresh: NonZeroU32,
     ) -> Result<Self, OutboxError> {
+        let mut outbox = Self::blank(flash, region, boot, fresh)?;
+        outbox.recover(fresh)?;
+        Ok(outbox)
+    }
+
+    /// As [`open`](Self::open), to where the outbox is to stay: it takes no more of the stack than reading it
+    /// does.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_in(
+        place: &mut MaybeUninit<Self>,
+        flash: S,
+        region: Region,
+        boot: u32,
+        fresh: NonZeroU32,
+    ) -> Result<&mut Self, OutboxError> {
+        let outbox = Self::blank_in(place, flash, region, boot, fresh)?;
+        outbox.recover(fresh)?;
+        Ok(outbox)
+    }
+
+    #[inline(never)]
+    fn blank_in(
+        place: &mut MaybeUninit<Self>,
+        flash: S,
+        region: Region,
+        boot: u32,
+        fresh: NonZeroU32,
+    ) -> Result<&mut Self, OutboxError> {
+        Ok(place.write(Self::blank(flash, region, boot, fresh)?))
+    }
+
+    /// One that knows of nothing in its flash yet.
+    #[inline(always)]
+    fn blank(flash: S, region: Region, boot: u32, fresh: NonZeroU32) -> Result<Self, OutboxError> {
         check_region::<S>(&flash, &region, F, C, B)?;
-        let mut outbox = Self {
+        Ok(Self {
             flash,
             region,
             sectors: Vec::new(),
@@ -317,9 +354,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             acknowledged: 0,
             lost_births: false,
             buffer: [0; B],
-        };
-        outbox.recover(fresh)?;
-        Ok(outbox)
+        })
     }
 
     /// Begins a new outbox with the epoch `fresh`: what waits is dropped, and the numbers begin at 1

@@ -16,6 +16,7 @@ use edgeward::program::{HEADER_BYTES, Header, MAGIC, Portable, VERSION};
 use edgeward::recorder::{Records, Snapshot};
 use edgeward_firmware::control::Mode;
 use embedded_storage::nor_flash::NorFlash;
+use std::vec::Vec;
 
 /// Samples of two features in a window.
 const WINDOW: u16 = 4;
@@ -164,11 +165,11 @@ impl Bench {
         let link: &'static Link = Box::leak(Box::default());
         let arena = Box::leak(vec![0; 16].into_boxed_slice());
         let arena = Box::leak(Box::new(Arena::new(arena)));
-        let tensors = Box::leak(Box::new([[0.0; MAX_INPUT]; 2]));
+        let stock = Box::leak(Box::new(Stock::new()));
         Self {
             task: {
                 let mut task = Inference::new(link);
-                task.equip(arena, tensors);
+                task.equip(arena, stock);
                 task
             },
             link,
@@ -279,7 +280,7 @@ fn the_first_wrong_vector_ends_a_self_test() {
     // What failed lets go of its slot, and of the memory of its tensor.
     let start = bench.store.map().slots.slot(Slot::B).start;
     StoreFlash(bench.store).write(start, &[0; 8]).unwrap();
-    assert!(bench.task.told.tensors[Slot::B as usize].is_some());
+    assert!(bench.task.told.places[Slot::B as usize].is_some());
 }
 
 #[test]

@@ -144,7 +144,9 @@ fn what_begins_in_the_journal_runs_even_if_the_outbox_can_not_tell() {
         assert_eq!(world.held.take(), Some((second, Purpose::Candidate)));
         world
     };
-    let op = until_loaded(None).head.outbox.into_flash().ops().len() as u32;
+    let op = world::outbox_flash(&mut until_loaded(None).head)
+        .ops()
+        .len() as u32;
     for (shadow, mode, state) in [
         (0, Mode::Trial, SlotState::Trial),
         (100, Mode::Shadow, SlotState::Shadow),

@@ -16,7 +16,7 @@ fn a_new_root_is_followed_and_the_next_is_asked_for() {
     world.down.push((topic, good));
     world.run();
     assert_eq!(world.head.slots.state().root.version, 2);
-    assert_eq!(world.head.next_root(), topic::root("f", 3));
+    assert_eq!(world.head.next_root(), Subject::Root(3));
 }
 
 /// The second root, by which the releases' key is another one.

@@ -9,7 +9,7 @@ use edgeward::slots::ram::RamFlash;
 use edgeward::sync::{Board, Config, Desired, RolloutState, Target};
 use edgeward::telemetry::codec::{max_frame_bytes, max_payload_bytes, sign_ack, verify_frame};
 use edgeward::telemetry::outbox::{Region, SECTOR_OVERHEAD, max_record_bytes};
-use edgeward::telemetry::{Ack, Frame, Reason, ReleaseId};
+use edgeward::telemetry::{Ack, Body, Frame, Reason, ReleaseId};
 use edgeward::trust::cose::{ContentType, sign_embedded};
 use edgeward::trust::ring::{RingSigner, RingVerifier};
 use edgeward::trust::root::{RoleKeys, Root};
@@ -114,6 +114,14 @@ pub(super) fn blank_outbox() -> Flash {
     Flash::new(8 * (B + SECTOR_OVERHEAD).next_multiple_of(4096))
 }
 
+fn region() -> Region {
+    Region {
+        offset: 0,
+        sector_bytes: (B + SECTOR_OVERHEAD).next_multiple_of(4096) as u32,
+        sectors: 8,
+    }
+}
+
 fn head(slots: Flash, outbox: Flash, now: Now) -> Head {
     head_behind(slots, outbox, now, || ())
 }
@@ -126,12 +134,7 @@ fn head_behind(slots: Flash, outbox: Flash, now: Now, opened: impl FnOnce()) -> 
         Err(_) => Slots::provision(slots, layout, root(1)).unwrap(),
     };
     let boot = slots.begin_boot().unwrap();
-    let region = Region {
-        offset: 0,
-        sector_bytes: (B + SECTOR_OVERHEAD).next_multiple_of(4096) as u32,
-        sectors: 8,
-    };
-    let outbox = Outbox::open(outbox, region, slots.state().boot, random()).unwrap();
+    let outbox = Outbox::open(outbox, region(), slots.state().boot, random()).unwrap();
     opened();
     let config = Config {
         board: Board {
@@ -162,15 +165,29 @@ fn head_behind(slots: Flash, outbox: Flash, now: Now, opened: impl FnOnce()) -> 
         },
         signer: key(5),
         verifier: RingVerifier,
-        slots,
-        boot,
+        slots: Box::leak(Box::new(slots)),
         client: UpdateClient::new(config, RingVerifier, leak(16 * 1024)),
-        outbox,
+        outbox: Box::leak(Box::new(outbox)),
         spare_epoch: random(),
         payload: leak(max_payload_bytes(F, C)),
         frame: leak(max_frame_bytes(F, C)),
     };
-    Control::new(parts, now).unwrap()
+    let mut head = Control::new(parts, now);
+    head.begin(boot, now).unwrap();
+    head
+}
+
+/// The flash of a head that is used no more.
+fn slots_flash(head: &mut Head) -> Flash {
+    let layout = Layout::split(SLOT_FLASH as u32, 4096).unwrap();
+    let others = Slots::provision(Flash::new(SLOT_FLASH), layout, root(1)).unwrap();
+    std::mem::replace(head.slots, others).into_flash()
+}
+
+/// The same, of its outbox.
+pub(super) fn outbox_flash(head: &mut Head) -> Flash {
+    let other = Outbox::open(blank_outbox(), region(), 0, random()).unwrap();
+    std::mem::replace(head.outbox, other).into_flash()
 }
 
 impl World {
@@ -212,8 +229,8 @@ impl World {
 
     /// The same, and something happened to the outbox's flash meanwhile.
     pub(super) fn restart_with(mut self, change: impl FnOnce(Flash) -> Flash) -> Self {
-        let slots = self.head.slots.into_flash();
-        let outbox = change(self.head.outbox.into_flash());
+        let slots = slots_flash(&mut self.head);
+        let outbox = change(outbox_flash(&mut self.head));
         self.head = head(slots, outbox, self.now);
         self.head.connected(false);
         self.run();
@@ -253,8 +270,8 @@ impl World {
 
     /// The power goes and comes back, and from then on the flash of the slots takes nothing.
     pub(super) fn restart_and_refuse(mut self) -> Self {
-        let slots = self.head.slots.into_flash();
-        let outbox = self.head.outbox.into_flash();
+        let slots = slots_flash(&mut self.head);
+        let outbox = outbox_flash(&mut self.head);
         self.head = head(slots, outbox, self.now);
         self.refuse(true);
         while self.try_turn().is_ok_and(|busy| busy) {}
@@ -265,9 +282,9 @@ impl World {
     pub(super) fn restart_unreadable(mut self, slot: Slot) -> (Self, Arc<AtomicBool>) {
         let layout = Layout::split(SLOT_FLASH as u32, 4096).unwrap();
         let switch = Arc::new(AtomicBool::new(false));
-        let slots = self.head.slots.into_flash();
+        let slots = slots_flash(&mut self.head);
         let slots = slots.with_unreadable(layout.slot(slot), switch.clone());
-        self.head = head(slots, self.head.outbox.into_flash(), self.now);
+        self.head = head(slots, outbox_flash(&mut self.head), self.now);
         switch.store(true, Ordering::Relaxed);
         self.head.connected(false);
         while self.try_turn().is_ok_and(|busy| busy) {}
@@ -277,8 +294,8 @@ impl World {
     /// The power goes and comes back, and from then on the outbox takes nothing, until the switch is off.
     pub(super) fn restart_with_full_outbox(mut self) -> (Self, Arc<AtomicBool>) {
         let switch = Arc::new(AtomicBool::new(false));
-        let slots = self.head.slots.into_flash();
-        let outbox = self.head.outbox.into_flash().with_refusal(switch.clone());
+        let slots = slots_flash(&mut self.head);
+        let outbox = outbox_flash(&mut self.head).with_refusal(switch.clone());
         let refuse = || switch.store(true, Ordering::Relaxed);
         self.head = head_behind(slots, outbox, self.now, refuse);
         self.head.connected(false);

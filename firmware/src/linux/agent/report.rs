@@ -132,7 +132,7 @@ impl Agent<'_> {
             let Ok(summary) = summary else {
                 return;
             };
-            let Err(error) = self.control.summary(summary.clone(), now) else {
+            let Err(error) = self.control.summary(&summary, now) else {
                 continue;
             };
             if matches!(error, ControlError::Outbox(OutboxError::TooLarge { .. })) {

@@ -88,7 +88,7 @@ fn full<T>(sent: Result<(), TrySendError<T>>) -> Result<(), T> {
 
 impl<E> Stage<Box<BoardRuntime<E>>, E, Vec<f32>, F, C> for Teller<E> {
     /// Also when a release that is replaced ends its window early.
-    fn summary(&mut self, summary: Summary<F, C>) {
+    fn summary(&mut self, summary: &Summary<F, C>) {
         let kept = self.held.keep(summary);
         let mut counters = self.stats.counters();
         counters.windows += 1;
@@ -143,7 +143,7 @@ impl<'a, E> Sampled<'a, E> {
 }
 
 impl<E: Engine> Stage<Box<BoardRuntime<E>>, E, Vec<f32>, F, C> for Sampled<'_, E> {
-    fn summary(&mut self, summary: Summary<F, C>) {
+    fn summary(&mut self, summary: &Summary<F, C>) {
         self.teller.summary(summary);
     }
 
