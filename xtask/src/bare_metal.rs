@@ -58,8 +58,10 @@ pub fn board_cargo(folder: &Path, processor: &str, std: Std) -> Result<Command> 
         command.args(["--config", "profile.release.debug=\"line-tables-only\""]);
     }
     // They come on top of those in the folder's own configuration.
-    let flags = format!("target.\"{processor}\".rustflags={flags:?}");
-    command.args(["--config", &flags]);
+    command.args([
+        "--config",
+        &setting(processor, &format!("rustflags={flags:?}")),
+    ]);
     Ok(command)
 }
 
@@ -94,9 +96,14 @@ const STD: &str = "core,alloc";
 /// What makes a panic an instruction that faults.
 const SILENT: [&str; 2] = ["-Zunstable-options", "-Cpanic=immediate-abort"];
 
-/// The setting of cargo that names Debian's linker for a processor.
+/// A setting of cargo for a processor. Cargo looks its name up part by part: in quotes it finds none that has a dot.
+fn setting(processor: &str, what: &str) -> String {
+    format!("target.{processor}.{what}")
+}
+
+/// The setting that names Debian's linker for a processor.
 fn linker(processor: &str) -> String {
-    format!("target.\"{processor}\".linker=\"ld.lld-19\"")
+    setting(processor, "linker=\"ld.lld-19\"")
 }
 
 /// Who compiles for another processor.

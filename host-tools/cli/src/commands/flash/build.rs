@@ -137,7 +137,8 @@ impl Compiler {
                 .env("RUSTC_BOOTSTRAP", "1")
                 .arg("-Zbuild-std=core,alloc")
                 .arg("--config")
-                .arg(format!("target.\"{processor}\".linker=\"ld.lld-19\""));
+                // Without quotes: in them, cargo finds no name that has a dot.
+                .arg(format!("target.{processor}.linker=\"ld.lld-19\""));
         }
         command
     }
@@ -177,15 +178,15 @@ mod tests {
         assert_eq!(Compiler::of(|| false, || false), Compiler::Own);
         assert_eq!(Compiler::of(|| false, || true), Compiler::Debian);
         let said = |compiler: Compiler| {
-            let command = compiler.build(Path::new("."), "thumbv6m-none-eabi");
+            let command = compiler.build(Path::new("."), "thumbv8m.main-none-eabihf");
             let words: Vec<_> = command.get_args().map(|it| it.to_string_lossy()).collect();
             let settings = command.get_envs().count();
             (words.join(" "), settings)
         };
-        let plain = "build --release --target thumbv6m-none-eabi";
+        let plain = "build --release --target thumbv8m.main-none-eabihf";
         assert_eq!(said(Compiler::Own), (plain.to_owned(), 0));
         let debian =
-            "-Zbuild-std=core,alloc --config target.\"thumbv6m-none-eabi\".linker=\"ld.lld-19\"";
+            "-Zbuild-std=core,alloc --config target.thumbv8m.main-none-eabihf.linker=\"ld.lld-19\"";
         assert_eq!(said(Compiler::Debian), (format!("{plain} {debian}"), 2));
     }
 }
