@@ -97,7 +97,7 @@ fn tests(root: &Path, toolchain: &Toolchain, cpu: &str) -> Command {
     command
 }
 
-/// The builds of what [`test`] runs; none where the tools can't be installed.
+/// The builds of what [`test()`] runs; none where the tools can't be installed.
 pub fn builds(root: &Path) -> Vec<Command> {
     let Ok(toolchain) = tools() else {
         return Vec::new();
