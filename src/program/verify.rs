@@ -71,9 +71,9 @@ pub enum ProgramError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HeadField {
-    /// Not [`MAGIC`].
+    /// Not [`MAGIC`](super::MAGIC).
     Magic,
-    /// Not [`VERSION`].
+    /// Not [`VERSION`](super::VERSION).
     Version,
     /// Not a [`Layout`].
     Layout,
