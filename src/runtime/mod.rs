@@ -575,10 +575,9 @@ where
         }
     }
 
-    /// All counts at zero.
+    /// Begins a new window; what the open one counted is gone.
     #[cold]
     #[inline(never)]
-    /// Begins a new window; what the open one counted is gone.
     pub fn start_window(&mut self) {
         self.contract.start_window();
         self.drift.clear();

@@ -341,21 +341,6 @@ impl<
         begun
     }
 
-    /// The trust root after the one the board has.
-    fn next_root(&self) -> Subject {
-        Subject::Root(self.slots.state().root.version.saturating_add(1))
-    }
-
-    /// The next subscription to be asked for or ended.
-    fn next_topic(&mut self) -> Option<Action<'static>> {
-        let (subject, wanted) = self.todo.next_subject()?;
-        let topic = subject.topic(&self.setup);
-        Some(match wanted {
-            true => Action::Subscribe(topic),
-            false => Action::Unsubscribe(topic),
-        })
-    }
-
     /// The broker took the connection. `session_present` says that it kept the subscriptions.
     pub fn connected(&mut self, session_present: bool) {
         self.connected = true;

@@ -1,8 +1,9 @@
 //! What a board subscribes to, in few bytes: a topic takes three times as many.
 
-use super::Setup;
+use super::{Action, Control, Setup};
 use edgeward::topic::{self, Channel, Topic};
-use edgeward::trust::Digest32;
+use edgeward::trust::{Digest32, Signer, Verifier};
+use embedded_storage::nor_flash::NorFlash;
 
 /// What a subscription is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,5 +31,33 @@ impl Subject {
             Self::Root(version) => topic::root(&setup.fleet, *version),
             Self::Chunk(digest, n) => topic::blob(digest, *n),
         }
+    }
+}
+
+impl<
+    S: NorFlash,
+    O: NorFlash,
+    V: Verifier,
+    K: Signer,
+    const F: usize,
+    const C: usize,
+    const R: usize,
+    const B: usize,
+    const W: usize,
+> Control<'_, S, O, V, K, F, C, R, B, W>
+{
+    /// The trust root after the one the board has.
+    pub(super) fn next_root(&self) -> Subject {
+        Subject::Root(self.slots.state().root.version.saturating_add(1))
+    }
+
+    /// The next subscription to be asked for or ended.
+    pub(super) fn next_topic(&mut self) -> Option<Action<'static>> {
+        let (subject, wanted) = self.todo.next_subject()?;
+        let topic = subject.topic(&self.setup);
+        Some(match wanted {
+            true => Action::Subscribe(topic),
+            false => Action::Unsubscribe(topic),
+        })
     }
 }
