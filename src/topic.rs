@@ -78,7 +78,8 @@ pub fn is_name(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// The topic of one device's channel. Names that are too long are cut; [`is_name`] guards them.
+/// The topic of one device's channel. A name that is too long for a topic is left out of it; [`is_name`] guards
+/// against that.
 #[must_use]
 pub fn device(fleet: &str, device: &str, channel: Channel) -> Topic {
     joined(&["/", fleet, "/", device, "/", channel.suffix()])

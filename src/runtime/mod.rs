@@ -157,7 +157,8 @@ where
     /// were [written](Self::settings_mut), the memory is the same.
     ///
     /// # Errors
-    /// As for [`new`](Self::new); the engine of before is there still then.
+    /// As for [`new`](Self::new). Profile and policy may be another release's than the rest then: no sample before
+    /// a `begin` that went well.
     #[inline(never)]
     pub fn begin(&mut self, engine: E, release: ReleaseId) -> Result<(), ConfigError> {
         config::validate_runtime(&self.profile, &engine, self.tensor.as_ref().len())?;
@@ -355,7 +356,8 @@ where
         self.output.get(..self.engine.output_len()).unwrap_or(&[])
     }
 
-    /// The input tensor: of the last inference, until the next sample is taken in.
+    /// The input tensor: of the last inference, until the next sample is taken in. After [`begin`](Self::begin)
+    /// it is what the memory held before, until the first inference.
     #[must_use]
     pub fn last_input(&self) -> &[f32] {
         self.tensor

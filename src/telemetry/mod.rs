@@ -380,7 +380,7 @@ pub enum Event {
     Crashed {
         /// How.
         how: Crash,
-        /// Where: the line of a panic, the address of the instruction otherwise.
+        /// Where: the line of a panic; the address of the instruction otherwise, and in a lean image.
         at: u32,
     },
 }

@@ -40,6 +40,9 @@ pub enum Std {
 pub fn board_cargo(folder: &Path, processor: &str, std: Std) -> Result<Command> {
     let toolchain = Toolchain::find(processor)?;
     let mut command = toolchain.cargo(folder, "build", processor, STD);
+    // They would take the place of those below and of the folder's own.
+    command.env_remove("RUSTFLAGS");
+    command.env_remove("CARGO_ENCODED_RUSTFLAGS");
     if toolchain == Toolchain::Debian {
         // Debian's compiler has no linker of its own for the target.
         command.args(["--config", &linker(processor)]);

@@ -136,6 +136,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         let totals: Vec<Bytes> = measured.iter().map(|(total, _, _)| *total).collect();
         compare(&known, &compiler, TOTAL, &totals)?;
         match no_lean {
+            None if lean.is_empty() => {}
             None => compare(&known, &compiler, LEAN, &lean)?,
             Some(reason) => eprintln!("!!! lean images are not compared: {reason}"),
         }

@@ -79,6 +79,8 @@ pub fn fault(pc: u32) -> CrashRecord {
         static __stext: u8;
         static __etext: u8;
     }
+    // Should the read below fault again, this is what is left.
+    write(CrashRecord::new(Crash::Fault, pc));
     let code = (&raw const __stext) as u32..(&raw const __etext) as u32;
     // SAFETY: the linker has code there, and instructions are aligned to two bytes.
     let is_panic = code.contains(&pc)

@@ -45,6 +45,8 @@ const TROUBLE: Duration = Duration::from_secs(1);
 const NAP: Duration = Duration::from_secs(1);
 /// What one turn does at most before it looks at the network.
 const TURN: usize = 16;
+/// How long it may take to ask for all that is to be subscribed to.
+const ASKING: Duration = Duration::from_secs(20);
 /// How long a broker may take to answer to a connection.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Shortest and longest delay between two tries to connect.
@@ -207,8 +209,10 @@ impl<S: Flash> App<S> {
                 waker: &waker,
             };
             let busy = self.act(&mut wire).await;
-            if let Err(lost) = line::subscribe(connection, subscriptions).await {
-                return lost;
+            // The application takes no turn meanwhile: a line on which that is slow is not waited for.
+            let asked = line::subscribe(connection, subscriptions);
+            if with_timeout(ASKING, asked).await != Ok(Ok(())) {
+                return Lost;
             }
             let wait = self.wait(busy);
             let polled = match select(Apart(pin!(connection.poll())), self.work(wait)).await {

@@ -281,7 +281,10 @@ impl Lines {
                 self.release(release)
             ),
             Event::Crashed { how, at } => match how {
-                Crash::Panic => format!("the firmware panicked at line {at}, and started again"),
+                // What it is depends on the image, which the report does not tell.
+                Crash::Panic => format!(
+                    "the firmware panicked at line {at} (a lean image: at {at:#010x}), and started again"
+                ),
                 Crash::Fault => format!("the firmware faulted at {at:#010x}, and started again"),
                 Crash::Watchdog => {
                     format!("the watchdog ended an inference loop that stood at {at:#010x}")

@@ -24,7 +24,8 @@ impl WindowStatus {
     #[must_use]
     pub fn p99_cycles(&self) -> Option<String> {
         Some(match self.latency_p99_cycles? {
-            cycles @ 1_000_000.. => format!("{} M", three_digits(cycles as f64 / 1e6)),
+            // What rounds to a thousand thousands is a million.
+            cycles @ 999_500.. => format!("{} M", three_digits(cycles as f64 / 1e6)),
             cycles @ 1_000.. => format!("{} k", three_digits(cycles as f64 / 1e3)),
             cycles => cycles.to_string(),
         })
