@@ -68,8 +68,9 @@ pub fn board_cargo(folder: &Path, processor: &str, std: Std) -> Result<Command> 
     Ok(command)
 }
 
-/// What has an image tell files by their names in the checkout, in a package or in the standard library: the same
-/// sources make the same image wherever they lie, and what panics say takes less room.
+/// What has an image tell files by their names in the checkout, in a package or in the standard library: it names
+/// no folder of this machine, and what panics say takes less room. (The order of its functions may still depend on the
+/// folder: cargo takes paths into the names of symbols.)
 fn short_paths(folder: &Path, toolchain: Toolchain) -> Result<Vec<String>> {
     let mut long = Vec::new();
     // The checkout stands around the folder of the boards.

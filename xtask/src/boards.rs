@@ -75,7 +75,7 @@ pub fn image(root: &Path, name: &str, build: Build) -> Result<PathBuf> {
     Ok(image)
 }
 
-/// Fails when an image names the folder of the checkout: in another one it would be another image.
+/// Fails when an image names the folder of the checkout, which is nobody's business and of another length elsewhere.
 fn check_no_folder(image: &Path, root: &Path) -> Result<()> {
     let bytes = std::fs::read(image).with_context(|| image.display().to_string())?;
     let folder = format!("{}/", root.display());
