@@ -48,7 +48,7 @@ pub enum TransportError {
     /// There is no connection now.
     Disconnected,
     /// The topic is empty, too long or has a wildcard where none may be, or the payload is larger
-    /// than [`PAYLOAD_BYTES_MAX`].
+    /// than [`PAYLOAD_BYTES_MAX`] or than the broker takes.
     Invalid,
 }
 

@@ -7,7 +7,10 @@ use core::task::{Context, Poll, Waker};
 use edgeward::topic::Topic;
 use edgeward_firmware::transport::{Transport, TransportError};
 use heapless::{Deque, Vec};
-use minimq::{Connection, Error, Io, PeerError, Publication, QoS, Session, ToPayload, TopicFilter};
+use minimq::{
+    Connection, Error, Io, PeerError, PubError, Publication, QoS, ResourceError, Session,
+    ToPayload, TopicFilter,
+};
 
 /// Subscriptions at once: desired state, acknowledgements, commands, the next root, and the chunks on
 /// their way.
@@ -173,7 +176,17 @@ impl<C: Io> Transport for Wire<'_, '_, '_, C> {
         };
         match now {
             Poll::Ready(Ok(_)) => Ok(()),
+            // Also one that the broker allows no room for, while the network takes nothing: a frame is said again
+            // when no acknowledgement of it comes.
             Poll::Pending if taken.get() => Ok(()),
+            Poll::Ready(Err(PubError::Session(Error::Resource(ResourceError::PacketTooLarge)))) => {
+                say!(
+                    warn,
+                    "the broker takes no message of {} bytes: raise its maximum packet size",
+                    payload.len()
+                );
+                Err(TransportError::Invalid)
+            }
             _ if self.connection.is_connected() => Err(TransportError::Full),
             _ => Err(TransportError::Disconnected),
         }
@@ -338,6 +351,29 @@ mod tests {
         assert_eq!(refused, Err(TransportError::Disconnected));
         let refused = subscriptions.publish("a/topic", b"late", false);
         assert_eq!(refused, Err(TransportError::Disconnected));
+    }
+
+    #[test]
+    fn what_is_larger_than_the_broker_takes_is_refused_and_what_fits_goes_on() {
+        // CONNACK of MQTT 5: no session, accepted, packets of at most 64 bytes.
+        let accepted = Answer(&[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, 64]);
+        let (mut receive, mut send) = ([0; 256], [0; 512]);
+        let config = ConfigBuilder::new(Buffers::new(&mut receive, &mut send));
+        let mut session = Session::new(config.client_id("press").unwrap());
+        let mut connection = block_on(session.connect(accepted)).ok().unwrap();
+        let mut wire = Wire {
+            connection: &mut connection,
+            subscriptions: &mut Subscriptions::default(),
+            waker: Waker::noop(),
+        };
+        for (length, taken) in [(40, true), (100, false), (40, true)] {
+            let published = wire.publish("a/topic", &[b'x'; 100][..length], false);
+            let expected = match taken {
+                true => Ok(()),
+                false => Err(TransportError::Invalid),
+            };
+            assert_eq!(published, expected, "{length}");
+        }
     }
 
     /// A broker that answers this, whatever it hears, and closes the connection.

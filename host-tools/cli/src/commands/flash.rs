@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use anyhow::{Context as _, Result};
 pub use build::build;
+use build::check;
 use edgeward::telemetry::{Id, Text};
 use edgeward_firmware::provisioning::{AUTHORITIES, PROVISIONING_BYTES, Provisioning, Secure};
 use edgeward_host::collector::now_ms;
@@ -119,7 +120,10 @@ fn write_next(args: &Args, w: &mut dyn Write) -> io::Result<()> {
 fn image(args: &Args, board: &Board, changes: &Changes, context: &Context) -> Result<PathBuf> {
     match &args.image {
         Some(image) => Ok(image.clone()),
-        None if changes.are_only_said() => Ok(PathBuf::from("(built)")),
+        None if changes.are_only_said() => {
+            check(board, args.lean)?;
+            Ok(PathBuf::from("(built)"))
+        }
         None => build(board, args.lean, context),
     }
 }

@@ -153,4 +153,12 @@ fn what_does_not_work_with_a_board_of_silicon_is_said() {
     assert!(text(&absent.stderr).contains("cargo install probe-rs-tools"));
     // What only says what it would do needs none.
     flash(&place, &[&broker[..], &["--dry-run"]].concat(), 0);
+    // It says no to what it would not do.
+    let new = ["board", "new", "press", "--like", "nucleo-h743zi"];
+    place.json(&[&new[..], &["--checkout", &checkout()]].concat(), 0);
+    let own = ["flash", "press-05", "--board", "./press", "--dry-run"];
+    let own = [&own[..], &broker].concat();
+    place.json(&own, 0);
+    let lean = place.error(&[&own[..], &["--lean"]].concat(), 2);
+    assert!(lean.to_string().contains("this is your own"), "{lean}");
 }

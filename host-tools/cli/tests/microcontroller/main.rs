@@ -211,6 +211,28 @@ fn a_board_refuses_a_broker_that_it_does_not_know() {
     assert!(u128::from(longer) < gone.as_millis() / 2, "{after:?}");
 }
 
+/// A broker that does not let the board in: the board says why, and is in as soon as it has the right password.
+#[test]
+fn a_board_with_a_wrong_password_says_so() {
+    let Some(image) = board::image() else { return };
+    let Some(mut site) = Site::on_mosquitto_with_passwords() else {
+        return;
+    };
+    {
+        let board = Board::flash(&site, &image);
+        site.enroll(&board.key());
+        board.until_it_says("the broker refuses the board's user name or password");
+        let connected = |line: &str| line == "connected";
+        assert!(!board.said().lines().any(connected), "{}", board.said());
+    }
+    site.boards_say("battery staple");
+    let board = Board::flash(&site, &image);
+    board.until_boot_says(2, "\nconnected\n");
+    site.roll_out("v1");
+    site.until_it_runs("1.0.0");
+    site.until_windows(1);
+}
+
 #[test]
 fn a_board_lives_on_the_embedded_broker() {
     if let Some(image) = board::image() {

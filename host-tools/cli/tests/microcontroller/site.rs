@@ -86,6 +86,47 @@ impl Site {
         Some(Self::new(place, broker, address, told))
     }
 
+    /// A Mosquitto that lets boards in by a password alone; boards are told a wrong one.
+    pub fn on_mosquitto_with_passwords() -> Option<Self> {
+        let program = program()?;
+        let passwords = Path::new("/usr/bin/mosquitto_passwd");
+        if !passwords.exists() {
+            println!("skipped: no {}", passwords.display());
+            return None;
+        }
+        let place = Place::new();
+        let file = place.path("passwords");
+        std::fs::write(&file, "board:battery staple\n").expect("written");
+        let hashed = Command::new(passwords).arg("-U").arg(&file).status();
+        assert!(hashed.expect("it runs").success());
+        let [open, closed] = free_ports();
+        let settings = format!(
+            "user root\nper_listener_settings true\n\
+             listener {open} 127.0.0.1\nallow_anonymous true\n\
+             listener {closed} 127.0.0.1\nallow_anonymous false\npassword_file {}\n",
+            file.display()
+        );
+        std::fs::write(place.path("mosquitto.conf"), settings).expect("written");
+        let broker = mosquitto(&program, &place);
+        let [open, closed] = [open, closed].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let mut site = Self::new(place, broker, open, told(closed));
+        site.boards_say("12345");
+        Some(site)
+    }
+
+    /// Has boards be provisioned with this password from their next start on.
+    pub fn boards_say(&mut self, password: &str) {
+        std::fs::write(self.path("board.password"), password).expect("written");
+        let who = [
+            "--broker-user",
+            "board",
+            "--broker-password-file",
+            "board.password",
+        ];
+        self.for_boards.truncate(BROKER);
+        self.for_boards.extend(who.map(str::to_owned));
+    }
+
     /// Has a secure Mosquitto show this certificate from its next start on.
     pub fn show(&self, certificate: &str) {
         show(&self.place, certificate);
@@ -293,6 +334,9 @@ impl Windows {
         }
     }
 }
+
+/// How many words tell boards of a broker without TLS.
+const BROKER: usize = 2;
 
 /// What boards are told of a broker without TLS.
 fn told(broker: SocketAddr) -> Vec<String> {

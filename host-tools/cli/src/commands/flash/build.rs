@@ -17,18 +17,27 @@ const FILES: [&str; 4] = [
     "/usr/bin/ld.lld-19",
 ];
 
+/// Whether the firmware of this board can be built so.
+///
+/// # Errors
+/// What stands against it, and what to do about it.
+pub fn check(board: &Board, lean: bool) -> Result<()> {
+    if lean && board.folder.is_some() {
+        let what = "--lean builds a board of the repository, and this is your own";
+        return Err(Failure::new(Exit::Usage, what)
+            .next("build it as `cargo xtask board-image` does, and give --image")
+            .into());
+    }
+    Ok(())
+}
+
 /// Has the repository's automation build the firmware.
 ///
 /// # Errors
 /// Where there is no checkout, no cargo or no compiler for the board: what to do about it.
 pub fn build(board: &Board, lean: bool, context: &Context) -> Result<PathBuf> {
+    check(board, lean)?;
     if let Some(folder) = &board.folder {
-        if lean {
-            let what = "--lean builds a board of the repository, and this is your own";
-            return Err(Failure::new(Exit::Usage, what)
-                .next("build it as `cargo xtask board-image` does, and give --image")
-                .into());
-        }
         return build_own(board, folder, context);
     }
     let here = std::env::current_dir()?;
