@@ -97,27 +97,11 @@ where
         tensor: S,
     ) -> Result<Self, ConfigError> {
         config::validate_runtime(&profile, &engine, tensor.as_ref().len())?;
-        Ok(Self {
-            engine,
-            release,
-            contract: Contract::new(&profile, &policy),
-            drift: Windows::new(&profile.features),
-            profile,
-            policy,
-            guard: Guard::default(),
-            alarms: Alarms::default(),
-            tensor,
-            filled: 0,
-            values: Aligned([0.0; F]),
-            output: [0.0; C],
-            since_answer: 0,
-            flagged_for: 0,
-            source_action: Action::Count,
-            samples: 0,
-            rejected: 0,
-            from_ms: None,
-            closed: false,
-        })
+        let mut runtime = Self::blank(engine, tensor);
+        runtime.profile = profile;
+        runtime.policy = policy;
+        runtime.restart(release);
+        Ok(runtime)
     }
 
     /// A runtime of nothing, where one is to be: [`begin`](Self::begin) makes one of it without moving it, and so
@@ -163,6 +147,12 @@ where
     pub fn begin(&mut self, engine: E, release: ReleaseId) -> Result<(), ConfigError> {
         config::validate_runtime(&self.profile, &engine, self.tensor.as_ref().len())?;
         self.engine = engine;
+        self.restart(release);
+        Ok(())
+    }
+
+    /// At the beginning of a stream and of a window, by profile and policy as they are.
+    fn restart(&mut self, release: ReleaseId) {
         self.release = release;
         self.contract = Contract::new(&self.profile, &self.policy);
         self.drift = Windows::new(&self.profile.features);
@@ -178,7 +168,6 @@ where
         self.rejected = 0;
         self.from_ms = None;
         self.closed = false;
-        Ok(())
     }
 
     /// Takes in one sample, and runs an inference when one is due.
