@@ -16,7 +16,8 @@ struct Folded {
     sources: usize,
     /// The sector of a record that was drawn in from outside, and how many were drawn from it.
     drawn: Option<(u16, usize)>,
-    /// The records do not fit into one sector, which only a drawn one can cause.
+    /// The records do not fit into one sector, which only a drawn one can cause, or one of the version before, which
+    /// grows by a word.
     overflow: bool,
 }
 

@@ -186,14 +186,18 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         Ok(true)
     }
 
-    /// Writes a record again, somewhere else; false when it reads no more.
+    /// Writes a record again, somewhere else; false when it reads no more. Where nothing can be merged to make room,
+    /// it stays where it is, if it reads well again and again.
     fn rewrite(&mut self, entry: &Entry) -> Result<bool, OutboxError> {
         // One of the version before is longer as one of this version.
         let Some(header) = self.load(entry)? else {
             return Ok(false);
         };
         for _ in 0..PLACES {
-            self.make_room(RECORD_HEADER + header.len as usize)?;
+            match self.make_room(RECORD_HEADER + header.len as usize) {
+                Err(OutboxError::Full) => return self.reads_well(entry),
+                made => made?,
+            }
             let Some(header) = self.load(entry)? else {
                 return Ok(false);
             };
@@ -202,6 +206,16 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             }
         }
         Err(OutboxError::Flash(NorFlashErrorKind::Other))
+    }
+
+    /// Whether a record reads the same each of many times: what a cut tore seldom does.
+    fn reads_well(&mut self, entry: &Entry) -> Result<bool, OutboxError> {
+        for _ in 0..READINGS {
+            if self.load(entry)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The sector with the highest generation below a bound.
@@ -298,7 +312,11 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             let Some((first, last)) = hole else {
                 return Ok(());
             };
-            self.store_lost(first, last)?;
+            match self.store_lost(first, last) {
+                // The host waits until there is room; the next start fills it.
+                Err(OutboxError::Full) => return Ok(()),
+                stored => stored?,
+            }
         }
         Ok(())
     }

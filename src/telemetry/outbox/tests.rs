@@ -367,19 +367,23 @@ fn a_full_outbox_loses_resolution_and_no_count() {
     assert!(held.iter().rev().take(3).all(|one| one.first == one.last));
 }
 
+/// Stores windows of another release each until no more can be.
+fn fill(outbox: &mut Small<'_>) -> Result<usize, OutboxError> {
+    for pushed in 0..100 {
+        match outbox.push(0, &released(1, pushed as u8)) {
+            Ok(_) => {}
+            Err(OutboxError::Full) => return Ok(pushed),
+            Err(error) => return Err(error),
+        }
+    }
+    panic!("releases were merged");
+}
+
 #[test]
 fn releases_are_kept_apart_and_a_full_outbox_says_so() {
     let mut flash = flash();
     let mut outbox = Small::open(&mut flash, REGION, 1, fresh(1)).expect("opens");
-    let mut pushed = 0;
-    let full = loop {
-        match outbox.push(0, &released(1, pushed as u8)) {
-            Ok(_) => pushed += 1,
-            Err(error) => break error,
-        }
-        assert!(pushed < 100, "releases were merged");
-    };
-    assert_eq!(full, OutboxError::Full);
+    let pushed = fill(&mut outbox).expect("fills");
     assert_eq!(outbox.len(), pushed);
     assert!(pushed > 5, "{pushed}");
     // Nothing was lost, and what is acknowledged makes room again.
@@ -387,6 +391,26 @@ fn releases_are_kept_apart_and_a_full_outbox_says_so() {
     assert!(held.iter().all(|one| one.samples == 1 && one.dropped == 0));
     assert_eq!(outbox.acknowledge(4), Ok(()));
     assert_eq!(outbox.push(0, &summary(1)), Ok(pushed as u64 + 1));
+}
+
+#[test]
+fn a_full_outbox_opens_again_with_all_that_it_holds() {
+    let mut flash = flash();
+    let pushed = fill(&mut Small::open(&mut flash, REGION, 1, fresh(1)).expect("opens"));
+    let pushed = pushed.expect("fills") as u64;
+    // One start, and one behind the mark of the first.
+    for boot in 2..4 {
+        let mut outbox = Small::open(&mut flash, REGION, boot, fresh(boot)).expect("opens");
+        assert_eq!(outbox.next_sequence(), pushed + 1);
+        let held = contents(&mut outbox).expect("reads");
+        assert_eq!(held.len() as u64, pushed);
+        assert!(held.iter().all(|one| one.samples == 1 && one.dropped == 0));
+        let refused = outbox.push(0, &released(1, 200));
+        assert_eq!(refused, Err(OutboxError::Full));
+    }
+    let mut outbox = Small::open(&mut flash, REGION, 4, fresh(4)).expect("opens");
+    assert_eq!(outbox.acknowledge(4), Ok(()));
+    assert_eq!(outbox.push(0, &summary(1)), Ok(pushed + 1));
 }
 
 #[test]

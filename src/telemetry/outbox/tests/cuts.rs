@@ -118,6 +118,69 @@ fn a_record_that_decays_while_it_waits_is_answered_for_by_a_count() {
 }
 
 #[test]
+fn a_record_that_decays_in_a_full_outbox_is_answered_for_by_a_count() {
+    let mut flash = flash();
+    let mut outbox = Small::open(&mut flash, REGION, 1, fresh(1)).expect("opens");
+    let pushed = fill(&mut outbox).expect("fills") as u64;
+    let entry = outbox.index.after(1).expect("there");
+    let at = 1024 + usize::from(entry.sector) * 1024 + entry.offset as usize + 50;
+    outbox.flash.bytes_mut()[at] ^= 1;
+    // It is counted beside the one before, which makes room for both.
+    let held = contents(&mut outbox).expect("reads");
+    assert_eq!(held.len() as u64, pushed);
+    assert_eq!((held[1].first, held[1].last), (1, 2), "{held:?}");
+    assert_eq!((held[1].samples, held[1].dropped), (1, 1));
+    assert_eq!(held[2].first, 3);
+}
+
+#[test]
+fn a_cut_before_an_outbox_is_full_or_while_it_opens_again_loses_nothing() {
+    let life = |flash: &mut Flash, stored: &mut u64| -> Result<usize, OutboxError> {
+        let mut outbox = Small::open(flash, REGION, 1, fresh(1))?;
+        let filled = fill(&mut outbox);
+        *stored = outbox.next_sequence() - 1;
+        filled
+    };
+    let mut whole = flash();
+    let mut stored = 0;
+    assert_eq!(life(&mut whole, &mut stored), Ok(stored as usize));
+    let mut cuts = 0;
+    for (at, op) in whole.ops().to_vec().iter().enumerate() {
+        for tear in tears(op.words) {
+            let mut flash = flash();
+            flash.seed(at as u64);
+            let op = at as u32;
+            flash.cut_at(Some(Cut { op, tear }));
+            let mut stored = 0;
+            assert!(life(&mut flash, &mut stored).is_err());
+            // The push that was cut may be there or not.
+            let given: Given = (1..=stored + 1).map(|n| (n, Some(1))).collect();
+            let doubtful = BTreeSet::from([stored + 1]);
+            let mut told = 0;
+            // The second start is cut, too.
+            for second in [Some(at as u32 % 4), None, None] {
+                flash.power_on();
+                flash.cut_at(second.map(|op| Cut { op, tear }));
+                let opened = Small::open(&mut flash, REGION, 2, fresh(2));
+                let held = opened.and_then(|mut outbox| contents(&mut outbox));
+                let Ok(held) = held else {
+                    assert!(second.is_some(), "op {op}, {tear:?}: {held:?}");
+                    continue;
+                };
+                let checked = check(&held, &given, 0, &doubtful);
+                assert_eq!(checked, Ok(()), "op {op}, {tear:?}: {held:?}");
+                // A number that was told is not given again.
+                let last = held.last().map_or(0, |one| one.last);
+                assert!(last >= told, "op {op}, {tear:?}: {held:?}");
+                told = last;
+            }
+            cuts += 1;
+        }
+    }
+    assert!(cuts > 300, "{cuts}");
+}
+
+#[test]
 fn a_cut_while_a_new_outbox_replaces_an_old_one_mixes_nothing() {
     let mut before = flash();
     let mut outbox = Small::open(&mut before, REGION, 1, fresh(1)).expect("opens");
