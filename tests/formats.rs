@@ -212,11 +212,11 @@ fn the_examples_of_a_pull_are_what_host_and_board_write() {
     recorder.read(0, &mut bytes);
     check(WIRE, "record", &bytes);
 
-    let (mut payload, mut out) = ([0; 512], [0; 512]);
-    let pull = Pull::new([0xAB; 16], 3, 1_700_000_000_100, &recorder, [512, 512]).expect("room");
+    let mut out = [0; 512];
+    let pull = Pull::new([0xAB; 16], 3, 1_700_000_000_100, &recorder, out.len()).expect("room");
     let device = "board-1".try_into().expect("short");
     let key = RingSigner::from_seed(&[1; 32]).expect("any seed is a key");
-    let len = pull.sign_next(&device, &recorder, &key, &mut payload, &mut out);
+    let len = pull.sign_next(&device, &recorder, &key, &mut out);
     let message = cose::parse(&out[..len.expect("it fits")]).expect("of the one shape");
     assert_eq!(message.content, ContentType::Record);
     let head = message.payload.expect("embedded");

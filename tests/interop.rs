@@ -78,7 +78,7 @@ fn frame(key: &RingSigner) -> (Vec<u8>, Vec<u8>) {
     };
     let mut payload = [0; 512];
     let mut out = [0; 1024];
-    let len = sign_frame(&frame, key, &mut payload, &mut out).expect("it fits");
+    let len = sign_frame(&frame, key, &mut out).expect("it fits");
     let payload = encode_frame(&frame, &mut payload).expect("it fits");
     (out[..len].to_vec(), payload.to_vec())
 }
@@ -89,12 +89,12 @@ fn parts(key: &RingSigner) -> Vec<(Vec<u8>, Vec<u8>)> {
     for n in 0..10 {
         recorder.event(n, [2; 8], &Event::Refused { what: Refused::Ack });
     }
-    let (mut payload, mut out) = ([0; 300], [0; 420]);
-    let mut pull = Pull::new([7; 16], 3, 5, &recorder, [300, 420]).expect("room");
+    let mut out = [0; 417];
+    let mut pull = Pull::new([7; 16], 3, 5, &recorder, out.len()).expect("room");
     let device = "press-7".try_into().expect("it fits");
     let (mut parts, mut whole) = (Vec::new(), 0);
     while !pull.is_done() {
-        let len = pull.sign_next(&device, &recorder, key, &mut payload, &mut out);
+        let len = pull.sign_next(&device, &recorder, key, &mut out);
         let message = out[..len.expect("it fits")].to_vec();
         let part = verify_part(&message, &key.public_key(), &RingVerifier).expect("ours");
         whole += part.bytes.len();

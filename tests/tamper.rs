@@ -7,8 +7,7 @@ use edgeward::contract::ViolationKind;
 use edgeward::recorder::{Recorder, Records};
 use edgeward::sync::{Desired, RolloutState, Target};
 use edgeward::telemetry::codec::{
-    MAX_ACK_PAYLOAD_BYTES, decode_ack, encode_ack, max_frame_bytes, max_payload_bytes, sign_frame,
-    verify_frame,
+    MAX_ACK_PAYLOAD_BYTES, decode_ack, encode_ack, max_frame_bytes, sign_frame, verify_frame,
 };
 use edgeward::telemetry::pull::{
     Command, MAX_COMMAND_PAYLOAD_BYTES, Order, Pull, decode_command, encode_command, verify_part,
@@ -229,9 +228,8 @@ fn every_changed_bit_and_truncation_of_each_kind_of_frame_is_detected() {
             time_ms: 1_700_000_000_000,
             body,
         };
-        let mut payload = [0; max_payload_bytes(2, 2)];
         let mut out = [0; max_frame_bytes(2, 2)];
-        let len = sign_frame(&frame, &key, &mut payload, &mut out).expect("it fits");
+        let len = sign_frame(&frame, &key, &mut out).expect("it fits");
         let read =
             |bytes: &[u8]| verify_frame::<_, 2, 2>(bytes, &key.public_key(), &RingVerifier).ok();
         assert_eq!(read(&out[..len]).as_ref(), Some(&frame));
@@ -250,11 +248,11 @@ fn every_changed_bit_and_truncation_of_a_flight_records_parts_is_detected() {
     for event in events().iter().take(6) {
         recorder.event(1_700_000_000_000, [2; 8], event);
     }
-    let (mut payload, mut out) = ([0; 200], [0; 320]);
-    let mut pull = Pull::new([7; 16], 3, 5, &recorder, [200, 320]).expect("room");
+    let mut out = [0; 317];
+    let mut pull = Pull::new([7; 16], 3, 5, &recorder, out.len()).expect("room");
     let (mut whole, mut parts) = (Vec::new(), 0);
     while !pull.is_done() {
-        let len = pull.sign_next(&device, &recorder, &key, &mut payload, &mut out);
+        let len = pull.sign_next(&device, &recorder, &key, &mut out);
         let bytes = &out[..len.expect("it fits")];
         let part = verify_part(bytes, &key.public_key(), &RingVerifier).expect("sound");
         whole.extend_from_slice(part.bytes);

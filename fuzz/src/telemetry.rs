@@ -186,11 +186,11 @@ pub fn records() -> Vec<Vec<u8>> {
     recorder.read(0, &mut bytes);
     let mut seeds = vec![Mode::Raw.seed(&bytes)];
     let device = Id::try_from("board-1").expect("short");
-    for room in [160, 1024] {
-        let (mut payload, mut out) = (vec![0; room], vec![0; 2048]);
-        let mut pull = Pull::new([7; 16], 3, 5, &recorder, [room, 2048]).expect("room");
+    for room in [277, 1141] {
+        let mut out = vec![0; room];
+        let mut pull = Pull::new([7; 16], 3, 5, &recorder, room).expect("room");
         while !pull.is_done() {
-            let len = pull.sign_next(&device, &recorder, &Gullible, &mut payload, &mut out);
+            let len = pull.sign_next(&device, &recorder, &Gullible, &mut out);
             let message = &out[..len.expect("room")];
             let payload = edgeward::trust::cose::parse(message).expect("ours").payload;
             seeds.extend([

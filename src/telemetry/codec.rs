@@ -172,17 +172,15 @@ impl core::fmt::Display for NoSpace {
 
 impl core::error::Error for NoSpace {}
 
-/// Signs a frame that waits in the outbox. `payload` is working memory of
-/// [`max_payload_bytes`], `out` takes the message of at most [`max_frame_bytes`]; returns its
+/// Signs a frame that waits in the outbox. `out` takes the message of at most [`max_frame_bytes`]; returns its
 /// length.
 ///
 /// # Errors
-/// [`NoSpace`] when a buffer is too small.
+/// [`NoSpace`] when `out` is too small.
 pub fn sign_record<S: Signer + ?Sized>(
     device: &Id,
     record: &Record<'_>,
     signer: &S,
-    payload: &mut [u8],
     out: &mut [u8],
 ) -> Result<usize, NoSpace> {
     // A payload's fields before the body.
@@ -196,26 +194,29 @@ pub fn sign_record<S: Signer + ?Sized>(
         &record.sequence,
         &record.time_ms,
     ];
-    let at = place::put(&head, payload).map_err(|_| NoSpace)?;
-    let end = at + record.body.len();
-    let place = payload.get_mut(at..end).ok_or(NoSpace)?;
-    place.copy_from_slice(record.body);
-    let payload = payload.get(..end).ok_or(NoSpace)?;
-    cose::sign_embedded(signer, ContentType::Frame, payload, out).map_err(|_| NoSpace)
+    let signed = cose::sign_in_place(signer, ContentType::Frame, out, |payload| {
+        let at = place::put(&head, payload).ok()?;
+        let end = at + record.body.len();
+        payload.get_mut(at..end)?.copy_from_slice(record.body);
+        Some(end)
+    });
+    signed.map_err(|_| NoSpace)
 }
 
-/// Signs a frame; buffers and result as in [`sign_record`].
+/// Signs a frame; buffer and result as in [`sign_record`].
 ///
 /// # Errors
-/// [`NoSpace`] when a buffer is too small.
+/// [`NoSpace`] when the buffer is too small.
 pub fn sign_frame<S: Signer + ?Sized, const F: usize, const C: usize>(
     frame: &Frame<F, C>,
     signer: &S,
-    payload: &mut [u8],
     out: &mut [u8],
 ) -> Result<usize, NoSpace> {
-    let payload = encode_frame(frame, payload)?;
-    cose::sign_embedded(signer, ContentType::Frame, payload, out).map_err(|_| NoSpace)
+    let signed = cose::sign_in_place(signer, ContentType::Frame, out, |payload| {
+        let payload = encode_frame(frame, payload).ok()?;
+        Some(payload.len())
+    });
+    signed.map_err(|_| NoSpace)
 }
 
 /// Writes the payload of a frame to `space`, at most [`max_payload_bytes`].

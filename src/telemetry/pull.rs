@@ -203,20 +203,20 @@ pub struct Pull {
 }
 
 impl Pull {
-    /// A pull that begins: `snapshot` must stay as it is until it is done. `payload` and `out` are the
-    /// lengths of the buffers that the parts will be made in.
+    /// A pull that begins: `snapshot` must stay as it is until it is done. `room` is the length of the buffer that
+    /// the parts will be made in.
     ///
     /// # Errors
-    /// [`NoSpace`] when they are so short that it would take more than [`MAX_PARTS`].
+    /// [`NoSpace`] when it is so short that it would take more than [`MAX_PARTS`].
     pub fn new(
         id: PullId,
         boot: u32,
         time_ms: u64,
         snapshot: &(impl Snapshot + ?Sized),
-        [payload, out]: [usize; 2],
+        room: usize,
     ) -> Result<Self, NoSpace> {
-        let room = payload.min(out.saturating_sub(SEAL_BYTES));
-        let step = room.saturating_sub(HEAD_BYTES).min(MAX_PART_BYTES);
+        let step = room.saturating_sub(SEAL_BYTES + HEAD_BYTES);
+        let step = step.min(MAX_PART_BYTES);
         // Neither is more than the recorder's largest size.
         let (capacity, total) = (snapshot.capacity() as u32, snapshot.len() as u32);
         if step == 0 {
@@ -258,17 +258,16 @@ impl Pull {
         self.next = self.next.saturating_sub(1);
     }
 
-    /// Signs the next part and returns the message's length. `payload` and `out` are as long as
-    /// [`Pull::new`] was told, and `snapshot` is what it saw.
+    /// Signs the next part and returns the message's length. `out` is as long as [`Pull::new`] was told, and
+    /// `snapshot` is what it saw.
     ///
     /// # Errors
-    /// [`NoSpace`] when a buffer is shorter.
+    /// [`NoSpace`] when `out` is shorter.
     pub fn sign_next<S: Signer + ?Sized>(
         &self,
         device: &Id,
         snapshot: &(impl Snapshot + ?Sized),
         signer: &S,
-        payload: &mut [u8],
         out: &mut [u8],
     ) -> Result<usize, NoSpace> {
         let from = (u32::from(self.next) * self.step).min(self.total);
@@ -286,11 +285,13 @@ impl Pull {
             &self.parts,
             &len,
         ];
-        let at = place::put(&head, payload).map_err(|_| NoSpace)?;
-        let end = at + len as usize;
-        snapshot.read(from as usize, payload.get_mut(at..end).ok_or(NoSpace)?);
-        let payload = payload.get(..end).ok_or(NoSpace)?;
-        cose::sign_embedded(signer, ContentType::Record, payload, out).map_err(|_| NoSpace)
+        let signed = cose::sign_in_place(signer, ContentType::Record, out, |payload| {
+            let at = place::put(&head, payload).ok()?;
+            let end = at + len as usize;
+            snapshot.read(from as usize, payload.get_mut(at..end)?);
+            Some(end)
+        });
+        signed.map_err(|_| NoSpace)
     }
 }
 

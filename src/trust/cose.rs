@@ -41,8 +41,6 @@ const CONTEXT: [u8; 12] = *b"\x84\x6aSignature1";
 const EXTERNAL: [u8; 1] = [0x40];
 /// Bytes of the protected header around the content type's text, with its own length of two.
 const PROTECTED_FIXED: usize = 2 + PROTECTED_START.len() + 1 + KEY_LABEL.len() + 8;
-/// Bytes of a protected header in its byte string, at most.
-const PROTECTED_MAX: usize = PROTECTED_FIXED + ContentType::MAX_TEXT;
 /// Bytes that a message adds to an embedded payload, at most.
 pub const MAX_OVERHEAD_BYTES: usize = ContentType::Desired.embedded_bytes(0x1_0000) - 0x1_0000;
 /// Bytes of the largest detached message.
@@ -82,9 +80,6 @@ impl ContentType {
         Self::Command,
         Self::Record,
     ];
-    /// Bytes of the longest text.
-    const MAX_TEXT: usize = Self::Desired.text().len();
-
     /// The media type that stands in the protected header.
     #[must_use]
     pub const fn text(self) -> &'static str {
@@ -104,6 +99,11 @@ impl ContentType {
     #[must_use]
     pub const fn embedded_bytes(self, payload: usize) -> usize {
         self.detached_bytes() - 1 + length_bytes(payload) + payload
+    }
+
+    /// Where a payload of `payload` bytes begins in a message that embeds it.
+    const fn payload_at(self, payload: usize) -> usize {
+        self.embedded_bytes(payload) - payload - SIGNATURE_START.len() - SIGNATURE_BYTES
     }
 
     /// Bytes of a message whose payload is detached.
@@ -199,7 +199,52 @@ pub fn sign_embedded<S: Signer + ?Sized>(
     payload: &[u8],
     out: &mut [u8],
 ) -> Result<usize, CoseError> {
-    sign(signer, content, payload, true, out)
+    sign_in_place(signer, content, out, |room| {
+        room.get_mut(..payload.len())?.copy_from_slice(payload);
+        Some(payload.len())
+    })
+}
+
+/// As [`sign_embedded`], of a payload that is in no other memory: `write` writes it to the beginning of the room
+/// that it is given in `out`, and returns its length, or none when that is too small.
+///
+/// # Errors
+/// [`CoseErrorKind::NoSpace`] when `out` is shorter than the message.
+pub fn sign_in_place<S: Signer + ?Sized>(
+    signer: &S,
+    content: ContentType,
+    out: &mut [u8],
+    write: impl FnOnce(&mut [u8]) -> Option<usize>,
+) -> Result<usize, CoseError> {
+    let room = out.get_mut(content.payload_at(0)..);
+    match room.and_then(write) {
+        Some(len) => seal(signer, content, len, out),
+        None => Err(no_space(CoseField::Payload)),
+    }
+}
+
+/// Signs the payload of `len` bytes that lies in `out` where the shortest does, and writes the message around it.
+fn seal<S: Signer + ?Sized>(
+    signer: &S,
+    content: ContentType,
+    len: usize,
+    out: &mut [u8],
+) -> Result<usize, CoseError> {
+    let (written, at) = (content.payload_at(0), content.payload_at(len));
+    let bytes = content.embedded_bytes(len);
+    if bytes > out.len() {
+        return Err(no_space(CoseField::Output));
+    }
+    // The length before it takes up to four bytes more than that of the shortest.
+    out.copy_within(written..written + len, at);
+    let (head, rest) = out.split_at_mut(at);
+    let (payload, end) = rest.split_at_mut(len);
+    let mut length = [0; 5];
+    let length = write_length(len, &mut length).ok_or(no_space(CoseField::Payload))?;
+    let protected = write_head(content, signer.public_key().id(), length, head)?;
+    let signature = signer.sign(&[&CONTEXT, protected, &EXTERNAL, length, payload]);
+    put(&[&SIGNATURE_START, &signature], end)?;
+    Ok(bytes)
 }
 
 /// Writes a message whose payload travels apart into `out` and returns its length, which is
@@ -213,40 +258,20 @@ pub fn sign_detached<S: Signer + ?Sized>(
     payload: &[u8],
     out: &mut [u8],
 ) -> Result<usize, CoseError> {
-    sign(signer, content, payload, false, out)
+    let bytes = content.detached_bytes();
+    let end = bytes - SIGNATURE_START.len() - SIGNATURE_BYTES;
+    let parts = out.split_at_mut_checked(end);
+    let (head, end) = parts.ok_or(no_space(CoseField::Output))?;
+    let mut length = [0; 5];
+    let length = write_length(payload.len(), &mut length).ok_or(no_space(CoseField::Payload))?;
+    let protected = write_head(content, signer.public_key().id(), &[NIL], head)?;
+    let signature = signer.sign(&[&CONTEXT, protected, &EXTERNAL, length, payload]);
+    put(&[&SIGNATURE_START, &signature], end)?;
+    Ok(bytes)
 }
 
-fn sign<S: Signer + ?Sized>(
-    signer: &S,
-    content: ContentType,
-    payload: &[u8],
-    embed: bool,
-    out: &mut [u8],
-) -> Result<usize, CoseError> {
-    let mut protected = [0; PROTECTED_MAX];
-    let protected = write_protected(content, signer.public_key().id(), &mut protected)?;
-    let mut length = [0; 5];
-    let length = write_length(payload.len(), &mut length).ok_or(CoseError::new(
-        CoseField::Payload,
-        0,
-        CoseErrorKind::NoSpace,
-    ))?;
-    let signature = signer.sign(&[&CONTEXT, protected, &EXTERNAL, length, payload]);
-    let (length, payload): (&[u8], &[u8]) = if embed {
-        (length, payload)
-    } else {
-        (&[NIL], &[])
-    };
-    let parts = [
-        &PREFIX,
-        protected,
-        &UNPROTECTED,
-        length,
-        payload,
-        &SIGNATURE_START,
-        &signature,
-    ];
-    put(&parts, out)
+fn no_space(field: CoseField) -> CoseError {
+    CoseError::new(field, 0, CoseErrorKind::NoSpace)
 }
 
 /// A message whose shape holds. Nothing is known of its signature yet.
@@ -396,25 +421,30 @@ pub fn verify_one<'a, V: Verifier + ?Sized>(
     Ok(payload)
 }
 
-/// The protected header in its byte string, at the start of `out`.
-fn write_protected(
+/// Writes a message up to its payload, of which `start` is the length, or nil, and returns the protected header in
+/// its byte string.
+fn write_head<'a>(
     content: ContentType,
     key: KeyId,
-    out: &mut [u8; PROTECTED_MAX],
-) -> Result<&[u8], CoseError> {
+    start: &[u8],
+    out: &'a mut [u8],
+) -> Result<&'a [u8], CoseError> {
     let text = content.text().as_bytes();
     let inner = PROTECTED_FIXED - 2 + text.len();
     // Both lengths are below 256, which a test checks for every content type.
-    let parts: [&[u8]; 6] = [
+    let parts: [&[u8]; 9] = [
+        &PREFIX,
         &[0x58, inner as u8],
         &PROTECTED_START,
         &[text.len() as u8],
         text,
         &KEY_LABEL,
         &key.0,
+        &UNPROTECTED,
+        start,
     ];
-    let len = put(&parts, out)?;
-    Ok(&out[..len])
+    put(&parts, out)?;
+    Ok(&out[PREFIX.len()..PREFIX.len() + 2 + inner])
 }
 
 /// Bytes of the head of a byte string of `len` bytes.

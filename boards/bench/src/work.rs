@@ -12,7 +12,7 @@ use edgeward::guard::Guard;
 use edgeward::policy::Policy;
 use edgeward::profile::{Layout, Profile};
 use edgeward::runtime::Runtime;
-use edgeward::telemetry::codec::{max_frame_bytes, max_payload_bytes, sign_record};
+use edgeward::telemetry::codec::{max_frame_bytes, sign_record};
 use edgeward::telemetry::outbox::{Outbox, Region, max_record_bytes};
 use edgeward::telemetry::{Body, Id, Summary};
 use edgeward::trust::dalek::{DalekSigner, DalekVerifier};
@@ -213,7 +213,6 @@ fn summary_of(summary: Summary<F, C>) -> Result<(), &'static str> {
     let signer = DalekSigner::from_seed(&[7; 32]);
     let device: Id = "board-1".try_into().map_err(|_| "a name")?;
     let body = Body::Summary(summary);
-    let mut payload = [0; max_payload_bytes(F, C)];
     let mut frame = [0; max_frame_bytes(F, C)];
     let [mut queued, mut signed] = [(); 2].map(|()| Work::default());
     queued
@@ -221,7 +220,7 @@ fn summary_of(summary: Summary<F, C>) -> Result<(), &'static str> {
         .map_err(|_| "to queue")?;
     let len = signed.add(|| {
         let record = outbox.peek_after(0).ok().flatten()?;
-        sign_record(&device, &record, &signer, &mut payload, &mut frame).ok()
+        sign_record(&device, &record, &signer, &mut frame).ok()
     });
     let bytes = len.ok_or("to sign")?;
     queued.print("queue");

@@ -18,7 +18,7 @@ use edgeward::program::Layout;
 use edgeward::slots::{self, BootDecision, Slots};
 use edgeward::sync::{Board, Config, UpdateClient};
 use edgeward::telemetry::Text;
-use edgeward::telemetry::codec::{max_frame_bytes, max_payload_bytes};
+use edgeward::telemetry::codec::max_frame_bytes;
 use edgeward::telemetry::outbox::{Outbox, OutboxError};
 use edgeward::topic::{self, Channel, TOPIC_BYTES};
 use edgeward::trust::Signer;
@@ -46,7 +46,6 @@ const AGAIN: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Memory {
     head: [u8; HEAD_CHUNKS * CHUNK_BYTES],
-    payload: [u8; max_payload_bytes(F, C)],
     frame: [u8; max_frame_bytes(F, C)],
     receive: [u8; CHUNK_BYTES + PACKET_BYTES],
     send: [u8; SEND_BYTES],
@@ -59,7 +58,6 @@ impl Memory {
     pub const fn new() -> Self {
         Self {
             head: [0; HEAD_CHUNKS * CHUNK_BYTES],
-            payload: [0; max_payload_bytes(F, C)],
             frame: [0; max_frame_bytes(F, C)],
             receive: [0; CHUNK_BYTES + PACKET_BYTES],
             send: [0; SEND_BYTES],
@@ -315,7 +313,6 @@ fn assemble<S: Flash, N: Network, E: Entropy, W: Way>(
     } = parts;
     let Memory {
         head,
-        payload,
         frame,
         receive,
         send,
@@ -349,7 +346,7 @@ fn assemble<S: Flash, N: Network, E: Entropy, W: Way>(
         signer,
         slots,
         outbox,
-        memory: (head, payload, frame),
+        memory: (head, frame),
         spare_epoch: random(&mut entropy),
         jitter: random(&mut entropy),
     };
@@ -377,8 +374,8 @@ struct Found<S: Flash + 'static> {
     signer: DalekSigner,
     slots: &'static mut Slots<StoreFlash<S>>,
     outbox: &'static mut Frames<S>,
-    /// For a release's head, a frame's payload and a frame.
-    memory: (&'static mut [u8], &'static mut [u8], &'static mut [u8]),
+    /// For a release's head, and a frame.
+    memory: (&'static mut [u8], &'static mut [u8]),
     spare_epoch: NonZeroU32,
     jitter: NonZeroU32,
 }
@@ -387,7 +384,7 @@ impl<S: Flash> Found<S> {
     /// Makes the application in its place. Apart from what opens flash, which takes much of the stack as well.
     #[inline(never)]
     fn put(self, room: &'static mut MaybeUninit<App<S>>) -> &'static mut App<S> {
-        let (head, payload, frame) = self.memory;
+        let (head, frame) = self.memory;
         let slot_bytes = self.store.map().slots.slot_bytes;
         let sync = sync_config(self.who, slot_bytes, self.arena_bytes);
         let parts = HeadParts {
@@ -398,7 +395,6 @@ impl<S: Flash> Found<S> {
             client: UpdateClient::new(sync, DalekVerifier, head),
             outbox: self.outbox,
             spare_epoch: self.spare_epoch,
-            payload,
             frame,
         };
         let control = Control::new(parts, now());

@@ -197,8 +197,7 @@ pub struct Control<
     slots: &'a mut Slots<S>,
     client: UpdateClient<'a, V, W>,
     outbox: &'a mut Outbox<O, F, C, R, B>,
-    /// Working memory for a frame's payload and for the signed frame.
-    payload: &'a mut [u8],
+    /// Working memory for a signed frame.
     frame: &'a mut [u8],
     sending: Sending,
     /// Where sending stood before the frame that was handed out last.
@@ -266,8 +265,6 @@ pub struct Parts<
     /// A random number, drawn anew in each boot: the epoch of the next outbox, should this one turn
     /// out to be an old copy.
     pub spare_epoch: NonZeroU32,
-    /// Working memory of [`edgeward::telemetry::codec::max_payload_bytes`].
-    pub payload: &'a mut [u8],
     /// Working memory of [`edgeward::telemetry::codec::max_frame_bytes`].
     pub frame: &'a mut [u8],
 }
@@ -295,7 +292,6 @@ impl<
             slots: parts.slots,
             client: parts.client,
             outbox: parts.outbox,
-            payload: parts.payload,
             frame: parts.frame,
             sending: Sending::new(acknowledged),
             before: None,
@@ -600,7 +596,7 @@ impl<
             RecordKind::Event => (Channel::Event, false),
             _ => (Channel::Summary, false),
         };
-        let len = sign_record(device, &record, &self.signer, self.payload, self.frame)
+        let len = sign_record(device, &record, &self.signer, self.frame)
             .map_err(|_| ControlError::NoSpace)?;
         self.before = Some(after);
         self.sending.sent(record.sequence, now.monotonic_ms);

@@ -212,15 +212,15 @@ impl<
         let no_space = |_| ControlError::NoSpace;
         if let State::Waiting(id) = self.pulls.state {
             let boot = self.slots.state().boot;
-            let buffers = [self.payload.len(), self.frame.len()];
-            let pull = Pull::new(id, boot, now.stamp_ms(), snapshot, buffers);
+            let room = self.frame.len();
+            let pull = Pull::new(id, boot, now.stamp_ms(), snapshot, room);
             self.pulls.state = State::Sending(pull.map_err(no_space)?);
         }
         let State::Sending(pull) = &mut self.pulls.state else {
             return Err(ControlError::NoSpace);
         };
         let device = &self.setup.device;
-        let len = pull.sign_next(device, snapshot, &self.signer, self.payload, self.frame);
+        let len = pull.sign_next(device, snapshot, &self.signer, self.frame);
         let len = len.map_err(no_space)?;
         pull.sent();
         Ok(len)

@@ -26,7 +26,7 @@ use edgeward::recorder::Recorder;
 use edgeward::slots::Slot;
 use edgeward::sync::UpdateClient;
 use edgeward::sync::client::MAX_HEAD_CHUNKS;
-use edgeward::telemetry::codec::{max_frame_bytes, max_payload_bytes};
+use edgeward::telemetry::codec::max_frame_bytes;
 use edgeward::telemetry::outbox::max_record_bytes;
 use edgeward::telemetry::{SlotReport, Summary, Text, release_id};
 use edgeward::topic::{self, Channel};
@@ -84,7 +84,6 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         .map_err(|error| anyhow::anyhow!("slots: {error:?}"))?;
     tracing::info!(boot = slots.state().boot, decision = ?boot, "boot");
     let mut head = vec![0; MAX_HEAD_CHUNKS as usize * CHUNK_BYTES];
-    let mut payload = vec![0; max_payload_bytes(F, C)];
     let mut frame = vec![0; max_frame_bytes(F, C)];
     let begun = Instant::now();
     let sync = sync_config(config, &tags, layout.slot_bytes);
@@ -96,7 +95,6 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         client: UpdateClient::new(sync, RingVerifier, &mut head),
         outbox: &mut outbox,
         spare_epoch: provision::random()?,
-        payload: &mut payload,
         frame: &mut frame,
     };
     let mut control = Box::new(Control::new(parts, now(begun)));

@@ -452,12 +452,12 @@ mod tests {
             let what = Refused::Ack;
             recorder.event(n, [1; 8], &Event::Refused { what });
         }
-        let mut pull = Pull::new(pull, 3, 5, &recorder, [200, 400]).expect("room");
+        let mut pull = Pull::new(pull, 3, 5, &recorder, 317).expect("room");
         let device = Id::try_from("board-1").expect("short");
-        let (mut payload, mut out) = ([0; 200], [0; 400]);
+        let mut out = [0; 317];
         let mut parts = Vec::new();
         while !pull.is_done() {
-            let len = pull.sign_next(&device, &recorder, &key(), &mut payload, &mut out);
+            let len = pull.sign_next(&device, &recorder, &key(), &mut out);
             parts.push(out[..len.expect("room")].to_vec());
             pull.sent();
         }
@@ -540,9 +540,9 @@ mod tests {
         let device = Id::try_from("board-1").expect("short");
         let part = |number: u16| {
             // The first part of the record, under every number: a reader can't tell but by the sum.
-            let pull = Pull::new([1; 16], 3, 5, &recorder, [200, 400]).expect("room");
-            let (mut payload, mut out) = ([0; 200], [0; 400]);
-            let len = pull.sign_next(&device, &recorder, &key(), &mut payload, &mut out);
+            let pull = Pull::new([1; 16], 3, 5, &recorder, 317).expect("room");
+            let mut out = [0; 317];
+            let len = pull.sign_next(&device, &recorder, &key(), &mut out);
             let message = &out[..len.expect("room")];
             let sound = part_of(message).expect("a part");
             let mut payload = cose::parse(message)

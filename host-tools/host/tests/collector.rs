@@ -89,12 +89,11 @@ impl Board {
             self.sent = self.outbox.acknowledged();
             self.again = Instant::now() + Duration::from_secs(1);
         }
-        let mut payload = [0; max_payload_bytes(2, 2)];
         let mut frame = [0; max_frame_bytes(2, 2)];
         while self.mqtt.waiting() < 32
             && let Some(record) = self.outbox.peek_after(self.sent).expect("reads")
         {
-            let len = sign_record(&self.name, &record, &self.key, &mut payload, &mut frame);
+            let len = sign_record(&self.name, &record, &self.key, &mut frame);
             let channel = match record.kind {
                 RecordKind::Event => Channel::Event,
                 _ => Channel::Summary,
@@ -307,9 +306,8 @@ fn what_is_forged_replayed_or_misplaced_is_refused_and_counted() {
             time_ms: 0,
             body: Body::Summary(summary),
         };
-        let mut payload = [0; max_payload_bytes(2, 2)];
         let mut out = [0; max_frame_bytes(2, 2)];
-        let len = sign_frame(&frame, key, &mut payload, &mut out).expect("fits");
+        let len = sign_frame(&frame, key, &mut out).expect("fits");
         out[..len].to_vec()
     };
     let send = |device: &str, channel, bytes: &[u8]| {
@@ -466,16 +464,9 @@ fn a_board_that_lost_its_outbox_goes_on_and_the_old_one_is_closed() {
     };
     // One frame that the host never got, kept by whoever listens, goes with the old outbox.
     board.work(6);
-    let mut payload = [0; max_payload_bytes(2, 2)];
     let mut withheld = [0; max_frame_bytes(2, 2)];
     let record = board.outbox.peek_after(5).expect("reads").expect("waits");
-    let len = sign_record(
-        &board.name,
-        &record,
-        &board.key,
-        &mut payload,
-        &mut withheld,
-    );
+    let len = sign_record(&board.name, &record, &board.key, &mut withheld);
     let withheld = withheld[..len.expect("fits")].to_vec();
 
     let mut board = Board {
@@ -597,17 +588,10 @@ fn only_what_a_board_signed_and_nobody_sent_before_is_a_sign_of_its_life() {
     }
     // What the broker kept is news here, and yet of a time that nobody knows.
     boards[1].work(1);
-    let mut payload = [0; max_payload_bytes(2, 2)];
     let mut kept = [0; max_frame_bytes(2, 2)];
     let record = boards[1].outbox.peek_after(0).expect("reads");
     let record = record.expect("it waits");
-    let len = sign_record(
-        &boards[1].name,
-        &record,
-        &boards[1].key,
-        &mut payload,
-        &mut kept,
-    );
+    let len = sign_record(&boards[1].name, &record, &boards[1].key, &mut kept);
     let summary = topic::device(FLEET, "b", Channel::Summary);
     let kept = &kept[..len.expect("fits")];
     boards[1].mqtt.publish(&summary, kept, true);

@@ -116,12 +116,12 @@ fn recorded(engine: &mut dyn Engine, release: ReleaseId, change: Change<'_>) -> 
     let what = Refused::Ack;
     recorder.event(2, release, &Event::Refused { what });
     let key = RingSigner::from_seed(&[3; 32]).expect("any seed is a key");
-    let (mut payload, mut out) = (vec![0; 9000], vec![0; 9200]);
-    let mut pull = Pull::new([1; 16], 3, 5, &recorder, [9000, 9200]).expect("room");
+    let mut out = vec![0; 9117];
+    let mut pull = Pull::new([1; 16], 3, 5, &recorder, out.len()).expect("room");
     let device = Id::try_from("board-1").expect("short");
     let mut file = Vec::new();
     while !pull.is_done() {
-        let len = pull.sign_next(&device, &recorder, &key, &mut payload, &mut out);
+        let len = pull.sign_next(&device, &recorder, &key, &mut out);
         file.extend_from_slice(&out[..len.expect("room")]);
         pull.sent();
     }

@@ -33,22 +33,22 @@ fn recorder(events: u64) -> (Recorder<Vec<u8>>, Vec<u8>) {
     (recorder, bytes)
 }
 
-/// All parts of a pull, in buffers of these lengths.
-fn pulled(events: u64, [payload, out]: [usize; 2]) -> Vec<Vec<u8>> {
+/// All parts of a pull, in a buffer of this length.
+fn pulled(events: u64, room: usize) -> Vec<Vec<u8>> {
     let (recorder, _) = recorder(events);
-    let mut pull = Pull::new(PULL, 3, 1000, &recorder, [payload, out]).expect("room");
-    let (mut payload, mut out) = (vec![0; payload], vec![0; out]);
+    let mut pull = Pull::new(PULL, 3, 1000, &recorder, room).expect("room");
+    let mut out = vec![0; room];
     let mut parts = Vec::new();
     while !pull.is_done() {
         let device = id("board-1");
-        let len = pull.sign_next(&device, &recorder, &Fake(1), &mut payload, &mut out);
+        let len = pull.sign_next(&device, &recorder, &Fake(1), &mut out);
         parts.push(out[..len.expect("room")].to_vec());
         pull.sent();
     }
     pull.take_back();
     assert!(!pull.is_done());
     let device = id("board-1");
-    let len = pull.sign_next(&device, &recorder, &Fake(1), &mut payload, &mut out);
+    let len = pull.sign_next(&device, &recorder, &Fake(1), &mut out);
     assert_eq!(
         Some(&out[..len.expect("room")]),
         parts.last().map(|p| &p[..])
@@ -62,18 +62,12 @@ fn read(bytes: &[u8]) -> Result<Part<'_>, DecodeError> {
 
 #[test]
 fn the_parts_of_a_pull_are_the_whole_record() {
-    for (events, buffers) in [
-        (0, [200, 400]),
-        (1, [200, 400]),
-        (70, [200, 4000]),
-        (70, [4000, 300]),
-        (300, [20_000, 20_000]),
-    ] {
+    for (events, room) in [(0, 317), (1, 317), (70, 317), (70, 300), (300, 20_000)] {
         let (_, whole) = recorder(events);
-        let parts = pulled(events, buffers);
+        let parts = pulled(events, room);
         let mut all = Vec::new();
         for (bytes, number) in parts.iter().zip(0..) {
-            assert!(bytes.len() <= buffers[1]);
+            assert!(bytes.len() <= room);
             let part = read(bytes).expect("sound");
             assert_eq!((part.part, usize::from(part.parts)), (number, parts.len()));
             assert_eq!(
@@ -89,14 +83,13 @@ fn the_parts_of_a_pull_are_the_whole_record() {
 }
 
 #[test]
-fn buffers_that_are_too_short_are_an_error_and_no_endless_pull() {
+fn a_buffer_that_is_too_short_is_an_error_and_no_endless_pull() {
     let (recorder, _) = recorder(300);
-    let new = |buffers| Pull::new(PULL, 3, 1000, &recorder, buffers);
-    assert_eq!(new([HEAD_BYTES, 4000]), Err(NoSpace));
-    assert_eq!(new([4000, SEAL_BYTES + HEAD_BYTES]), Err(NoSpace));
+    let new = |room| Pull::new(PULL, 3, 1000, &recorder, SEAL_BYTES + HEAD_BYTES + room);
+    assert_eq!(new(0), Err(NoSpace));
     // 12,000 bytes, two a part.
-    assert_eq!(new([HEAD_BYTES + 2, 4000]), Err(NoSpace));
-    assert!(new([HEAD_BYTES + 3, 4000]).is_ok());
+    assert_eq!(new(2), Err(NoSpace));
+    assert!(new(3).is_ok());
 }
 
 #[test]
@@ -114,13 +107,11 @@ fn the_longest_part_and_command_fit_their_bounds() {
         }
     }
     let device = Id::try_from(&*"d".repeat(ID_BYTES)).expect("longest");
-    let mut payload = vec![0; MAX_FRAME_BYTES];
     let mut out = vec![0; MAX_FRAME_BYTES];
-    let lengths = [payload.len(), out.len()];
-    let mut pull = Pull::new([0xFF; 16], u32::MAX, u64::MAX, &Full, lengths).expect("room");
+    let mut pull = Pull::new([0xFF; 16], u32::MAX, u64::MAX, &Full, out.len()).expect("room");
     assert_eq!(usize::from(pull.parts), MAX_BYTES / MAX_PART_BYTES);
     pull.next = pull.parts - 1;
-    let len = pull.sign_next(&device, &Full, &Fake(1), &mut payload, &mut out);
+    let len = pull.sign_next(&device, &Full, &Fake(1), &mut out);
     let part = read(&out[..len.expect("room")]).expect("sound");
     assert_eq!(part.bytes.len(), MAX_PART_BYTES);
     let command = Command {
@@ -139,7 +130,7 @@ fn the_longest_part_and_command_fit_their_bounds() {
 
 #[test]
 fn each_change_of_a_byte_is_noticed() {
-    for bytes in pulled(7, [200, 400]) {
+    for bytes in pulled(7, 317) {
         for at in 0..bytes.len() {
             for bit in 0..8 {
                 let mut bytes = bytes.clone();

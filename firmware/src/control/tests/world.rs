@@ -7,7 +7,7 @@ use edgeward::policy::TrialPolicy;
 use edgeward::slots::Layout;
 use edgeward::slots::ram::RamFlash;
 use edgeward::sync::{Board, Config, Desired, RolloutState, Target};
-use edgeward::telemetry::codec::{max_frame_bytes, max_payload_bytes, sign_ack, verify_frame};
+use edgeward::telemetry::codec::{max_frame_bytes, sign_ack, verify_frame};
 use edgeward::telemetry::outbox::{Region, SECTOR_OVERHEAD, max_record_bytes};
 use edgeward::telemetry::{Ack, Body, Frame, Reason, ReleaseId};
 use edgeward::trust::cose::{ContentType, sign_embedded};
@@ -169,7 +169,6 @@ fn head_behind(slots: Flash, outbox: Flash, now: Now, opened: impl FnOnce()) -> 
         client: UpdateClient::new(config, RingVerifier, leak(16 * 1024)),
         outbox: Box::leak(Box::new(outbox)),
         spare_epoch: random(),
-        payload: leak(max_payload_bytes(F, C)),
         frame: leak(max_frame_bytes(F, C)),
     };
     let mut head = Control::new(parts, now);

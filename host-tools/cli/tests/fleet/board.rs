@@ -5,7 +5,7 @@ use crate::site::{FLEET, Site, next_message};
 use edgeward::bundle::BoardClass;
 use edgeward::recorder::Recorder;
 use edgeward::sync::Desired;
-use edgeward::telemetry::codec::{decode_ack, max_frame_bytes, max_payload_bytes, sign_frame};
+use edgeward::telemetry::codec::{decode_ack, max_frame_bytes, sign_frame};
 use edgeward::telemetry::pull::{Order, Pull, decode_command};
 use edgeward::telemetry::{Birth, Body, Frame, Id, SlotReport, SlotState, Text};
 use edgeward::topic::{self, Channel};
@@ -78,9 +78,8 @@ impl Board {
             time_ms: 0,
             body,
         };
-        let mut payload = [0; max_payload_bytes(2, 2)];
         let mut out = [0; max_frame_bytes(2, 2)];
-        let len = sign_frame(&frame, &self.key, &mut payload, &mut out).expect("fits");
+        let len = sign_frame(&frame, &self.key, &mut out).expect("fits");
         let topic = topic::device(FLEET, name, channel);
         let retain = channel == Channel::Birth;
         self.mqtt.publish(&topic, &out[..len], retain);
@@ -111,11 +110,11 @@ impl Board {
             let topic = topic::device(FLEET, name, Channel::Record);
             // What somebody else sends under this topic is no part of it.
             mqtt.publish(&topic, b"noise", false);
-            let (mut payload, mut out) = (vec![0; 3000], vec![0; 3200]);
-            let mut pull = Pull::new(pull, 1, 5, &recorder, [3000, 3200]).expect("room");
+            let mut out = vec![0; 3117];
+            let mut pull = Pull::new(pull, 1, 5, &recorder, out.len()).expect("room");
             while !pull.is_done() {
                 let device = &command.device;
-                let len = pull.sign_next(device, &recorder, &key, &mut payload, &mut out);
+                let len = pull.sign_next(device, &recorder, &key, &mut out);
                 mqtt.publish(&topic, &out[..len.expect("room")], false);
                 pull.sent();
             }
