@@ -64,7 +64,8 @@ impl<
         self.sending.restart(0);
         self.before = None;
         self.restarted = true;
-        self.first_birth(now)?;
-        Ok(())
+        let born = self.first_birth(now);
+        self.birth_due |= born.is_err();
+        born.map(|_| ())
     }
 }

@@ -225,6 +225,17 @@ pub struct Control<
     pulls: Pulls,
     /// The confirmed release could not be loaded.
     reload: Option<Reload>,
+    /// What failed, until all is said that can be said.
+    trouble: Option<ControlError>,
+}
+
+/// A message to publish; a frame is in the working memory.
+#[derive(Debug, Clone, Copy)]
+struct Message {
+    channel: Channel,
+    /// Bytes of the frame.
+    length: usize,
+    retain: bool,
 }
 
 /// When a confirmed release that could not be loaded is loaded again.
@@ -311,6 +322,7 @@ impl<
             restarted: false,
             pulls: Pulls::default(),
             reload: None,
+            trouble: None,
         }
     }
 
@@ -488,6 +500,8 @@ impl<
 
     /// The transport did not take what the last poll, or [`Control::part`], said to publish.
     pub fn not_taken(&mut self) {
+        // Nothing more can be said now.
+        self.trouble = None;
         if self.pulls.take_back() {
             return;
         }
@@ -516,9 +530,21 @@ impl<
             Some(action) => return Ok(Some(action)),
             None => {}
         }
-        if let Err(error) = self.review(now) {
-            return self.poll_unread(error, now);
+        let done = match self.trouble.take() {
+            // What failed is tried again when all is said that can be said.
+            Some(error) if !self.todo.has_work() => Err(error),
+            _ => self.work(now),
+        };
+        match done {
+            Ok(Some(action)) => Ok(Some(action)),
+            Ok(None) => self.publish(now),
+            Err(error) => self.poll_troubled(error, now),
         }
+    }
+
+    /// The next thing to do but to say what waits.
+    fn work(&mut self, now: Now) -> Result<Option<Action<'static>>, ControlError> {
+        self.review(now)?;
         match self.todo.next() {
             Some(Action::Load { slot, purpose }) => return self.load(slot, purpose, now).map(Some),
             Some(action) => return Ok(Some(action)),
@@ -538,10 +564,7 @@ impl<
             self.follow(action, now)?;
             return Ok(Some(Action::More));
         }
-        if self.bear(now)? {
-            return Ok(Some(Action::More));
-        }
-        self.publish(now)
+        Ok(self.bear(now)?.then_some(Action::More))
     }
 
     /// Does what the update client says.
@@ -569,17 +592,38 @@ impl<
 
     /// The next message to publish, if there is one and it may go.
     fn publish(&mut self, now: Now) -> Result<Option<Action<'_>>, ControlError> {
+        let message = self.next_message(now)?;
+        Ok(message.map(|message| self.action(message)))
+    }
+
+    /// Has a message go.
+    fn action(&self, message: Message) -> Action<'_> {
+        let Message {
+            channel,
+            length,
+            retain,
+        } = message;
+        Action::Publish {
+            topic: topic::device(&self.setup.fleet, &self.setup.device, channel),
+            payload: match channel {
+                Channel::State => ONLINE,
+                _ => self.frame.get(..length).unwrap_or_default(),
+            },
+            retain,
+        }
+    }
+
+    fn next_message(&mut self, now: Now) -> Result<Option<Message>, ControlError> {
         self.before = None;
         self.pulls.passed();
         if !self.connected {
             return Ok(None);
         }
-        let (fleet, device) = (&self.setup.fleet, &self.setup.device);
         if self.state_due {
             self.state_due = false;
-            return Ok(Some(Action::Publish {
-                topic: topic::device(fleet, device, Channel::State),
-                payload: ONLINE,
+            return Ok(Some(Message {
+                channel: Channel::State,
+                length: 0,
                 retain: true,
             }));
         }
@@ -596,13 +640,14 @@ impl<
             RecordKind::Event => (Channel::Event, false),
             _ => (Channel::Summary, false),
         };
-        let len = sign_record(device, &record, &self.signer, self.frame)
+        let device = &self.setup.device;
+        let length = sign_record(device, &record, &self.signer, self.frame)
             .map_err(|_| ControlError::NoSpace)?;
         self.before = Some(after);
         self.sending.sent(record.sequence, now.monotonic_ms);
-        Ok(Some(Action::Publish {
-            topic: topic::device(fleet, device, channel),
-            payload: self.frame.get(..len).unwrap_or_default(),
+        Ok(Some(Message {
+            channel,
+            length,
             retain,
         }))
     }

@@ -64,11 +64,7 @@ impl<
                     self.todo.load(slot, Purpose::Confirmed);
                 }
                 let to = to.map(|slot| self.release(slot));
-                let reverted = Event::Reverted { from, to, reason };
-                // The journal has it, and no other boot will say it again: this one does, as soon as it can.
-                if self.event(&reverted, now).is_err() {
-                    self.untold = Some(reverted);
-                }
+                self.reverted(Event::Reverted { from, to, reason }, now);
             }
         }
         Ok(())
@@ -352,7 +348,15 @@ impl<
         let to = self.slots.revert(slot, reason)?;
         self.stop(slot);
         let to = to.map(|slot| self.release(slot));
-        self.event(&Event::Reverted { from, to, reason }, now)
+        self.reverted(Event::Reverted { from, to, reason }, now);
+        Ok(())
+    }
+
+    /// Reports a way back. The journal has it, and nothing says it again: the board does, as soon as it can.
+    fn reverted(&mut self, event: Event, now: Now) {
+        if self.event(&event, now).is_err() {
+            self.untold = Some(event);
+        }
     }
 
     /// Ends running a slot, and runs the confirmed one: at once, or as soon as it is loaded.

@@ -29,8 +29,13 @@ pub(super) struct Todo {
 
 impl Todo {
     pub(super) fn is_empty(&self) -> bool {
-        let idle = |work: &Work| !work.stop && work.load.is_none() && work.run.is_none();
-        self.slots.iter().all(idle) && self.topics.is_empty()
+        !self.has_work() && self.topics.is_empty()
+    }
+
+    /// Whether there is something to be done with a slot.
+    pub(super) fn has_work(&self) -> bool {
+        let due = |work: &Work| work.stop || work.load.is_some() || work.run.is_some();
+        self.slots.iter().any(due)
     }
 
     pub(super) fn load(&mut self, slot: Slot, purpose: Purpose) {

@@ -1,4 +1,4 @@
-//! What goes on while flash can't be read.
+//! What goes on while flash can't be read or written.
 
 use super::{Action, Control, ControlError, Now};
 use edgeward::trust::{Signer, Verifier};
@@ -16,25 +16,37 @@ impl<
     const W: usize,
 > Control<'_, S, O, V, K, F, C, R, B, W>
 {
-    /// What goes on while heads can't be read: nothing is loaded or tried, and the board says what it
-    /// has to say, its flight record among it, and hears what is said to it.
-    pub(super) fn poll_unread(
+    /// What goes on while heads can't be read, or flash can't be written: nothing is loaded or tried, and the board
+    /// says what it has to say, its flight record among it, and hears what is said to it. The error comes when all
+    /// of that is said.
+    pub(super) fn poll_troubled(
         &mut self,
         error: ControlError,
         now: Now,
     ) -> Result<Option<Action<'_>>, ControlError> {
-        if let Some(action) = self.next_topic() {
+        if let Some(action) = self.say(error, now) {
+            self.trouble = Some(error);
             return Ok(Some(action));
         }
-        self.forget(now)?;
+        let Some(message) = self.next_message(now)? else {
+            return Err(error);
+        };
+        self.trouble = Some(error);
+        Ok(Some(self.action(message)))
+    }
+
+    fn say(&mut self, error: ControlError, now: Now) -> Option<Action<'static>> {
+        if let Some(action) = self.next_topic() {
+            return Some(action);
+        }
+        // What flash does not take keeps nothing from being said.
+        let _ = self.forget(now);
         if self.pulls.begin() {
-            return Ok(Some(Action::Pull));
+            return Some(Action::Pull);
         }
-        if self.bear(now)? {
-            return Ok(Some(Action::More));
-        }
-        self.publish(now)?
-            .map_or(Err(error), |action| Ok(Some(action)))
+        let takes_none = matches!(error, ControlError::Outbox(_));
+        let born = !takes_none && self.bear(now) == Ok(true);
+        born.then_some(Action::More)
     }
 
     /// Stores what could not be stored at the start, or a birth, if one is due.

@@ -59,6 +59,54 @@ fn while_a_head_can_not_be_read_the_board_says_what_it_has_to_say() {
 }
 
 #[test]
+fn while_the_slots_take_nothing_the_board_says_what_it_has_to_say() {
+    let (mut world, first) = World::confirmed(1);
+    let target = world.publish(2);
+    let desired = World::desired(2, &target, RolloutState::Active, 3);
+    let topic = topic::desired("f").to_string();
+    world.head.message(&topic, &desired, world.now).unwrap();
+    world.refuse(true);
+    for _ in 0..2 {
+        world.head.disconnected();
+        world.head.connected(false);
+        world.up.clear();
+        let error = world.run_troubled();
+        assert!(matches!(error, ControlError::Slots(_)), "{error:?}");
+        assert!(world.up.iter().any(|(_, payload)| payload == ONLINE));
+        let frames = world.frames();
+        let newest = frames.last().map(|frame| &frame.body);
+        assert!(matches!(newest, Some(Body::Birth(_))), "{frames:?}");
+        assert_eq!(world.head.running(), Some(first));
+        // As often as it is asked, until it works.
+        assert_eq!(world.run_troubled(), error);
+    }
+    world.refuse(false);
+    world.run();
+    assert_eq!(world.head.slots.on_trial(), Some(first.other()));
+}
+
+#[test]
+fn while_the_outbox_takes_nothing_the_board_says_what_is_in_it() {
+    let (mut world, _) = World::confirmed(1);
+    let stored = world.frames().len();
+    let (mut world, switch) = world.restart_with_full_outbox();
+    // A birth is due, for the connection is new, and finds no room.
+    assert!(world.up.iter().any(|(_, payload)| payload == ONLINE));
+    let frames = world.frames();
+    assert_eq!(frames.len(), stored);
+    let error = world.run_troubled();
+    assert!(matches!(error, ControlError::Outbox(_)), "{error:?}");
+    // What is acknowledged makes room for it.
+    switch.store(false, std::sync::atomic::Ordering::Relaxed);
+    let last = frames.last().unwrap().sequence;
+    world.acknowledge(last, 4);
+    assert_eq!(world.head.outbox.acknowledged(), last);
+    let frames = world.frames();
+    let newest = frames.last().map(|frame| &frame.body);
+    assert!(matches!(newest, Some(Body::Birth(_))), "{frames:?}");
+}
+
+#[test]
 fn what_the_transport_does_not_take_is_next_again() {
     let mut world = World::new();
     world.frames();

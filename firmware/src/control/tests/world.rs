@@ -253,6 +253,23 @@ impl World {
         panic!("it never comes to rest");
     }
 
+    /// What the board does until it says what is wrong.
+    pub(super) fn run_troubled(&mut self) -> ControlError {
+        for _ in 0..10_000 {
+            match self.try_turn() {
+                Ok(true) => {}
+                Ok(false) => panic!("nothing is wrong"),
+                Err(error) => return error,
+            }
+            for (topic, payload) in std::mem::take(&mut self.down) {
+                if self.head.message(&topic, &payload, self.now).is_err() {
+                    self.failures.push(self.now.monotonic_ms);
+                }
+            }
+        }
+        panic!("it never comes to rest");
+    }
+
     /// The flash of the slots takes nothing from now on, or does again.
     pub(super) fn refuse(&mut self, refuses: bool) {
         self.refuses.store(refuses, Ordering::Relaxed);
