@@ -263,6 +263,12 @@ impl<'a, V: Verifier, const W: usize> UpdateClient<'a, V, W> {
         Ok(Some(self.waiting().unwrap_or(Action::More)))
     }
 
+    /// Whether the answer to [`Action::SelfTest`] is due.
+    #[must_use]
+    pub fn is_self_testing(&self) -> bool {
+        matches!(self.phase, Phase::SelfTest { asked: true, .. })
+    }
+
     pub(super) fn asking(&self) -> bool {
         self.connected && !self.paused && self.job.is_some()
     }

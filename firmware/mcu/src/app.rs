@@ -15,7 +15,7 @@ use core::pin::pin;
 use core::sync::atomic::Ordering;
 use core::task::Poll;
 use edgeward::guard::Verdict;
-use edgeward::slots::Slot;
+use edgeward::slots::{self, Slot};
 use edgeward::telemetry::outbox::OutboxError;
 use edgeward::telemetry::{SlotState, release_id};
 use edgeward::trust::dalek::{DalekSigner, DalekVerifier};
@@ -23,6 +23,7 @@ use edgeward_firmware::control::{Action, Control, ControlError, Now, Purpose};
 use edgeward_firmware::transport::{Transport, hand_over};
 use embassy_futures::select::{Either, Either4, select, select4};
 use embassy_time::{Duration, Instant, Timer, with_timeout};
+use heapless::Deque;
 use minimq::{Connection, Io};
 
 /// The head as microcontrollers have it.
@@ -45,6 +46,8 @@ const TROUBLE: Duration = Duration::from_secs(1);
 const NAP: Duration = Duration::from_secs(1);
 /// What one turn does at most before it looks at the network.
 const TURN: usize = 16;
+/// Verdicts that may wait to be written down: one that came, and what loading came to of each slot.
+const UNWRITTEN: usize = 4;
 /// How long it may take to ask for all that is to be subscribed to.
 const ASKING: Duration = Duration::from_secs(20);
 /// How long a broker may take to answer to a connection.
@@ -59,8 +62,9 @@ pub(crate) struct App<S: Flash + 'static> {
     pub control: Head<S>,
     pub store: &'static Store<S>,
     pub link: &'static Link,
-    /// A verdict that could not be written down; tried again.
-    pub unwritten: Option<Report>,
+    /// Verdicts that could not be written down; tried again. No more are taken meanwhile, but for what loading a slot
+    /// came to, which is known here.
+    pub unwritten: Deque<Report, UNWRITTEN>,
     /// A window that could not be stored; tried again.
     pub unstored: Option<Window>,
     /// The flight recorder, while it is sent.
@@ -100,7 +104,7 @@ impl<S: Flash> App<S> {
             control,
             store,
             link,
-            unwritten: None,
+            unwritten: Deque::new(),
             unstored: None,
             recorder: None,
             trouble_until: None,
@@ -203,21 +207,27 @@ impl<S: Flash> App<S> {
     ) -> Lost {
         let waker = poll_fn(|task| Poll::Ready(task.waker().clone())).await;
         loop {
+            // Before anything is said, which on a slow line would take the time for this. The application takes no
+            // turn meanwhile: one on which it takes longer is not waited for.
+            let asked = line::subscribe(connection, subscriptions);
+            if with_timeout(ASKING, asked).await != Ok(Ok(())) {
+                return Lost;
+            }
+            let before = subscriptions.requests();
             let mut wire = Wire {
                 connection,
                 subscriptions,
                 waker: &waker,
             };
             let busy = self.act(&mut wire).await;
-            // The application takes no turn meanwhile: a line on which that is slow is not waited for.
-            let asked = line::subscribe(connection, subscriptions);
-            if with_timeout(ASKING, asked).await != Ok(Ok(())) {
-                return Lost;
-            }
-            let wait = self.wait(busy);
+            let wait = match subscriptions.requests() > before {
+                true => Duration::from_ticks(0),
+                false => self.wait(busy),
+            };
+            let mut failed = None;
             let polled = match select(Apart(pin!(connection.poll())), self.work(wait)).await {
                 Either::First(Ok(Some(message))) => {
-                    self.message(message.topic(), message.payload());
+                    failed = self.message(message.topic(), message.payload()).err();
                     true
                 }
                 Either::First(polled) => polled.is_ok(),
@@ -226,6 +236,9 @@ impl<S: Flash> App<S> {
                     true
                 }
             };
+            if let Some(error) = failed {
+                self.free_idle_slot(error).await;
+            }
             if !connection.is_connected() {
                 return Lost;
             }
@@ -237,10 +250,12 @@ impl<S: Flash> App<S> {
 
     /// Apart from the task, in which every frame would keep room for a message's signatures.
     #[inline(never)]
-    fn message(&mut self, topic: &str, payload: &[u8]) {
-        if let Err(error) = self.control.message(topic, payload, now()) {
+    fn message(&mut self, topic: &str, payload: &[u8]) -> Result<(), ControlError> {
+        let taken = self.control.message(topic, payload, now());
+        if let Err(error) = taken {
             self.trouble(Trouble::Message, error);
         }
+        taken
     }
 
     /// How long until the head has something to do if nothing comes.
@@ -262,7 +277,7 @@ impl<S: Flash> App<S> {
     /// Waits for the inference task, or for so long. What is not to be taken now stays in its channel.
     fn work(&self, wait: Duration) -> impl Future<Output = Work> + use<S> {
         let link = self.link;
-        let (held_up, full) = (self.unwritten.is_some(), self.unstored.is_some());
+        let (held_up, full) = (!self.unwritten.is_empty(), self.unstored.is_some());
         async move {
             let reports = async {
                 match held_up {
@@ -345,10 +360,10 @@ impl<S: Flash> App<S> {
         };
         if let Err(error) = result {
             self.trouble(Trouble::Report, error);
-            // The inference task says it once, and waits. An alarm is in its window's counts. None takes
-            // the place of one that waits: the update would stand still without it.
-            if report.slot().is_some() && self.unwritten.is_none() {
-                self.unwritten = Some(report);
+            // The inference task says it once, and waits. An alarm is in its window's counts.
+            if report.slot().is_some() {
+                // There is room: each slot is loaded once before it is waited for.
+                let _ = self.unwritten.push_back(report);
             }
         }
     }
@@ -371,8 +386,10 @@ impl<S: Flash> App<S> {
             return false;
         }
         self.trouble_until = None;
-        if let Some(report) = self.unwritten.take() {
-            self.report(report);
+        for _ in 0..self.unwritten.len() {
+            if let Some(report) = self.unwritten.pop_front() {
+                self.report(report);
+            }
         }
         if let Some(summary) = self.unstored.take() {
             self.summary(summary);
@@ -387,7 +404,7 @@ impl<S: Flash> App<S> {
                 }
                 Err(error) => {
                     self.trouble(Trouble::Control, error);
-                    self.free_idle_slot().await;
+                    self.free_idle_slot(error).await;
                     self.send_part(transport).await;
                     return false;
                 }
@@ -400,7 +417,7 @@ impl<S: Flash> App<S> {
                 }
                 Ok(Some(Action::Stop(slot))) => {
                     // What is known of it is of no use any more.
-                    self.unwritten.take_if(|it| it.slot() == Some(slot));
+                    self.unwritten.retain(|it| it.slot() != Some(slot));
                     self.stop(slot).await;
                 }
                 Ok(Some(Action::Pull)) => self.pull().await,
@@ -466,10 +483,12 @@ impl<S: Flash> App<S> {
     }
 
     /// What is being received overwrites what was loaded and never ran: the store refuses that while it
-    /// is loaded.
-    async fn free_idle_slot(&mut self) {
+    /// is loaded. A release whose golden vectors run is left at it: nothing of it is written then.
+    async fn free_idle_slot(&mut self, error: ControlError) {
+        let refused = matches!(error, ControlError::Slots(slots::Error::Flash(_)));
         let idle = self.control.slots().idle();
-        if self.control.slots().record(idle).state == SlotState::Receiving {
+        let receives = self.control.slots().record(idle).state == SlotState::Receiving;
+        if refused && receives && !self.control.is_self_testing() {
             self.stop(idle).await;
         }
     }

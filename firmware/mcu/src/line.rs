@@ -111,6 +111,11 @@ impl Subscriptions {
         let _ = self.waiting.push_back((topic, wanted));
     }
 
+    /// How many requests wait to go out.
+    pub fn requests(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// The connection is new and knows of nothing.
     pub fn restart(&mut self) {
         self.waiting.clear();
@@ -216,6 +221,14 @@ pub(crate) async fn subscribe<C: Io>(
         };
         match asked {
             Ok(_) => subscriptions.waiting.pop_front(),
+            Err(Error::Resource(ResourceError::PacketTooLarge)) => {
+                say!(
+                    warn,
+                    "the broker takes no request as long as for {=str}",
+                    topic.as_str()
+                );
+                subscriptions.waiting.pop_front()
+            }
             Err(Error::NotReady | Error::Resource(_)) => break,
             Err(_) => return Err(Lost),
         };
@@ -374,6 +387,12 @@ mod tests {
             };
             assert_eq!(published, expected, "{length}");
         }
+        // A request with a topic of a blob is too long; those behind it are not held up.
+        let mut subscriptions = Subscriptions::default();
+        subscriptions.want(topic(1));
+        subscriptions.want(Topic::try_from("a/topic").unwrap());
+        let asked = block_on(subscribe(&mut connection, &mut subscriptions));
+        assert_eq!((asked, subscriptions.requests()), (Ok(()), 0));
     }
 
     /// A broker that answers this, whatever it hears, and closes the connection.

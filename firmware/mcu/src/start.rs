@@ -176,11 +176,13 @@ impl defmt::Format for StartError {
 }
 
 impl StartError {
-    /// Whether another start may go well: the flash failed, which it may not do the next time.
+    /// Whether another start may go well: the flash failed, which it may not do the next time, or held an outbox of
+    /// another program, which is gone then.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::KeyFlash(_) | Self::Outbox(OutboxError::Flash(_)) | Self::Control(_) => true,
+            Self::KeyFlash(_) | Self::Control(_) => true,
+            Self::Outbox(error) => matches!(error, OutboxError::Flash(_)) || error.is_foreign(),
             Self::Slots(error) => matches!(error, slots::Error::Flash(_) | slots::Error::Worn),
             _ => false,
         }
@@ -442,8 +444,19 @@ fn open_outbox<S: Flash>(
     fresh: NonZeroU32,
     room: &'static mut MaybeUninit<Frames<S>>,
 ) -> Result<&'static mut Frames<S>, StartError> {
-    let opened = Outbox::open_in(room, StoreFlash(store), store.map().outbox, boot, fresh);
-    opened.map_err(StartError::Outbox)
+    let region = store.map().outbox;
+    let opened = Outbox::open_in(room, StoreFlash(store), region, boot, fresh);
+    opened.map_err(|error| begin_anew(store, error))
+}
+
+/// Where the region holds no outbox of this board, the next start finds it empty.
+#[inline(never)]
+fn begin_anew<S: Flash>(store: &'static Store<S>, error: OutboxError) -> StartError {
+    let formatted = match error.is_foreign() {
+        true => Frames::<S>::format(&mut StoreFlash(store), &store.map().outbox),
+        false => Ok(()),
+    };
+    StartError::Outbox(formatted.err().unwrap_or(error))
 }
 
 /// Where journal and slots are to be.

@@ -684,6 +684,12 @@ impl<
         self.slots
     }
 
+    /// Whether the answer to a load for a self-test is due, by [`Control::loaded`].
+    #[must_use]
+    pub fn is_self_testing(&self) -> bool {
+        self.client.is_self_testing()
+    }
+
     /// The outbox.
     #[must_use]
     pub fn outbox(&self) -> &Outbox<O, F, C, R, B> {

@@ -8,7 +8,7 @@ use super::stats::hex;
 use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
 use anyhow::{Context, Result, anyhow, bail};
 use edgeward::slots::{Error, Layout, Slots};
-use edgeward::telemetry::outbox::{MAX_SECTORS, Outbox, OutboxError, Region, SECTOR_OVERHEAD};
+use edgeward::telemetry::outbox::{MAX_SECTORS, Outbox, Region, SECTOR_OVERHEAD};
 use edgeward::trust::ring::RingVerifier;
 use edgeward::trust::root::Root;
 use edgeward::trust::{PublicKey, Signer};
@@ -142,9 +142,7 @@ fn try_open_outbox(config: &Config, boot: u32) -> Result<Result<AgentOutbox, Str
     };
     match Outbox::open(flash, region, boot, random()?) {
         Ok(outbox) => Ok(Ok(outbox)),
-        Err(
-            error @ (OutboxError::OtherRegion | OutboxError::Version { .. } | OutboxError::Epochs),
-        ) => Ok(Err(error.to_string())),
+        Err(error) if error.is_foreign() => Ok(Err(error.to_string())),
         Err(error) => Err(error.into()),
     }
 }

@@ -118,6 +118,18 @@ pub enum OutboxError {
     Body,
 }
 
+impl OutboxError {
+    /// Whether the region holds what is no outbox of this board and this program: it is of no use, and a new one can
+    /// [take its place](Outbox::format).
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        matches!(
+            self,
+            Self::OtherRegion | Self::Version { .. } | Self::Epochs
+        )
+    }
+}
+
 impl core::fmt::Display for OutboxError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {

@@ -195,6 +195,30 @@ fn a_crash_is_forgotten_once_it_is_stored_and_flash_that_fails_is_worth_another_
 }
 
 #[test]
+fn an_outbox_of_another_program_gives_way_to_a_new_one_at_the_next_start() {
+    let store = provisioned(usize::MAX);
+    let mut region = store.map().outbox;
+    region.sectors -= 1;
+    let other = NonZeroU32::MIN;
+    let mut outbox = Frames::open(StoreFlash(store), region, 1, other).unwrap();
+    let refused = edgeward::telemetry::Refused::Ack;
+    let event = edgeward::telemetry::Event::Refused { what: refused };
+    assert_eq!(outbox.push(0, &event), Ok(1));
+    let record = CrashRecord::NONE;
+    let error = plainly(store, &mut Board { record }).err();
+    let foreign = StartError::Outbox(OutboxError::OtherRegion);
+    assert_eq!(error, Some(foreign));
+    assert!(foreign.may_pass());
+    let started = plainly(store, &mut Board { record }).ok().unwrap();
+    let outbox = started.app.control.outbox();
+    assert_ne!(outbox.epoch(), other.get());
+    // The birth of a new outbox.
+    assert_eq!(outbox.next_sequence(), 2);
+    // No boot was counted before there was one.
+    assert_eq!(boots(store), Ok(1));
+}
+
+#[test]
 fn a_board_that_nobody_provisioned_is_not_started_again() {
     let record = CrashRecord::NONE;
     let started = plainly(crate::testing::store(), &mut Board { record });

@@ -76,6 +76,18 @@ mod tests {
                 "1.01 M cycles (61.2 ms at 16.5 MHz)",
                 Some(1_010_361),
             ),
+            (
+                39_979,
+                25_000,
+                "999 k cycles (40 ms at 25 MHz)",
+                Some(999_475),
+            ),
+            (
+                39_980,
+                25_000,
+                "1 M cycles (40 ms at 25 MHz)",
+                Some(999_500),
+            ),
             (96, 0, "96 us", None),
         ] {
             assert_eq!(told(us, khz), (Some(words.to_owned()), cycles));
