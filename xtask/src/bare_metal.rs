@@ -39,7 +39,11 @@ pub enum Std {
 /// `cargo build --release` in `folder` for a board's processor.
 pub fn board_cargo(folder: &Path, processor: &str, std: Std) -> Result<Command> {
     let toolchain = Toolchain::find(processor)?;
-    let mut command = toolchain.cargo(folder, "build", processor, STD);
+    let target = match std {
+        Std::AsItComes => processor.to_owned(),
+        Std::Lean => without_frame_pointers(folder, toolchain, processor)?,
+    };
+    let mut command = toolchain.cargo(folder, "build", &target, STD);
     // They would take the place of those below and of the folder's own.
     command.env_remove("RUSTFLAGS");
     command.env_remove("CARGO_ENCODED_RUSTFLAGS");
@@ -56,6 +60,9 @@ pub fn board_cargo(folder: &Path, processor: &str, std: Std) -> Result<Command> 
             command.arg(format!("-Zbuild-std={STD}"));
         }
         command.arg("-Zbuild-std-features=optimize_for_size");
+        if target != processor && toolchain.cargo_asks_for_specifications()? {
+            command.arg("-Zjson-target-spec");
+        }
         flags.extend(SILENT.map(str::to_owned));
         // By which an address is found again: https://docs.rs/addr2line. Flash has nothing of it.
         command.args(["--config", "profile.release.debug=\"line-tables-only\""]);
@@ -87,6 +94,39 @@ fn short_paths(folder: &Path, toolchain: Toolchain) -> Result<Vec<String>> {
     Ok(long.into_iter().map(flag).collect())
 }
 
+/// A processor's target in whose functions no register holds the frame: only its specification can say so. Its file
+/// is named as the target, so that settings and folders are the same.
+fn without_frame_pointers(folder: &Path, toolchain: Toolchain, processor: &str) -> Result<String> {
+    let mut command = toolchain.rustc();
+    command.env("RUSTC_BOOTSTRAP", "1").args([
+        "-Zunstable-options",
+        "--print",
+        "target-spec-json",
+        "--target",
+        processor,
+    ]);
+    let output = command.output()?;
+    ensure!(
+        output.status.success(),
+        "the compiler does not print its specification of {processor}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout)?;
+    let text = text.replace(
+        "\"frame-pointer\": \"always\"",
+        "\"frame-pointer\": \"may-omit\"",
+    );
+    // The checkout stands around the folder of the boards.
+    let targets = folder.join("../target/boards-lean");
+    std::fs::create_dir_all(&targets)?;
+    let path = targets.canonicalize()?.join(format!("{processor}.json"));
+    // A file that is written anew has everything compiled anew.
+    if std::fs::read_to_string(&path).ok().as_ref() != Some(&text) {
+        std::fs::write(&path, text)?;
+    }
+    Ok(path.display().to_string())
+}
+
 /// Why no lean image can be built here, where that is so.
 pub fn no_lean(processor: &str) -> Result<Option<String>> {
     let toolchain = Toolchain::find(processor)?;
@@ -97,8 +137,12 @@ pub fn no_lean(processor: &str) -> Result<Option<String>> {
 
 /// The crates of the standard library that are in an image.
 const STD: &str = "core,alloc";
-/// What makes a panic an instruction that faults.
-const SILENT: [&str; 2] = ["-Zunstable-options", "-Cpanic=immediate-abort"];
+/// What makes a panic an instruction that faults, and has what is for developers alone say nothing.
+const SILENT: [&str; 3] = [
+    "-Zunstable-options",
+    "-Cpanic=immediate-abort",
+    "-Zfmt-debug=none",
+];
 
 /// A setting of cargo for a processor. Cargo looks its name up part by part: in quotes it finds none that has a dot.
 fn setting(processor: &str, what: &str) -> String {
@@ -154,6 +198,20 @@ impl Toolchain {
         };
         clean(&mut command);
         command
+    }
+
+    /// Whether cargo takes a target's specification only with a flag.
+    fn cargo_asks_for_specifications(self) -> Result<bool> {
+        let mut command = match self {
+            Self::Rustup => Command::new("cargo"),
+            Self::Debian => Command::new("/usr/bin/cargo"),
+        };
+        clean(&mut command);
+        let help = command
+            .env("RUSTC_BOOTSTRAP", "1")
+            .args(["-Z", "help"])
+            .output()?;
+        Ok(String::from_utf8_lossy(&help.stdout).contains("json-target-spec"))
     }
 
     /// Where the compiler and its libraries are.
