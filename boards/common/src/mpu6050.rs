@@ -5,7 +5,6 @@
 
 use edgeward::contract::SourceInfo;
 use edgeward::profile::DType;
-use edgeward_mcu::MAX_FEATURES;
 use edgeward_mcu::board::{Reading, Sensor};
 use embassy_time::{Duration, Instant, Timer};
 use embedded_hal::i2c::I2c;
@@ -29,7 +28,8 @@ const PER_G: f32 = 8192.0;
 const PER_RADIAN: f32 = 65.5 * 57.295_78;
 
 const PERIOD: Duration = Duration::from_millis(100);
-const FEATURES: [&str; 6] = ["ax", "ay", "az", "gx", "gy", "gz"];
+/// What it measures: a board with it has room for models of as many features.
+pub const FEATURES: [&str; 6] = ["ax", "ay", "az", "gx", "gy", "gz"];
 
 /// The sensor.
 pub struct Mpu6050<B> {
@@ -82,7 +82,7 @@ impl<B: I2c> Sensor for Mpu6050<B> {
         }
     }
 
-    async fn next(&mut self, values: &mut [f32; MAX_FEATURES]) -> Reading {
+    async fn next(&mut self, values: &mut [f32]) -> Reading {
         loop {
             Timer::at(self.due).await;
             let now = Instant::now();
@@ -100,7 +100,9 @@ impl<B: I2c> Sensor for Mpu6050<B> {
                 self.ready = false;
                 continue;
             };
-            values[..measured.len()].copy_from_slice(&measured);
+            for (value, measured) in values.iter_mut().zip(measured) {
+                *value = measured;
+            }
             self.sequence = self.sequence.wrapping_add(1);
             return Reading::Sample {
                 sequence: self.sequence,

@@ -20,18 +20,21 @@ mod watchdog;
 use core::cell::RefCell;
 use core::convert::Infallible;
 use cortex_m_rt::{ExceptionFrame, exception};
-use edgeward::program::kernels::cortex_m::CortexM;
 use edgeward::telemetry::Crash;
 use edgeward_board::crash::Power;
 use edgeward_board::lan::Lan;
-use edgeward_mcu::inference::{self, Inference, Stock};
+use edgeward_mcu::board::Watchdog;
+use edgeward_mcu::inference::{Inference, Stock};
 use edgeward_mcu::{CrashRecord, Link, Map, Memory, Parts, Space, StartError, Store};
-use embassy_executor::{SendSpawner, Spawner};
-use flash::HostFlash;
+use embassy_executor::{SendSpawner, SpawnError, SpawnToken, Spawner};
 use sensor::Recording;
-use static_cell::{ConstStaticCell, StaticCell};
+#[cfg(feature = "tls")]
+use static_cell::ConstStaticCell;
+use static_cell::StaticCell;
 
-pub use flash::{ERASE_BYTES, WRITE_BYTES};
+pub use edgeward::program::kernels::cortex_m::CortexM;
+pub use flash::{ERASE_BYTES, HostFlash, WRITE_BYTES};
+pub use sensor::line_memory_bytes;
 
 /// A board, by what its `board.toml` says and its crate has.
 pub struct Board {
@@ -54,52 +57,107 @@ pub struct Board {
 }
 
 static ARENA: StaticCell<RefCell<&'static mut [i8]>> = StaticCell::new();
-static INFERENCE: StaticCell<Inference<CortexM>> = StaticCell::new();
-static STOCK: StaticCell<Stock<CortexM>> = StaticCell::new();
-static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
 #[cfg(feature = "tls")]
 static TLS: ConstStaticCell<edgeward_mcu::TlsMemory> =
     ConstStaticCell::new(edgeward_mcu::TlsMemory::new());
-static SPACE: StaticCell<Space<HostFlash>> = StaticCell::new();
 static STORE: StaticCell<Store<HostFlash>> = StaticCell::new();
-static LINK: Link = Link::new();
 
-#[embassy_executor::task]
-async fn infer(arena: &'static mut RefCell<&'static mut [i8]>, recorder: &'static mut [u8]) {
-    let inference = INFERENCE.init_with(|| Inference::new(&LINK));
-    inference.equip(arena, STOCK.init_with(Stock::new));
-    inference.clock(time::CORE_KHZ);
-    inference.record(recorder);
-    let sensor = Recording::open();
-    inference::run(inference, sensor, watchdog::start()).await;
+/// The tasks of a board and what they live in, by the module in which `edgeward_mcu::types!` stands: what they take hangs
+/// on what a model may have, and a task has one type. It makes `start`, which runs a [`Board`] for ever.
+#[macro_export]
+macro_rules! tasks {
+    ($model:ident) => {
+        static INFERENCE: static_cell::StaticCell<$model::Inference<$crate::CortexM>> =
+            static_cell::StaticCell::new();
+        static STOCK: static_cell::StaticCell<$model::Stock<$crate::CortexM>> =
+            static_cell::StaticCell::new();
+        static LINES: static_cell::ConstStaticCell<
+            [u8; $crate::line_memory_bytes($model::FEATURES)],
+        > = static_cell::ConstStaticCell::new([0; _]);
+        static MEMORY: static_cell::ConstStaticCell<$model::Memory> =
+            static_cell::ConstStaticCell::new($model::Memory::new());
+        static SPACE: static_cell::StaticCell<$model::Space<$crate::HostFlash>> =
+            static_cell::StaticCell::new();
+        static LINK: $model::Link = $model::Link::new();
+
+        #[embassy_executor::task]
+        async fn infer(senses: $crate::Senses) {
+            let inference = INFERENCE.init_with(|| $model::Inference::new(&LINK));
+            let stock = STOCK.init_with($model::Stock::new);
+            let (sensor, watchdog) = $crate::equip(inference, stock, senses, LINES.take());
+            edgeward_mcu::inference::run(inference, sensor, watchdog).await;
+        }
+
+        #[embassy_executor::task]
+        async fn application(ground: $crate::Ground) {
+            let space = SPACE.init_with($model::Space::new);
+            let ended = $crate::application(ground, MEMORY.take(), space, &LINK).await;
+            $crate::ended(ended);
+        }
+
+        /// Runs the board, for ever.
+        fn start(board: $crate::Board) -> ! {
+            $crate::run(board, &LINK, infer, application)
+        }
+    };
 }
 
-#[embassy_executor::task]
-async fn application(
+/// What inference has to itself.
+pub struct Senses {
+    /// Not shared yet: it goes to another executor.
+    arena: &'static mut RefCell<&'static mut [i8]>,
+    recorder: &'static mut [u8],
+}
+
+/// What the application stands on.
+pub struct Ground {
     store: &'static Store<HostFlash>,
-    memory: &'static mut Memory,
     network: Lan,
     firmware: &'static str,
     arena_bytes: u32,
-) {
+}
+
+/// Gives the task of inference what it has, for [`tasks!`].
+pub fn equip<const F: usize, const C: usize, const N: usize>(
+    inference: &mut Inference<CortexM, F, C>,
+    stock: &'static mut Stock<CortexM, F, C, N>,
+    senses: Senses,
+    lines: &'static mut [u8],
+) -> (Recording<F>, impl Watchdog + use<F, C, N>) {
+    inference.equip(senses.arena, stock);
+    inference.clock(time::CORE_KHZ);
+    inference.record(senses.recorder);
+    (Recording::open(lines), watchdog::start())
+}
+
+/// The task of all else, for [`tasks!`]. A future's own: one that waited for it would keep room for it twice.
+pub fn application<const F: usize, const C: usize, const B: usize>(
+    ground: Ground,
+    memory: &'static mut Memory,
+    space: &'static mut Space<HostFlash, F, C, B>,
+    link: &'static Link<F, C>,
+) -> impl Future<Output = Result<Infallible, StartError>> {
     let parts = Parts {
-        store,
+        store: ground.store,
         memory,
-        space: SPACE.init_with(Space::new),
-        network,
+        space,
+        network: ground.network,
         entropy: host::Entropy,
-        link: &LINK,
-        firmware,
-        arena_bytes,
+        link,
+        firmware: ground.firmware,
+        arena_bytes: ground.arena_bytes,
     };
     let power = Power {
         reset: crash::reset,
     };
     #[cfg(feature = "tls")]
-    let run = edgeward_mcu::run_secure(parts, TLS.take(), power);
+    return edgeward_mcu::run_secure(parts, TLS.take(), power);
     #[cfg(not(feature = "tls"))]
-    let run = edgeward_mcu::run(parts, power);
-    let ended: Result<Infallible, StartError> = run.await;
+    return edgeward_mcu::run(parts, power);
+}
+
+/// Says why it ended, for [`tasks!`].
+pub fn ended(ended: Result<Infallible, StartError>) {
     let Err(error) = ended;
     defmt::error!("can't start: {}", error);
 }
@@ -111,28 +169,30 @@ async fn watch_stack(bytes: u32) {
 
 /// Apart from the executor, which would keep for ever what of the stack this takes.
 #[inline(never)]
-fn start_application(spawner: Spawner, board: Figures) {
+fn ground(spawner: Spawner, board: &Figures) -> Option<Ground> {
     if let Ok(task) = watch_stack(board.stack_bytes) {
         spawner.spawn(task);
     }
     let Some(flash) = HostFlash::open(board.storage_bytes, board.copy) else {
         defmt::error!("can't start: no flash.bin");
-        LINK.stay();
-        return;
+        return None;
     };
-    let map = Map::new(board.storage_bytes, ERASE_BYTES, board.outbox_sectors);
+    let map = Map::new(
+        board.storage_bytes,
+        ERASE_BYTES,
+        board.outbox_sectors,
+        board.record_bytes,
+    );
     let Ok(map) = map else {
         defmt::error!("can't start: the flash is too small");
-        LINK.stay();
-        return;
+        return None;
     };
-    let store = STORE.init(Store::new(flash, map));
-    let lan = network::start(spawner, board.ethernet);
-    let memory = MEMORY.take();
-    let task = application(store, memory, lan, board.firmware, board.arena_bytes);
-    if let Ok(task) = task {
-        spawner.spawn(task);
-    }
+    Some(Ground {
+        store: STORE.init(Store::new(flash, map)),
+        network: network::start(spawner, board.ethernet),
+        firmware: board.firmware,
+        arena_bytes: board.arena_bytes,
+    })
 }
 
 /// What of a board the application needs.
@@ -142,30 +202,47 @@ struct Figures {
     storage_bytes: u32,
     copy: u32,
     outbox_sectors: u16,
+    record_bytes: usize,
     arena_bytes: u32,
     stack_bytes: u32,
 }
 
-/// Runs the board, for ever.
-pub fn run(board: Board) -> ! {
+/// Runs the board, for ever, with the two tasks of [`tasks!`].
+pub fn run<const F: usize, const C: usize, A, I: Send>(
+    board: Board,
+    link: &'static Link<F, C>,
+    infer: impl FnOnce(Senses) -> Result<SpawnToken<I>, SpawnError>,
+    application: impl FnOnce(Ground) -> Result<SpawnToken<A>, SpawnError>,
+) -> ! {
     let figures = Figures {
         firmware: board.firmware,
         ethernet: board.ethernet,
         storage_bytes: board.storage_bytes,
         copy: board.copy,
         outbox_sectors: board.outbox_sectors,
+        record_bytes: edgeward_mcu::record_bytes(F, C),
         arena_bytes: board.arena.len() as u32,
         stack_bytes: board.stack_bytes,
     };
     uart::start(board.firmware);
     time::start();
     executor::start_inference(|spawner: SendSpawner| {
-        let arena = ARENA.init(RefCell::new(board.arena));
-        if let Ok(task) = infer(arena, board.recorder) {
+        let senses = Senses {
+            arena: ARENA.init(RefCell::new(board.arena)),
+            recorder: board.recorder,
+        };
+        if let Ok(task) = infer(senses) {
             spawner.spawn(task);
         }
     });
-    executor::run(|spawner| start_application(spawner, figures))
+    executor::run(|spawner| match ground(spawner, &figures) {
+        Some(ground) => {
+            if let Ok(task) = application(ground) {
+                spawner.spawn(task);
+            }
+        }
+        None => link.stay(),
+    })
 }
 
 #[exception]

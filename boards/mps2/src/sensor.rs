@@ -10,26 +10,28 @@ use crate::host::File;
 use edgeward::contract::SourceInfo;
 use edgeward::profile::DType;
 use edgeward_firmware::lines::{Header, Line, parse};
-use edgeward_mcu::MAX_FEATURES;
 use edgeward_mcu::board::{Reading, Sensor};
 use embassy_time::{Duration, Instant, Timer};
-use static_cell::ConstStaticCell;
 
-/// Longest line of the file.
-const LINE_BYTES: usize = 512;
+/// Bytes of the memory for the header and what is read of the file, where samples have at most so many features: two
+/// times the longest line.
+#[must_use]
+pub const fn line_memory_bytes(features: usize) -> usize {
+    let longest = 32 * features;
+    2 * if longest > 512 { longest } else { 512 }
+}
+
 /// Shortest time between two samples.
 const SHORTEST: Duration = Duration::from_micros(100);
 /// How late samples may come and still be made up for.
 const LATE: Duration = Duration::from_millis(50);
-
-static HEADER: ConstStaticCell<[u8; LINE_BYTES]> = ConstStaticCell::new([0; LINE_BYTES]);
 
 /// A file of the host, line by line.
 struct Lines {
     /// None when there is nothing more to read, now or ever.
     file: Option<File>,
     /// Bytes of the file that were read and not used: from `from` to `to`.
-    buffer: [u8; LINE_BYTES],
+    buffer: &'static mut [u8],
     from: usize,
     to: usize,
 }
@@ -63,10 +65,10 @@ impl Lines {
     }
 }
 
-/// The recording.
-pub struct Recording {
+/// The recording, of samples of at most `F` features.
+pub struct Recording<const F: usize> {
     lines: Lines,
-    header: Header<'static, MAX_FEATURES>,
+    header: Header<'static, F>,
     /// Where the samples begin.
     begin: usize,
     sequence: u32,
@@ -76,31 +78,31 @@ pub struct Recording {
     late_ms: u64,
     /// When the next sample is due, and what it is, once it was read.
     due: Instant,
-    next: Option<(usize, [f32; MAX_FEATURES])>,
+    next: Option<(usize, [f32; F])>,
 }
 
-impl Recording {
-    /// Opens the recording; without one no sample ever comes.
-    pub fn open() -> Self {
+impl<const F: usize> Recording<F> {
+    /// Opens the recording, with [`line_memory_bytes`] of memory; without one no sample ever comes.
+    pub fn open(memory: &'static mut [u8]) -> Self {
         let nothing = Header {
             schema: 0,
             dtype: DType::F32,
             feature_version: 0,
             features: Default::default(),
         };
+        let (kept, buffer) = memory.split_at_mut(memory.len() / 2);
         let mut lines = Lines {
             file: File::read_only("samples.txt\0"),
-            buffer: [0; LINE_BYTES],
+            buffer,
             from: 0,
             to: 0,
         };
-        let kept = HEADER.take();
         let len = lines.next().map_or(0, |line| {
             kept[..line.len()].copy_from_slice(line);
             line.len()
         });
         let kept: &'static [u8] = kept;
-        let header = match parse(&kept[..len], &mut [0.0; MAX_FEATURES]) {
+        let header = match parse(&kept[..len], &mut [0.0; F]) {
             Ok(Line::Header(header)) => header,
             _ => {
                 defmt::error!("no samples.txt that begins with a header");
@@ -123,7 +125,7 @@ impl Recording {
     /// Reads on to the next sample. True when a new recording begins there.
     fn advance(&mut self) -> bool {
         let (mut anew, mut rewound) = (false, false);
-        let mut values = [0.0; MAX_FEATURES];
+        let mut values = [0.0; F];
         loop {
             let Some(line) = self.lines.next() else {
                 // A file without a sample would be read for ever.
@@ -135,7 +137,7 @@ impl Recording {
                 (self.last, self.late_ms) = (None, 0);
                 continue;
             };
-            match parse::<MAX_FEATURES>(line, &mut values) {
+            match parse::<F>(line, &mut values) {
                 Ok(Line::Sample {
                     sequence,
                     time_ms,
@@ -178,12 +180,12 @@ fn break_down(line: &[u8]) {
     }
 }
 
-impl Sensor for Recording {
+impl<const F: usize> Sensor for Recording<F> {
     fn source(&self) -> SourceInfo<'_> {
         self.header.info()
     }
 
-    async fn next(&mut self, values: &mut [f32; MAX_FEATURES]) -> Reading {
+    async fn next(&mut self, values: &mut [f32]) -> Reading {
         if self.next.is_none() && self.lines.file.is_some() && self.advance() {
             return Reading::Reset;
         }
@@ -195,7 +197,9 @@ impl Sensor for Recording {
         // After a stretch without time for samples they don't come all at once.
         let late = Instant::now().checked_sub(LATE).unwrap_or(Instant::MIN);
         self.due = self.due.max(late);
-        *values = held;
+        for (value, held) in values.iter_mut().zip(held) {
+            *value = held;
+        }
         Reading::Sample {
             sequence: self.sequence,
             // When it was due: of two that are made up for in the same millisecond, the second with the same

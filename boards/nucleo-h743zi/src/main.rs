@@ -20,10 +20,9 @@ use edgeward::program::kernels::cortex_m::CortexM;
 use edgeward::telemetry::Crash;
 use edgeward_board::crash::{self, Power};
 use edgeward_board::lan::Lan;
-use edgeward_board::mpu6050::Mpu6050;
+use edgeward_board::mpu6050::{self, Mpu6050};
 use edgeward_mcu::board::{Entropy, Watchdog};
-use edgeward_mcu::inference::{self, Inference, Stock};
-use edgeward_mcu::{CrashRecord, Link, Map, Memory, Parts, Space, StartError, Store};
+use edgeward_mcu::{CrashRecord, Map, Parts, StartError, Store, inference};
 use embassy_executor::{Executor, InterruptExecutor, Spawner};
 use embassy_stm32::i2c::{self, I2c, Master};
 use embassy_stm32::interrupt::{self, InterruptExt, Priority};
@@ -36,12 +35,26 @@ use embassy_stm32::wdg::IndependentWatchdog;
 use embassy_stm32::{bind_interrupts, eth, pac};
 use embassy_time::Instant;
 use flash::ChipFlash;
+use model::{Inference, Link, Memory, Space, Stock};
 use static_cell::{ConstStaticCell, StaticCell};
 
 /// The figures of `board.toml`.
 mod board {
     include!(concat!(env!("OUT_DIR"), "/board.rs"));
 }
+
+/// What a model may have by them.
+mod model {
+    use super::board;
+
+    edgeward_mcu::types! {
+        features: board::MODEL_FEATURES,
+        outputs: board::MODEL_OUTPUTS,
+        inputs: board::MODEL_INPUTS,
+    }
+}
+
+const _: () = assert!(model::FEATURES >= mpu6050::FEATURES.len());
 
 bind_interrupts!(struct Irqs {
     ETH => eth::InterruptHandler;
@@ -170,7 +183,12 @@ fn start_application(spawner: Spawner, devices: network::Devices, mut entropy: R
         spawner.spawn(task);
     }
     let sectors = board::STORAGE_OUTBOX_SECTORS as u16;
-    let map = Map::new(board::STORAGE_BYTES, board::STORAGE_ERASE_BYTES, sectors);
+    let map = Map::new(
+        board::STORAGE_BYTES,
+        board::STORAGE_ERASE_BYTES,
+        sectors,
+        model::RECORD_BYTES,
+    );
     let Ok(map) = map else {
         defmt::error!("can't start: the flash is too small");
         LINK.stay();

@@ -11,6 +11,19 @@ mod board {
     include!(concat!(env!("OUT_DIR"), "/board.rs"));
 }
 
+/// What a model may have by them.
+mod model {
+    use super::board;
+
+    edgeward_mcu::types! {
+        features: board::MODEL_FEATURES,
+        outputs: board::MODEL_OUTPUTS,
+        inputs: board::MODEL_INPUTS,
+    }
+}
+
+edgeward_mps2::tasks!(model);
+
 const _: () = assert!(board::STORAGE_ERASE_BYTES == edgeward_mps2::ERASE_BYTES);
 const _: () = assert!(board::STORAGE_WRITE_BYTES == edgeward_mps2::WRITE_BYTES);
 
@@ -25,7 +38,7 @@ static RECORDER: ConstStaticCell<[u8; RECORDER_BYTES]> = ConstStaticCell::new([0
 
 #[entry]
 fn main() -> ! {
-    edgeward_mps2::run(Board {
+    start(Board {
         firmware: concat!("qemu-mps2-an500 ", env!("CARGO_PKG_VERSION")),
         ethernet: board::ETHERNET_ORIGIN,
         storage_bytes: board::STORAGE_BYTES,

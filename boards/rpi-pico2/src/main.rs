@@ -19,10 +19,9 @@ use edgeward::program::Portable;
 use edgeward::telemetry::Crash;
 use edgeward_board::crash::{self, Power};
 use edgeward_board::lan::Lan;
-use edgeward_board::mpu6050::Mpu6050;
+use edgeward_board::mpu6050::{self, Mpu6050};
 use edgeward_mcu::board::{Power as _, Watchdog};
-use edgeward_mcu::inference::{self, Inference, Stock};
-use edgeward_mcu::{CrashRecord, Link, Map, Memory, Parts, Space, StartError, Store};
+use edgeward_mcu::{CrashRecord, Map, Parts, StartError, Store, inference};
 use embassy_executor::{Executor, InterruptExecutor, Spawner};
 use embassy_rp::clocks::clk_sys_freq;
 use embassy_rp::i2c::{self, Blocking, I2c};
@@ -32,6 +31,7 @@ use embassy_rp::watchdog::{self, ResetReason};
 use embassy_rp::{Peri, bind_interrupts, dma};
 use embassy_time::{Duration, Instant, Timer};
 use flash::ChipFlash;
+use model::{Inference, Link, Memory, Space, Stock};
 use random::Random;
 use static_cell::{ConstStaticCell, StaticCell};
 
@@ -39,6 +39,19 @@ use static_cell::{ConstStaticCell, StaticCell};
 mod board {
     include!(concat!(env!("OUT_DIR"), "/board.rs"));
 }
+
+/// What a model may have by them.
+mod model {
+    use super::board;
+
+    edgeward_mcu::types! {
+        features: board::MODEL_FEATURES,
+        outputs: board::MODEL_OUTPUTS,
+        inputs: board::MODEL_INPUTS,
+    }
+}
+
+const _: () = assert!(model::FEATURES >= mpu6050::FEATURES.len());
 
 bind_interrupts!(struct Irqs {
     DMA_IRQ_0 => dma::InterruptHandler<DMA_CH0>, dma::InterruptHandler<DMA_CH1>;
@@ -178,7 +191,12 @@ fn start_application(
         spawner.spawn(task);
     }
     let sectors = board::STORAGE_OUTBOX_SECTORS as u16;
-    let map = Map::new(board::STORAGE_BYTES, board::STORAGE_ERASE_BYTES, sectors);
+    let map = Map::new(
+        board::STORAGE_BYTES,
+        board::STORAGE_ERASE_BYTES,
+        sectors,
+        model::RECORD_BYTES,
+    );
     let Ok(map) = map else {
         defmt::error!("can't start: the flash is too small");
         LINK.stay();

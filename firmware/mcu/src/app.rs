@@ -8,7 +8,7 @@ use crate::load;
 use crate::patience::Patience;
 use crate::store::{Store, StoreFlash};
 use crate::way::{Talk, Way};
-use crate::{BUFFER, CHUNKS, MAX_FEATURES as F, MAX_OUTPUTS as C, RECORDS};
+use crate::{CHUNKS, RECORDS};
 use core::future::{Future, pending, poll_fn};
 use core::net::SocketAddrV4;
 use core::pin::pin;
@@ -27,16 +27,16 @@ use heapless::Deque;
 use minimq::{Connection, Io};
 
 /// The head as microcontrollers have it.
-pub(crate) type Head<F1> = Control<
+pub(crate) type Head<S, const F: usize, const C: usize, const B: usize> = Control<
     'static,
-    StoreFlash<F1>,
-    StoreFlash<F1>,
+    StoreFlash<S>,
+    StoreFlash<S>,
     DalekVerifier,
     DalekSigner,
     F,
     C,
     RECORDS,
-    BUFFER,
+    B,
     CHUNKS,
 >;
 
@@ -58,15 +58,15 @@ const BACKOFF_MS: (u64, u64) = (200, 30_000);
 /// as they are in is not asked several times a second.
 const STABLE: Duration = Duration::from_secs(5);
 
-pub(crate) struct App<S: Flash + 'static> {
-    pub control: Head<S>,
+pub(crate) struct App<S: Flash + 'static, const F: usize, const C: usize, const B: usize> {
+    pub control: Head<S, F, C, B>,
     pub store: &'static Store<S>,
-    pub link: &'static Link,
+    pub link: &'static Link<F, C>,
     /// Verdicts that could not be written down; tried again. No more are taken meanwhile, but for what loading a slot
     /// came to, which is known here.
     pub unwritten: Deque<Report, UNWRITTEN>,
     /// A window that could not be stored; tried again.
-    pub unstored: Option<Window>,
+    pub unstored: Option<Window<F, C>>,
     /// The flight recorder, while it is sent.
     pub recorder: Option<FlightRecorder>,
     /// The flash failed; nothing is tried before this.
@@ -92,12 +92,12 @@ pub(crate) fn now() -> Now {
     }
 }
 
-impl<S: Flash> App<S> {
+impl<S: Flash, const F: usize, const C: usize, const B: usize> App<S, F, C, B> {
     /// An application that knows nothing of its broker yet.
     pub fn new(
-        control: Head<S>,
+        control: Head<S, F, C, B>,
         store: &'static Store<S>,
-        link: &'static Link,
+        link: &'static Link<F, C>,
         jitter: u32,
     ) -> Self {
         Self {
@@ -275,7 +275,7 @@ impl<S: Flash> App<S> {
     }
 
     /// Waits for the inference task, or for so long. What is not to be taken now stays in its channel.
-    fn work(&self, wait: Duration) -> impl Future<Output = Work> + use<S> {
+    fn work(&self, wait: Duration) -> impl Future<Output = Work<F, C>> + use<S, F, C, B> {
         let link = self.link;
         let (held_up, full) = (!self.unwritten.is_empty(), self.unstored.is_some());
         async move {
@@ -299,7 +299,7 @@ impl<S: Flash> App<S> {
         }
     }
 
-    fn take(&mut self, work: Work) {
+    fn take(&mut self, work: Work<F, C>) {
         match work {
             Work::Report(report) => self.report(report),
             Work::Summary(summary) => self.summary(summary),
@@ -313,7 +313,7 @@ impl<S: Flash> App<S> {
     }
 
     /// Stores a window that closed.
-    fn summary(&mut self, window: Window) {
+    fn summary(&mut self, window: Window<F, C>) {
         match self.control.summary(window, now()) {
             Ok(()) => {}
             Err(error @ ControlError::Outbox(OutboxError::TooLarge { .. })) => {
@@ -544,8 +544,8 @@ impl defmt::Format for Trouble {
 }
 
 /// What came while waiting.
-enum Work {
+enum Work<const F: usize, const C: usize> {
     Report(Report),
-    Summary(Window),
+    Summary(Window<F, C>),
     Nothing,
 }

@@ -2,7 +2,7 @@
 //!
 //! The clock is embassy's time driver, counting microseconds; no trait stands for it.
 
-use crate::{CrashRecord, MAX_FEATURES};
+use crate::CrashRecord;
 use core::net::SocketAddrV4;
 use edgeward::contract::SourceInfo;
 use embedded_io_async::{Read, Write};
@@ -51,8 +51,9 @@ pub trait Sensor {
     /// What it delivers.
     fn source(&self) -> SourceInfo<'_>;
 
-    /// Waits for what comes next. Dropping the future loses nothing.
-    async fn next(&mut self, values: &mut [f32; MAX_FEATURES]) -> Reading;
+    /// Waits for what comes next; `values` has room for the most features that a model of this board may have.
+    /// Dropping the future loses nothing.
+    async fn next(&mut self, values: &mut [f32]) -> Reading;
 }
 
 /// No connection could be made.

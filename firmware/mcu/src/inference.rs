@@ -12,7 +12,6 @@ use crate::engine::{Arena, Seat};
 use crate::link::{Command, FlightRecorder, Link, Pulse, Report, WINDOWS, Window};
 use crate::load::{Candidate, Place, PlaceRuntime};
 use crate::store::Held as HeldSlot;
-use crate::{MAX_FEATURES as F, MAX_INPUT, MAX_OUTPUTS as C};
 use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering;
@@ -37,15 +36,15 @@ const IDLE: Duration = Duration::from_millis(250);
 /// application anyway.
 const LATE: usize = 8;
 
-/// What releases live in: a `static` of the board's crate. For each slot a runtime and its input tensor, and
-/// the windows' reports; neither is ever moved.
-pub struct Stock<K: 'static> {
-    tensors: [MaybeUninit<[f32; MAX_INPUT]>; 2],
-    runtimes: [MaybeUninit<PlaceRuntime<K>>; 2],
+/// What releases of at most `F` features, `C` outputs and `N` elements of the input tensor live in: a `static` of the
+/// board's crate. For each slot a runtime and its input tensor, and the windows' reports; neither is ever moved.
+pub struct Stock<K: 'static, const F: usize, const C: usize, const N: usize> {
+    tensors: [MaybeUninit<[f32; N]>; 2],
+    runtimes: [MaybeUninit<PlaceRuntime<K, F, C>>; 2],
     windows: [MaybeUninit<Summary<F, C>>; WINDOWS],
 }
 
-impl<K> Stock<K> {
+impl<K, const F: usize, const C: usize, const N: usize> Stock<K, F, C, N> {
     /// Room in which nothing is.
     #[must_use]
     pub const fn new() -> Self {
@@ -57,25 +56,26 @@ impl<K> Stock<K> {
     }
 }
 
-impl<K> Default for Stock<K> {
+impl<K, const F: usize, const C: usize, const N: usize> Default for Stock<K, F, C, N> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<K> core::fmt::Debug for Stock<K> {
+impl<K, const F: usize, const C: usize, const N: usize> core::fmt::Debug for Stock<K, F, C, N> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Stock").finish_non_exhaustive()
     }
 }
 
-/// The inference task's state. A release lives in the place of its slot, in whatever role.
-pub struct Inference<K: 'static> {
-    link: &'static Link,
+/// The inference task's state, for models of at most `F` features and `C` outputs. A release lives in the place of its
+/// slot, in whatever role.
+pub struct Inference<K: 'static, const F: usize, const C: usize> {
+    link: &'static Link<F, C>,
     /// None before the task is [equipped](Self::equip).
     arena: Option<&'static Arena>,
-    cast: Cast<Place<K>, Seat<K>, &'static mut [f32], F, C>,
-    told: Teller<K>,
+    cast: Cast<Place<K, F, C>, Seat<K>, &'static mut [f32], F, C>,
+    told: Teller<K, F, C>,
     /// Releases whose golden vectors run, each in its slot's place.
     candidates: [Option<Candidate<K>>; 2],
     /// None where the board has none.
@@ -86,11 +86,11 @@ pub struct Inference<K: 'static> {
 }
 
 /// What is told to the application: never waiting, never losing a count.
-struct Teller<K: 'static> {
-    link: &'static Link,
+struct Teller<K: 'static, const F: usize, const C: usize> {
+    link: &'static Link<F, C>,
     /// Places in which no release is.
-    places: [Option<Place<K>>; 2],
-    windows: Windows,
+    places: [Option<Place<K, F, C>>; 2],
+    windows: Windows<F, C>,
     /// Reports that must not be lost and found their way full.
     late: Late<Report, LATE>,
     /// The core's clock in kHz, which every window carries; 0 where it is not known.
@@ -99,13 +99,13 @@ struct Teller<K: 'static> {
 
 /// The windows' reports. Those that wait and are of one release become one, so that only `HELD` changes of
 /// the release that answers, while the application stores two, can cost a count.
-struct Windows {
-    free: Vec<Window, WINDOWS>,
+struct Windows<const F: usize, const C: usize> {
+    free: Vec<Window<F, C>, WINDOWS>,
     /// The oldest first.
-    held: Deque<Window, WINDOWS>,
+    held: Deque<Window<F, C>, WINDOWS>,
 }
 
-impl Windows {
+impl<const F: usize, const C: usize> Windows<F, C> {
     /// Keeps a window, which is of a core with this clock in kHz; false when it is lost, because those of `HELD`
     /// other releases wait.
     fn keep(&mut self, summary: &Summary<F, C>, core_khz: u32) -> bool {
@@ -126,7 +126,7 @@ impl Windows {
     }
 
     /// Takes back what is stored, and gives the application the next one if there is room on the way.
-    fn pass_on(&mut self, link: &Link) {
+    fn pass_on(&mut self, link: &Link<F, C>) {
         while let Ok(window) = link.spent.try_receive() {
             // There is room for all.
             let _ = self.free.push(window);
@@ -143,8 +143,8 @@ impl Windows {
 /// Runs the inference task: commands of the application and samples of the sensor, for ever. The
 /// watchdog is fed here and nowhere else: a loop that hangs, in a model or before it, restarts the board,
 /// and so does an application that stands still, or does not get through its start.
-pub async fn run<K: Kernels + Default>(
-    inference: &mut Inference<K>,
+pub async fn run<K: Kernels + Default, const F: usize, const C: usize>(
+    inference: &mut Inference<K, F, C>,
     mut sensor: impl Sensor,
     mut watchdog: impl Watchdog,
 ) -> ! {
@@ -169,10 +169,10 @@ pub async fn run<K: Kernels + Default>(
     }
 }
 
-impl<K: Kernels + Default> Inference<K> {
+impl<K: Kernels + Default, const F: usize, const C: usize> Inference<K, F, C> {
     /// A task's state before the first release.
     #[must_use]
-    pub const fn new(link: &'static Link) -> Self {
+    pub const fn new(link: &'static Link<F, C>) -> Self {
         Self {
             link,
             arena: None,
@@ -194,7 +194,11 @@ impl<K: Kernels + Default> Inference<K> {
     }
 
     /// Gives it what releases work in; without that, it refuses each.
-    pub fn equip(&mut self, arena: &'static Arena, stock: &'static mut Stock<K>) {
+    pub fn equip<const N: usize>(
+        &mut self,
+        arena: &'static Arena,
+        stock: &'static mut Stock<K, F, C, N>,
+    ) {
         self.arena = Some(arena);
         let places = self.told.places.iter_mut().zip(&mut stock.runtimes);
         for ((place, room), tensor) in places.zip(&mut stock.tensors) {
@@ -212,13 +216,13 @@ impl<K: Kernels + Default> Inference<K> {
         self.told.core_khz = core_khz;
     }
 
-    /// Keeps the last inputs, outputs and alarms in this memory.
+    /// Keeps the last inputs, outputs and alarms in this memory; where it is empty, the board has no flight recorder.
     pub fn record(&mut self, memory: &'static mut [u8]) {
-        self.recorder = Some(Recorder::new(memory));
+        self.recorder = (!memory.is_empty()).then(|| Recorder::new(memory));
     }
 
     #[inline(never)]
-    fn reading(&mut self, reading: Reading, values: &[f32; F], source: &SourceInfo<'_>) {
+    fn reading(&mut self, reading: Reading, values: &[f32], source: &SourceInfo<'_>) {
         match reading {
             Reading::Sample {
                 sequence,
@@ -312,7 +316,7 @@ impl<K: Kernels + Default> Inference<K> {
         };
         let place = &mut self.told.places[slot as usize];
         let step = match (candidate.as_mut(), place.as_deref_mut()) {
-            (Some(candidate), Some(runtime)) => candidate.step(runtime.tensor_mut()),
+            (Some(candidate), Some(runtime)) => candidate.step::<C>(runtime.tensor_mut()),
             _ => Err(Reason::Unsupported),
         };
         if step == Ok(true) {
@@ -350,15 +354,15 @@ impl<K: Kernels + Default> Inference<K> {
 
 /// A runtime of nothing in its place. Apart, for the stack's sake.
 #[inline(never)]
-fn blank<K: Kernels + Default>(
-    room: &'static mut MaybeUninit<PlaceRuntime<K>>,
-    tensor: &'static mut MaybeUninit<[f32; MAX_INPUT]>,
-) -> Place<K> {
-    let tensor = tensor.write([0.0; MAX_INPUT]);
+fn blank<K: Kernels + Default, const F: usize, const C: usize, const N: usize>(
+    room: &'static mut MaybeUninit<PlaceRuntime<K, F, C>>,
+    tensor: &'static mut MaybeUninit<[f32; N]>,
+) -> Place<K, F, C> {
+    let tensor = tensor.write([0.0; N]);
     room.write(PlaceRuntime::blank(Seat(None), tensor))
 }
 
-impl<K> Teller<K> {
+impl<K, const F: usize, const C: usize> Teller<K, F, C> {
     /// A report that must arrive, sooner or later.
     fn report(&mut self, report: Report) {
         // There is room for more than can come.
@@ -379,7 +383,8 @@ fn full<T>(sent: Result<(), TrySendError<T>>) -> Result<(), T> {
     sent.map_err(|TrySendError::Full(item)| item)
 }
 
-impl<K> Stage<Place<K>, Seat<K>, &'static mut [f32], F, C> for Teller<K>
+impl<K, const F: usize, const C: usize> Stage<Place<K, F, C>, Seat<K>, &'static mut [f32], F, C>
+    for Teller<K, F, C>
 where
     K: Kernels + Default,
 {
@@ -399,13 +404,13 @@ where
         });
     }
 
-    fn spent(&mut self, slot: Slot, runtime: Place<K>) {
+    fn spent(&mut self, slot: Slot, runtime: Place<K, F, C>) {
         // What it ran is not in use any more.
         runtime.engine_mut().0 = None;
         self.places[slot as usize] = Some(runtime);
     }
 
-    fn alarm(&mut self, runtime: &PlaceRuntime<K>, alarm: Alarm) {
+    fn alarm(&mut self, runtime: &PlaceRuntime<K, F, C>, alarm: Alarm) {
         // One that finds no room is in the window's counts all the same.
         let report = Report::Alarm(runtime.release(), alarm);
         let _ = self.link.reports.try_send(report);

@@ -7,6 +7,8 @@
 //!
 //! What it does not do: allocate, know a HAL or a chip, choose priorities, or run ONNX models: a release
 //! for it holds an int8 program, which runs in place in the slot's flash.
+//!
+//! What a model may have at most is a board's figure, for which [`types!`] names all that hangs on it.
 #![cfg_attr(not(test), no_std)]
 // What fails is returned; an assertion says what can't be.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
@@ -41,6 +43,7 @@ mod start;
 pub mod store;
 #[cfg(test)]
 mod testing;
+mod types;
 mod way;
 
 pub use crash::CrashRecord;
@@ -50,21 +53,16 @@ pub use engine::Arena;
 pub use link::Link;
 #[cfg(feature = "tls")]
 pub use start::run_secure;
-pub use start::{Memory, Parts, Space, StartError, run};
+pub use start::{Memory, Parts, Space, StartError, frame_memory_bytes, run};
 pub use store::{Map, Store};
+#[doc(hidden)]
+pub use types::check_figures;
 
-use edgeward::telemetry::outbox::max_record_bytes;
+/// Bytes of the outbox's largest record, of models with so many features and outputs.
+pub use edgeward::telemetry::outbox::max_record_bytes as record_bytes;
 
-/// Most features of a model.
-pub const MAX_FEATURES: usize = 16;
-/// Most outputs of a model.
-pub const MAX_OUTPUTS: usize = 16;
-/// Most elements of a model's input tensor.
-pub const MAX_INPUT: usize = 1024;
 /// Frames that the outbox may hold at once.
 pub const RECORDS: usize = 64;
-/// Bytes of the outbox's buffer.
-pub const BUFFER: usize = max_record_bytes(MAX_FEATURES, MAX_OUTPUTS);
 /// Chunks on their way at once. Each waits in the network's buffers, since only one is in memory.
 pub const CHUNKS: usize = 1;
 /// Chunks that the head of a release may have: one holds the table of 400 KB.

@@ -1,7 +1,6 @@
 //! What the two tasks say to each other. Nothing here makes the inference task wait.
 
 use crate::store::Held;
-use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use edgeward::guard::{ShadowVerdict, Verdict};
@@ -35,7 +34,7 @@ const GIVEN: usize = 2;
 pub(crate) const WINDOWS: usize = HELD + GIVEN;
 
 /// A window's report, which goes from task to task and comes back: it is copied nowhere.
-pub(crate) type Window = &'static mut Summary<F, C>;
+pub(crate) type Window<const F: usize, const C: usize> = &'static mut Summary<F, C>;
 
 /// What the application wants of the inference task.
 #[derive(Debug)]
@@ -97,14 +96,15 @@ impl Report {
     }
 }
 
-/// The way between the application and the inference task; a `static` of the board's crate.
-pub struct Link {
+/// The way between the application and the inference task, for models of at most `F` features and `C` outputs; a
+/// `static` of the board's crate.
+pub struct Link<const F: usize, const C: usize> {
     pub(crate) commands: Channel<CriticalSectionRawMutex, Command, 4>,
     pub(crate) reports: Channel<CriticalSectionRawMutex, Report, REPORTS>,
     /// The window that is to be stored next.
-    pub(crate) summaries: Channel<CriticalSectionRawMutex, Window, 1>,
+    pub(crate) summaries: Channel<CriticalSectionRawMutex, Window<F, C>, 1>,
     /// The memory of those that are stored.
-    pub(crate) spent: Channel<CriticalSectionRawMutex, Window, GIVEN>,
+    pub(crate) spent: Channel<CriticalSectionRawMutex, Window<F, C>, GIVEN>,
     /// The slot of the last [`Command::Stop`] holds nothing any more.
     pub(crate) stopped: Signal<CriticalSectionRawMutex, ()>,
     /// The flight recorder that [`Command::Lend`] asked for; none for a board that has none. In a cell, which
@@ -119,7 +119,7 @@ pub struct Link {
     pub(crate) windows_lost: AtomicU32,
 }
 
-impl Link {
+impl<const F: usize, const C: usize> Link<F, C> {
     /// A way on which nothing is.
     #[must_use]
     pub const fn new() -> Self {
@@ -148,13 +148,13 @@ impl Link {
     }
 }
 
-impl core::fmt::Debug for Link {
+impl<const F: usize, const C: usize> core::fmt::Debug for Link<F, C> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Link").finish_non_exhaustive()
     }
 }
 
-impl Default for Link {
+impl<const F: usize, const C: usize> Default for Link<F, C> {
     fn default() -> Self {
         Self::new()
     }
@@ -171,7 +171,11 @@ pub(crate) struct Pulse {
 impl Pulse {
     /// Whether the application at the other end moved in the last two minutes, of which the first begin with the
     /// first look; always, where it said that it [stays](Link::stay).
-    pub fn beats(&mut self, link: &Link, now: Instant) -> bool {
+    pub fn beats<const F: usize, const C: usize>(
+        &mut self,
+        link: &Link<F, C>,
+        now: Instant,
+    ) -> bool {
         let turns = link.turns.load(Ordering::Relaxed);
         let since = *self.since.get_or_insert(now);
         if turns != self.turns {
@@ -193,7 +197,7 @@ mod tests {
 
     #[test]
     fn an_application_that_stands_still_for_two_minutes_is_noticed() {
-        let (link, mut pulse) = (Link::new(), Pulse::default());
+        let (link, mut pulse) = (Link::<1, 1>::new(), Pulse::default());
         assert!(pulse.beats(&link, at(990)), "it starts");
         link.turn();
         assert!(pulse.beats(&link, at(1000)));
@@ -205,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_start_that_hangs_is_noticed_and_a_board_that_never_will_start_stays() {
-        let (link, mut pulse) = (Link::new(), Pulse::default());
+        let (link, mut pulse) = (Link::<1, 1>::new(), Pulse::default());
         assert!(pulse.beats(&link, at(0)));
         assert!(pulse.beats(&link, at(119)));
         assert!(!pulse.beats(&link, at(120)));

@@ -2,7 +2,6 @@
 
 use crate::engine::{Arena, PlaceEngine, Seat};
 use crate::store::Held;
-use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
 use edgeward::bundle::decode::{decode_policy, decode_profile_into};
 use edgeward::bundle::golden::Golden;
 use edgeward::bundle::{Bundle, SectionKind};
@@ -15,10 +14,11 @@ use edgeward::trust::Digest32;
 use edgeward_firmware::control::Purpose;
 
 /// A runtime as microcontrollers have it.
-pub(crate) type PlaceRuntime<K> = Runtime<Seat<K>, &'static mut [f32], F, C>;
+pub(crate) type PlaceRuntime<K, const F: usize, const C: usize> =
+    Runtime<Seat<K>, &'static mut [f32], F, C>;
 
 /// A slot's runtime: it stays where it is, whatever release it is of.
-pub(crate) type Place<K> = &'static mut PlaceRuntime<K>;
+pub(crate) type Place<K, const F: usize, const C: usize> = &'static mut PlaceRuntime<K, F, C>;
 
 /// Whether what a slot holds is this release, with all its hashes. A pass over all of its bytes: not for
 /// the inference task.
@@ -71,8 +71,9 @@ impl<K: Kernels + Default> Candidate<K> {
         release_id(&self.digest)
     }
 
-    /// Runs the next golden vector on `tensor`, its slot's memory; false when there is none left.
-    pub fn step(&mut self, tensor: &mut [f32]) -> Result<bool, Reason> {
+    /// Runs the next golden vector on `tensor`, its slot's memory, for at most `C` outputs; false when there is
+    /// none left.
+    pub fn step<const C: usize>(&mut self, tensor: &mut [f32]) -> Result<bool, Reason> {
         let mut output = [0.0; C];
         if self.engine.input_len() > tensor.len() || self.engine.output_len() > output.len() {
             return Err(Reason::Unsupported);
@@ -90,7 +91,10 @@ impl<K: Kernels + Default> Candidate<K> {
     /// The runtime of a release whose golden vectors hold. Takes its slot's place only when it succeeds; what
     /// was in it is gone anyway.
     #[inline(never)]
-    pub fn finish(self, place: &mut Option<Place<K>>) -> Result<Place<K>, Reason> {
+    pub fn finish<const F: usize, const C: usize>(
+        self,
+        place: &mut Option<Place<K, F, C>>,
+    ) -> Result<Place<K, F, C>, Reason> {
         self.test.finish().map_err(|_| Reason::SelfTest)?;
         let runtime = place.as_deref_mut().ok_or(Reason::Unsupported)?;
         let (profile, policy) = runtime.settings_mut();

@@ -7,7 +7,7 @@ use crate::store::{Store, StoreFlash};
 #[cfg(feature = "tls")]
 use crate::way::Secure;
 use crate::way::{Plain, Way};
-use crate::{BUFFER, HEAD_CHUNKS, Link, MAX_FEATURES as F, MAX_OUTPUTS as C, RECORDS, key};
+use crate::{HEAD_CHUNKS, Link, RECORDS, key};
 use core::convert::Infallible;
 use core::mem::MaybeUninit;
 use core::net::SocketAddrV4;
@@ -35,56 +35,64 @@ use minimq::{Buffers, ConfigBuilder, QoS, Session, Will};
 const KERNELS: [&str; 2] = [Layout::Natural.kernels(), Layout::CortexM.kernels()];
 /// What MQTT adds to a chunk: header, topic, properties.
 const PACKET_BYTES: usize = TOPIC_BYTES + 144;
-/// Room for a frame, and beside it for subscriptions and a connection's beginning.
-const SEND_BYTES: usize = max_frame_bytes(F, C) + 2048;
+/// What is to be sent: room for a frame, and beside it for subscriptions and a connection's beginning.
+const fn send_bytes(features: usize, outputs: usize) -> usize {
+    max_frame_bytes(features, outputs) + 2048
+}
 /// Seconds of silence after which the broker takes the board for dead.
 const KEEP_ALIVE_S: u16 = 15;
 /// How long to wait after a start that failed before the board is started again.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// The application's working memory; a `static` of the board's crate.
-#[derive(Debug)]
-pub struct Memory {
-    head: [u8; HEAD_CHUNKS * CHUNK_BYTES],
-    frame: [u8; max_frame_bytes(F, C)],
-    receive: [u8; CHUNK_BYTES + PACKET_BYTES],
-    send: [u8; SEND_BYTES],
-    who: Option<Provisioning<'static>>,
+/// What of the application's memory hangs on what a model may have: a frame, and what is to be sent.
+#[must_use]
+pub const fn frame_memory_bytes(features: usize, outputs: usize) -> usize {
+    max_frame_bytes(features, outputs) + send_bytes(features, outputs)
 }
 
-impl Memory {
+/// The application's working memory; a `static` of the board's crate, with [`frame_memory_bytes`] for frames.
+#[derive(Debug)]
+pub struct Memory<W: ?Sized = [u8]> {
+    head: [u8; HEAD_CHUNKS * CHUNK_BYTES],
+    receive: [u8; CHUNK_BYTES + PACKET_BYTES],
+    who: Option<Provisioning<'static>>,
+    frames: W,
+}
+
+impl<const W: usize> Memory<[u8; W]> {
     /// Memory in which nothing is.
     #[must_use]
     pub const fn new() -> Self {
         Self {
             head: [0; HEAD_CHUNKS * CHUNK_BYTES],
-            frame: [0; max_frame_bytes(F, C)],
             receive: [0; CHUNK_BYTES + PACKET_BYTES],
-            send: [0; SEND_BYTES],
             who: None,
+            frames: [0; W],
         }
     }
 }
 
-impl Default for Memory {
+impl<const W: usize> Default for Memory<[u8; W]> {
     fn default() -> Self {
         Self::new()
     }
 }
 
 /// Where the application lies once it runs. Each part is made where it stays: on its way there it would take
-/// as much of the stack, several times over.
-pub struct Space<S: Flash + 'static> {
+/// as much of the stack, several times over. For models of at most `F` features and `C` outputs; `B` is
+/// [`max_record_bytes`](edgeward::telemetry::outbox::max_record_bytes) of the two.
+pub struct Space<S: Flash + 'static, const F: usize, const C: usize, const B: usize> {
     slots: MaybeUninit<Slots<StoreFlash<S>>>,
-    outbox: MaybeUninit<Frames<S>>,
+    outbox: MaybeUninit<Frames<S, F, C, B>>,
     session: MaybeUninit<Session<'static>>,
-    app: MaybeUninit<App<S>>,
+    app: MaybeUninit<App<S, F, C, B>>,
 }
 
 /// The outbox as microcontrollers have it.
-type Frames<S> = Outbox<StoreFlash<S>, F, C, RECORDS, BUFFER>;
+type Frames<S, const F: usize, const C: usize, const B: usize> =
+    Outbox<StoreFlash<S>, F, C, RECORDS, B>;
 
-impl<S: Flash> Space<S> {
+impl<S: Flash, const F: usize, const C: usize, const B: usize> Space<S, F, C, B> {
     /// Room for an application.
     #[must_use]
     pub const fn new() -> Self {
@@ -97,13 +105,15 @@ impl<S: Flash> Space<S> {
     }
 }
 
-impl<S: Flash> Default for Space<S> {
+impl<S: Flash, const F: usize, const C: usize, const B: usize> Default for Space<S, F, C, B> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<S: Flash> core::fmt::Debug for Space<S> {
+impl<S: Flash, const F: usize, const C: usize, const B: usize> core::fmt::Debug
+    for Space<S, F, C, B>
+{
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Space").finish_non_exhaustive()
     }
@@ -191,19 +201,19 @@ impl StartError {
 
 /// What the application is made of.
 #[derive(Debug)]
-pub struct Parts<S: Flash + 'static, N, E> {
+pub struct Parts<S: Flash + 'static, N, E, const F: usize, const C: usize, const B: usize> {
     /// The flash.
     pub store: &'static Store<S>,
     /// Working memory.
     pub memory: &'static mut Memory,
     /// Where the application is to lie.
-    pub space: &'static mut Space<S>,
+    pub space: &'static mut Space<S, F, C, B>,
     /// The network.
     pub network: N,
     /// Randomness.
     pub entropy: E,
     /// The way to the inference task.
-    pub link: &'static Link,
+    pub link: &'static Link<F, C>,
     /// The board's name and the firmware's version, for people.
     pub firmware: &'static str,
     /// Bytes of the arena that the inference task has.
@@ -216,11 +226,11 @@ pub struct Parts<S: Flash + 'static, N, E> {
 ///
 /// # Errors
 /// [`StartError`] when it can't start and never will; nothing was sent then, and the watchdog is fed on.
-pub async fn run<S: Flash, N: Network, E: Entropy>(
-    parts: Parts<S, N, E>,
+pub fn run<S: Flash, N: Network, E: Entropy, const F: usize, const C: usize, const B: usize>(
+    parts: Parts<S, N, E, F, C, B>,
     power: impl Power,
-) -> Result<Infallible, StartError> {
-    run_over(parts, power, plain).await
+) -> impl Future<Output = Result<Infallible, StartError>> {
+    run_over(parts, power, plain)
 }
 
 /// The way to a broker that is spoken to in plain, for boards that can't do otherwise.
@@ -236,28 +246,43 @@ fn plain(who: &Provisioning<'_>) -> Result<Plain, StartError> {
 /// # Errors
 /// As [`run`].
 #[cfg(feature = "tls")]
-pub async fn run_secure<S: Flash, N: Network, E: Entropy>(
-    parts: Parts<S, N, E>,
+pub fn run_secure<
+    S: Flash,
+    N: Network,
+    E: Entropy,
+    const F: usize,
+    const C: usize,
+    const B: usize,
+>(
+    parts: Parts<S, N, E, F, C, B>,
     memory: &'static mut edgeward_tls::Memory,
     power: impl Power,
-) -> Result<Infallible, StartError> {
+) -> impl Future<Output = Result<Infallible, StartError>> {
     run_over(parts, power, |who| {
         Secure::new(who, memory).map_err(StartError::Tls)
     })
-    .await
 }
 
 /// Runs with the way to the broker that `way` makes of what the host wrote.
-async fn run_over<S: Flash, N: Network, E: Entropy, W: Way>(
-    parts: Parts<S, N, E>,
+async fn run_over<
+    S: Flash,
+    N: Network,
+    E: Entropy,
+    W: Way,
+    const F: usize,
+    const C: usize,
+    const B: usize,
+>(
+    parts: Parts<S, N, E, F, C, B>,
     mut power: impl Power,
     way: impl FnOnce(&'static Provisioning<'static>) -> Result<W, StartError>,
 ) -> Result<Infallible, StartError> {
     let link = parts.link;
-    let error = match start(parts, &mut power, way) {
-        // Borrowed, since a future that moves what it was given keeps room for both.
-        Ok(mut started) => started.app.run(&mut started.line).await,
-        Err(error) => error,
+    // Kept as it is and borrowed: what is moved is on its way in the stack, for as long as the task runs.
+    let mut started = start(parts, &mut power, way);
+    let error = match &mut started {
+        Ok(started) => started.app.run(&mut started.line).await,
+        Err(error) => *error,
     };
     if error.may_pass() {
         say!(
@@ -276,19 +301,31 @@ async fn run_over<S: Flash, N: Network, E: Entropy, W: Way>(
 }
 
 /// An application that is ready to run.
-struct Started<S: Flash + 'static, N, E, W> {
-    app: &'static mut App<S>,
-    line: Line<N, E, W>,
+struct Started<A: 'static, L> {
+    app: &'static mut A,
+    line: L,
     /// What its boot is to do.
     boot: BootDecision,
 }
 
+/// What a start comes to.
+type Begun<S, N, E, W, const F: usize, const C: usize, const B: usize> =
+    Result<Started<App<S, F, C, B>, Line<N, E, W>>, StartError>;
+
 #[inline(never)]
-fn start<S: Flash, N: Network, E: Entropy, W: Way>(
-    parts: Parts<S, N, E>,
+fn start<
+    S: Flash,
+    N: Network,
+    E: Entropy,
+    W: Way,
+    const F: usize,
+    const C: usize,
+    const B: usize,
+>(
+    parts: Parts<S, N, E, F, C, B>,
     power: &mut impl Power,
     way: impl FnOnce(&'static Provisioning<'static>) -> Result<W, StartError>,
-) -> Result<Started<S, N, E, W>, StartError> {
+) -> Begun<S, N, E, W, F, C, B> {
     let started = assemble(parts, way)?;
     // Everything is where it stays, and what of the stack the way there took is free again.
     let begun = started.app.control.begin(started.boot, now());
@@ -299,10 +336,18 @@ fn start<S: Flash, N: Network, E: Entropy, W: Way>(
 
 /// Makes the application in its place, and counts the boot.
 #[inline(never)]
-fn assemble<S: Flash, N: Network, E: Entropy, W: Way>(
-    parts: Parts<S, N, E>,
+fn assemble<
+    S: Flash,
+    N: Network,
+    E: Entropy,
+    W: Way,
+    const F: usize,
+    const C: usize,
+    const B: usize,
+>(
+    parts: Parts<S, N, E, F, C, B>,
     way: impl FnOnce(&'static Provisioning<'static>) -> Result<W, StartError>,
-) -> Result<Started<S, N, E, W>, StartError> {
+) -> Begun<S, N, E, W, F, C, B> {
     let Parts {
         store,
         memory,
@@ -315,11 +360,11 @@ fn assemble<S: Flash, N: Network, E: Entropy, W: Way>(
     } = parts;
     let Memory {
         head,
-        frame,
         receive,
-        send,
         who,
+        frames,
     } = memory;
+    let (frame, send) = frames.split_at_mut(max_frame_bytes(F, C));
     let who = decode(store, who)?;
     let signer = key::load_or_create(StoreFlash(store), store.map().key, &mut entropy)?;
     let device = who.device.as_str();
@@ -367,25 +412,25 @@ fn assemble<S: Flash, N: Network, E: Entropy, W: Way>(
 }
 
 /// What an application is made of, once all is open.
-struct Found<S: Flash + 'static> {
+struct Found<S: Flash + 'static, const F: usize, const C: usize, const B: usize> {
     store: &'static Store<S>,
-    link: &'static Link,
+    link: &'static Link<F, C>,
     who: &'static Provisioning<'static>,
     firmware: &'static str,
     arena_bytes: u32,
     signer: DalekSigner,
     slots: &'static mut Slots<StoreFlash<S>>,
-    outbox: &'static mut Frames<S>,
+    outbox: &'static mut Frames<S, F, C, B>,
     /// For a release's head, and a frame.
     memory: (&'static mut [u8], &'static mut [u8]),
     spare_epoch: NonZeroU32,
     jitter: NonZeroU32,
 }
 
-impl<S: Flash> Found<S> {
+impl<S: Flash, const F: usize, const C: usize, const B: usize> Found<S, F, C, B> {
     /// Makes the application in its place. Apart from what opens flash, which takes much of the stack as well.
     #[inline(never)]
-    fn put(self, room: &'static mut MaybeUninit<App<S>>) -> &'static mut App<S> {
+    fn put(self, room: &'static mut MaybeUninit<App<S, F, C, B>>) -> &'static mut App<S, F, C, B> {
         let (head, frame) = self.memory;
         let slot_bytes = self.store.map().slots.slot_bytes;
         let sync = sync_config(self.who, slot_bytes, self.arena_bytes);
@@ -417,7 +462,10 @@ fn decode<S: Flash>(
 /// Reports how the boot before this one ended. Nothing hangs on it: a board that can't say so runs, and
 /// the next start tries again. A crash whose report is stored and not forgotten yet as the power goes is
 /// reported twice.
-fn report<S: Flash>(app: &mut App<S>, power: &mut impl Power) {
+fn report<S: Flash, const F: usize, const C: usize, const B: usize>(
+    app: &mut App<S, F, C, B>,
+    power: &mut impl Power,
+) {
     let Some((how, at)) = power.crash().read() else {
         return;
     };
@@ -438,22 +486,25 @@ fn setup(who: &Provisioning<'_>, firmware: &str) -> Setup {
     }
 }
 
-fn open_outbox<S: Flash>(
+fn open_outbox<S: Flash, const F: usize, const C: usize, const B: usize>(
     store: &'static Store<S>,
     boot: u32,
     fresh: NonZeroU32,
-    room: &'static mut MaybeUninit<Frames<S>>,
-) -> Result<&'static mut Frames<S>, StartError> {
+    room: &'static mut MaybeUninit<Frames<S, F, C, B>>,
+) -> Result<&'static mut Frames<S, F, C, B>, StartError> {
     let region = store.map().outbox;
     let opened = Outbox::open_in(room, StoreFlash(store), region, boot, fresh);
-    opened.map_err(|error| begin_anew(store, error))
+    opened.map_err(|error| begin_anew::<S, F, C, B>(store, error))
 }
 
 /// Where the region holds no outbox of this board, the next start finds it empty.
 #[inline(never)]
-fn begin_anew<S: Flash>(store: &'static Store<S>, error: OutboxError) -> StartError {
+fn begin_anew<S: Flash, const F: usize, const C: usize, const B: usize>(
+    store: &'static Store<S>,
+    error: OutboxError,
+) -> StartError {
     let formatted = match error.is_foreign() {
-        true => Frames::<S>::format(&mut StoreFlash(store), &store.map().outbox),
+        true => Frames::<S, F, C, B>::format(&mut StoreFlash(store), &store.map().outbox),
         false => Ok(()),
     };
     StartError::Outbox(formatted.err().unwrap_or(error))

@@ -1,17 +1,14 @@
 //! The board's flash: where everything lies in it, and who may write where.
 
 use crate::board::Flash;
-use crate::{BUFFER, MAX_FEATURES, MAX_OUTPUTS};
 use core::cell::RefCell;
 use core::sync::atomic::{AtomicU8, Ordering};
 use edgeward::slots::{self, Layout, Slot};
-use edgeward::telemetry::outbox::{MAX_SECTORS, Region, SECTOR_OVERHEAD, max_record_bytes};
+use edgeward::telemetry::outbox::{MAX_SECTORS, Region, SECTOR_OVERHEAD};
 use edgeward_firmware::provisioning::PROVISIONING_BYTES;
 use embedded_storage::nor_flash::{
     ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash,
 };
-
-const _: () = assert!(BUFFER == max_record_bytes(MAX_FEATURES, MAX_OUTPUTS));
 
 /// Where everything lies: provisioning, the device's key, the outbox, journal and slots, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,19 +25,25 @@ pub struct Map {
 
 impl Map {
     /// Divides a flash of `capacity` bytes, erased `erase_bytes` at a time; the slots get all that an
-    /// outbox of `outbox_sectors` leaves.
+    /// outbox of `outbox_sectors` leaves, each of which holds a record of `record_bytes`
+    /// ([`record_bytes`](crate::record_bytes)) at least.
     ///
     /// # Errors
     /// [`slots::Error::Layout`] when it is too small for a chunk a slot, or the outbox has fewer than
     /// three sectors or too many.
-    pub fn new(capacity: u32, erase_bytes: u32, outbox_sectors: u16) -> Result<Self, slots::Error> {
+    pub fn new(
+        capacity: u32,
+        erase_bytes: u32,
+        outbox_sectors: u16,
+        record_bytes: usize,
+    ) -> Result<Self, slots::Error> {
         let fits = (3..=MAX_SECTORS).contains(&usize::from(outbox_sectors));
         if !fits || !erase_bytes.is_power_of_two() {
             return Err(slots::Error::Layout);
         }
         let provisioning_bytes = (PROVISIONING_BYTES as u32).next_multiple_of(erase_bytes);
         let key = provisioning_bytes;
-        let sector_bytes = ((BUFFER + SECTOR_OVERHEAD) as u32).next_multiple_of(erase_bytes);
+        let sector_bytes = ((record_bytes + SECTOR_OVERHEAD) as u32).next_multiple_of(erase_bytes);
         let outbox = Region {
             offset: key + erase_bytes,
             sector_bytes,
@@ -230,12 +233,13 @@ impl<F: Flash> NorFlash for StoreFlash<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::model::RECORD_BYTES;
     use crate::testing::{ERASE, MemoryFlash, store};
 
     #[test]
     fn regions_are_aligned_and_apart() {
         for (capacity, erase, sectors) in [(1 << 20, 4096, 8), (2 << 20, 131_072, 3)] {
-            let map = Map::new(capacity, erase, sectors).unwrap();
+            let map = Map::new(capacity, erase, sectors, RECORD_BYTES).unwrap();
             let (outbox, slots) = (map.outbox, map.slots);
             let mut regions = [
                 (0, map.provisioning_bytes),
@@ -257,9 +261,18 @@ mod tests {
             }
             assert!(end <= capacity);
         }
-        assert_eq!(Map::new(64 * 1024, 4096, 2), Err(slots::Error::Layout));
-        assert_eq!(Map::new(20 * 1024, 4096, 3), Err(slots::Error::Layout));
-        assert_eq!(Map::new(1 << 20, 3000, 8), Err(slots::Error::Layout));
+        assert_eq!(
+            Map::new(64 * 1024, 4096, 2, RECORD_BYTES),
+            Err(slots::Error::Layout)
+        );
+        assert_eq!(
+            Map::new(20 * 1024, 4096, 3, RECORD_BYTES),
+            Err(slots::Error::Layout)
+        );
+        assert_eq!(
+            Map::new(1 << 20, 3000, 8, RECORD_BYTES),
+            Err(slots::Error::Layout)
+        );
     }
 
     #[test]

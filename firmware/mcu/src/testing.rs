@@ -5,8 +5,15 @@ use crate::store::{Map, Store};
 use embedded_storage::nor_flash::{
     ErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash, check_erase, check_read, check_write,
 };
+use model::RECORD_BYTES;
 
 pub const ERASE: usize = 4096;
+
+/// The figures that boards have by default.
+#[allow(dead_code, reason = "tests need some of its types")]
+pub mod model {
+    crate::types! { features: 16, outputs: 16, inputs: 1024 }
+}
 
 /// Flash in memory that is never freed, and is therefore in the address space for ever.
 #[derive(Debug)]
@@ -44,7 +51,7 @@ pub fn store() -> &'static Store<MemoryFlash> {
 }
 
 pub fn store_of(flash: MemoryFlash) -> &'static Store<MemoryFlash> {
-    let map = Map::new(flash.len as u32, ERASE as u32, 4).unwrap();
+    let map = Map::new(flash.len as u32, ERASE as u32, 4, RECORD_BYTES).unwrap();
     Box::leak(Box::new(Store::new(flash, map)))
 }
 

@@ -17,10 +17,10 @@ pub(crate) enum Talk {
 /// How a broker is spoken to.
 pub(crate) trait Way {
     /// Speaks to the broker at the other end of a stream until it ends.
-    async fn talk<S: Flash>(
+    async fn talk<S: Flash, const F: usize, const C: usize, const B: usize>(
         &mut self,
         stream: impl Read + Write,
-        app: &mut App<S>,
+        app: &mut App<S, F, C, B>,
         mqtt: &mut Mqtt,
         entropy: &mut impl Entropy,
     ) -> Talk;
@@ -30,10 +30,10 @@ pub(crate) trait Way {
 pub(crate) struct Plain;
 
 impl Way for Plain {
-    async fn talk<S: Flash>(
+    async fn talk<S: Flash, const F: usize, const C: usize, const B: usize>(
         &mut self,
         stream: impl Read + Write,
-        app: &mut App<S>,
+        app: &mut App<S, F, C, B>,
         mqtt: &mut Mqtt,
         _: &mut impl Entropy,
     ) -> Talk {
@@ -84,10 +84,10 @@ mod secure {
     }
 
     impl Way for Secure {
-        async fn talk<S: Flash>(
+        async fn talk<S: Flash, const F: usize, const C: usize, const B: usize>(
             &mut self,
             stream: impl Read + Write,
-            app: &mut App<S>,
+            app: &mut App<S, F, C, B>,
             mqtt: &mut Mqtt,
             entropy: &mut impl Entropy,
         ) -> Talk {

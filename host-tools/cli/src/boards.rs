@@ -34,6 +34,9 @@ pub struct Board {
     pub storage: Storage,
     /// What models work in.
     pub arena: Arena,
+    /// What a model may have.
+    #[serde(default)]
+    pub model: Model,
     /// How it is run in QEMU, if it is.
     pub qemu: Option<Qemu>,
     /// How it is written by a debug probe, if it is.
@@ -66,6 +69,54 @@ pub struct Storage {
 pub struct Arena {
     /// Its size.
     pub bytes: u64,
+}
+
+/// What a model may have; a board refuses a release of more. Of what its `board.toml` does not say, a board's build
+/// script takes as much (`boards/build`).
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Model {
+    /// Features.
+    pub features: usize,
+    /// Outputs.
+    pub outputs: usize,
+    /// Elements of its input tensor.
+    pub inputs: usize,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            features: 16,
+            outputs: 16,
+            inputs: 1024,
+        }
+    }
+}
+
+impl Model {
+    /// Fails where no board could be built so.
+    fn check(self) -> Result<()> {
+        for (key, value, most) in [
+            ("features", self.features, edgeward_host::MAX_FEATURES),
+            ("outputs", self.outputs, edgeward_host::MAX_OUTPUTS),
+        ] {
+            if !(1..=most).contains(&value) {
+                let what = format!("[model] {key} = {value}");
+                let next = format!("give 1 to {most}: no release has more");
+                return Err(Failure::new(Exit::Usage, what).next(next).into());
+            }
+        }
+        if self.inputs < self.features {
+            let what = format!("[model] inputs = {}", self.inputs);
+            let next = format!(
+                "give at least as many as there are features, {}: an input tensor has an element of each",
+                self.features
+            );
+            return Err(Failure::new(Exit::Usage, what).next(next).into());
+        }
+        Ok(())
+    }
 }
 
 /// How a board is run in QEMU.
@@ -110,15 +161,20 @@ fn own(folder: &Path) -> Result<Board> {
     let path = folder.join(FILE);
     let named = || path.display().to_string();
     let text = std::fs::read_to_string(&path).with_context(named)?;
-    let mut board: Board = toml::from_str(&text).with_context(named)?;
+    let mut board = parse(&text).with_context(named)?;
     board.folder = Some(folder.to_owned());
+    Ok(board)
+}
+
+fn parse(text: &str) -> Result<Board> {
+    let board: Board = toml::from_str(text)?;
+    board.model.check()?;
     Ok(board)
 }
 
 /// The boards whose crates are in the repository.
 pub fn known() -> Result<Vec<Board>> {
-    let parsed = KNOWN.iter().map(|text| toml::from_str(text));
-    let parsed: Result<Vec<Board>, _> = parsed.collect();
+    let parsed: Result<Vec<Board>, _> = KNOWN.iter().map(|text| parse(text)).collect();
     parsed.context("a board.toml is wrong")
 }
 
@@ -151,6 +207,33 @@ mod tests {
             .collect();
         assert_eq!(names, there);
         assert!(super::find("toaster").is_err());
+    }
+
+    #[test]
+    fn what_a_model_may_have_is_said_or_has_a_default() {
+        let known = super::KNOWN[0];
+        let (before, rest) = known.split_once("[model]").expect("its section");
+        let (_, after) = rest.split_once("\n\n").expect("another section");
+        let parsed = |model: &str| super::parse(&format!("{before}{model}\n\n{after}"));
+        let figures = |model: &str| {
+            let model = parsed(model).expect("readable").model;
+            [model.features, model.outputs, model.inputs]
+        };
+        assert_eq!(figures(""), [16, 16, 1024]);
+        assert_eq!(
+            figures("[model]\nfeatures = 20\ninputs = 400"),
+            [20, 16, 400]
+        );
+        for (wrong, said) in [
+            ("features = 129", "[model] features = 129"),
+            ("outputs = 0", "[model] outputs = 0"),
+            ("features = 20\ninputs = 19", "[model] inputs = 19"),
+            ("feature = 20", "unknown field `feature`"),
+        ] {
+            let error = parsed(&format!("[model]\n{wrong}")).expect_err(wrong);
+            let error = format!("{error:#}");
+            assert!(error.contains(said), "{wrong}: {error}");
+        }
     }
 
     #[test]

@@ -20,7 +20,6 @@ use std::vec::Vec;
 
 /// Samples of two features in a window.
 const WINDOW: u16 = 4;
-const INPUTS: usize = 8;
 const OUTPUTS: usize = 3;
 
 const SOURCE: SourceInfo<'_> = SourceInfo {
@@ -28,6 +27,14 @@ const SOURCE: SourceInfo<'_> = SourceInfo {
     dtype: DType::F32,
     feature_version: 0,
     features: &["f0", "f1"],
+};
+/// As many sensors as no board has room for by default.
+const MANY: SourceInfo<'_> = SourceInfo {
+    features: &[
+        "f0", "f1", "f2", "f3", "f4", "f5", "f6", "f7", "f8", "f9", "f10", "f11", "f12", "f13",
+        "f14", "f15", "f16", "f17", "f18", "f19",
+    ],
+    ..SOURCE
 };
 
 fn name(text: &str) -> Name {
@@ -57,7 +64,7 @@ fn feature(text: &str) -> FeatureProfile {
     }
 }
 
-fn profile() -> Profile<F, C> {
+fn profile(source: &SourceInfo<'_>) -> Profile<32, OUTPUTS> {
     Profile {
         schema: Schema {
             version: 1,
@@ -69,7 +76,7 @@ fn profile() -> Profile<F, C> {
             max_age_ms: 0,
             feature_version: 0,
         },
-        features: SOURCE.features.iter().map(|text| feature(text)).collect(),
+        features: source.features.iter().map(|text| feature(text)).collect(),
         output: OutputProfile {
             kind: OutputKind::Logits,
             names: ["a", "b", "c"].into_iter().map(name).collect(),
@@ -88,7 +95,7 @@ fn profile() -> Profile<F, C> {
 }
 
 /// A program of no operators: its outputs are its first inputs.
-fn program() -> Vec<u8> {
+fn program(inputs: usize) -> Vec<u8> {
     let header = Header {
         magic: MAGIC,
         version: VERSION,
@@ -97,9 +104,9 @@ fn program() -> Vec<u8> {
         bytes: HEADER_BYTES as u32,
         op_bytes: 0,
         op_count: 0,
-        arena_bytes: 16,
+        arena_bytes: inputs.next_multiple_of(16) as u32,
         input: 0,
-        input_len: INPUTS as u32,
+        input_len: inputs as u32,
         input_scale: 1.0,
         output: 0,
         output_len: OUTPUTS as u32,
@@ -117,9 +124,10 @@ fn program() -> Vec<u8> {
     bytes
 }
 
-/// A release whose golden vectors have these outputs; the right ones are 1, 2 and 3.
-fn bundle(outputs: &[[f32; OUTPUTS]]) -> Vec<u8> {
-    let given: Vec<f32> = (1..=INPUTS).map(|i| i as f32).collect();
+/// A release for this source whose golden vectors have these outputs; the right ones are 1, 2 and 3.
+fn bundle(source: &SourceInfo<'_>, outputs: &[[f32; OUTPUTS]]) -> Vec<u8> {
+    let inputs = source.features.len() * usize::from(WINDOW);
+    let given: Vec<f32> = (1..=inputs).map(|i| i as f32).collect();
     let vectors: Vec<_> = outputs
         .iter()
         .map(|output| (given.clone(), output.to_vec()))
@@ -130,13 +138,16 @@ fn bundle(outputs: &[[f32; OUTPUTS]]) -> Vec<u8> {
         counter: 1,
         class: BoardClass::Mcu,
         kernels: "natural".into(),
-        arena_bytes: 16,
+        arena_bytes: inputs.next_multiple_of(16) as u32,
         min_runtime: 1,
     })
     .unwrap();
     let sections = [
-        (SectionKind::Program, program()),
-        (SectionKind::Profile, encode_profile(&profile()).unwrap()),
+        (SectionKind::Program, program(inputs)),
+        (
+            SectionKind::Profile,
+            encode_profile(&profile(source)).unwrap(),
+        ),
         (
             SectionKind::Policy,
             encode_policy(&Policy::standard()).unwrap(),
@@ -152,20 +163,25 @@ fn bundle(outputs: &[[f32; OUTPUTS]]) -> Vec<u8> {
 const RIGHT: [f32; OUTPUTS] = [1.0, 2.0, 3.0];
 const WRONG: [f32; OUTPUTS] = [1.0, 2.0, 4.0];
 
-/// An inference task whose turns the test takes.
-struct Bench {
-    task: Inference<Portable>,
-    link: &'static Link,
+/// An inference task whose turns the test takes, with room for models of at most `F` features, `C` outputs and `N`
+/// elements of the input tensor.
+struct Bench<const F: usize, const C: usize, const N: usize> {
+    task: Inference<Portable, F, C>,
+    link: &'static Link<F, C>,
     store: &'static crate::Store<MemoryFlash>,
+    source: SourceInfo<'static>,
     sequence: u32,
 }
 
-impl Bench {
-    fn new() -> Self {
-        let link: &'static Link = Box::leak(Box::default());
-        let arena = Box::leak(vec![0; 16].into_boxed_slice());
+/// One of a board as they are by default.
+type Usual = Bench<16, 16, 1024>;
+
+impl<const F: usize, const C: usize, const N: usize> Bench<F, C, N> {
+    fn new(source: SourceInfo<'static>) -> Self {
+        let link: &'static Link<F, C> = Box::leak(Box::default());
+        let arena = Box::leak(vec![0; 128].into_boxed_slice());
         let arena = Box::leak(Box::new(Arena::new(arena)));
-        let stock = Box::leak(Box::new(Stock::new()));
+        let stock = Box::leak(Box::new(Stock::<_, F, C, N>::new()));
         Self {
             task: {
                 let mut task = Inference::new(link);
@@ -174,13 +190,14 @@ impl Bench {
             },
             link,
             store: store(),
+            source,
             sequence: 0,
         }
     }
 
     /// Puts a release into a slot and has it loaded.
     fn load(&mut self, slot: Slot, purpose: Purpose, outputs: &[[f32; OUTPUTS]]) {
-        let bytes = bundle(outputs);
+        let bytes = bundle(&self.source, outputs);
         let start = self.store.map().slots.slot(slot).start;
         StoreFlash(self.store).write(start, &bytes).unwrap();
         self.command(Command::Load {
@@ -202,7 +219,7 @@ impl Bench {
     }
 
     fn command(&mut self, command: Command) {
-        self.task.command(command, &SOURCE);
+        self.task.command(command, &self.source);
     }
 
     fn sample(&mut self) {
@@ -214,12 +231,12 @@ impl Bench {
         let reading = Reading::Sample {
             sequence: self.sequence,
             time_ms: u64::from(self.sequence),
-            count: 2,
+            count: self.source.features.len(),
         };
         self.sequence += 1;
         let mut values = [0.0; F];
         values[0] = value;
-        self.task.reading(reading, &values, &SOURCE);
+        self.task.reading(reading, &values, &self.source);
     }
 
     /// What the release in slot A answered so far.
@@ -240,12 +257,17 @@ impl Bench {
         }
     }
 
+    /// What becomes of a release for that source.
+    fn loaded(&mut self) -> Result<(), Reason> {
+        self.load(Slot::A, Purpose::Confirmed, &[RIGHT]);
+        while self.task.advance(&self.source) {}
+        self.outcome().unwrap()
+    }
+
     /// Has slot A confirmed and answering.
-    fn answering() -> Self {
-        let mut bench = Self::new();
-        bench.load(Slot::A, Purpose::Confirmed, &[RIGHT]);
-        while bench.task.advance(&SOURCE) {}
-        assert_eq!(bench.outcome(), Some(Ok(())));
+    fn answering(source: SourceInfo<'static>) -> Self {
+        let mut bench = Self::new(source);
+        assert_eq!(bench.loaded(), Ok(()));
         bench.command(Command::Run(Slot::A, Mode::Confirmed));
         (0..WINDOW).for_each(|_| bench.sample());
         assert_eq!(bench.answered(), 1);
@@ -255,7 +277,7 @@ impl Bench {
 
 #[test]
 fn a_release_answers_between_the_golden_vectors_of_the_next() {
-    let mut bench = Bench::answering();
+    let mut bench = Usual::answering(SOURCE);
     bench.load(Slot::B, Purpose::SelfTest, &[RIGHT; 3]);
     for turn in 1..=3 {
         assert!(bench.task.advance(&SOURCE), "a vector is left");
@@ -270,7 +292,7 @@ fn a_release_answers_between_the_golden_vectors_of_the_next() {
 
 #[test]
 fn the_first_wrong_vector_ends_a_self_test() {
-    let mut bench = Bench::answering();
+    let mut bench = Usual::answering(SOURCE);
     bench.load(Slot::B, Purpose::SelfTest, &[RIGHT, WRONG, RIGHT]);
     assert!(bench.task.advance(&SOURCE));
     assert_eq!(bench.outcome(), None);
@@ -285,7 +307,7 @@ fn the_first_wrong_vector_ends_a_self_test() {
 
 #[test]
 fn a_slot_that_is_left_is_tested_no_more() {
-    let mut bench = Bench::answering();
+    let mut bench = Usual::answering(SOURCE);
     bench.load(Slot::B, Purpose::SelfTest, &[RIGHT; 3]);
     assert!(bench.task.advance(&SOURCE));
     let start = bench.store.map().slots.slot(Slot::B).start;
@@ -301,14 +323,14 @@ fn a_slot_that_is_left_is_tested_no_more() {
 
 #[test]
 fn windows_carry_the_clock_of_the_core() {
-    let mut bench = Bench::answering();
+    let mut bench = Usual::answering(SOURCE);
     // Windows are closed when the release that answered is left.
     bench.command(Command::Stop(Slot::A));
     let unknown = bench.link.summaries.try_receive().unwrap();
     assert_eq!((unknown.inferences, unknown.core_khz), (1, 0));
     assert_eq!(unknown.latency_p99_cycles(), None);
 
-    let mut bench = Bench::answering();
+    let mut bench = Usual::answering(SOURCE);
     bench.task.clock(400_000);
     bench.command(Command::Stop(Slot::A));
     let window = bench.link.summaries.try_receive().unwrap();
@@ -329,7 +351,7 @@ fn numbers(recorder: &FlightRecorder) -> Vec<u64> {
 
 #[test]
 fn what_goes_unrecorded_while_the_recorder_is_lent_is_a_gap_of_its_size() {
-    let mut bench = Bench::answering();
+    let mut bench = Usual::answering(SOURCE);
     assert!(bench.lend().is_none(), "there is none");
     let memory = Box::leak(vec![0; 4096].into_boxed_slice());
     bench.task.recorder = Some(Recorder::new(memory));
@@ -353,4 +375,43 @@ fn what_goes_unrecorded_while_the_recorder_is_lent_is_a_gap_of_its_size() {
         panic!("{numbers:?}");
     };
     assert_eq!(last - first - 1, unrecorded, "{numbers:?}");
+}
+
+#[test]
+fn a_board_runs_models_of_as_many_features_as_it_has_room_for() {
+    // Exactly what such a release has.
+    let mut bench = Bench::<20, OUTPUTS, 80>::answering(MANY);
+    bench.sample();
+    assert_eq!(bench.answered(), 2);
+    bench.command(Command::Stop(Slot::A));
+    let window = bench.link.summaries.try_receive().unwrap();
+    assert_eq!((window.features.len(), window.inferences), (20, 2));
+    let samples = u32::from(WINDOW) + 1;
+    let seen = |at: usize| window.features[at].n;
+    assert_eq!((seen(0), seen(19)), (samples, samples));
+}
+
+#[test]
+fn a_release_of_more_than_a_board_has_room_for_is_refused() {
+    let unsupported = Err(Reason::Unsupported);
+    assert_eq!(Bench::<20, OUTPUTS, 80>::new(MANY).loaded(), Ok(()));
+    assert_eq!(Bench::<19, OUTPUTS, 80>::new(MANY).loaded(), unsupported);
+    assert_eq!(Bench::<20, 2, 80>::new(MANY).loaded(), unsupported);
+    assert_eq!(Bench::<20, OUTPUTS, 79>::new(MANY).loaded(), unsupported);
+    assert_eq!(Usual::new(MANY).loaded(), unsupported);
+    // Its slot is free for another one.
+    let mut bench = Usual::new(MANY);
+    assert_eq!(bench.loaded(), unsupported);
+    bench.source = SOURCE;
+    let slot = bench.store.map().slots.slot(Slot::A);
+    let mut flash = StoreFlash(bench.store);
+    flash.erase(slot.start, slot.end).unwrap();
+    assert_eq!(bench.loaded(), Ok(()));
+}
+
+#[test]
+fn memory_of_no_bytes_is_no_flight_recorder() {
+    let mut bench = Usual::answering(SOURCE);
+    bench.task.record(&mut []);
+    assert!(bench.lend().is_none());
 }

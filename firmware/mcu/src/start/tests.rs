@@ -1,6 +1,7 @@
 use super::*;
 use crate::CrashRecord;
 use crate::board::Unreachable;
+use crate::testing::model::{self, RECORD_BYTES};
 use crate::testing::{Counting, ERASE, MemoryFlash, store_of};
 use core::sync::atomic::Ordering;
 use edgeward::telemetry::{Crash, Id};
@@ -96,10 +97,12 @@ fn provisioned_for(writes: usize, secure: Option<Secure<'_>>) -> &'static Store<
     store_of(flash)
 }
 
-fn parts(store: &'static Store<MemoryFlash>) -> Parts<MemoryFlash, Nowhere, Counting> {
+fn parts(
+    store: &'static Store<MemoryFlash>,
+) -> Parts<MemoryFlash, Nowhere, Counting, 16, 16, RECORD_BYTES> {
     Parts {
         store,
-        memory: Box::leak(Box::new(Memory::new())),
+        memory: Box::leak(Box::new(model::Memory::new())),
         space: Box::leak(Box::new(Space::new())),
         network: Nowhere,
         entropy: Counting(1),
@@ -113,7 +116,7 @@ fn parts(store: &'static Store<MemoryFlash>) -> Parts<MemoryFlash, Nowhere, Coun
 fn plainly(
     store: &'static Store<MemoryFlash>,
     board: &mut Board,
-) -> Result<Started<MemoryFlash, Nowhere, Counting, Plain>, StartError> {
+) -> Begun<MemoryFlash, Nowhere, Counting, Plain, 16, 16, RECORD_BYTES> {
     start(parts(store), board, plain)
 }
 
@@ -200,7 +203,8 @@ fn an_outbox_of_another_program_gives_way_to_a_new_one_at_the_next_start() {
     let mut region = store.map().outbox;
     region.sectors -= 1;
     let other = NonZeroU32::MIN;
-    let mut outbox = Frames::open(StoreFlash(store), region, 1, other).unwrap();
+    let mut outbox =
+        Frames::<_, 16, 16, RECORD_BYTES>::open(StoreFlash(store), region, 1, other).unwrap();
     let refused = edgeward::telemetry::Refused::Ack;
     let event = edgeward::telemetry::Event::Refused { what: refused };
     assert_eq!(outbox.push(0, &event), Ok(1));

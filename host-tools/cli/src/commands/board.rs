@@ -81,6 +81,8 @@ fn list(context: &Context) -> Result<Exit> {
                 "kernels": board.kernels, "processor": board.target, "started_by": started_by(board),
                 "flash_bytes": board.memory.flash_bytes, "ram_bytes": board.memory.ram_bytes,
                 "storage_bytes": board.storage.bytes, "arena_bytes": board.arena.bytes,
+                "max_features": board.model.features, "max_outputs": board.model.outputs,
+                "max_inputs": board.model.inputs,
             })
         })
         .collect();
