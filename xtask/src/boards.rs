@@ -12,6 +12,11 @@ pub const TESTED: &str = "qemu-mps2-an386";
 /// The one on which it is started, since its processor is another one.
 pub const STARTED: &str = "qemu-mps2-an500";
 
+/// The environment variable by which a board is built with other figures, and the file that has those of keyword
+/// spotting.
+const FIGURES: &str = "EDGEWARD_FIGURES";
+const KWS: &str = "kws.toml";
+
 /// How a firmware is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Build {
@@ -19,6 +24,8 @@ pub struct Build {
     pub tls: bool,
     /// What it leans on.
     pub std: Std,
+    /// Whether its figures are those of keyword spotting, of `kws.toml`.
+    pub kws: bool,
 }
 
 impl Build {
@@ -26,12 +33,17 @@ impl Build {
     pub const WHOLE: Self = Self {
         tls: true,
         std: Std::AsItComes,
+        kws: false,
     };
     /// Without TLS.
     pub const PLAIN: Self = Self {
         tls: false,
         ..Self::WHOLE
     };
+    /// The same with the figures of keyword spotting.
+    pub const fn kws(self) -> Self {
+        Self { kws: true, ..self }
+    }
     /// The same without words for panics.
     pub const fn lean(self) -> Self {
         Self {
@@ -51,9 +63,12 @@ pub fn has_tls(root: &Path, name: &str) -> Result<bool> {
 /// Builds the firmware of a board and gives the image, in which there is no allocator.
 pub fn image(root: &Path, name: &str, build: Build) -> Result<PathBuf> {
     let processor = processor(root, name)?;
-    let target = root.join(match build.std {
-        Std::AsItComes => "target/boards",
-        Std::Lean => "target/boards-lean",
+    // Folders of their own: in one, each would be built again after the other.
+    let target = root.join(match (build.std, build.kws) {
+        (Std::AsItComes, false) => "target/boards",
+        (Std::AsItComes, true) => "target/boards-kws",
+        (Std::Lean, false) => "target/boards-lean",
+        (Std::Lean, true) => "target/boards-lean-kws",
     });
     let package = format!("edgeward-{name}");
     let mut command = bare_metal::board_cargo(&root.join("boards"), &processor, build.std)?;
@@ -61,6 +76,12 @@ pub fn image(root: &Path, name: &str, build: Build) -> Result<PathBuf> {
         .args(["--quiet", "--locked", "-p", &package, "--target-dir"])
         .arg(&target);
     let mut title = format!("firmware of {name}");
+    // What the build script of a board asks for.
+    command.env_remove(FIGURES);
+    if build.kws {
+        command.env(FIGURES, KWS);
+        title += " for keyword spotting";
+    }
     if !build.tls {
         command.arg("--no-default-features");
         title += " without TLS";

@@ -30,9 +30,10 @@ pub const FIGURES: &str = "benches/firmware.txt";
 const SLACK_PER_MILLE: u64 = 10;
 const OTHER_SLACK_PER_MILLE: u64 = 100;
 
-/// Rows of totals: as images are built by default, and lean.
+/// Rows of totals: as images are built by default, lean, and with the figures of keyword spotting.
 const TOTAL: &str = "total";
 const LEAN: &str = "lean";
+const KWS: &str = "kws";
 
 /// Statics of at least this many bytes have a row of their own.
 const LARGE_BYTES: u64 = 1024;
@@ -114,18 +115,25 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     }
     let processor = boards::processor(root, board)?;
     let no_lean = bare_metal::no_lean(&processor)?;
-    let lean = match board == boards::TESTED && no_lean.is_none() {
-        true => lean(root, board, &measured)?,
+    let plain_and_tls = &[Build::PLAIN, Build::WHOLE][..measured.len()];
+    let is_tested = board == boards::TESTED;
+    let lean = match is_tested && no_lean.is_none() {
+        true => totals(root, board, plain_and_tls, Build::lean)?,
+        false => Vec::new(),
+    };
+    let kws = match is_tested {
+        true => totals(root, board, plain_and_tls, Build::kws)?,
         false => Vec::new(),
     };
     let compiler = Toolchain::find(&processor)?.version()?;
     let statics = measured.last().map(|(_, _, statics)| large(statics));
     let path = root.join(FIGURES);
-    let stack = match board == boards::TESTED {
+    let stack = match is_tested {
         true => stack(root, &path)?.map(Depths::row),
         false => None,
     };
-    let table = table(board, &compiler, &measured, &lean) + &stack.unwrap_or_default();
+    let table = table(board, &compiler, &measured, &[(LEAN, &lean), (KWS, &kws)])
+        + &stack.unwrap_or_default();
     let table = table + &statics.unwrap_or_default();
     println!("{table}");
     if options.save {
@@ -135,6 +143,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         let known = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let totals: Vec<Bytes> = measured.iter().map(|(total, _, _)| *total).collect();
         compare(&known, &compiler, TOTAL, &totals)?;
+        compare(&known, &compiler, KWS, &kws)?;
         match no_lean {
             None if lean.is_empty() => {}
             None => compare(&known, &compiler, LEAN, &lean)?,
@@ -144,13 +153,15 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// What the same images take that are built lean.
-fn lean(root: &Path, board: &str, measured: &[Measured]) -> Result<Vec<Bytes>> {
-    let builds = [Build::PLAIN, Build::WHOLE]
-        .into_iter()
-        .take(measured.len());
-    let totals = builds.map(|build| {
-        let image = boards::image(root, board, build.lean())?;
+/// What the same images take that are built in another way.
+fn totals(
+    root: &Path,
+    board: &str,
+    builds: &[Build],
+    how: impl Fn(Build) -> Build,
+) -> Result<Vec<Bytes>> {
+    let totals = builds.iter().map(|&build| {
+        let image = boards::image(root, board, how(build))?;
         let bytes = std::fs::read(&image).with_context(|| image.display().to_string())?;
         Ok(measure(&bytes).context("no 32-bit ELF image")?.0)
     });
@@ -203,14 +214,20 @@ impl Options {
 }
 
 /// The figures of a firmware, built in one way or two.
-fn table(board: &str, compiler: &str, measured: &[Measured], lean: &[Bytes]) -> String {
+fn table(
+    board: &str,
+    compiler: &str,
+    measured: &[Measured],
+    others: &[(&str, &[Bytes])],
+) -> String {
     let mut text = format!(
         "# Bytes of the firmware of {board}: flash with constants, static RAM, and what of the\n\
          # stack, painted, a board's life over a plain connection and over TLS took, both times with the image\n\
          # that has TLS, as the last `cargo xtask test` noted it.\n\
          # Written by `cargo xtask size --save` with {compiler}.\n\
          # By the crates of symbols: what the compiler inlined counts where it went, mostly the\n\
-         # application's tasks. Lean images have a standard library built for size (`cargo xtask board-image --lean`).\n"
+         # application's tasks. Lean images have a standard library built for size (`cargo xtask board-image --lean`);\n\
+         # images for keyword spotting the figures of kws.toml instead of board.toml's, and no flight recorder.\n"
     );
     text += match measured.len() {
         1 => "part            flash      ram\n",
@@ -235,8 +252,8 @@ fn table(board: &str, compiler: &str, measured: &[Measured], lean: &[Bytes]) -> 
         row(name, &mut measured.iter().map(|(_, parts, _)| part(parts)));
     }
     row(TOTAL, &mut measured.iter().map(|(total, _, _)| *total));
-    if !lean.is_empty() {
-        row(LEAN, &mut lean.iter().copied());
+    for (name, totals) in others.iter().filter(|(_, totals)| !totals.is_empty()) {
+        row(name, &mut totals.iter().copied());
     }
     text
 }
@@ -393,7 +410,11 @@ mod tests {
     fn growth_is_found() {
         let measured = |flash, ram| (Bytes { flash, ram }, BTreeMap::new(), Vec::new());
         let now = |flash, ram| [Bytes { flash, ram }];
-        let known = table("b", "rustc 1", &[measured(1000, 2000)], &now(700, 1900));
+        let (lean, kws) = (now(700, 1900), now(900, 1500));
+        let others = [(LEAN, &lean[..]), (KWS, &kws)];
+        let known = table("b", "rustc 1", &[measured(1000, 2000)], &others);
+        assert!(compare(&known, "rustc 1", KWS, &now(909, 1515)).is_ok());
+        assert!(compare(&known, "rustc 1", KWS, &now(900, 1516)).is_err());
         assert!(compare(&known, "rustc 1", LEAN, &now(707, 1919)).is_ok());
         assert!(compare(&known, "rustc 1", LEAN, &now(708, 1900)).is_err());
         assert!(compare(&known, "rustc 1", TOTAL, &now(1010, 2020)).is_ok());
