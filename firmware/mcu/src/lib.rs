@@ -39,6 +39,7 @@ mod line;
 mod link;
 mod load;
 mod patience;
+mod space;
 mod start;
 pub mod store;
 #[cfg(test)]
@@ -51,9 +52,10 @@ pub use crash::CrashRecord;
 pub use edgeward_tls::Memory as TlsMemory;
 pub use engine::Arena;
 pub use link::Link;
+pub use space::{Memory, Space, frame_memory_bytes};
 #[cfg(feature = "tls")]
 pub use start::run_secure;
-pub use start::{Memory, Parts, Space, StartError, frame_memory_bytes, run};
+pub use start::{Parts, StartError, run};
 pub use store::{Map, Store};
 #[doc(hidden)]
 pub use types::check_figures;

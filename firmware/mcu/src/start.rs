@@ -3,24 +3,25 @@
 use crate::app::{App, Line, now};
 use crate::board::{Entropy, Flash, Network, Power};
 use crate::line::{Mqtt, Subscriptions};
+use crate::space::{Frames, Memory, Space};
 use crate::store::{Store, StoreFlash};
 #[cfg(feature = "tls")]
 use crate::way::Secure;
 use crate::way::{Plain, Way};
-use crate::{HEAD_CHUNKS, Link, RECORDS, key};
+use crate::{Link, key};
 use core::convert::Infallible;
 use core::mem::MaybeUninit;
 use core::net::SocketAddrV4;
 use core::num::NonZeroU32;
 use edgeward::RUNTIME_VERSION;
-use edgeward::bundle::{BoardClass, CHUNK_BYTES, Capabilities};
+use edgeward::bundle::{BoardClass, Capabilities};
 use edgeward::program::Layout;
 use edgeward::slots::{self, BootDecision, Slots};
 use edgeward::sync::{Board, Config, UpdateClient};
 use edgeward::telemetry::Text;
 use edgeward::telemetry::codec::max_frame_bytes;
 use edgeward::telemetry::outbox::{Outbox, OutboxError};
-use edgeward::topic::{self, Channel, TOPIC_BYTES};
+use edgeward::topic::{self, Channel};
 use edgeward::trust::Signer;
 use edgeward::trust::dalek::{DalekSigner, DalekVerifier};
 use edgeward::trust::root::Root;
@@ -33,91 +34,10 @@ use minimq::{Buffers, ConfigBuilder, QoS, Session, Will};
 
 /// Kernels for which this application runs programs.
 const KERNELS: [&str; 2] = [Layout::Natural.kernels(), Layout::CortexM.kernels()];
-/// What MQTT adds to a chunk: header, topic, properties.
-const PACKET_BYTES: usize = TOPIC_BYTES + 144;
-/// What is to be sent: room for a frame, and beside it for subscriptions and a connection's beginning.
-const fn send_bytes(features: usize, outputs: usize) -> usize {
-    max_frame_bytes(features, outputs) + 2048
-}
 /// Seconds of silence after which the broker takes the board for dead.
 const KEEP_ALIVE_S: u16 = 15;
 /// How long to wait after a start that failed before the board is started again.
 const AGAIN: Duration = Duration::from_secs(60);
-
-/// What of the application's memory hangs on what a model may have: a frame, and what is to be sent.
-#[must_use]
-pub const fn frame_memory_bytes(features: usize, outputs: usize) -> usize {
-    max_frame_bytes(features, outputs) + send_bytes(features, outputs)
-}
-
-/// The application's working memory; a `static` of the board's crate, with [`frame_memory_bytes`] for frames.
-#[derive(Debug)]
-pub struct Memory<W: ?Sized = [u8]> {
-    head: [u8; HEAD_CHUNKS * CHUNK_BYTES],
-    receive: [u8; CHUNK_BYTES + PACKET_BYTES],
-    who: Option<Provisioning<'static>>,
-    frames: W,
-}
-
-impl<const W: usize> Memory<[u8; W]> {
-    /// Memory in which nothing is.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            head: [0; HEAD_CHUNKS * CHUNK_BYTES],
-            receive: [0; CHUNK_BYTES + PACKET_BYTES],
-            who: None,
-            frames: [0; W],
-        }
-    }
-}
-
-impl<const W: usize> Default for Memory<[u8; W]> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// Where the application lies once it runs. Each part is made where it stays: on its way there it would take
-/// as much of the stack, several times over. For models of at most `F` features and `C` outputs; `B` is
-/// [`max_record_bytes`](edgeward::telemetry::outbox::max_record_bytes) of the two.
-pub struct Space<S: Flash + 'static, const F: usize, const C: usize, const B: usize> {
-    slots: MaybeUninit<Slots<StoreFlash<S>>>,
-    outbox: MaybeUninit<Frames<S, F, C, B>>,
-    session: MaybeUninit<Session<'static>>,
-    app: MaybeUninit<App<S, F, C, B>>,
-}
-
-/// The outbox as microcontrollers have it.
-type Frames<S, const F: usize, const C: usize, const B: usize> =
-    Outbox<StoreFlash<S>, F, C, RECORDS, B>;
-
-impl<S: Flash, const F: usize, const C: usize, const B: usize> Space<S, F, C, B> {
-    /// Room for an application.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            slots: MaybeUninit::uninit(),
-            outbox: MaybeUninit::uninit(),
-            session: MaybeUninit::uninit(),
-            app: MaybeUninit::uninit(),
-        }
-    }
-}
-
-impl<S: Flash, const F: usize, const C: usize, const B: usize> Default for Space<S, F, C, B> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<S: Flash, const F: usize, const C: usize, const B: usize> core::fmt::Debug
-    for Space<S, F, C, B>
-{
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Space").finish_non_exhaustive()
-    }
-}
 
 /// Why the application does not start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -358,14 +278,8 @@ fn assemble<
         firmware,
         arena_bytes,
     } = parts;
-    let Memory {
-        head,
-        receive,
-        who,
-        frames,
-    } = memory;
-    let (frame, send) = frames.split_at_mut(max_frame_bytes(F, C));
-    let who = decode(store, who)?;
+    let places = memory.divide(max_frame_bytes(F, C));
+    let who = decode(store, places.who)?;
     let signer = key::load_or_create(StoreFlash(store), store.map().key, &mut entropy)?;
     let device = who.device.as_str();
     say!(
@@ -376,7 +290,7 @@ fn assemble<
     );
     // What will never go well is refused before anything is counted: no release is to blame for it.
     let way = way(who)?;
-    let session = session(who, Buffers::new(receive, send), &mut space.session)?;
+    let session = session(who, places.buffers, &mut space.session)?;
     let slots = open_slots(store, who.root, &mut space.slots)?;
     // Before the boot is counted: an outbox that can't be read wears out no journal, and no release is to
     // blame for it.
@@ -393,7 +307,7 @@ fn assemble<
         signer,
         slots,
         outbox,
-        memory: (head, frame),
+        memory: (places.head, places.frame),
         spare_epoch: random(&mut entropy),
         jitter: random(&mut entropy),
     };

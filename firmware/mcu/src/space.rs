@@ -1,0 +1,121 @@
+//! The memory of the application, and where it lies.
+
+use crate::app::App;
+use crate::board::Flash;
+use crate::store::StoreFlash;
+use crate::{HEAD_CHUNKS, RECORDS};
+use core::mem::MaybeUninit;
+use edgeward::bundle::CHUNK_BYTES;
+use edgeward::slots::Slots;
+use edgeward::telemetry::codec::max_frame_bytes;
+use edgeward::telemetry::outbox::Outbox;
+use edgeward::topic::TOPIC_BYTES;
+use edgeward_firmware::provisioning::Provisioning;
+use minimq::{Buffers, Session};
+
+/// What MQTT adds to a chunk: header, topic, properties.
+const PACKET_BYTES: usize = TOPIC_BYTES + 144;
+/// What is to be sent: room for a frame, and beside it for subscriptions and a connection's beginning.
+const fn send_bytes(features: usize, outputs: usize) -> usize {
+    max_frame_bytes(features, outputs) + 2048
+}
+
+/// What of the application's memory hangs on what a model may have: a frame, and what is to be sent.
+#[must_use]
+pub const fn frame_memory_bytes(features: usize, outputs: usize) -> usize {
+    max_frame_bytes(features, outputs) + send_bytes(features, outputs)
+}
+
+/// The application's working memory; a `static` of the board's crate, with [`frame_memory_bytes`] for frames.
+#[derive(Debug)]
+pub struct Memory<W: ?Sized = [u8]> {
+    head: [u8; HEAD_CHUNKS * CHUNK_BYTES],
+    receive: [u8; CHUNK_BYTES + PACKET_BYTES],
+    who: Option<Provisioning<'static>>,
+    frames: W,
+}
+
+impl<const W: usize> Memory<[u8; W]> {
+    /// Memory in which nothing is.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            head: [0; HEAD_CHUNKS * CHUNK_BYTES],
+            receive: [0; CHUNK_BYTES + PACKET_BYTES],
+            who: None,
+            frames: [0; W],
+        }
+    }
+}
+
+impl Memory {
+    /// Divides it, with so much for a frame.
+    pub(crate) fn divide(&'static mut self, frame_bytes: usize) -> Places {
+        let (frame, send) = self.frames.split_at_mut(frame_bytes);
+        Places {
+            head: &mut self.head,
+            who: &mut self.who,
+            frame,
+            buffers: Buffers::new(&mut self.receive, send),
+        }
+    }
+}
+
+/// The parts of a [`Memory`].
+pub(crate) struct Places {
+    /// For a release's head.
+    pub head: &'static mut [u8],
+    /// Who the board is.
+    pub who: &'static mut Option<Provisioning<'static>>,
+    /// For a frame.
+    pub frame: &'static mut [u8],
+    /// What MQTT receives and sends in.
+    pub buffers: Buffers<'static>,
+}
+
+impl<const W: usize> Default for Memory<[u8; W]> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Where the application lies once it runs. Each part is made where it stays: on its way there it would take
+/// as much of the stack, several times over. For models of at most `F` features and `C` outputs; `B` is
+/// [`max_record_bytes`](edgeward::telemetry::outbox::max_record_bytes) of the two.
+pub struct Space<S: Flash + 'static, const F: usize, const C: usize, const B: usize> {
+    pub(crate) slots: MaybeUninit<Slots<StoreFlash<S>>>,
+    pub(crate) outbox: MaybeUninit<Frames<S, F, C, B>>,
+    pub(crate) session: MaybeUninit<Session<'static>>,
+    pub(crate) app: MaybeUninit<App<S, F, C, B>>,
+}
+
+/// The outbox as microcontrollers have it.
+pub(crate) type Frames<S, const F: usize, const C: usize, const B: usize> =
+    Outbox<StoreFlash<S>, F, C, RECORDS, B>;
+
+impl<S: Flash, const F: usize, const C: usize, const B: usize> Space<S, F, C, B> {
+    /// Room for an application.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            slots: MaybeUninit::uninit(),
+            outbox: MaybeUninit::uninit(),
+            session: MaybeUninit::uninit(),
+            app: MaybeUninit::uninit(),
+        }
+    }
+}
+
+impl<S: Flash, const F: usize, const C: usize, const B: usize> Default for Space<S, F, C, B> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S: Flash, const F: usize, const C: usize, const B: usize> core::fmt::Debug
+    for Space<S, F, C, B>
+{
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Space").finish_non_exhaustive()
+    }
+}
