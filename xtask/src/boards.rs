@@ -2,8 +2,8 @@
 
 use crate::bare_metal::{self, Std, Toolchain};
 use crate::elf::Elf;
-use crate::step;
 use crate::tally::{self, Tally};
+use crate::{cargo, step};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -133,6 +133,16 @@ pub fn lint(root: &Path, tally: &mut Tally) -> Result<()> {
         command.args(["-p", &format!("edgeward-{package}")]);
     }
     step(TITLE, command.args(["--", "-D", "warnings"]))
+}
+
+/// Tests what the build scripts of boards do: in the workspace of the boards, which the tests of this one do not see.
+pub fn test_build_script(root: &Path, tally: &mut Tally) -> Result<()> {
+    let mut tests = cargo(&root.join("boards"));
+    tests.args(["test", "--quiet", "--locked", "-p", "edgeward-board-build"]);
+    tests.arg("--target-dir").arg(root.join("target/boards"));
+    let log = root.join("target/test-boards.log");
+    tally.add(tally::run("build scripts of boards", tests, &log)?);
+    Ok(())
 }
 
 /// Every board: a folder with a `board.toml`.

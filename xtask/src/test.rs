@@ -67,6 +67,7 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
     let second = boards::image(root, boards::STARTED, Build::WHOLE)?;
     let lean = boards::lean_image(root, tally)?;
     boards::lint(root, tally)?;
+    boards::test_build_script(root, tally)?;
     // What an earlier run noted says nothing of these images.
     let stacks = stacks::folder(root)?;
     size::run(root, &size::Options::check())?;

@@ -415,3 +415,33 @@ fn memory_of_no_bytes_is_no_flight_recorder() {
     bench.task.record(&mut []);
     assert!(bench.lend().is_none());
 }
+
+#[test]
+fn a_busy_application_costs_no_count_of_a_trial_that_is_begun_and_reverted() {
+    let mut bench = Usual::new(SOURCE);
+    let window = |release: u8| Summary {
+        release: [release; 8],
+        windows: 1,
+        inferences: 1,
+        ..Summary::empty()
+    };
+    let lost = |link: &Link<16, 16>| link.windows_lost.load(Ordering::Relaxed);
+    bench.task.told.summary(&window(1));
+    let stored = bench.link.summaries.try_receive().unwrap();
+    // One more is on the way; then the trial, and the release that is gone back to.
+    for release in [1, 2, 2, 2, 1, 1] {
+        bench.task.told.summary(&window(release));
+    }
+    assert_eq!(lost(bench.link), 0);
+    // A third change is one too many.
+    bench.task.told.summary(&window(2));
+    assert_eq!(lost(bench.link), 1);
+    let mut told = vec![(stored.release[0], stored.windows)];
+    bench.link.spent.try_send(stored).unwrap();
+    while let Ok(window) = bench.link.summaries.try_receive() {
+        told.push((window.release[0], window.windows));
+        bench.link.spent.try_send(window).unwrap();
+        bench.task.told.pass_on();
+    }
+    assert_eq!(told, [(1, 1), (1, 1), (2, 3), (1, 2)]);
+}
