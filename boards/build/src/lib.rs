@@ -21,6 +21,9 @@ INSERT AFTER .rodata;
 const MODEL: [(&str, u32); 3] = [("FEATURES", 16), ("OUTPUTS", 16), ("INPUTS", 1024)];
 /// Most features and outputs that a release may have: no host packs one of more.
 const MOST: [(&str, u32); 2] = [("FEATURES", 128), ("OUTPUTS", 32)];
+/// Bytes of the stack at least, and for each feature: compacting the outbox has two summaries of 120 bytes a feature
+/// there. A board of 64 was measured with 28,476.
+const STACK: (u32, u32) = (12 * 1024, 256);
 /// The environment variable that names another file beside `board.toml`, whose figures take the place of those there.
 const INSTEAD: &str = "EDGEWARD_FIGURES";
 
@@ -67,12 +70,11 @@ fn figures(numbers: Vec<(String, u32)>) -> Result<Vec<(String, u32)>, String> {
             figures.push((name, value));
         }
     }
-    let figure = |key: &str| {
-        let found = figures
-            .iter()
-            .find(|(name, _)| *name == format!("MODEL_{key}"));
-        found.map_or(0, |(_, value)| *value)
+    let found = |name: &str| {
+        let found = figures.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| *value)
     };
+    let figure = |key: &str| found(&format!("MODEL_{key}")).unwrap_or(0);
     for (key, most) in MOST {
         let (value, key) = (figure(key), key.to_lowercase());
         if !(1..=most).contains(&value) {
@@ -87,6 +89,13 @@ fn figures(numbers: Vec<(String, u32)>) -> Result<Vec<(String, u32)>, String> {
              element of each",
             figure("INPUTS"),
             figure("FEATURES"),
+        ));
+    }
+    let (features, stack) = (figure("FEATURES"), found("STACK_BYTES"));
+    let least = STACK.0 + STACK.1 * features;
+    if let Some(bytes) = stack.filter(|&bytes| bytes < least) {
+        return Err(format!(
+            "[stack] bytes = {bytes}: give at least {least} for {features} features, or fewer features"
         ));
     }
     Ok(figures)
@@ -195,7 +204,7 @@ mod tests {
         let both = [text, "[model]\nfeatures = 3\noutputs = 4"].join("\n");
         assert_eq!(model(&both), Ok([20, 4, 1200]));
         assert_eq!(
-            model("[model]\nfeatures = 128\noutputs = 32"),
+            model("[model]\nfeatures = 128\noutputs = 32\n[stack]\nbytes = 45056"),
             Ok([128, 32, 1024])
         );
     }
@@ -211,6 +220,10 @@ mod tests {
                 "at least as many as there are features, 20",
             ),
             ("feature = 20", "no feature"),
+            (
+                "features = 81\n[stack]\nbytes = 32_768",
+                "give at least 33024 for 81 features",
+            ),
         ] {
             let error = model(&format!("[model]\n{text}")).unwrap_err();
             assert!(error.contains(said), "{text}: {error}");
