@@ -6,6 +6,7 @@ use crate::tally::{self, Tally};
 use crate::{cargo, step};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The board on which the firmware of microcontrollers is tested.
 pub const TESTED: &str = "qemu-mps2-an386";
@@ -62,6 +63,31 @@ pub fn has_tls(root: &Path, name: &str) -> Result<bool> {
 
 /// Builds the firmware of a board and gives the image, in which there is no allocator.
 pub fn image(root: &Path, name: &str, build: Build) -> Result<PathBuf> {
+    let (mut command, image) = building(root, name, build)?;
+    let mut title = format!("firmware of {name}");
+    if build.kws {
+        title += " for keyword spotting";
+    }
+    if !build.tls {
+        title += " without TLS";
+    }
+    if build.std == Std::Lean {
+        title += ", lean";
+    }
+    step(&title, &mut command)?;
+    check_no_allocator(&image)?;
+    check_no_folder(&image, root)?;
+    Ok(image)
+}
+
+/// What builds the tested board's firmware with the figures of keyword spotting.
+pub fn kws_builds(root: &Path) -> Result<[Command; 2]> {
+    let build = |build: Build| building(root, TESTED, build.kws()).map(|(command, _)| command);
+    Ok([build(Build::PLAIN)?, build(Build::WHOLE)?])
+}
+
+/// What builds the firmware of a board, and where the image is then.
+fn building(root: &Path, name: &str, build: Build) -> Result<(Command, PathBuf)> {
     let processor = processor(root, name)?;
     // Folders of their own: in one, each would be built again after the other.
     let target = root.join(match (build.std, build.kws) {
@@ -75,25 +101,16 @@ pub fn image(root: &Path, name: &str, build: Build) -> Result<PathBuf> {
     command
         .args(["--quiet", "--locked", "-p", &package, "--target-dir"])
         .arg(&target);
-    let mut title = format!("firmware of {name}");
     // What the build script of a board asks for.
     command.env_remove(FIGURES);
     if build.kws {
         command.env(FIGURES, KWS);
-        title += " for keyword spotting";
     }
     if !build.tls {
         command.arg("--no-default-features");
-        title += " without TLS";
     }
-    if build.std == Std::Lean {
-        title += ", lean";
-    }
-    step(&title, &mut command)?;
     let image = target.join(processor).join("release").join(package);
-    check_no_allocator(&image)?;
-    check_no_folder(&image, root)?;
-    Ok(image)
+    Ok((command, image))
 }
 
 /// Fails when an image names the folder of the checkout, which is nobody's business and of another length elsewhere.
@@ -282,7 +299,7 @@ mod tests {
             }";
         let heap = concat!(env!("CARGO_MANIFEST_DIR"), "/../boards/common/src/heap.rs");
         let rustc = |arguments: &[&str]| {
-            let output = std::process::Command::new("rustc")
+            let output = Command::new("rustc")
                 .current_dir(folder)
                 .args([
                     "--edition",

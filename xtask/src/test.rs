@@ -70,9 +70,8 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
     boards::test_build_script(root, tally)?;
     // What an earlier run noted says nothing of these images.
     let stacks = stacks::folder(root)?;
-    size::run(root, &size::Options::check())?;
     step("tests, built", tests(root).arg("--no-run"))?;
-    let ahead = Ahead::start(root, later(root, options))?;
+    let ahead = Ahead::start(root, later(root, options)?)?;
     let mut tests = with_tools(tests(root), &found);
     tests.env("EDGEWARD_MCU_IMAGE", image);
     tests.env("EDGEWARD_M7_IMAGE", second);
@@ -81,6 +80,7 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
     let ran = tally::run("tests", tests, &root.join("target/test.log"));
     ahead.wait();
     tally.add(ran?);
+    size::run(root, &size::Options::check())?;
     stacks::check(root, &root.join(size::FIGURES), tally)?;
     step(
         "documentation",
@@ -117,12 +117,13 @@ fn checks(root: &Path, options: &Options, tally: &mut Tally) -> Result<()> {
 }
 
 /// Builds that stages behind the tests will want.
-fn later(root: &Path, options: &Options) -> Vec<Command> {
-    let mut builds = vec![fuzz::build_command(root, false)];
+fn later(root: &Path, options: &Options) -> Result<Vec<Command>> {
+    let mut builds = Vec::from(boards::kws_builds(root)?);
+    builds.push(fuzz::build_command(root, false));
     if !options.quick {
         builds.extend(aarch64::builds(root));
     }
-    builds
+    Ok(builds)
 }
 
 fn lints(root: &Path) -> Command {
