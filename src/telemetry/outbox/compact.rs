@@ -144,9 +144,6 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
 
     pub(super) fn erase(&mut self, sector: u16) -> Result<(), OutboxError> {
         let at = self.region.offset + u32::from(sector) * self.region.sector_bytes;
-        if let Some(known) = self.sectors.get_mut(usize::from(sector)) {
-            known.generation = 0;
-        }
         self.flash
             .erase(at, at + self.region.sector_bytes)
             .map_err(failed)
@@ -168,9 +165,6 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         let space = self.buffer.get_mut(..SECTOR_HEADER);
         space.ok_or(OutboxError::Region)?.copy_from_slice(&encoded);
         self.write_buffer(sector, 0, SECTOR_HEADER)?;
-        if let Some(known) = self.sectors.get_mut(usize::from(sector)) {
-            known.generation = header.generation;
-        }
         self.active = Some((sector, end));
         // The first mark shows that the header is whole, the second that the first one is.
         let marked = self.mark()? && self.mark()?;

@@ -10,8 +10,6 @@ pub(super) struct Entry {
     pub sequence: u64,
     /// Offset in its sector.
     pub offset: u32,
-    /// Bytes in flash, padding included.
-    pub bytes: u32,
     pub sector: u16,
     pub kind: RecordKind,
 }
@@ -128,7 +126,6 @@ mod tests {
             first_sequence,
             sequence,
             offset: 0,
-            bytes: 0,
             sector,
             kind: RecordKind::Summary,
         }

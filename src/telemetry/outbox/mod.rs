@@ -43,7 +43,6 @@ use crate::place::{self, Blank};
 use core::mem::MaybeUninit;
 use core::num::NonZeroU32;
 use embedded_storage::nor_flash::{NorFlash, NorFlashError, NorFlashErrorKind};
-use heapless::Vec;
 use index::{Entry, Index};
 use record::{FORMAT, RECORD_HEADER, RecordHeader, SECTOR_HEADER};
 
@@ -255,13 +254,6 @@ fn check_event(bytes: &[u8]) -> postcard::Result<&[u8]> {
     place::fill(&mut event, bytes)
 }
 
-/// What is known of a sector without a look at the flash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Sector {
-    /// 0 when nothing valid is in it.
-    generation: u32,
-}
-
 /// The outbox over the flash `S`, for bodies of at most `F` features and `C` outputs, with at most
 /// `R` records at a time and a buffer of `B` bytes (at least [`max_record_bytes`]`(F, C)`).
 ///
@@ -284,7 +276,6 @@ pub struct Outbox<S, const F: usize, const C: usize, const R: usize, const B: us
     lost_births: bool,
     flash: S,
     index: Index<R>,
-    sectors: Vec<Sector, MAX_SECTORS>,
     buffer: [u8; B],
 }
 
@@ -356,7 +347,6 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         Ok(Self {
             flash,
             region,
-            sectors: Vec::new(),
             index: Index::new(),
             active: None,
             generation: 0,
@@ -376,7 +366,6 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
     /// Flash follows with the next frame. Until then, a cut leaves the old outbox, or a part of it
     /// that is just as old.
     pub fn begin_anew(&mut self, fresh: NonZeroU32) {
-        self.sectors.fill(Sector::default());
         self.index = Index::new();
         self.active = None;
         self.generation = 0;
@@ -565,10 +554,10 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         header.seal(&mut self.buffer)?;
         let (sector, offset) = self.active.ok_or(OutboxError::Full)?;
         let len = RECORD_HEADER + header.len as usize;
-        let Ok(bytes) = self.write_buffer(sector, offset, len) else {
+        if self.write_buffer(sector, offset, len).is_err() {
             return Ok(false);
-        };
-        let entry = header.entry(sector, offset, bytes);
+        }
+        let entry = header.entry(sector, offset);
         if self.load(&entry)?.is_none() {
             self.active = Some((sector, self.region.sector_bytes));
             return Ok(false);
@@ -612,8 +601,8 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
     }
 
     /// Pads what the buffer begins with, writes it at `offset` of `sector`, and moves the end of
-    /// the active sector behind it. Returns the bytes written.
-    fn write_buffer(&mut self, sector: u16, offset: u32, len: usize) -> Result<u32, OutboxError> {
+    /// the active sector behind it.
+    fn write_buffer(&mut self, sector: u16, offset: u32, len: usize) -> Result<(), OutboxError> {
         let padded = len.next_multiple_of(Self::WORD);
         let most = B as u32;
         let record = self.buffer.get_mut(..padded);
@@ -633,7 +622,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
                 Err(_) => self.region.sector_bytes,
             };
         }
-        written.map(|()| padded as u32)
+        written
     }
 
     /// Reads a record into the buffer, as one of this version; `None` when it is not what the index says.

@@ -139,13 +139,12 @@ pub(super) struct RecordHeader {
 }
 
 impl RecordHeader {
-    /// What the index holds of this record, which takes `bytes` of flash from `offset` in a sector.
-    pub(super) fn entry(&self, sector: u16, offset: u32, bytes: u32) -> Entry {
+    /// What the index holds of this record at `offset` in a sector.
+    pub(super) fn entry(&self, sector: u16, offset: u32) -> Entry {
         Entry {
             first_sequence: self.first_sequence,
             sequence: self.sequence,
             offset,
-            bytes,
             sector,
             kind: self.kind,
         }

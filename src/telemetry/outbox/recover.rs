@@ -2,9 +2,10 @@
 
 use super::index::{Entry, Index};
 use super::record::{RECORD_HEADER, RecordKind, SectorHeader};
-use super::{Found, Outbox, OutboxError, PLACES, Sector};
+use super::{Found, MAX_SECTORS, Outbox, OutboxError, PLACES};
 use core::num::NonZeroU32;
 use embedded_storage::nor_flash::{NorFlash, NorFlashErrorKind};
+use heapless::Vec;
 
 /// The end of the newest sector.
 #[derive(Default)]
@@ -45,7 +46,6 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             }
             // Something that a cut left reads otherwise now, or is gone: what it was to replace is
             // still there.
-            self.sectors.clear();
             self.index = Index::new();
             self.active = None;
             self.generation = 0;
@@ -56,10 +56,14 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         Err(OutboxError::Flash(NorFlashErrorKind::Other))
     }
 
-    /// Fills sectors and index, and returns the end of the newest sector.
+    /// Fills the index, and returns the end of the newest sector. Apart, for only it needs to know the generations
+    /// of all sectors.
+    #[inline(never)]
     fn read_all(&mut self) -> Result<Tail, OutboxError> {
         let mut unfinished = None;
         let mut epoch = None;
+        // Of each sector; 0 of one without a commit.
+        let mut generations: Vec<u32, MAX_SECTORS> = Vec::new();
         for sector in 0..self.region.sectors {
             let header = self.read_header(sector)?;
             let mut generation = 0;
@@ -83,7 +87,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
                     unfinished = Some((sector, header.generation));
                 }
             }
-            let known = self.sectors.push(Sector { generation });
+            let known = generations.push(generation);
             known.map_err(|_| OutboxError::Region)?;
         }
         if let Some((sector, generation)) = unfinished
@@ -96,7 +100,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         self.acknowledged = self.acknowledged.min(self.next_sequence - 1);
         let mut tail = Tail::default();
         let mut below = u32::MAX;
-        while let Some((sector, generation)) = self.newest_below(below) {
+        while let Some((sector, generation)) = newest_below(&generations, below) {
             let newest = self.active.is_none();
             let mut walk = self.walk(sector);
             while let Some(entry) = self.step(&mut walk)? {
@@ -218,15 +222,6 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         Ok(true)
     }
 
-    /// The sector with the highest generation below a bound.
-    fn newest_below(&self, bound: u32) -> Option<(u16, u32)> {
-        let sectors = (0..self.region.sectors).zip(&self.sectors);
-        sectors
-            .map(|(sector, known)| (sector, known.generation))
-            .filter(|(_, generation)| (1..bound).contains(generation))
-            .max_by_key(|(_, generation)| *generation)
-    }
-
     fn read_header(&mut self, sector: u16) -> Result<Option<SectorHeader>, OutboxError> {
         self.read(sector, 0, Self::records_at() as usize)?;
         let header = SectorHeader::decode(&self.buffer);
@@ -258,7 +253,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
                 Found::Nothing => return Ok(None),
             };
             let bytes = (RECORD_HEADER + header.len as usize).next_multiple_of(Self::WORD) as u32;
-            let entry = header.entry(walk.sector, walk.offset, bytes);
+            let entry = header.entry(walk.sector, walk.offset);
             walk.offset += bytes;
             if intact {
                 walk.end = walk.offset;
@@ -320,4 +315,12 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         }
         Ok(())
     }
+}
+
+/// The sector with the highest generation below a bound, of these of all sectors.
+fn newest_below(generations: &[u32], bound: u32) -> Option<(u16, u32)> {
+    (0..)
+        .zip(generations.iter().copied())
+        .filter(|(_, generation)| (1..bound).contains(generation))
+        .max_by_key(|(_, generation)| *generation)
 }

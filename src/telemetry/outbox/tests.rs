@@ -179,7 +179,7 @@ struct Held {
 
 fn contents<S: NorFlash, const R: usize>(
     outbox: &mut Outbox<S, 1, 1, R, BUFFER>,
-) -> Result<vec::Vec<Held>, OutboxError> {
+) -> Result<Vec<Held>, OutboxError> {
     let mut all = vec![];
     let mut after = 0;
     while let Some(record) = outbox.peek_after(after)? {
@@ -223,7 +223,7 @@ fn check(
             return Err(format!("{one:?} where {expected} is due"));
         }
         expected = one.last + 1;
-        let doubts: vec::Vec<u64> = doubtful.range(one.first..=one.last).copied().collect();
+        let doubts: Vec<u64> = doubtful.range(one.first..=one.last).copied().collect();
         let fits = (0..1 << doubts.len()).any(|subset| {
             let lost = |n: &u64| {
                 doubts
@@ -335,7 +335,7 @@ fn frames_are_numbered_over_boots_and_kept_until_acknowledged() {
     let mut outbox = Small::open(&mut flash, REGION, 2, fresh(2)).expect("opens");
     assert_eq!(outbox.push(12, &summary(7)), Ok(3));
     let all = contents(&mut outbox).expect("reads");
-    let samples: vec::Vec<u32> = all.iter().map(|held| held.samples).collect();
+    let samples: Vec<u32> = all.iter().map(|held| held.samples).collect();
     assert_eq!(samples, [5, 0, 7]);
     let record = outbox.peek_after(2).expect("reads").expect("waits");
     assert_eq!((record.boot, record.time_ms), (2, 12));
@@ -430,7 +430,7 @@ fn a_birth_that_was_folded_is_asked_for_again() {
         floor: 0,
         root_version: 1,
         desired: 0,
-        tags: Vec::new(),
+        tags: heapless::Vec::new(),
         last_failure: None,
     });
     let mut flash = flash();

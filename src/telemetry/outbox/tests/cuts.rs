@@ -63,7 +63,7 @@ fn a_second_cut_while_the_first_is_recovered_loses_nothing() {
     assert!(twice > 4 * ops.len(), "{twice} second cuts");
 }
 
-fn tears(words: u32) -> vec::Vec<Tear> {
+fn tears(words: u32) -> Vec<Tear> {
     let mut tears = vec![Tear::Before, Tear::After];
     let mut places = vec![0, 1, 4, words / 2, words.saturating_sub(1)];
     places.sort_unstable();
@@ -110,7 +110,7 @@ fn a_record_that_decays_while_it_waits_is_answered_for_by_a_count() {
     let at = 1024 + usize::from(entry.sector) * 1024 + entry.offset as usize + 50;
     outbox.flash.bytes_mut()[at] ^= 1;
     let held = contents(&mut outbox).expect("reads");
-    let seen: vec::Vec<_> = held
+    let seen: Vec<_> = held
         .iter()
         .map(|one| (one.last, one.samples, one.dropped))
         .collect();
