@@ -59,9 +59,15 @@ pub trait Transport {
     /// # Errors
     /// [`TransportError`]; the message was not taken.
     fn publish(&mut self, topic: &str, payload: &[u8], retain: bool) -> Result<(), TransportError>;
+}
+
+/// A transport that connects, and repairs its connection, by itself.
+pub trait Connector: Transport {
+    /// Begins to connect, and keeps on until [`Connector::disconnect`]. Does not block.
+    fn connect(&mut self);
 
     /// Subscribes to a topic filter, now and after every reconnection that needs it, until
-    /// [`Transport::unsubscribe`]. Subscribing again asks the broker for the retained message again.
+    /// [`Connector::unsubscribe`]. Subscribing again asks the broker for the retained message again.
     ///
     /// # Errors
     /// [`TransportError::Full`] when there are too many subscriptions, [`TransportError::Invalid`].
@@ -72,12 +78,6 @@ pub trait Transport {
     /// # Errors
     /// [`TransportError`] when the broker can't be told now; the filter is forgotten all the same.
     fn unsubscribe(&mut self, filter: &str) -> Result<(), TransportError>;
-}
-
-/// A transport that connects, and repairs its connection, by itself.
-pub trait Connector: Transport {
-    /// Begins to connect, and keeps on until [`Connector::disconnect`]. Does not block.
-    fn connect(&mut self);
 
     /// Hands the next event to `handle`, if there is one, and says whether there was. Does not
     /// block.
@@ -93,8 +93,6 @@ pub trait Connector: Transport {
 /// Gives the transport what an action asks of it, and the action back where it is the board's own:
 /// what is to be loaded, run, stopped or pulled.
 ///
-/// A subscription that can't be made has a transport that says so; the update client asks again.
-///
 /// # Errors
 /// [`TransportError`] when a message was not taken: tell the head, by
 /// [`Control::not_taken`](crate::control::Control::not_taken).
@@ -103,13 +101,6 @@ pub fn hand_over<'b>(
     transport: &mut dyn Transport,
 ) -> Result<Option<Action<'b>>, TransportError> {
     match action {
-        Action::Subscribe(topic) => {
-            let _ = transport.subscribe(&topic);
-        }
-        Action::Unsubscribe(topic) => {
-            // Told to the broker or not, the filter is forgotten.
-            let _ = transport.unsubscribe(&topic);
-        }
         Action::Publish {
             topic,
             payload,

@@ -2,7 +2,7 @@
 
 use crate::apart::Apart;
 use crate::board::{Entropy, Flash, Network};
-use crate::line::{self, Lost, Mqtt, Refused, Subscriptions, Wire};
+use crate::line::{self, Lost, Offline, Refused, Wire};
 use crate::link::{Command, FlightRecorder, Link, Report, Window};
 use crate::load;
 use crate::patience::Patience;
@@ -24,7 +24,7 @@ use edgeward_firmware::transport::{Transport, hand_over};
 use embassy_futures::select::{Either, Either4, select, select4};
 use embassy_time::{Duration, Instant, Timer, with_timeout};
 use heapless::Deque;
-use minimq::{Connection, Io};
+use minimq::{Connection, Io, Session};
 
 /// The head as microcontrollers have it.
 pub(crate) type Head<S, const F: usize, const C: usize, const B: usize> = Control<
@@ -80,7 +80,8 @@ pub(crate) struct Line<N, E, W> {
     pub network: N,
     pub way: W,
     pub entropy: E,
-    pub mqtt: Mqtt,
+    /// What MQTT knows of the board's side: it outlives connections.
+    pub session: &'static mut Session<'static>,
     pub broker: SocketAddrV4,
 }
 
@@ -118,35 +119,30 @@ impl<S: Flash, const F: usize, const C: usize, const B: usize> App<S, F, C, B> {
             network,
             way,
             entropy,
-            mqtt,
+            session,
             broker,
         } = line;
         let mut delay_ms = BACKOFF_MS.0;
         loop {
-            let connected = self.offline(&mut mqtt.subscriptions, network.connect(*broker));
+            let connected = self.offline(network.connect(*broker));
             if let Ok(stream) = connected.await {
                 let stream = Patience::new(stream);
-                if way.talk(stream, self, mqtt, entropy).await == Talk::Lasted {
+                if way.talk(stream, self, session, entropy).await == Talk::Lasted {
                     delay_ms = BACKOFF_MS.0;
                 }
             }
             let wait = self.jittered(delay_ms);
             delay_ms = (delay_ms * 2).min(BACKOFF_MS.1);
-            self.offline(&mut mqtt.subscriptions, Timer::after_millis(wait))
-                .await;
+            self.offline(Timer::after_millis(wait)).await;
         }
     }
 
     /// Speaks MQTT over a stream until it ends.
-    pub async fn talk(&mut self, stream: impl Io, mqtt: &mut Mqtt) -> Talk {
-        let Mqtt {
-            session,
-            subscriptions,
-        } = mqtt;
+    pub async fn talk(&mut self, stream: impl Io, session: &mut Session<'static>) -> Talk {
         let connected = {
             let shaken = Apart(pin!(session.connect(stream)));
             let shaken = with_timeout(HANDSHAKE, shaken);
-            self.offline(subscriptions, shaken).await
+            self.offline(shaken).await
         };
         let mut connection = match connected {
             Ok(Ok(connection)) => connection,
@@ -161,9 +157,9 @@ impl<S: Flash, const F: usize, const C: usize, const B: usize> App<S, F, C, B> {
         };
         say!(info, "connected");
         let since = Instant::now();
-        subscriptions.restart();
+        self.control.subscribe_anew();
         self.control.connected(false);
-        let Lost = self.online(&mut connection, subscriptions).await;
+        let Lost = self.online(&mut connection).await;
         self.control.disconnected();
         say!(info, "disconnected");
         match since.elapsed() >= STABLE {
@@ -183,14 +179,10 @@ impl<S: Flash, const F: usize, const C: usize, const B: usize> App<S, F, C, B> {
     }
 
     /// Works without a broker until `done` is.
-    pub async fn offline<T>(
-        &mut self,
-        subscriptions: &mut Subscriptions,
-        done: impl Future<Output = T>,
-    ) -> T {
+    pub async fn offline<T>(&mut self, done: impl Future<Output = T>) -> T {
         let mut done = pin!(done);
         loop {
-            let busy = self.act(subscriptions).await;
+            let busy = self.act(&mut Offline).await;
             let wait = self.wait(busy);
             match select(&mut done, self.work(wait)).await {
                 Either::First(output) => return output,
@@ -200,27 +192,22 @@ impl<S: Flash, const F: usize, const C: usize, const B: usize> App<S, F, C, B> {
     }
 
     /// Works with a broker until the connection is lost.
-    async fn online<I: Io>(
-        &mut self,
-        connection: &mut Connection<'_, '_, I>,
-        subscriptions: &mut Subscriptions,
-    ) -> Lost {
+    async fn online<I: Io>(&mut self, connection: &mut Connection<'_, '_, I>) -> Lost {
         let waker = poll_fn(|task| Poll::Ready(task.waker().clone())).await;
         loop {
             // Before anything is said, which on a slow line would take the time for this. The application takes no
             // turn meanwhile: one on which it takes longer is not waited for.
-            let asked = line::subscribe(connection, subscriptions);
+            let asked = self.subscribe(connection);
             if with_timeout(ASKING, asked).await != Ok(Ok(())) {
                 return Lost;
             }
-            let before = subscriptions.requests();
+            let before = self.control.subscriptions();
             let mut wire = Wire {
                 connection,
-                subscriptions,
                 waker: &waker,
             };
             let busy = self.act(&mut wire).await;
-            let wait = match subscriptions.requests() > before {
+            let wait = match self.control.subscriptions() > before {
                 true => Duration::from_ticks(0),
                 false => self.wait(busy),
             };
@@ -246,6 +233,20 @@ impl<S: Flash, const F: usize, const C: usize, const B: usize> App<S, F, C, B> {
                 say!(warn, "the broker refused something");
             }
         }
+    }
+
+    /// Asks for what is to be subscribed to, as long as there is room.
+    async fn subscribe<I: Io>(
+        &mut self,
+        connection: &mut Connection<'_, '_, I>,
+    ) -> Result<(), Lost> {
+        while let Some((topic, wanted)) = self.control.subscription() {
+            if !line::subscribe(connection, &topic, wanted).await? {
+                break;
+            }
+            self.control.subscribed();
+        }
+        Ok(())
     }
 
     /// Apart from the task, in which every frame would keep room for a message's signatures.

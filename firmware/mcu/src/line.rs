@@ -1,22 +1,14 @@
-//! The line to the broker: one connection, and what is to be subscribed on it.
+//! The line to the broker: one connection, and what is said on it.
 
 use core::cell::Cell;
 use core::future::Future as _;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
-use edgeward::topic::Topic;
 use edgeward_firmware::transport::{Transport, TransportError};
-use heapless::{Deque, Vec};
 use minimq::{
-    Connection, Error, Io, PeerError, PubError, Publication, QoS, ResourceError, Session,
-    ToPayload, TopicFilter,
+    Connection, Error, Io, PeerError, PubError, Publication, QoS, ResourceError, ToPayload,
+    TopicFilter,
 };
-
-/// Subscriptions at once: desired state, acknowledgements, commands, the next root, and the chunks on
-/// their way.
-const WANTED: usize = 4 + crate::CHUNKS;
-/// Requests that may wait for room on the line.
-const WAITING: usize = 12;
 
 /// The connection is of no use any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,84 +58,20 @@ impl defmt::Format for Refused {
     }
 }
 
-/// What the connection is to be subscribed to: requests go out in the order in which they were made.
-#[derive(Debug, Default)]
-pub(crate) struct Subscriptions {
-    wanted: Vec<Topic, WANTED>,
-    /// To subscribe to, or not any more.
-    waiting: Deque<(Topic, bool), WAITING>,
-}
-
-/// What MQTT knows of the board's side: it outlives connections.
-pub(crate) struct Mqtt {
-    pub session: &'static mut Session<'static>,
-    pub subscriptions: Subscriptions,
-}
-
 /// Where the head's requests go while there is a connection.
 pub(crate) struct Wire<'w, 'c, 'b, C: Io> {
     pub connection: &'w mut Connection<'c, 'b, C>,
-    pub subscriptions: &'w mut Subscriptions,
     /// The task's own: timers take no other.
     pub waker: &'w Waker,
 }
 
-impl Subscriptions {
-    pub fn want(&mut self, topic: Topic) {
-        if !self.wanted.contains(&topic) {
-            // One too many would be a chunk beyond the window, which there is none of.
-            let _ = self.wanted.push(topic.clone());
-        }
-        self.ask(topic, true);
-    }
+/// Where the head's requests go while there is no connection.
+pub(crate) struct Offline;
 
-    pub fn forget(&mut self, topic: Topic) {
-        self.wanted.retain(|known| *known != topic);
-        self.ask(topic, false);
-    }
-
-    fn ask(&mut self, topic: Topic, wanted: bool) {
-        if self.waiting.is_full() {
-            // What is asked for last counts: all that is wanted is asked for again.
-            self.restart();
-            return;
-        }
-        let _ = self.waiting.push_back((topic, wanted));
-    }
-
-    /// How many requests wait to go out.
-    pub fn requests(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// The connection is new and knows of nothing.
-    pub fn restart(&mut self) {
-        self.waiting.clear();
-        for topic in &self.wanted {
-            let _ = self.waiting.push_back((topic.clone(), true));
-        }
-    }
-}
-
-/// Where requests go while there is no connection: subscriptions are kept, messages refused.
-impl Transport for Subscriptions {
+impl Transport for Offline {
     fn publish(&mut self, _: &str, _: &[u8], _: bool) -> Result<(), TransportError> {
         Err(TransportError::Disconnected)
     }
-
-    fn subscribe(&mut self, filter: &str) -> Result<(), TransportError> {
-        self.want(topic(filter)?);
-        Ok(())
-    }
-
-    fn unsubscribe(&mut self, filter: &str) -> Result<(), TransportError> {
-        self.forget(topic(filter)?);
-        Ok(())
-    }
-}
-
-fn topic(filter: &str) -> Result<Topic, TransportError> {
-    Topic::try_from(filter).map_err(|_| TransportError::Invalid)
 }
 
 /// A payload that says whether it is in the session's buffer.
@@ -196,44 +124,34 @@ impl<C: Io> Transport for Wire<'_, '_, '_, C> {
             _ => Err(TransportError::Disconnected),
         }
     }
-
-    fn subscribe(&mut self, filter: &str) -> Result<(), TransportError> {
-        self.subscriptions.subscribe(filter)
-    }
-
-    fn unsubscribe(&mut self, filter: &str) -> Result<(), TransportError> {
-        self.subscriptions.unsubscribe(filter)
-    }
 }
 
-/// Asks for what waits to be asked for, as long as there is room.
+/// Asks for a subscription, or for its end where it is not wanted; false where there is no room for that now.
 pub(crate) async fn subscribe<C: Io>(
     connection: &mut Connection<'_, '_, C>,
-    subscriptions: &mut Subscriptions,
-) -> Result<(), Lost> {
-    while let Some((topic, wanted)) = subscriptions.waiting.front() {
-        let asked = if *wanted {
-            let filter = TopicFilter::new(topic)
-                .options(minimq::SubscriptionOptions::default().maximum_qos(QoS::AtLeastOnce));
-            connection.subscribe(&[filter], &[]).await
-        } else {
-            connection.unsubscribe(&[topic], &[]).await
-        };
-        match asked {
-            Ok(_) => subscriptions.waiting.pop_front(),
-            Err(Error::Resource(ResourceError::PacketTooLarge)) => {
-                say!(
-                    warn,
-                    "the broker takes no request as long as for {=str}",
-                    topic.as_str()
-                );
-                subscriptions.waiting.pop_front()
-            }
-            Err(Error::NotReady | Error::Resource(_)) => break,
-            Err(_) => return Err(Lost),
-        };
+    topic: &str,
+    wanted: bool,
+) -> Result<bool, Lost> {
+    let asked = if wanted {
+        let filter = TopicFilter::new(topic)
+            .options(minimq::SubscriptionOptions::default().maximum_qos(QoS::AtLeastOnce));
+        connection.subscribe(&[filter], &[]).await
+    } else {
+        connection.unsubscribe(&[topic], &[]).await
+    };
+    match asked {
+        Ok(_) => Ok(true),
+        Err(Error::Resource(ResourceError::PacketTooLarge)) => {
+            say!(
+                warn,
+                "the broker takes no request as long as for {=str}",
+                topic
+            );
+            Ok(true)
+        }
+        Err(Error::NotReady | Error::Resource(_)) => Ok(false),
+        Err(_) => Err(Lost),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -243,13 +161,9 @@ mod tests {
     use core::convert::Infallible;
     use embassy_futures::{block_on, poll_once};
     use embedded_io_async::{ErrorType, Read, Write};
-    use minimq::{Buffers, ConfigBuilder};
+    use minimq::{Buffers, ConfigBuilder, Session};
     use std::cell::RefCell;
     use std::rc::Rc;
-
-    fn topic(n: usize) -> Topic {
-        edgeward::topic::blob(&[n as u8; 32], 0)
-    }
 
     /// A broker that takes the connection and says nothing more; what it takes is kept.
     #[derive(Default)]
@@ -258,7 +172,7 @@ mod tests {
         takes: usize,
         /// How much of its answer it said.
         said: usize,
-        heard: std::vec::Vec<u8>,
+        heard: Vec<u8>,
     }
 
     struct Stream(Rc<RefCell<Broker>>);
@@ -321,14 +235,12 @@ mod tests {
         let mut connection = block_on(session.connect(Stream(broker.clone())))
             .ok()
             .unwrap();
-        let mut subscriptions = Subscriptions::default();
         broker.borrow_mut().takes = 3;
         let mut taken = 0;
         let refused = loop {
             let payload = std::format!("message-{taken:03}-{}", "x".repeat(64));
             let mut wire = Wire {
                 connection: &mut connection,
-                subscriptions: &mut subscriptions,
                 waker: Waker::noop(),
             };
             match wire.publish("a/topic", payload.as_bytes(), false) {
@@ -357,12 +269,11 @@ mod tests {
         connection.handle_disconnect();
         let mut wire = Wire {
             connection: &mut connection,
-            subscriptions: &mut subscriptions,
             waker: Waker::noop(),
         };
         let refused = wire.publish("a/topic", b"late", false);
         assert_eq!(refused, Err(TransportError::Disconnected));
-        let refused = subscriptions.publish("a/topic", b"late", false);
+        let refused = Offline.publish("a/topic", b"late", false);
         assert_eq!(refused, Err(TransportError::Disconnected));
     }
 
@@ -376,7 +287,6 @@ mod tests {
         let mut connection = block_on(session.connect(accepted)).ok().unwrap();
         let mut wire = Wire {
             connection: &mut connection,
-            subscriptions: &mut Subscriptions::default(),
             waker: Waker::noop(),
         };
         for (length, taken) in [(40, true), (100, false), (40, true)] {
@@ -388,11 +298,11 @@ mod tests {
             assert_eq!(published, expected, "{length}");
         }
         // A request with a topic of a blob is too long; those behind it are not held up.
-        let mut subscriptions = Subscriptions::default();
-        subscriptions.want(topic(1));
-        subscriptions.want(Topic::try_from("a/topic").unwrap());
-        let asked = block_on(subscribe(&mut connection, &mut subscriptions));
-        assert_eq!((asked, subscriptions.requests()), (Ok(()), 0));
+        let long = edgeward::topic::blob(&[1; 32], 0);
+        for topic in [long.as_str(), "a/topic"] {
+            let asked = block_on(subscribe(&mut connection, topic, true));
+            assert_eq!(asked, Ok(true), "{topic} holds up nothing");
+        }
     }
 
     /// A broker that answers this, whatever it hears, and closes the connection.
@@ -443,39 +353,6 @@ mod tests {
             let shaken = block_on(session.connect(Answer(answer)));
             let error = shaken.err().unwrap();
             assert_eq!(Refused::of(&error), refused, "{answer:x?}");
-        }
-    }
-
-    fn waiting(subscriptions: &Subscriptions) -> std::vec::Vec<(Topic, bool)> {
-        subscriptions.waiting.iter().cloned().collect()
-    }
-
-    #[test]
-    fn requests_keep_their_order_and_a_new_connection_asks_for_all() {
-        let mut subscriptions = Subscriptions::default();
-        subscriptions.want(topic(1));
-        subscriptions.forget(topic(1));
-        subscriptions.want(topic(1));
-        let asked = [(topic(1), true), (topic(1), false), (topic(1), true)];
-        assert_eq!(waiting(&subscriptions), asked);
-        subscriptions.want(topic(2));
-        subscriptions.forget(topic(1));
-        subscriptions.restart();
-        assert_eq!(waiting(&subscriptions), [(topic(2), true)]);
-    }
-
-    #[test]
-    fn a_full_queue_forgets_no_subscription() {
-        let mut subscriptions = Subscriptions::default();
-        subscriptions.want(topic(1));
-        for _ in 0..2 * WAITING {
-            subscriptions.want(topic(2));
-            subscriptions.forget(topic(2));
-        }
-        subscriptions.want(topic(3));
-        let asked = waiting(&subscriptions);
-        for wanted in [topic(1), topic(3)] {
-            assert!(asked.contains(&(wanted, true)), "{asked:?}");
         }
     }
 }

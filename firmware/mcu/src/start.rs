@@ -2,7 +2,6 @@
 
 use crate::app::{App, Line, now};
 use crate::board::{Entropy, Flash, Network, Power};
-use crate::line::{Mqtt, Subscriptions};
 use crate::space::{Frames, Memory, Space};
 use crate::store::{Store, StoreFlash};
 #[cfg(feature = "tls")]
@@ -316,10 +315,7 @@ fn assemble<
         network,
         way,
         entropy,
-        mqtt: Mqtt {
-            session,
-            subscriptions: Subscriptions::default(),
-        },
+        session,
         broker: SocketAddrV4::new(who.broker.into(), who.port),
     };
     Ok(Started { app, line, boot })

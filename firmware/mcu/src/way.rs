@@ -2,8 +2,8 @@
 
 use crate::app::App;
 use crate::board::{Entropy, Flash};
-use crate::line::Mqtt;
 use embedded_io_async::{Read, Write};
+use minimq::Session;
 
 /// What became of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) trait Way {
         &mut self,
         stream: impl Read + Write,
         app: &mut App<S, F, C, B>,
-        mqtt: &mut Mqtt,
+        session: &mut Session<'static>,
         entropy: &mut impl Entropy,
     ) -> Talk;
 }
@@ -34,10 +34,10 @@ impl Way for Plain {
         &mut self,
         stream: impl Read + Write,
         app: &mut App<S, F, C, B>,
-        mqtt: &mut Mqtt,
+        session: &mut Session<'static>,
         _: &mut impl Entropy,
     ) -> Talk {
-        app.talk(stream, mqtt).await
+        app.talk(stream, session).await
     }
 }
 
@@ -46,7 +46,7 @@ pub(crate) use secure::Secure;
 
 #[cfg(feature = "tls")]
 mod secure {
-    use super::{App, Entropy, Flash, Mqtt, Read, Talk, Way, Write};
+    use super::{App, Entropy, Flash, Read, Session, Talk, Way, Write};
     use crate::apart::Apart;
     use crate::app::HANDSHAKE;
     use core::pin::pin;
@@ -88,11 +88,11 @@ mod secure {
             &mut self,
             stream: impl Read + Write,
             app: &mut App<S, F, C, B>,
-            mqtt: &mut Mqtt,
+            session: &mut Session<'static>,
             entropy: &mut impl Entropy,
         ) -> Talk {
             let Some((trust, since_s)) = &self.trust else {
-                return app.talk(Stream::Plain(stream), mqtt).await;
+                return app.talk(Stream::Plain(stream), session).await;
             };
             let since_s = since_s.saturating_add(Instant::now().as_secs());
             let random = |bytes: &mut [u8]| entropy.fill(bytes);
@@ -100,10 +100,10 @@ mod secure {
                 let opened = Connection::open(stream, self.memory, trust, since_s, random);
                 let opened = Apart(pin!(opened));
                 let opened = with_timeout(HANDSHAKE, opened);
-                app.offline(&mut mqtt.subscriptions, opened).await
+                app.offline(opened).await
             };
             let refused = match opened {
-                Ok(Ok(stream)) => return app.talk(Stream::Secure(stream), mqtt).await,
+                Ok(Ok(stream)) => return app.talk(Stream::Secure(stream), session).await,
                 Ok(Err(error)) => Some(error),
                 Err(_) => None,
             };

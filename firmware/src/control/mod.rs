@@ -139,10 +139,6 @@ pub enum Mode {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Action<'b> {
-    /// Subscribe, also when the topic is subscribed to already: the retained message is wanted.
-    Subscribe(Topic),
-    /// End a subscription.
-    Unsubscribe(Topic),
     /// Publish; when the transport does not take it, say so by [`Control::not_taken`].
     Publish {
         /// The topic.
@@ -332,15 +328,7 @@ impl<
     /// When the outbox can't take its first birth. The report of a boot that reverted is tried again by
     /// [`Control::poll`].
     pub fn begin(&mut self, boot: BootDecision, now: Now) -> Result<(), ControlError> {
-        let known = [
-            Subject::Desired,
-            Subject::Acknowledgements,
-            Subject::Commands,
-            self.next_root(),
-        ];
-        for subject in known {
-            self.todo.subscribe(subject);
-        }
+        self.subscribe_anew();
         let begun = self.boot(boot, now);
         if begun.is_err() {
             // No release is to blame for this boot's end. Where the journal can't say so either, it counts.
@@ -368,7 +356,7 @@ impl<
         self.client.disconnected();
         // The client asks for its chunks again by itself.
         while let Some((digest, n)) = self.chunks.pop() {
-            self.todo.unsubscribe(Subject::Chunk(digest, n));
+            self.give_up(Subject::Chunk(digest, n));
         }
     }
 
@@ -420,8 +408,8 @@ impl<
         let result = self.client.root(bytes, self.slots);
         let next = self.next_root();
         if next != before {
-            self.todo.unsubscribe(before);
-            self.todo.subscribe(next);
+            self.give_up(before);
+            self.want(next);
             self.birth_due = true;
             // Whoever signed the release or its rollout may be revoked: what had not begun its
             // trial begins anew when the desired state comes again.
@@ -550,9 +538,6 @@ impl<
             Some(action) => return Ok(Some(action)),
             None => {}
         }
-        if let Some(action) = self.next_topic() {
-            return Ok(Some(action));
-        }
         self.forget(now)?;
         if self.pulls.begin() {
             return Ok(Some(Action::Pull));
@@ -573,14 +558,14 @@ impl<
             sync::Action::Subscribe { digest, n } => {
                 // The client keeps to `W` chunks; one beyond would only look unwanted when it comes.
                 let _ = self.chunks.push((digest, n));
-                self.todo.subscribe(Subject::Chunk(digest, n));
+                self.want(Subject::Chunk(digest, n));
             }
             sync::Action::Unsubscribe { digest, n } => {
                 self.chunks.retain(|chunk| *chunk != (digest, n));
-                self.todo.unsubscribe(Subject::Chunk(digest, n));
+                self.give_up(Subject::Chunk(digest, n));
             }
-            sync::Action::AskDesired => self.todo.ask(Subject::Desired),
-            sync::Action::AskRoot => self.todo.ask(self.next_root()),
+            sync::Action::AskDesired => self.ask(Subject::Desired),
+            sync::Action::AskRoot => self.ask(self.next_root()),
             sync::Action::Event(event) => self.event(&event, now)?,
             sync::Action::SelfTest(slot) => self.todo.load(slot, Purpose::SelfTest),
             sync::Action::Start(slot) => self.todo.load(slot, Purpose::Candidate),

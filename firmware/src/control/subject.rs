@@ -1,6 +1,6 @@
 //! What a board subscribes to, in few bytes: a topic takes three times as many.
 
-use super::{Action, Control, Setup};
+use super::{Control, Setup};
 use edgeward::topic::{self, Channel, Topic};
 use edgeward::trust::{Digest32, Signer, Verifier};
 use embedded_storage::nor_flash::NorFlash;
@@ -51,13 +51,63 @@ impl<
         Subject::Root(self.slots.state().root.version.saturating_add(1))
     }
 
-    /// The next subscription to be asked for or ended.
-    pub(super) fn next_topic(&mut self) -> Option<Action<'static>> {
+    /// What the broker is to be asked for next, where that is true, also when it was asked before: the retained
+    /// message is wanted; or what is to be ended. [`Control::subscribed`] says that it was done.
+    #[must_use]
+    pub fn subscription(&self) -> Option<(Topic, bool)> {
         let (subject, wanted) = self.todo.next_subject()?;
-        let topic = subject.topic(&self.setup);
-        Some(match wanted {
-            true => Action::Subscribe(topic),
-            false => Action::Unsubscribe(topic),
-        })
+        Some((subject.topic(&self.setup), wanted))
+    }
+
+    /// How many requests wait.
+    #[must_use]
+    pub fn subscriptions(&self) -> usize {
+        self.todo.subjects()
+    }
+
+    /// What [`Control::subscription`] said was done.
+    pub fn subscribed(&mut self) {
+        self.todo.forget_subject();
+    }
+
+    /// The broker knows of no subscription and the transport remembers none: all that is wanted is asked for, and
+    /// nothing else.
+    pub fn subscribe_anew(&mut self) {
+        self.todo.forget_subjects();
+        let known = [
+            Subject::Desired,
+            Subject::Acknowledgements,
+            Subject::Commands,
+            self.next_root(),
+        ];
+        let chunks = self.chunks.iter();
+        let chunks = chunks.map(|&(digest, n)| Subject::Chunk(digest, n));
+        for subject in known.into_iter().chain(chunks) {
+            // There is room for four and a window's chunks.
+            let _ = self.todo.push_subject(subject, true);
+        }
+    }
+
+    /// Asks for a subscription.
+    pub(super) fn want(&mut self, subject: Subject) {
+        self.wish(subject, true);
+    }
+
+    /// Ends a subscription. What it is of is not wanted any more by now.
+    pub(super) fn give_up(&mut self, subject: Subject) {
+        self.wish(subject, false);
+    }
+
+    /// Has the broker deliver again what it retains.
+    pub(super) fn ask(&mut self, subject: Subject) {
+        self.give_up(subject);
+        self.want(subject);
+    }
+
+    fn wish(&mut self, subject: Subject, wanted: bool) {
+        if self.todo.push_subject(subject, wanted).is_err() {
+            // What is lost comes unasked, and is ignored.
+            self.subscribe_anew();
+        }
     }
 }

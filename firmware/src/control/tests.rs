@@ -5,6 +5,7 @@ mod pull;
 mod refusals;
 mod reload;
 mod strangers;
+mod subscriptions;
 mod superseded;
 mod telemetry;
 mod trust;

@@ -10,6 +10,10 @@ use heapless::Deque;
 /// desired state and a trust root that is asked for again.
 const TOPICS: usize = 24;
 
+/// There is no room for another subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Full;
+
 /// What is to be done with a slot.
 #[derive(Debug, Clone, Copy, Default)]
 struct Work {
@@ -54,20 +58,9 @@ impl Todo {
         };
     }
 
-    pub(super) fn subscribe(&mut self, subject: Subject) {
-        // A full queue would lose a subscription, which the next start repairs.
-        let _ = self.topics.push_back((subject, true));
-    }
-
-    pub(super) fn unsubscribe(&mut self, subject: Subject) {
-        // What is lost here comes unasked, and is ignored.
-        let _ = self.topics.push_back((subject, false));
-    }
-
-    /// Has the broker deliver again what it retains.
-    pub(super) fn ask(&mut self, subject: Subject) {
-        self.unsubscribe(subject);
-        self.subscribe(subject);
+    /// Something to subscribe to, or not any more; an error where there is no room.
+    pub(super) fn push_subject(&mut self, subject: Subject, wanted: bool) -> Result<(), Full> {
+        self.topics.push_back((subject, wanted)).map_err(|_| Full)
     }
 
     /// What is to be done whatever else is wrong: what ends, and what the confirmed release needs to
@@ -119,8 +112,23 @@ impl Todo {
     }
 
     /// The next subscription to be asked for (true) or ended.
-    pub(super) fn next_subject(&mut self) -> Option<(Subject, bool)> {
-        self.topics.pop_front()
+    pub(super) fn next_subject(&self) -> Option<(Subject, bool)> {
+        self.topics.front().copied()
+    }
+
+    /// How many subscriptions wait to be asked for or ended.
+    pub(super) fn subjects(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// The next subscription was asked for or ended.
+    pub(super) fn forget_subject(&mut self) {
+        self.topics.pop_front();
+    }
+
+    /// Nothing is to be subscribed to or not any more.
+    pub(super) fn forget_subjects(&mut self) {
+        self.topics.clear();
     }
 }
 
@@ -153,7 +161,7 @@ mod tests {
     fn a_full_queue_of_topics_loses_no_work() {
         let mut todo = Todo::default();
         for _ in 0..2 * TOPICS {
-            todo.unsubscribe(Subject::Desired);
+            let _ = todo.push_subject(Subject::Desired, false);
         }
         todo.stop(Slot::B);
         todo.load(Slot::B, Purpose::SelfTest);

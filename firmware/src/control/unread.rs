@@ -36,9 +36,6 @@ impl<
     }
 
     fn say(&mut self, error: ControlError, now: Now) -> Option<Action<'static>> {
-        if let Some(action) = self.next_topic() {
-            return Some(action);
-        }
         // What flash does not take keeps nothing from being said.
         let _ = self.forget(now);
         if self.pulls.begin() {

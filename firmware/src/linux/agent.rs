@@ -366,11 +366,24 @@ impl Agent<'_> {
         self.answer(answer, now);
     }
 
+    /// Subscribes to what the application's head wants. A subscription that can't be made has a transport that
+    /// says so, and the update client asks again; what is not wanted is forgotten, told to the broker or not.
+    fn subscribe(&mut self) {
+        while let Some((topic, wanted)) = self.control.subscription() {
+            let _ = match wanted {
+                true => self.transport.subscribe(&topic),
+                false => self.transport.unsubscribe(&topic),
+            };
+            self.control.subscribed();
+        }
+    }
+
     /// What the application's head wants.
     fn act(&mut self) -> bool {
         self.troubled = false;
         for _ in 0..TURN {
             let now = now(self.begun);
+            self.subscribe();
             let action = match self.control.poll(now) {
                 Ok(Some(action)) => action,
                 Ok(None) => {

@@ -271,7 +271,9 @@ impl Transport for Mqtt {
             Err(TransportError::Full)
         }
     }
+}
 
+impl Connector for Mqtt {
     fn subscribe(&mut self, filter: &str) -> Result<(), TransportError> {
         if filter.is_empty() || filter.len() > TOPIC_BYTES_MAX {
             return Err(TransportError::Invalid);
@@ -294,9 +296,7 @@ impl Transport for Mqtt {
             Err(TransportError::Full)
         }
     }
-}
 
-impl Connector for Mqtt {
     fn connect(&mut self) {
         if self.worker.is_some() {
             return;

@@ -324,16 +324,20 @@ impl World {
     }
 
     fn try_turn(&mut self) -> Result<bool, ControlError> {
+        while let Some((topic, wanted)) = self.head.subscription() {
+            self.head.subscribed();
+            if !wanted {
+                continue;
+            }
+            self.chunks += usize::from(topic.contains("/blob/"));
+            if let Some(payload) = self.retained.get(topic.as_str()) {
+                self.down.push((topic.to_string(), payload.clone()));
+            }
+        }
         let Some(action) = self.head.poll(self.now)? else {
             return Ok(false);
         };
         match action {
-            Action::Subscribe(topic) => {
-                self.chunks += usize::from(topic.contains("/blob/"));
-                if let Some(payload) = self.retained.get(topic.as_str()) {
-                    self.down.push((topic.to_string(), payload.clone()));
-                }
-            }
             Action::Publish { topic, payload, .. } => {
                 self.up.push((topic.to_string(), payload.to_vec()));
             }
@@ -355,7 +359,7 @@ impl World {
             Action::Run { slot, mode } => self.runs.push((slot, mode)),
             Action::Stop(slot) => self.stops.push(slot),
             Action::Pull => self.pulls += 1,
-            Action::Unsubscribe(_) | Action::More => {}
+            Action::More => {}
         }
         Ok(true)
     }
