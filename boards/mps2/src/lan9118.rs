@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use embassy_executor::Spawner;
 use embassy_futures::select::{Either, select};
 use embassy_net_driver_channel::driver::{HardwareAddress, LinkState};
-use embassy_net_driver_channel::{Runner, State, new};
+use embassy_net_driver_channel::{Runner, RxRunner, State, new};
 use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embassy_sync::signal::Signal;
 use static_cell::ConstStaticCell;
@@ -20,8 +20,8 @@ const CHECK_BYTES: usize = 4;
 /// What embassy-net drives.
 pub type Device = embassy_net_driver_channel::Device<'static, MTU>;
 
-/// Room for two frames that came and one that goes: what finds none is lost, and TCP sends it again.
-static STATE: ConstStaticCell<State<MTU, 2, 1>> = ConstStaticCell::new(State::new());
+/// Room for one frame that came and one that goes: others wait in the device.
+static STATE: ConstStaticCell<State<MTU, 1, 1>> = ConstStaticCell::new(State::new());
 static NEWS: Signal<CriticalSectionRawMutex, ()> = Signal::new();
 
 /// Where the device is; nothing before [`start`].
@@ -147,45 +147,60 @@ pub fn on_interrupt() {
 }
 
 #[embassy_executor::task]
-async fn run(mut runner: Runner<'static, MTU>) {
-    runner.set_link_state(LinkState::Up);
+async fn run(runner: Runner<'static, MTU>) {
+    let (state, mut rx, mut tx) = runner.split();
+    state.set_link_state(LinkState::Up);
     loop {
         // Acknowledged before the FIFO is drained: what comes meanwhile interrupts again.
         write(Register::IntStatus, RECEIVED);
-        while let Some(len) = received() {
-            match runner.try_rx_buf() {
-                Some(buffer) => {
-                    drain(len + CHECK_BYTES, buffer);
-                    runner.rx_done(len.min(MTU));
-                }
-                None => drain(len + CHECK_BYTES, &mut []),
+        let full = receive(&mut rx);
+        let more = async {
+            if full {
+                rx.rx_buf().await;
+            } else {
+                write(Register::IntEnable, RECEIVED);
+                NEWS.wait().await;
             }
-        }
-        write(Register::IntEnable, RECEIVED);
-        match select(NEWS.wait(), runner.tx_buf()).await {
+        };
+        match select(more, tx.tx_buf()).await {
             Either::First(()) => {}
             Either::Second(frame) => {
                 send(frame);
-                runner.tx_done();
+                tx.tx_done();
             }
         }
     }
 }
 
-/// Takes the next frame's status: its length without check sequence. Damaged frames are dropped.
-fn received() -> Option<usize> {
-    loop {
-        if read(Register::RxFifo) >> 16 & 0xFF == 0 {
-            return None;
+/// Takes the frames that came, as long as there is room; true when one waits for it in the FIFO.
+fn receive(rx: &mut RxRunner<'_, MTU>) -> bool {
+    while waits() {
+        let Some(buffer) = rx.try_rx_buf() else {
+            return true;
+        };
+        if let Some(len) = received() {
+            drain(len + CHECK_BYTES, buffer);
+            rx.rx_done(len);
         }
-        let status = read(Register::RxStatus);
-        let len = (status >> 16 & 0x3FFF) as usize;
-        let payload = len.saturating_sub(CHECK_BYTES);
-        if status & RX_ERROR == 0 && (1..=MTU).contains(&payload) {
-            return Some(payload);
-        }
-        drain(len, &mut []);
     }
+    false
+}
+
+/// Whether a frame is in the FIFO.
+fn waits() -> bool {
+    read(Register::RxFifo) >> 16 & 0xFF != 0
+}
+
+/// Takes the status of the next frame, which is there: its length without check sequence. A damaged frame is dropped.
+fn received() -> Option<usize> {
+    let status = read(Register::RxStatus);
+    let len = (status >> 16 & 0x3FFF) as usize;
+    let payload = len.saturating_sub(CHECK_BYTES);
+    if status & RX_ERROR == 0 && (1..=MTU).contains(&payload) {
+        return Some(payload);
+    }
+    drain(len, &mut []);
+    None
 }
 
 /// Takes a frame of `len` bytes, its check sequence included, from the FIFO; what finds no room in
