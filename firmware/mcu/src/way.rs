@@ -86,25 +86,25 @@ mod secure {
     impl Way for Secure {
         async fn talk<S: Flash, const F: usize, const C: usize, const B: usize>(
             &mut self,
-            stream: impl Read + Write,
+            mut stream: impl Read + Write,
             app: &mut App<S, F, C, B>,
             session: &mut Session<'static>,
             entropy: &mut impl Entropy,
         ) -> Talk {
             let Some((trust, since_s)) = &self.trust else {
-                return app.talk(Stream::Plain(stream), session).await;
+                return app.talk(Stream::Plain(&mut stream), session).await;
             };
             let since_s = since_s.saturating_add(Instant::now().as_secs());
             let random = |bytes: &mut [u8]| entropy.fill(bytes);
-            let opened = {
+            let mut opened = {
                 let opened = Connection::open(stream, self.memory, trust, since_s, random);
                 let opened = Apart(pin!(opened));
                 let opened = with_timeout(HANDSHAKE, opened);
                 app.offline(opened).await
             };
-            let refused = match opened {
+            let refused = match &mut opened {
                 Ok(Ok(stream)) => return app.talk(Stream::Secure(stream), session).await,
-                Ok(Err(error)) => Some(error),
+                Ok(Err(error)) => Some(*error),
                 Err(_) => None,
             };
             // It may have been refused in time, and not have heard it: that is waited for.
@@ -116,18 +116,18 @@ mod secure {
         }
     }
 
-    /// One type for both, so that what speaks MQTT is in the image once.
-    #[allow(clippy::large_enum_variant, reason = "no allocator to box with")]
-    enum Stream<'a, C> {
-        Plain(C),
-        Secure(Connection<'a, C>),
+    /// One type for both, so that what speaks MQTT is in the image once. Borrowed: what an async function is given
+    /// and hands on stays with both.
+    enum Stream<'s, 'a, C> {
+        Plain(&'s mut C),
+        Secure(&'s mut Connection<'a, C>),
     }
 
-    impl<C> ErrorType for Stream<'_, C> {
+    impl<C> ErrorType for Stream<'_, '_, C> {
         type Error = TlsError;
     }
 
-    impl<C: Read + Write> Read for Stream<'_, C> {
+    impl<C: Read + Write> Read for Stream<'_, '_, C> {
         async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, TlsError> {
             match self {
                 Self::Plain(stream) => stream.read(bytes).await.map_err(|_| TlsError::Ended),
@@ -146,7 +146,7 @@ mod secure {
         }
     }
 
-    impl<C: Read + Write> Write for Stream<'_, C> {
+    impl<C: Read + Write> Write for Stream<'_, '_, C> {
         async fn write(&mut self, bytes: &[u8]) -> Result<usize, TlsError> {
             match self {
                 Self::Plain(stream) => stream.write(bytes).await.map_err(|_| TlsError::Ended),
