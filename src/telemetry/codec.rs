@@ -183,7 +183,35 @@ pub fn sign_record<S: Signer + ?Sized>(
     signer: &S,
     out: &mut [u8],
 ) -> Result<usize, NoSpace> {
-    // A payload's fields before the body.
+    let signed = cose::sign_in_place(signer, ContentType::Frame, out, |payload| {
+        let at = put_head(device, record, payload)?;
+        let end = at + record.body.len();
+        payload.get_mut(at..end)?.copy_from_slice(record.body);
+        Some(end)
+    });
+    signed.map_err(|_| NoSpace)
+}
+
+/// As [`sign_record`], of a record whose body is not in it: the last bytes of `out`, so many, are.
+pub(super) fn sign_last<S: Signer + ?Sized>(
+    device: &Id,
+    record: &Record<'_>,
+    body: usize,
+    signer: &S,
+    out: &mut [u8],
+) -> Result<usize, NoSpace> {
+    let signed = cose::sign_in_place(signer, ContentType::Frame, out, |payload| {
+        let from = payload.len().checked_sub(body)?;
+        let (room, _) = payload.split_at_mut(from);
+        let at = put_head(device, record, room)?;
+        payload.copy_within(from.., at);
+        Some(at + body)
+    });
+    signed.map_err(|_| NoSpace)
+}
+
+/// Writes a payload's fields before the body, and returns how many bytes they are.
+fn put_head(device: &Id, record: &Record<'_>, payload: &mut [u8]) -> Option<usize> {
     let head: [&dyn Put; 8] = [
         &FRAME_VERSION_BYTE,
         device,
@@ -194,13 +222,7 @@ pub fn sign_record<S: Signer + ?Sized>(
         &record.sequence,
         &record.time_ms,
     ];
-    let signed = cose::sign_in_place(signer, ContentType::Frame, out, |payload| {
-        let at = place::put(&head, payload).ok()?;
-        let end = at + record.body.len();
-        payload.get_mut(at..end)?.copy_from_slice(record.body);
-        Some(end)
-    });
-    signed.map_err(|_| NoSpace)
+    place::put(&head, payload).ok()
 }
 
 /// Signs a frame; buffer and result as in [`sign_record`].

@@ -12,8 +12,7 @@ use edgeward::guard::Guard;
 use edgeward::policy::Policy;
 use edgeward::profile::{Layout, Profile};
 use edgeward::runtime::Runtime;
-use edgeward::telemetry::codec::{max_frame_bytes, sign_record};
-use edgeward::telemetry::outbox::{Outbox, Region, max_record_bytes};
+use edgeward::telemetry::outbox::{Outbox, Region, max_buffer_bytes};
 use edgeward::telemetry::{Body, Id, Summary};
 use edgeward::trust::dalek::{DalekSigner, DalekVerifier};
 use edgeward::trust::root::{RoleKeys, Root};
@@ -29,7 +28,7 @@ mod shared;
 const F: usize = 16;
 const C: usize = 16;
 const RECORDS: usize = 64;
-const BUFFER: usize = max_record_bytes(F, C);
+const BUFFER: usize = max_buffer_bytes(F, C);
 
 /// Those of the model.
 const FEATURES: usize = 6;
@@ -213,16 +212,13 @@ fn summary_of(summary: Summary<F, C>) -> Result<(), &'static str> {
     let signer = DalekSigner::from_seed(&[7; 32]);
     let device: Id = "board-1".try_into().map_err(|_| "a name")?;
     let body = Body::Summary(summary);
-    let mut frame = [0; max_frame_bytes(F, C)];
     let [mut queued, mut signed] = [(); 2].map(|()| Work::default());
     queued
         .add(|| outbox.push(1000, black_box(&body)))
         .map_err(|_| "to queue")?;
-    let len = signed.add(|| {
-        let record = outbox.peek_after(0).ok().flatten()?;
-        sign_record(&device, &record, &signer, &mut frame).ok()
-    });
-    let bytes = len.ok_or("to sign")?;
+    let frame = signed.add(|| outbox.sign_after(0, &device, &signer));
+    let frame = frame.ok().flatten().ok_or("to sign")?;
+    let bytes = frame.bytes;
     queued.print("queue");
     signed.print("sign");
     print!("frame {bytes}");

@@ -52,7 +52,7 @@ pub use crash::CrashRecord;
 pub use edgeward_tls::Memory as TlsMemory;
 pub use engine::Arena;
 pub use link::Link;
-pub use space::{Memory, Space, frame_memory_bytes};
+pub use space::{Memory, Space, send_bytes};
 #[cfg(feature = "tls")]
 pub use start::run_secure;
 pub use start::{Parts, StartError, run};
@@ -60,6 +60,8 @@ pub use store::{Map, Store};
 #[doc(hidden)]
 pub use types::check_figures;
 
+/// Bytes of the outbox's buffer, of models with so many features and outputs.
+pub use edgeward::telemetry::outbox::max_buffer_bytes as buffer_bytes;
 /// Bytes of the outbox's largest record, of models with so many features and outputs.
 pub use edgeward::telemetry::outbox::max_record_bytes as record_bytes;
 

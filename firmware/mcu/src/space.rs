@@ -15,24 +15,20 @@ use minimq::{Buffers, Session};
 
 /// What MQTT adds to a chunk: header, topic, properties.
 const PACKET_BYTES: usize = TOPIC_BYTES + 144;
-/// What is to be sent: room for a frame, and beside it for subscriptions and a connection's beginning.
-const fn send_bytes(features: usize, outputs: usize) -> usize {
+
+/// Bytes of what is to be sent: room for a frame, and beside it for subscriptions and a connection's beginning.
+#[must_use]
+pub const fn send_bytes(features: usize, outputs: usize) -> usize {
     max_frame_bytes(features, outputs) + 2048
 }
 
-/// What of the application's memory hangs on what a model may have: a frame, and what is to be sent.
-#[must_use]
-pub const fn frame_memory_bytes(features: usize, outputs: usize) -> usize {
-    max_frame_bytes(features, outputs) + send_bytes(features, outputs)
-}
-
-/// The application's working memory; a `static` of the board's crate, with [`frame_memory_bytes`] for frames.
+/// The application's working memory; a `static` of the board's crate, with [`send_bytes`] for what is to be sent.
 #[derive(Debug)]
 pub struct Memory<W: ?Sized = [u8]> {
     head: [u8; HEAD_CHUNKS * CHUNK_BYTES],
     receive: [u8; CHUNK_BYTES + PACKET_BYTES],
     who: Option<Provisioning<'static>>,
-    frames: W,
+    send: W,
 }
 
 impl<const W: usize> Memory<[u8; W]> {
@@ -43,20 +39,18 @@ impl<const W: usize> Memory<[u8; W]> {
             head: [0; HEAD_CHUNKS * CHUNK_BYTES],
             receive: [0; CHUNK_BYTES + PACKET_BYTES],
             who: None,
-            frames: [0; W],
+            send: [0; W],
         }
     }
 }
 
 impl Memory {
-    /// Divides it, with so much for a frame.
-    pub(crate) fn divide(&'static mut self, frame_bytes: usize) -> Places {
-        let (frame, send) = self.frames.split_at_mut(frame_bytes);
+    /// Divides it.
+    pub(crate) fn divide(&'static mut self) -> Places {
         Places {
             head: &mut self.head,
             who: &mut self.who,
-            frame,
-            buffers: Buffers::new(&mut self.receive, send),
+            buffers: Buffers::new(&mut self.receive, &mut self.send),
         }
     }
 }
@@ -67,8 +61,6 @@ pub(crate) struct Places {
     pub head: &'static mut [u8],
     /// Who the board is.
     pub who: &'static mut Option<Provisioning<'static>>,
-    /// For a frame.
-    pub frame: &'static mut [u8],
     /// What MQTT receives and sends in.
     pub buffers: Buffers<'static>,
 }
@@ -81,7 +73,7 @@ impl<const W: usize> Default for Memory<[u8; W]> {
 
 /// Where the application lies once it runs. Each part is made where it stays: on its way there it would take
 /// as much of the stack, several times over. For models of at most `F` features and `C` outputs; `B` is
-/// [`max_record_bytes`](edgeward::telemetry::outbox::max_record_bytes) of the two.
+/// [`max_buffer_bytes`](edgeward::telemetry::outbox::max_buffer_bytes) of the two.
 pub struct Space<S: Flash + 'static, const F: usize, const C: usize, const B: usize> {
     pub(crate) slots: MaybeUninit<Slots<StoreFlash<S>>>,
     pub(crate) outbox: MaybeUninit<Frames<S, F, C, B>>,

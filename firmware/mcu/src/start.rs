@@ -18,7 +18,6 @@ use edgeward::program::Layout;
 use edgeward::slots::{self, BootDecision, Slots};
 use edgeward::sync::{Board, Config, UpdateClient};
 use edgeward::telemetry::Text;
-use edgeward::telemetry::codec::max_frame_bytes;
 use edgeward::telemetry::outbox::{Outbox, OutboxError};
 use edgeward::topic::{self, Channel};
 use edgeward::trust::Signer;
@@ -277,7 +276,7 @@ fn assemble<
         firmware,
         arena_bytes,
     } = parts;
-    let places = memory.divide(max_frame_bytes(F, C));
+    let places = memory.divide();
     let who = decode(store, places.who)?;
     let signer = key::load_or_create(StoreFlash(store), store.map().key, &mut entropy)?;
     let device = who.device.as_str();
@@ -306,7 +305,7 @@ fn assemble<
         signer,
         slots,
         outbox,
-        memory: (places.head, places.frame),
+        head: places.head,
         spare_epoch: random(&mut entropy),
         jitter: random(&mut entropy),
     };
@@ -331,8 +330,8 @@ struct Found<S: Flash + 'static, const F: usize, const C: usize, const B: usize>
     signer: DalekSigner,
     slots: &'static mut Slots<StoreFlash<S>>,
     outbox: &'static mut Frames<S, F, C, B>,
-    /// For a release's head, and a frame.
-    memory: (&'static mut [u8], &'static mut [u8]),
+    /// For a release's head.
+    head: &'static mut [u8],
     spare_epoch: NonZeroU32,
     jitter: NonZeroU32,
 }
@@ -341,7 +340,6 @@ impl<S: Flash, const F: usize, const C: usize, const B: usize> Found<S, F, C, B>
     /// Makes the application in its place. Apart from what opens flash, which takes much of the stack as well.
     #[inline(never)]
     fn put(self, room: &'static mut MaybeUninit<App<S, F, C, B>>) -> &'static mut App<S, F, C, B> {
-        let (head, frame) = self.memory;
         let slot_bytes = self.store.map().slots.slot_bytes;
         let sync = sync_config(self.who, slot_bytes, self.arena_bytes);
         let parts = HeadParts {
@@ -349,10 +347,9 @@ impl<S: Flash, const F: usize, const C: usize, const B: usize> Found<S, F, C, B>
             signer: self.signer,
             verifier: DalekVerifier,
             slots: self.slots,
-            client: UpdateClient::new(sync, DalekVerifier, head),
+            client: UpdateClient::new(sync, DalekVerifier, self.head),
             outbox: self.outbox,
             spare_epoch: self.spare_epoch,
-            frame,
         };
         let control = Control::new(parts, now());
         room.write(App::new(control, self.store, self.link, self.jitter.get()))

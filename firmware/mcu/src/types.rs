@@ -8,8 +8,8 @@ use edgeward_firmware::{MAX_FEATURES, MAX_OUTPUTS};
 /// [`Unsupported`](edgeward::telemetry::Reason::Unsupported).
 ///
 /// For a module of the board's crate, in which it makes `Link`, `Inference<K>`, `Stock<K>`, `Memory` and `Space<S>`, and
-/// two numbers: `FEATURES`, and the `RECORD_BYTES` that [`Map::new`](crate::Map::new) asks for. Figures out of their
-/// bounds, which are 128 features, 32 outputs and a tensor of at least a sample, don't compile.
+/// three numbers: `FEATURES`, the `RECORD_BYTES` that [`Map::new`](crate::Map::new) asks for, and `BUFFER_BYTES`, which
+/// only `Space<S>` needs. Figures out of their bounds, which are 128 features, 32 outputs and a tensor of at least a sample, don't compile.
 ///
 /// # Example
 /// ```
@@ -32,6 +32,8 @@ macro_rules! types {
 
         /// Bytes of the outbox's largest record.
         pub const RECORD_BYTES: usize = $crate::record_bytes(FEATURES, OUTPUTS);
+        /// Bytes of the outbox's buffer.
+        pub const BUFFER_BYTES: usize = $crate::buffer_bytes(FEATURES, OUTPUTS);
         /// The way between the two tasks.
         pub type Link = $crate::Link<FEATURES, OUTPUTS>;
         /// The state of the inference task.
@@ -39,9 +41,9 @@ macro_rules! types {
         /// What releases live in.
         pub type Stock<K> = $crate::inference::Stock<K, FEATURES, OUTPUTS, INPUTS>;
         /// The application's working memory.
-        pub type Memory = $crate::Memory<[u8; $crate::frame_memory_bytes(FEATURES, OUTPUTS)]>;
+        pub type Memory = $crate::Memory<[u8; $crate::send_bytes(FEATURES, OUTPUTS)]>;
         /// Where the application lies.
-        pub type Space<S> = $crate::Space<S, FEATURES, OUTPUTS, RECORD_BYTES>;
+        pub type Space<S> = $crate::Space<S, FEATURES, OUTPUTS, BUFFER_BYTES>;
     };
 }
 

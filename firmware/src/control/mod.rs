@@ -6,6 +6,7 @@
 //! any effect.
 
 mod acknowledge;
+mod publish;
 mod pull;
 mod release;
 mod send;
@@ -21,8 +22,8 @@ use core::num::NonZeroU32;
 use edgeward::bundle::BoardClass;
 use edgeward::slots::{self, BootDecision, Slot, Slots};
 use edgeward::sync::{self, UpdateClient};
-use edgeward::telemetry::codec::sign_record;
-use edgeward::telemetry::outbox::{Outbox, OutboxError, RecordKind};
+use edgeward::telemetry::codec::max_frame_bytes;
+use edgeward::telemetry::outbox::{Outbox, OutboxError};
 use edgeward::telemetry::{Alarm, Crash, Event, Id, Refused, ReleaseId, Summary, Text};
 use edgeward::topic::{self, Channel, Parsed, Topic};
 use edgeward::trust::{Digest32, Signer, Verifier};
@@ -193,8 +194,6 @@ pub struct Control<
     slots: &'a mut Slots<S>,
     client: UpdateClient<'a, V, W>,
     outbox: &'a mut Outbox<O, F, C, R, B>,
-    /// Working memory for a signed frame.
-    frame: &'a mut [u8],
     sending: Sending,
     /// Where sending stood before the frame that was handed out last.
     before: Option<u64>,
@@ -223,15 +222,6 @@ pub struct Control<
     reload: Option<Reload>,
     /// What failed, until all is said that can be said.
     trouble: Option<ControlError>,
-}
-
-/// A message to publish; a frame is in the working memory.
-#[derive(Debug, Clone, Copy)]
-struct Message {
-    channel: Channel,
-    /// Bytes of the frame.
-    length: usize,
-    retain: bool,
 }
 
 /// When a confirmed release that could not be loaded is loaded again.
@@ -267,13 +257,11 @@ pub struct Parts<
     pub slots: &'a mut Slots<S>,
     /// The update client.
     pub client: UpdateClient<'a, V, W>,
-    /// The outbox.
+    /// The outbox, with a buffer of [`max_buffer_bytes`](edgeward::telemetry::outbox::max_buffer_bytes).
     pub outbox: &'a mut Outbox<O, F, C, R, B>,
     /// A random number, drawn anew in each boot: the epoch of the next outbox, should this one turn
     /// out to be an old copy.
     pub spare_epoch: NonZeroU32,
-    /// Working memory of [`edgeward::telemetry::codec::max_frame_bytes`].
-    pub frame: &'a mut [u8],
 }
 
 impl<
@@ -291,6 +279,8 @@ impl<
 {
     /// The head of a board that just booted; [`begin`](Self::begin) comes next.
     pub fn new(parts: Parts<'a, S, O, V, K, F, C, R, B, W>, now: Now) -> Self {
+        // What is said is signed in the outbox's buffer.
+        const { assert!(B >= max_frame_bytes(F, C)) };
         let acknowledged = parts.outbox.acknowledged();
         Self {
             setup: parts.setup,
@@ -299,7 +289,6 @@ impl<
             slots: parts.slots,
             client: parts.client,
             outbox: parts.outbox,
-            frame: parts.frame,
             sending: Sending::new(acknowledged),
             before: None,
             todo: Todo::default(),
@@ -573,68 +562,6 @@ impl<
             _ => {}
         }
         Ok(())
-    }
-
-    /// The next message to publish, if there is one and it may go.
-    fn publish(&mut self, now: Now) -> Result<Option<Action<'_>>, ControlError> {
-        let message = self.next_message(now)?;
-        Ok(message.map(|message| self.action(message)))
-    }
-
-    /// Has a message go.
-    fn action(&self, message: Message) -> Action<'_> {
-        let Message {
-            channel,
-            length,
-            retain,
-        } = message;
-        Action::Publish {
-            topic: topic::device(&self.setup.fleet, &self.setup.device, channel),
-            payload: match channel {
-                Channel::State => ONLINE,
-                _ => self.frame.get(..length).unwrap_or_default(),
-            },
-            retain,
-        }
-    }
-
-    fn next_message(&mut self, now: Now) -> Result<Option<Message>, ControlError> {
-        self.before = None;
-        self.pulls.passed();
-        if !self.connected {
-            return Ok(None);
-        }
-        if self.state_due {
-            self.state_due = false;
-            return Ok(Some(Message {
-                channel: Channel::State,
-                length: 0,
-                retain: true,
-            }));
-        }
-        self.sending
-            .tick(self.outbox.acknowledged(), now.monotonic_ms);
-        let Some(after) = self.sending.next_after() else {
-            return Ok(None);
-        };
-        let Some(record) = self.outbox.peek_after(after)? else {
-            return Ok(None);
-        };
-        let (channel, retain) = match record.kind {
-            RecordKind::Birth => (Channel::Birth, true),
-            RecordKind::Event => (Channel::Event, false),
-            _ => (Channel::Summary, false),
-        };
-        let device = &self.setup.device;
-        let length = sign_record(device, &record, &self.signer, self.frame)
-            .map_err(|_| ControlError::NoSpace)?;
-        self.before = Some(after);
-        self.sending.sent(record.sequence, now.monotonic_ms);
-        Ok(Some(Message {
-            channel,
-            length,
-            retain,
-        }))
     }
 
     /// When [`Control::poll`] has something to do next if nothing comes before; none if never.

@@ -7,6 +7,7 @@
 use super::{Action, Control, ControlError, Now};
 use core::mem;
 use edgeward::recorder::Snapshot;
+use edgeward::telemetry::codec::max_frame_bytes;
 use edgeward::telemetry::pull::{Command, Order, Pull, PullId, decode_command};
 use edgeward::telemetry::{Event, Refused};
 use edgeward::topic::{self, Channel};
@@ -198,12 +199,12 @@ impl<
         let (fleet, device) = (&self.setup.fleet, &self.setup.device);
         Ok(Some(Action::Publish {
             topic: topic::device(fleet, device, Channel::Record),
-            payload: self.frame.get(..len).unwrap_or_default(),
+            payload: self.outbox.buffer().get(..len).unwrap_or_default(),
             retain: false,
         }))
     }
 
-    /// Signs the next part of the pull at hand into `frame`.
+    /// Signs the next part of the pull at hand into the outbox's buffer.
     fn sign_part(
         &mut self,
         snapshot: &(impl Snapshot + ?Sized),
@@ -212,7 +213,7 @@ impl<
         let no_space = |_| ControlError::NoSpace;
         if let State::Waiting(id) = self.pulls.state {
             let boot = self.slots.state().boot;
-            let room = self.frame.len();
+            let room = max_frame_bytes(F, C);
             let pull = Pull::new(id, boot, now.stamp_ms(), snapshot, room);
             self.pulls.state = State::Sending(pull.map_err(no_space)?);
         }
@@ -220,7 +221,7 @@ impl<
             return Err(ControlError::NoSpace);
         };
         let device = &self.setup.device;
-        let len = pull.sign_next(device, snapshot, &self.signer, self.frame);
+        let len = pull.sign_next(device, snapshot, &self.signer, self.outbox.buffer_mut());
         let len = len.map_err(no_space)?;
         pull.sent();
         Ok(len)

@@ -26,8 +26,7 @@ use edgeward::recorder::Recorder;
 use edgeward::slots::Slot;
 use edgeward::sync::UpdateClient;
 use edgeward::sync::client::MAX_HEAD_CHUNKS;
-use edgeward::telemetry::codec::max_frame_bytes;
-use edgeward::telemetry::outbox::max_record_bytes;
+use edgeward::telemetry::outbox::max_buffer_bytes;
 use edgeward::telemetry::{SlotReport, Summary, Text, release_id};
 use edgeward::topic::{self, Channel};
 use edgeward::trust::Signer;
@@ -44,7 +43,7 @@ use std::time::{Duration, Instant};
 /// Records that the outbox may hold at once.
 pub(super) const RECORDS: usize = 1024;
 /// Bytes of the outbox's buffer.
-pub(super) const BUFFER: usize = max_record_bytes(F, C);
+pub(super) const BUFFER: usize = max_buffer_bytes(F, C);
 /// Chunks on their way at once.
 const CHUNKS: usize = 8;
 /// Longest nap of the control thread.
@@ -84,7 +83,6 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         .map_err(|error| anyhow::anyhow!("slots: {error:?}"))?;
     tracing::info!(boot = slots.state().boot, decision = ?boot, "boot");
     let mut head = vec![0; MAX_HEAD_CHUNKS as usize * CHUNK_BYTES];
-    let mut frame = vec![0; max_frame_bytes(F, C)];
     let begun = Instant::now();
     let sync = sync_config(config, &tags, layout.slot_bytes);
     let parts = Parts {
@@ -95,7 +93,6 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<()> {
         client: UpdateClient::new(sync, RingVerifier, &mut head),
         outbox: &mut outbox,
         spare_epoch: provision::random()?,
-        frame: &mut frame,
     };
     let mut control = Box::new(Control::new(parts, now(begun)));
     control.begin(boot, now(begun))?;

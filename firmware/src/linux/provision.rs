@@ -8,7 +8,7 @@ use super::stats::hex;
 use crate::{MAX_FEATURES as F, MAX_OUTPUTS as C};
 use anyhow::{Context, Result, anyhow, bail};
 use edgeward::slots::{Error, Layout, Slots};
-use edgeward::telemetry::outbox::{MAX_SECTORS, Outbox, Region, SECTOR_OVERHEAD};
+use edgeward::telemetry::outbox::{MAX_SECTORS, Outbox, Region, SECTOR_OVERHEAD, max_record_bytes};
 use edgeward::trust::ring::RingVerifier;
 use edgeward::trust::root::Root;
 use edgeward::trust::{PublicKey, Signer};
@@ -157,7 +157,8 @@ fn note_path(key: &Path) -> PathBuf {
 /// The flash of the outbox; the inner error is a file of another size.
 fn outbox_flash(config: &Config) -> Result<Result<(FileFlash, Region), FlashError>> {
     let bytes = config.flash.outbox_bytes;
-    let sector_bytes = (BUFFER + SECTOR_OVERHEAD).next_multiple_of(SECTOR_BYTES) as u32;
+    let sector_bytes =
+        (max_record_bytes(F, C) + SECTOR_OVERHEAD).next_multiple_of(SECTOR_BYTES) as u32;
     let sectors = (bytes / sector_bytes).min(MAX_SECTORS as u32);
     if sectors < 3 {
         bail!("flash.outbox_bytes: at least {}", 3 * sector_bytes);

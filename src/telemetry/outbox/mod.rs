@@ -35,16 +35,18 @@ mod compact;
 mod index;
 mod record;
 mod recover;
+mod sign;
 
 pub use record::RecordKind;
+pub use sign::{Signed, max_buffer_bytes};
 
-use super::{Birth, Body, BodyRef, Event, Frame, Id, Refused, Summary};
+use super::{Birth, BodyRef, Event, Frame, Id, Refused, Summary};
 use crate::place::{self, Blank};
 use core::mem::MaybeUninit;
 use core::num::NonZeroU32;
 use embedded_storage::nor_flash::{NorFlash, NorFlashError, NorFlashErrorKind};
 use index::{Entry, Index};
-use record::{FORMAT, RECORD_HEADER, RecordHeader, SECTOR_HEADER};
+use record::{FORMAT, RECORD_HEADER, RecordHeader, SECTOR_HEADER, decode_body};
 
 /// Most sectors an outbox may have.
 pub const MAX_SECTORS: usize = 256;
@@ -213,14 +215,6 @@ impl Record<'_> {
             time_ms: self.time_ms,
             body: decode_body(self.body)?,
         })
-    }
-}
-
-/// Reads a body that takes all of `bytes`.
-fn decode_body<const F: usize, const C: usize>(bytes: &[u8]) -> Result<Body<F, C>, OutboxError> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((body, [])) => Ok(body),
-        _ => Err(OutboxError::Body),
     }
 }
 

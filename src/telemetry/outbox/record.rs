@@ -5,7 +5,7 @@
 
 use super::OutboxError;
 use super::index::Entry;
-use crate::telemetry::{BodyRef, before};
+use crate::telemetry::{Body, BodyRef, before};
 use core::num::NonZeroU32;
 use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 
@@ -219,6 +219,16 @@ fn checksum(record: &[u8]) -> u32 {
     digest.update(record.get(..36).unwrap_or_default());
     digest.update(record.get(RECORD_HEADER..).unwrap_or_default());
     digest.finalize()
+}
+
+/// Reads a body that takes all of `bytes`.
+pub(super) fn decode_body<const F: usize, const C: usize>(
+    bytes: &[u8],
+) -> Result<Body<F, C>, OutboxError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((body, [])) => Ok(body),
+        _ => Err(OutboxError::Body),
+    }
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {

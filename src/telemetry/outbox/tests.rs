@@ -3,9 +3,12 @@ mod cuts;
 use super::*;
 use crate::contract::ViolationKind;
 use crate::slots::ram::{Cut, Edge, RamFlash, Tear};
+use crate::telemetry::codec::{max_frame_bytes, sign_record};
 use crate::telemetry::{
     Alarm, Crash, Event, FeatureSummary, Reason, Refused, SlotState, Statistic, Summary, Text,
 };
+use crate::telemetry::{Body, ID_BYTES};
+use crate::trust::testing::Fake;
 use embedded_storage::nor_flash::ReadNorFlash;
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec;
@@ -349,6 +352,34 @@ fn frames_are_numbered_over_boots_and_kept_until_acknowledged() {
     let outbox = Small::open(&mut flash, REGION, 4, fresh(4)).expect("opens");
     assert!(outbox.is_empty());
     assert_eq!((outbox.next_sequence(), outbox.acknowledged()), (4, 3));
+}
+
+#[test]
+fn a_frame_is_signed_in_the_buffer_as_it_is_elsewhere() {
+    let mut flash = flash();
+    let outbox = Outbox::open(&mut flash, REGION, 1, fresh(1));
+    let mut outbox: Outbox<_, 1, 1, 16, { max_buffer_bytes(1, 1) }> = outbox.expect("opens");
+    for body in [event(), summary(7), summary(u32::MAX), event()] {
+        outbox.push(u64::MAX, &body).expect("room");
+    }
+    for name in ["d".into(), "d".repeat(ID_BYTES)] {
+        let device = Id::try_from(&*name).expect("short");
+        for after in 0..4 {
+            let mut expected = [0; max_frame_bytes(1, 1)];
+            let record = outbox.peek_after(after).expect("reads").expect("is there");
+            let (kind, sequence) = (record.kind, record.sequence);
+            let bytes = sign_record(&device, &record, &Fake(1), &mut expected).expect("fits");
+            let signed = outbox.sign_after(after, &device, &Fake(1));
+            let expects = Signed {
+                kind,
+                sequence,
+                bytes,
+            };
+            assert_eq!(signed, Ok(Some(expects)));
+            assert_eq!(outbox.buffer()[..bytes], expected[..bytes]);
+        }
+        assert_eq!(outbox.sign_after(4, &device, &Fake(1)), Ok(None));
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use super::*;
 use crate::CrashRecord;
 use crate::board::Unreachable;
-use crate::testing::model::{self, RECORD_BYTES};
+use crate::testing::model::{self, BUFFER_BYTES};
 use crate::testing::{Counting, ERASE, MemoryFlash, store_of};
 use core::sync::atomic::Ordering;
 use edgeward::telemetry::{Crash, Id};
@@ -99,7 +99,7 @@ fn provisioned_for(writes: usize, secure: Option<Secure<'_>>) -> &'static Store<
 
 fn parts(
     store: &'static Store<MemoryFlash>,
-) -> Parts<MemoryFlash, Nowhere, Counting, 16, 16, RECORD_BYTES> {
+) -> Parts<MemoryFlash, Nowhere, Counting, 16, 16, BUFFER_BYTES> {
     Parts {
         store,
         memory: Box::leak(Box::new(model::Memory::new())),
@@ -116,7 +116,7 @@ fn parts(
 fn plainly(
     store: &'static Store<MemoryFlash>,
     board: &mut Board,
-) -> Begun<MemoryFlash, Nowhere, Counting, Plain, 16, 16, RECORD_BYTES> {
+) -> Begun<MemoryFlash, Nowhere, Counting, Plain, 16, 16, BUFFER_BYTES> {
     start(parts(store), board, plain)
 }
 
@@ -204,7 +204,7 @@ fn an_outbox_of_another_program_gives_way_to_a_new_one_at_the_next_start() {
     region.sectors -= 1;
     let other = NonZeroU32::MIN;
     let mut outbox =
-        Frames::<_, 16, 16, RECORD_BYTES>::open(StoreFlash(store), region, 1, other).unwrap();
+        Frames::<_, 16, 16, BUFFER_BYTES>::open(StoreFlash(store), region, 1, other).unwrap();
     let refused = edgeward::telemetry::Refused::Ack;
     let event = edgeward::telemetry::Event::Refused { what: refused };
     assert_eq!(outbox.push(0, &event), Ok(1));

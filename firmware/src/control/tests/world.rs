@@ -7,8 +7,8 @@ use edgeward::policy::TrialPolicy;
 use edgeward::slots::Layout;
 use edgeward::slots::ram::RamFlash;
 use edgeward::sync::{Board, Config, Desired, RolloutState, Target};
-use edgeward::telemetry::codec::{max_frame_bytes, sign_ack, verify_frame};
-use edgeward::telemetry::outbox::{Region, SECTOR_OVERHEAD, max_record_bytes};
+use edgeward::telemetry::codec::{sign_ack, verify_frame};
+use edgeward::telemetry::outbox::{Region, SECTOR_OVERHEAD, max_buffer_bytes};
 use edgeward::telemetry::{Ack, Body, Frame, Reason, ReleaseId};
 use edgeward::trust::cose::{ContentType, sign_embedded};
 use edgeward::trust::ring::{RingSigner, RingVerifier};
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 const F: usize = 2;
 const C: usize = 2;
 const R: usize = 64;
-const B: usize = max_record_bytes(F, C);
+const B: usize = max_buffer_bytes(F, C);
 const W: usize = 4;
 const SLOT_FLASH: usize = 256 * 1024;
 
@@ -169,7 +169,6 @@ fn head_behind(slots: Flash, outbox: Flash, now: Now, opened: impl FnOnce()) -> 
         client: UpdateClient::new(config, RingVerifier, leak(16 * 1024)),
         outbox: Box::leak(Box::new(outbox)),
         spare_epoch: random(),
-        frame: leak(max_frame_bytes(F, C)),
     };
     let mut head = Control::new(parts, now);
     head.begin(boot, now).unwrap();
