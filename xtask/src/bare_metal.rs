@@ -41,7 +41,11 @@ pub fn board_cargo(folder: &Path, processor: &str, std: Std) -> Result<Command> 
     let toolchain = Toolchain::find(processor)?;
     let target = match std {
         Std::AsItComes => processor.to_owned(),
-        Std::Lean => without_frame_pointers(folder, toolchain, processor)?,
+        Std::Lean => {
+            toolchain.have_sources()?;
+            toolchain.have_silent_panics()?;
+            without_frame_pointers(folder, toolchain, processor)?
+        }
     };
     let mut command = toolchain.cargo(folder, "build", &target, STD);
     // They would take the place of those below and of the folder's own.
@@ -53,8 +57,6 @@ pub fn board_cargo(folder: &Path, processor: &str, std: Std) -> Result<Command> 
     }
     let mut flags = short_paths(folder, toolchain)?;
     if std == Std::Lean {
-        toolchain.have_sources()?;
-        toolchain.have_silent_panics()?;
         if toolchain == Toolchain::Rustup {
             command.env("RUSTC_BOOTSTRAP", "1");
             command.arg(format!("-Zbuild-std={STD}"));
@@ -111,11 +113,15 @@ fn without_frame_pointers(folder: &Path, toolchain: Toolchain, processor: &str) 
         "the compiler does not print its specification of {processor}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let text = String::from_utf8(output.stdout)?;
-    let text = text.replace(
+    let known = String::from_utf8(output.stdout)?;
+    let text = known.replace(
         "\"frame-pointer\": \"always\"",
         "\"frame-pointer\": \"may-omit\"",
     );
+    if text == known {
+        // It keeps none by itself.
+        return Ok(processor.to_owned());
+    }
     // The checkout stands around the folder of the boards.
     let targets = folder.join("../target/boards-lean");
     std::fs::create_dir_all(&targets)?;

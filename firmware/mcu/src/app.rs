@@ -424,7 +424,10 @@ impl<S: Flash, const F: usize, const C: usize, const B: usize> App<S, F, C, B> {
                 Ok(Some(Action::Pull)) => self.pull().await,
                 Ok(_) => {}
                 Err(_) => {
-                    self.control.not_taken();
+                    if let Some(error) = self.control.not_taken() {
+                        self.trouble(Trouble::Control, error);
+                        self.free_idle_slot(error).await;
+                    }
                     return false;
                 }
             }
@@ -453,7 +456,8 @@ impl<S: Flash, const F: usize, const C: usize, const B: usize> App<S, F, C, B> {
         match self.control.part(&recorder, now()) {
             Ok(Some(action)) => {
                 if hand_over(action, transport).is_err() {
-                    self.control.not_taken();
+                    // What failed has been said before a part was asked for.
+                    let _ = self.control.not_taken();
                 }
             }
             Ok(None) => {}

@@ -410,10 +410,11 @@ fn begin_anew<S: Flash, const F: usize, const C: usize, const B: usize>(
     store: &'static Store<S>,
     error: OutboxError,
 ) -> StartError {
-    let formatted = match error.is_foreign() {
-        true => Frames::<S, F, C, B>::format(&mut StoreFlash(store), &store.map().outbox),
-        false => Ok(()),
-    };
+    if !error.is_foreign() {
+        return StartError::Outbox(error);
+    }
+    say!(warn, "{}: what waits in it is dropped", error);
+    let formatted = Frames::<S, F, C, B>::format(&mut StoreFlash(store), &store.map().outbox);
     StartError::Outbox(formatted.err().unwrap_or(error))
 }
 

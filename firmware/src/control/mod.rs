@@ -203,7 +203,7 @@ pub struct Control<
     connected: bool,
     state_due: bool,
     birth_due: bool,
-    /// What this boot did and the outbox did not take.
+    /// What this boot did and the outbox did not take, the last of it: births say what failed last, too.
     untold: Option<Event>,
     /// A release between load and trial.
     waiting: Waiting,
@@ -475,17 +475,16 @@ impl<
         may
     }
 
-    /// The transport did not take what the last poll, or [`Control::part`], said to publish.
-    pub fn not_taken(&mut self) {
-        // Nothing more can be said now.
-        self.trouble = None;
-        if self.pulls.take_back() {
-            return;
+    /// The transport did not take what the last poll, or [`Control::part`], said to publish. Nothing more can be said
+    /// then: what failed before that, as [`Control::poll`] would have said behind it.
+    pub fn not_taken(&mut self) -> Option<ControlError> {
+        if !self.pulls.take_back() {
+            match self.before.take() {
+                Some(before) => self.sending.take_back(before),
+                None => self.state_due = true,
+            }
         }
-        match self.before.take() {
-            Some(before) => self.sending.take_back(before),
-            None => self.state_due = true,
-        }
+        self.trouble.take()
     }
 
     /// Whether something waits that does not come from the network by itself again: poll before the
@@ -508,9 +507,11 @@ impl<
             None => {}
         }
         let done = match self.trouble.take() {
+            // A release that begins does not wait for what could not be told of it.
+            Some(ControlError::Outbox(_)) if self.todo.has_work() => self.work(now),
             // What failed is tried again when all is said that can be said.
-            Some(error) if !self.todo.has_work() => Err(error),
-            _ => self.work(now),
+            Some(error) => Err(error),
+            None => self.work(now),
         };
         match done {
             Ok(Some(action)) => Ok(Some(action)),

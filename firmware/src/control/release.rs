@@ -83,12 +83,7 @@ impl<
         purpose: Purpose,
         now: Now,
     ) -> Result<Action<'static>, ControlError> {
-        let state = self.slots.record(slot).state;
-        let early = matches!(
-            state,
-            SlotState::Receiving | SlotState::Staged | SlotState::Shadow
-        );
-        if purpose == Purpose::Confirmed || !early {
+        if purpose == Purpose::Confirmed || !self.is_early(slot) {
             return Ok(Action::Load { slot, purpose });
         }
         let result = match self.slots.attempt(slot) {
@@ -99,10 +94,19 @@ impl<
             }
             Err(error) => Err(error.into()),
         };
-        if result.is_err() {
+        // One that was rejected, and could not be told of, is not loaded any more.
+        if result.is_err() && self.is_early(slot) {
             self.todo.load(slot, purpose);
         }
         result.map(|()| Action::More)
+    }
+
+    /// Whether the trial of what is in a slot has not begun.
+    fn is_early(&self, slot: Slot) -> bool {
+        matches!(
+            self.slots.record(slot).state,
+            SlotState::Receiving | SlotState::Staged | SlotState::Shadow
+        )
     }
 
     /// What [`super::Action::Load`] came to: the release's trial policy, when it is loaded and its

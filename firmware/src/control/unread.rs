@@ -28,7 +28,8 @@ impl<
             self.trouble = Some(error);
             return Ok(Some(action));
         }
-        let Some(message) = self.next_message(now)? else {
+        // An outbox that can't be read is said as soon as nothing else is wrong.
+        let Ok(Some(message)) = self.next_message(now) else {
             return Err(error);
         };
         self.trouble = Some(error);

@@ -398,7 +398,10 @@ impl Agent<'_> {
                 Ok(own) => own,
                 Err(error) => {
                     tracing::debug!(?error, "publish");
-                    self.control.not_taken();
+                    if let Some(error) = self.control.not_taken() {
+                        tracing::error!(%error, "control");
+                        self.troubled = true;
+                    }
                     return false;
                 }
             };
@@ -409,7 +412,7 @@ impl Agent<'_> {
                     tracing::info!(?slot, "stop");
                     self.ready[slot as usize] = None;
                     // What it came to in its trial says nothing of the next one.
-                    self.unwritten = None;
+                    self.unwritten.take_if(|(report, _)| report.is_of(slot));
                     self.commands.push_back(Command::Stop(slot));
                 }
                 Some(Action::Pull) => self.pull(),

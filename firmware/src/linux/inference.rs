@@ -74,6 +74,13 @@ pub enum Report<E> {
     Record(Recorder<Vec<u8>>),
 }
 
+impl<E> Report<E> {
+    /// Whether it is a verdict on what is in this slot.
+    pub fn is_of(&self, slot: Slot) -> bool {
+        matches!(self, Self::Trial(it, ..) | Self::Shadow(it, ..) if *it == slot)
+    }
+}
+
 /// The inference thread's state.
 pub struct Inference<E> {
     cast: Cast<Box<BoardRuntime<E>>, E, Vec<f32>, F, C>,

@@ -268,6 +268,8 @@ pub struct Outbox<S, const F: usize, const C: usize, const R: usize, const B: us
     epoch: NonZeroU32,
     boot: u32,
     lost_births: bool,
+    /// Numbers that flash has lost are not answered for: there was no room.
+    holes: bool,
     flash: S,
     index: Index<R>,
     buffer: [u8; B],
@@ -349,6 +351,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             next_sequence: 1,
             acknowledged: 0,
             lost_births: false,
+            holes: false,
             buffer: [0; B],
         })
     }
@@ -367,6 +370,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         self.next_sequence = 1;
         self.acknowledged = 0;
         self.lost_births = false;
+        self.holes = false;
     }
 
     /// Erases all of `region`, whatever it holds. A cut leaves parts of it: format again before the
@@ -449,7 +453,11 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         }
         self.acknowledged = through;
         self.index.acknowledge(through);
-        self.mark().map(|_| ())
+        self.mark()?;
+        if self.holes {
+            self.fill_holes()?;
+        }
+        Ok(())
     }
 
     /// Writes the acknowledgement to the active sector; false when there is no room for it.

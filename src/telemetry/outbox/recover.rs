@@ -145,9 +145,9 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
         while let Some(entry) = self.step(&mut walk)? {
             if entry.kind == RecordKind::Acknowledged {
                 self.acknowledged = self.acknowledged.max(entry.sequence);
-            } else {
-                self.next_sequence = self.next_sequence.max(entry.sequence.saturating_add(1));
             }
+            // What is acknowledged was given, whatever flash has of it now.
+            self.next_sequence = self.next_sequence.max(entry.sequence.saturating_add(1));
         }
         Ok(())
     }
@@ -289,7 +289,8 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
 
     /// Answers for numbers that flash has lost (decayed bits, never a cut), so that the host does
     /// not wait for them for ever.
-    fn fill_holes(&mut self) -> Result<(), OutboxError> {
+    pub(super) fn fill_holes(&mut self) -> Result<(), OutboxError> {
+        self.holes = false;
         // Each pass fills one hole, and there is at most one before each record and one at the end.
         for _ in 0..=R {
             let mut expected = self.acknowledged + 1;
@@ -308,8 +309,11 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
                 return Ok(());
             };
             match self.store_lost(first, last) {
-                // The host waits until there is room; the next start fills it.
-                Err(OutboxError::Full) => return Ok(()),
+                Err(OutboxError::Full) => {
+                    // The host waits until an acknowledgement makes room.
+                    self.holes = true;
+                    return Ok(());
+                }
                 stored => stored?,
             }
         }

@@ -96,7 +96,7 @@ fn while_the_outbox_takes_nothing_the_board_says_what_is_in_it() {
     assert_eq!(frames.len(), stored);
     let error = world.run_troubled();
     assert!(matches!(error, ControlError::Outbox(_)), "{error:?}");
-    // What is acknowledged makes room for it.
+    // As soon as the outbox takes something again, it has one.
     switch.store(false, std::sync::atomic::Ordering::Relaxed);
     let last = frames.last().unwrap().sequence;
     world.acknowledge(last, 4);

@@ -91,7 +91,8 @@ impl Agent<'_> {
             Ok(Some(action)) => {
                 if let Err(error) = hand_over(action, &mut self.transport) {
                     tracing::debug!(?error, "publish");
-                    self.control.not_taken();
+                    // What failed has been said before a part was asked for.
+                    let _ = self.control.not_taken();
                 }
             }
             Ok(None) => {}

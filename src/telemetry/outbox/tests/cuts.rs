@@ -200,6 +200,7 @@ fn a_cut_while_a_new_outbox_replaces_an_old_one_mixes_nothing() {
     for (at, op) in ops.iter().enumerate() {
         for tear in tears(op.words) {
             let mut flash = before.clone();
+            flash.seed(at as u64);
             flash.cut_at(Some(Cut {
                 op: at as u32,
                 tear,
