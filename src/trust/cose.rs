@@ -217,7 +217,8 @@ pub fn sign_in_place<S: Signer + ?Sized>(
     write: impl FnOnce(&mut [u8]) -> Option<usize>,
 ) -> Result<usize, CoseError> {
     let room = out.get_mut(content.payload_at(0)..);
-    match room.and_then(write) {
+    let most = room.as_ref().map_or(0, |room| room.len());
+    match room.and_then(write).filter(|&len| len <= most) {
         Some(len) => seal(signer, content, len, out),
         None => Err(no_space(CoseField::Payload)),
     }

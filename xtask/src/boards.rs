@@ -15,7 +15,7 @@ pub const STARTED: &str = "qemu-mps2-an500";
 
 /// The environment variable by which a board is built with other figures, and the file that has those of keyword
 /// spotting.
-const FIGURES: &str = "EDGEWARD_FIGURES";
+pub const FIGURES: &str = "EDGEWARD_FIGURES";
 const KWS: &str = "kws.toml";
 
 /// How a firmware is built.
@@ -101,8 +101,6 @@ fn building(root: &Path, name: &str, build: Build) -> Result<(Command, PathBuf)>
     command
         .args(["--quiet", "--locked", "-p", &package, "--target-dir"])
         .arg(&target);
-    // What the build script of a board asks for.
-    command.env_remove(FIGURES);
     if build.kws {
         command.env(FIGURES, KWS);
     }

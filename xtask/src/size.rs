@@ -94,6 +94,11 @@ struct Bytes {
 /// to its budgets.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
     let board = &options.board;
+    ensure!(
+        board == boards::TESTED || !(options.save || options.check),
+        "{FIGURES} is of {}: leave --save and --check out for {board}",
+        boards::TESTED
+    );
     let mut builds = vec![(Build::PLAIN, ["flash_bytes", "ram_bytes"])];
     if boards::has_tls(root, board)? {
         // Last, so that this is the image that is left.

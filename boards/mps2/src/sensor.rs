@@ -105,7 +105,10 @@ impl<const F: usize> Recording<F> {
         let header = match parse(&kept[..len], &mut [0.0; F]) {
             Ok(Line::Header(header)) => header,
             _ => {
-                defmt::error!("no samples.txt that begins with a header");
+                defmt::error!(
+                    "no samples.txt that begins with a header of at most {} features",
+                    F
+                );
                 lines.file = None;
                 nothing
             }

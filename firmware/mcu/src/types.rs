@@ -9,7 +9,7 @@ use edgeward_firmware::{MAX_FEATURES, MAX_OUTPUTS};
 ///
 /// For a module of the board's crate, in which it makes `Link`, `Inference<K>`, `Stock<K>`, `Memory` and `Space<S>`, and
 /// three numbers: `FEATURES`, the `RECORD_BYTES` that [`Map::new`](crate::Map::new) asks for, and `BUFFER_BYTES`, which
-/// only `Space<S>` needs. Figures out of their bounds, which are 128 features, 32 outputs and a tensor of at least a sample, don't compile.
+/// only `Space<S>` needs. The figures given must have other names than these and `OUTPUTS` and `INPUTS`. Figures out of their bounds, which are 128 features, 32 outputs and a tensor of at least a sample, don't compile.
 ///
 /// # Example
 /// ```

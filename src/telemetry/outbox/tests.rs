@@ -445,6 +445,40 @@ fn a_full_outbox_opens_again_with_all_that_it_holds() {
 }
 
 #[test]
+fn a_record_of_a_program_with_more_features_is_counted_and_those_behind_it_are_kept() {
+    let mut flash = Flash::new(10 * 1024);
+    let region = Region {
+        sector_bytes: 2048,
+        ..REGION
+    };
+    let mut summary = Summary::<6, 1>::empty();
+    let feature = FeatureSummary {
+        bins: [u32::MAX; crate::profile::BINS],
+        ..FeatureSummary::empty()
+    };
+    while summary.features.push(feature.clone()).is_ok() {}
+    type Large<'a> = Outbox<&'a mut Flash, 6, 1, 16, { max_record_bytes(6, 1) }>;
+    let mut outbox = Large::open(&mut flash, region, 1, fresh(1)).expect("opens");
+    assert_eq!(outbox.push(0, &Body::<6, 1>::Summary(summary)), Ok(1));
+    for n in 2..4 {
+        let event = Event::Refused { what: Refused::Ack };
+        assert_eq!(outbox.push(n, &event), Ok(n));
+    }
+    let mut outbox = Small::open(&mut flash, region, 2, fresh(2)).expect("opens");
+    assert_eq!(outbox.next_sequence(), 4);
+    let held = contents(&mut outbox).expect("reads");
+    let seen: Vec<_> = held
+        .iter()
+        .map(|one| (one.first, one.last, one.dropped, one.event))
+        .collect();
+    assert_eq!(
+        seen,
+        [(1, 1, 1, false), (2, 2, 0, true), (3, 3, 0, true)],
+        "{held:?}"
+    );
+}
+
+#[test]
 fn a_birth_that_was_folded_is_asked_for_again() {
     use crate::telemetry::{Birth, SlotReport, SlotState};
     let slot = SlotReport {
