@@ -16,7 +16,7 @@ pub const STARTED: &str = "qemu-mps2-an500";
 /// The environment variable by which a board is built with other figures, and the file that has those of keyword
 /// spotting.
 pub const FIGURES: &str = "EDGEWARD_FIGURES";
-const KWS: &str = "kws.toml";
+pub const KWS: &str = "kws.toml";
 
 /// How a firmware is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -110,11 +110,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         let bytes = std::fs::read(&image).with_context(|| image.display().to_string())?;
         let figures = measure(&bytes).context("no 32-bit ELF image")?;
         for (what, taken) in names.into_iter().zip([figures.0.flash, figures.0.ram]) {
-            let budget = budget(root, board, what)?;
-            ensure!(
-                taken <= budget,
-                "{taken} bytes, the budget in boards/{board}/board.toml has {what} = {budget}"
-            );
+            hold(root, board, "board.toml", what, taken)?;
         }
         measured.push(figures);
     }
@@ -130,6 +126,9 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         true => totals(root, board, plain_and_tls, Build::kws)?,
         false => Vec::new(),
     };
+    for (total, what) in kws.iter().zip(["ram_bytes", "tls_ram_bytes"]) {
+        hold(root, board, boards::KWS, what, total.ram)?;
+    }
     let compiler = Toolchain::find(&processor)?.version()?;
     let statics = measured.last().map(|(_, _, statics)| large(statics));
     let path = root.join(FIGURES);
@@ -155,6 +154,16 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
             Some(reason) => eprintln!("!!! lean images are not compared: {reason}"),
         }
     }
+    Ok(())
+}
+
+/// Fails beyond a figure in `[budget]` of a board's file.
+fn hold(root: &Path, board: &str, file: &str, what: &str, taken: u64) -> Result<()> {
+    let budget = budget(root, board, file, what)?;
+    ensure!(
+        taken <= budget,
+        "{taken} bytes, the budget in boards/{board}/{file} has {what} = {budget}"
+    );
     Ok(())
 }
 
@@ -187,8 +196,8 @@ pub fn every_board(root: &Path) -> Result<()> {
 }
 
 /// A figure of a board's budget.
-fn budget(root: &Path, board: &str, what: &str) -> Result<u64> {
-    let path = root.join("boards").join(board).join("board.toml");
+fn budget(root: &Path, board: &str, file: &str, what: &str) -> Result<u64> {
+    let path = root.join("boards").join(board).join(file);
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let section = text.split_once("[budget]").map(|(_, rest)| rest);
     let lines = section.unwrap_or_default().lines();

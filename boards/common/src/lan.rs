@@ -21,8 +21,8 @@ const SEND_BYTES: usize = 1024;
 static RECEIVE: ConstStaticCell<[u8; RECEIVE_BYTES]> = ConstStaticCell::new([0; RECEIVE_BYTES]);
 static SEND: ConstStaticCell<[u8; SEND_BYTES]> = ConstStaticCell::new([0; SEND_BYTES]);
 
-/// Sockets that a stack must have room for: DHCP's, and one connection while the one before dies.
-pub const SOCKETS: usize = 3;
+/// Sockets that a stack must have room for: DHCP's, and that of a connection, which is gone before the next one is made.
+pub const SOCKETS: usize = 2;
 
 /// The network.
 pub struct Lan {

@@ -17,8 +17,9 @@ use embassy_time::{Duration, Instant, Timer};
 /// times the longest line.
 #[must_use]
 pub const fn line_memory_bytes(features: usize) -> usize {
-    let longest = 32 * features;
-    2 * if longest > 512 { longest } else { 512 }
+    /// What stands before the names of a header.
+    const BEFORE: usize = 64;
+    2 * (BEFORE + 32 * features)
 }
 
 /// Shortest time between two samples.

@@ -16,7 +16,7 @@ use embassy_sync::signal::Signal;
 use embassy_time::{Duration, Instant};
 
 /// Reports that may wait.
-const REPORTS: usize = 16;
+const REPORTS: usize = 12;
 /// How long the application may stand still before the board is restarted, and how long its start may take: longer
 /// than any operation of its flash, and than a network may take.
 const STANDSTILL: Duration = Duration::from_secs(120);

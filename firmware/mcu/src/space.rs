@@ -16,10 +16,16 @@ use minimq::{Buffers, Session};
 /// What MQTT adds to a chunk: header, topic, properties.
 const PACKET_BYTES: usize = TOPIC_BYTES + 144;
 
-/// Bytes of what is to be sent: room for a frame, and beside it for subscriptions and a connection's beginning.
+/// What MQTT keeps for the beginning of a connection, with names, password and last will as long as they may be, and
+/// adds to a message.
+const BEGINNING_BYTES: usize = 400 + TOPIC_BYTES;
+/// Room beside the largest frame, for some small ones and subscriptions.
+const BESIDE_BYTES: usize = 256;
+
+/// Bytes of what is to be sent.
 #[must_use]
 pub const fn send_bytes(features: usize, outputs: usize) -> usize {
-    max_frame_bytes(features, outputs) + 2048
+    max_frame_bytes(features, outputs) + BEGINNING_BYTES + BESIDE_BYTES
 }
 
 /// The application's working memory; a `static` of the board's crate, with [`send_bytes`] for what is to be sent.

@@ -383,13 +383,13 @@ fn report<S: Flash, const F: usize, const C: usize, const B: usize>(
     }
 }
 
-fn setup(who: &Provisioning<'_>, firmware: &str) -> Setup {
+fn setup<'a>(who: &'a Provisioning<'_>, firmware: &str) -> Setup<'a> {
     Setup {
         fleet: who.fleet.clone(),
         device: who.device.clone(),
         class: BoardClass::Mcu,
         firmware: Text::try_from(firmware).unwrap_or_default(),
-        tags: who.tags.clone(),
+        tags: &who.tags,
     }
 }
 

@@ -99,7 +99,7 @@ impl Now {
 
 /// Who the board is, beyond what the update client knows.
 #[derive(Debug, Clone)]
-pub struct Setup {
+pub struct Setup<'a> {
     /// Its fleet.
     pub fleet: Id,
     /// Its name.
@@ -108,8 +108,8 @@ pub struct Setup {
     pub class: BoardClass,
     /// Version of the firmware or agent.
     pub firmware: Text,
-    /// Its tags.
-    pub tags: Vec<Text, 8>,
+    /// Its tags, eight at most.
+    pub tags: &'a [Text],
 }
 
 /// Why a release is to be loaded.
@@ -188,7 +188,7 @@ pub struct Control<
     const B: usize,
     const W: usize,
 > {
-    setup: Setup,
+    setup: Setup<'a>,
     signer: K,
     verifier: V,
     slots: &'a mut Slots<S>,
@@ -248,7 +248,7 @@ pub struct Parts<
     const W: usize,
 > {
     /// Who the board is.
-    pub setup: Setup,
+    pub setup: Setup<'a>,
     /// The device's key.
     pub signer: K,
     /// Checks signatures.

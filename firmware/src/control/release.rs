@@ -7,6 +7,7 @@ use edgeward::slots::{self, BootDecision, Slot};
 use edgeward::telemetry::{Birth, Event, Reason, ReleaseId, SlotReport, SlotState, release_id};
 use edgeward::trust::{Signer, Verifier};
 use embedded_storage::nor_flash::NorFlash;
+use heapless::Vec;
 
 /// A release that is loaded and not on trial yet.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -418,7 +419,8 @@ impl<
             floor: state.floor,
             root_version: state.root.version,
             desired: state.desired_sequence,
-            tags: self.setup.tags.clone(),
+            // A birth has room for all that a board may have.
+            tags: Vec::from_slice(self.setup.tags).unwrap_or_default(),
             last_failure: state.last_failure,
         }
     }

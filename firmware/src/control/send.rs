@@ -14,7 +14,9 @@ const TIMEOUT_MAX_MS: u64 = 300_000;
 /// Invariant: `flying` ascends, and its last number is `through` unless it is empty.
 #[derive(Debug)]
 pub(super) struct Sending {
-    flying: Deque<u64, WINDOW>,
+    /// Frames sent and not acknowledged, by the low halves of their numbers: enough to tell which of two near ones is
+    /// the later.
+    flying: Deque<u32, WINDOW>,
     /// Every frame up to this number was sent since the last start.
     through: u64,
     timeout_ms: u64,
@@ -44,7 +46,7 @@ impl Sending {
     /// A frame went out.
     pub(super) fn sent(&mut self, sequence: u64, now_ms: u64) {
         // The caller asked `next_after`, so there is room.
-        let _ = self.flying.push_back(sequence);
+        let _ = self.flying.push_back(sequence as u32);
         self.through = sequence;
         self.deadline_ms.get_or_insert(now_ms + self.timeout_ms);
     }
@@ -61,7 +63,8 @@ impl Sending {
     /// Everything up to `through` is stored at the host.
     pub(super) fn acknowledged(&mut self, through: u64, now_ms: u64) {
         let before = self.flying.len();
-        while self.flying.front().is_some_and(|&first| first <= through) {
+        let stored = |&first: &u32| (through as u32).wrapping_sub(first).cast_signed() >= 0;
+        while self.flying.front().is_some_and(stored) {
             self.flying.pop_front();
         }
         self.through = self.through.max(through);

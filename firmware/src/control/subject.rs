@@ -22,7 +22,7 @@ pub(super) enum Subject {
 
 impl Subject {
     /// Its topic, for the board of this fleet and name.
-    pub(super) fn topic(&self, setup: &Setup) -> Topic {
+    pub(super) fn topic(&self, setup: &Setup<'_>) -> Topic {
         let device = |channel| topic::device(&setup.fleet, &setup.device, channel);
         match self {
             Self::Desired => topic::desired(&setup.fleet),

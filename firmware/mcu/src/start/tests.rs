@@ -197,6 +197,78 @@ fn a_crash_is_forgotten_once_it_is_stored_and_flash_that_fails_is_worth_another_
     assert!(failed > 0 && kept > 0, "{failed} {kept}");
 }
 
+/// A broker that takes a connection and says nothing more.
+#[derive(Default)]
+struct Accepting {
+    said: usize,
+}
+
+impl embedded_io_async::ErrorType for Accepting {
+    type Error = Infallible;
+}
+
+impl embedded_io_async::Read for Accepting {
+    async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
+        /// CONNACK of MQTT 5: no session, accepted, no properties.
+        const ACCEPTED: [u8; 5] = [0x20, 3, 0, 0, 0];
+        let rest = &ACCEPTED[self.said..];
+        if rest.is_empty() {
+            core::future::pending::<()>().await;
+        }
+        let length = bytes.len().min(rest.len());
+        bytes[..length].copy_from_slice(&rest[..length]);
+        self.said += length;
+        Ok(length)
+    }
+}
+
+impl embedded_io_async::Write for Accepting {
+    async fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+        Ok(bytes.len())
+    }
+
+    async fn flush(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_largest_frame_and_a_request_fit_beside_the_longest_beginning_of_a_connection() {
+    use crate::line::{Wire, subscribe};
+    use crate::space::send_bytes;
+    use edgeward::telemetry::codec::max_frame_bytes;
+    use edgeward_firmware::transport::Transport as _;
+    let text = |length: usize| "x".repeat(length);
+    let who: &'static Provisioning<'static> = Box::leak(Box::new(Provisioning {
+        // As long as a client's name in MQTT allows.
+        fleet: Id::try_from(&*text(32)).unwrap(),
+        device: Id::try_from(&*text(22)).unwrap(),
+        tags: Vec::new(),
+        broker: [127, 0, 0, 1],
+        port: 1,
+        username: Text::try_from(&*text(32)).unwrap(),
+        password: Text::try_from(&*text(32)).unwrap(),
+        secure: None,
+        root: &[],
+    }));
+    let leak = |bytes: usize| Box::leak(vec![0; bytes].into_boxed_slice());
+    for (features, outputs) in [(1, 1), (6, 4), (128, 32)] {
+        let buffers = Buffers::new(leak(512), leak(send_bytes(features, outputs)));
+        let mut session = Session::new(session_config(who, buffers).unwrap());
+        let connected = embassy_futures::block_on(session.connect(Accepting::default()));
+        let mut connection = connected.ok().unwrap();
+        let topic = topic::device(&who.fleet, &who.device, Channel::Summary);
+        let asked = embassy_futures::block_on(subscribe(&mut connection, &topic, true));
+        assert_eq!(asked, Ok(true));
+        let mut wire = Wire {
+            connection: &mut connection,
+            waker: core::task::Waker::noop(),
+        };
+        let frame = leak(max_frame_bytes(features, outputs));
+        assert_eq!(wire.publish(&topic, frame, false), Ok(()), "{features}");
+    }
+}
+
 #[test]
 fn an_outbox_of_another_program_gives_way_to_a_new_one_at_the_next_start() {
     let store = provisioned(usize::MAX);

@@ -161,7 +161,7 @@ fn head_behind(slots: Flash, outbox: Flash, now: Now, opened: impl FnOnce()) -> 
             device: Id::try_from("d").unwrap(),
             class: BoardClass::Linux,
             firmware: Text::try_from("t").unwrap(),
-            tags: Vec::new(),
+            tags: &[],
         },
         signer: key(5),
         verifier: RingVerifier,

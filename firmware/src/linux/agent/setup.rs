@@ -16,7 +16,7 @@ pub(super) fn text(text: &str) -> Result<Text> {
 }
 
 /// Who the board is.
-pub(super) fn setup(config: &Config, tags: &heapless::Vec<Text, 8>) -> Result<Setup> {
+pub(super) fn setup<'a>(config: &Config, tags: &'a [Text]) -> Result<Setup<'a>> {
     let id = |name: &str| {
         let fits = Id::try_from(name).ok();
         fits.with_context(|| format!("{name:?} is too long"))
@@ -26,7 +26,7 @@ pub(super) fn setup(config: &Config, tags: &heapless::Vec<Text, 8>) -> Result<Se
         device: id(&config.device)?,
         class: BoardClass::Linux,
         firmware: text(env!("CARGO_PKG_VERSION"))?,
-        tags: tags.clone(),
+        tags,
     })
 }
 
