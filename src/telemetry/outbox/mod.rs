@@ -566,10 +566,10 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
             return Ok(Found::Nothing);
         };
         let len = RECORD_HEADER.saturating_add(header.len as usize);
-        if !self.fits(offset, len) {
+        if len > self.region.sector_bytes as usize || !self.fits(offset, len) {
             return Ok(Found::Nothing);
         }
-        if len > B {
+        if header.len as usize > max_body_bytes(F, C) {
             // Of a program that takes more features, perhaps: it is counted, and those behind it are read.
             return Ok(Found::Damaged(header));
         }

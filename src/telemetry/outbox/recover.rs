@@ -290,7 +290,7 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
     /// Answers for numbers that flash has lost (decayed bits, never a cut), so that the host does
     /// not wait for them for ever.
     pub(super) fn fill_holes(&mut self) -> Result<(), OutboxError> {
-        self.holes = false;
+        self.holes = true;
         // Each pass fills one hole, and there is at most one before each record and one at the end.
         for _ in 0..=R {
             let mut expected = self.acknowledged + 1;
@@ -306,14 +306,12 @@ impl<S: NorFlash, const F: usize, const C: usize, const R: usize, const B: usize
                 hole = Some((expected, self.next_sequence - 1));
             }
             let Some((first, last)) = hole else {
+                self.holes = false;
                 return Ok(());
             };
             match self.store_lost(first, last) {
-                Err(OutboxError::Full) => {
-                    // The host waits until an acknowledgement makes room.
-                    self.holes = true;
-                    return Ok(());
-                }
+                // The host waits until an acknowledgement makes room.
+                Err(OutboxError::Full) => return Ok(()),
                 stored => stored?,
             }
         }
