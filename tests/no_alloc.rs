@@ -11,6 +11,7 @@ use edgeward::engine::tract::{ModelSpec, TractEngine};
 use edgeward::policy::Policy;
 use edgeward::recorder::{Recorder, Records, Snapshot};
 use edgeward::runtime::Runtime;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use support::{WINDOW, motion_profile, npy_rows, read, samples, workspace};
 
@@ -34,9 +35,16 @@ fn since(before: Calls) -> Calls {
     }
 }
 
-/// One test, so that no other thread moves the pool's figures meanwhile.
+/// Has the pool to itself: no other test moves its figures meanwhile.
+fn alone() -> MutexGuard<'static, ()> {
+    static POOL: Mutex<()> = Mutex::new(());
+    // A test that failed left nothing behind in there.
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn ten_thousand_inferences_ask_the_system_for_nothing() {
+    let _alone = alone();
     engine_alone();
     whole_runtime();
     on_a_second_thread();
@@ -168,6 +176,7 @@ fn what_the_pool_can_not_serve_is_seen() {
 
 #[test]
 fn the_counter_counts() {
+    let _alone = alone();
     assert!(pool::installed());
     let before = pool::calls();
     let mut vector = std::hint::black_box(Vec::<u64>::with_capacity(10));
@@ -199,6 +208,7 @@ fn the_counter_counts() {
 
 #[test]
 fn blocks_outlive_their_scope_and_thread() {
+    let _alone = alone();
     pool::reserve(pool::DEFAULT_REGION_BYTES);
     let made = pool::scope(|| (0..1000u32).collect::<Vec<_>>());
     let made = std::thread::spawn(move || {
@@ -230,6 +240,7 @@ fn blocks_outlive_their_scope_and_thread() {
 
 #[test]
 fn zeroed_blocks_are_zero_also_when_recycled() {
+    let _alone = alone();
     pool::reserve(pool::DEFAULT_REGION_BYTES);
     pool::scope(|| {
         for _ in 0..10 {
@@ -243,6 +254,7 @@ fn zeroed_blocks_are_zero_also_when_recycled() {
 
 #[test]
 fn a_scope_ends_when_its_closure_panics() {
+    let _alone = alone();
     pool::reserve(pool::DEFAULT_REGION_BYTES);
     let panicked = std::panic::catch_unwind(|| {
         pool::scope(|| std::panic::resume_unwind(Box::new("meant to")))

@@ -180,8 +180,8 @@ struct Held {
     event: bool,
 }
 
-fn contents<S: NorFlash, const R: usize>(
-    outbox: &mut Outbox<S, 1, 1, R, BUFFER>,
+fn contents<S: NorFlash, const R: usize, const B: usize>(
+    outbox: &mut Outbox<S, 1, 1, R, B>,
 ) -> Result<Vec<Held>, OutboxError> {
     let mut all = vec![];
     let mut after = 0;
