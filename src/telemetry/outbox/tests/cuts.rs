@@ -138,17 +138,22 @@ fn a_length_that_decayed_ends_no_start() {
     /// As boards have it: the buffer is no multiple of the flash's word.
     type Signing<'a> = Outbox<&'a mut Flash, 1, 1, 16, { max_buffer_bytes(1, 1) }>;
     const { assert!(!max_buffer_bytes(1, 1).is_multiple_of(8)) };
-    let mut intact = flash();
-    let mut outbox = Signing::open(&mut intact, REGION, 1, fresh(1)).expect("opens");
+    let mut intact = Flash::new(10 * 1024);
+    // A record of any length up to the buffer's fits behind the first.
+    let region = Region {
+        sector_bytes: 2048,
+        ..REGION
+    };
+    let mut outbox = Signing::open(&mut intact, region, 1, fresh(1)).expect("opens");
     for n in 1..=3 {
         assert_eq!(outbox.push(n, &event()), Ok(n));
     }
     let entry = outbox.index.after(1).expect("there");
-    let at = 1024 + usize::from(entry.sector) * 1024 + entry.offset as usize + 4;
-    for len in (0..1100).chain(u32::MAX - 100..=u32::MAX) {
+    let at = 1024 + usize::from(entry.sector) * 2048 + entry.offset as usize + 4;
+    for len in (0..2100).chain(u32::MAX - 100..=u32::MAX) {
         let mut flash = intact.clone();
         flash.bytes_mut()[at..at + 4].copy_from_slice(&len.to_le_bytes());
-        let outbox = Signing::open(&mut flash, REGION, 2, fresh(2));
+        let outbox = Signing::open(&mut flash, region, 2, fresh(2));
         let held = outbox.and_then(|mut outbox| contents(&mut outbox));
         assert!(held.is_ok(), "{len}: {held:?}");
     }
