@@ -1,5 +1,6 @@
 //! Cuts of power at any operation, and bits that decay.
 
+use super::full::fill;
 use super::*;
 
 #[test]
